@@ -1,0 +1,64 @@
+// swift-tools-version: 6.2
+// SPDX-License-Identifier: Apache-2.0
+import PackageDescription
+
+/// Rules that every target of ours obeys.
+let strict: [SwiftSetting] = [
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+    .treatAllWarnings(as: .error),
+]
+
+/// Also demands `unsafe` at each unsafe expression.
+let memorySafe = strict + [.strictMemorySafety()]
+
+let package = Package(
+    name: "drover",
+    products: [
+        .library(name: "Drover", targets: ["Drover"])
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+        .package(url: "https://github.com/swiftlang/swift-docc-plugin", from: "1.5.0"),
+    ],
+    targets: [
+        // The C library of the system.
+        .systemLibrary(name: "CDroverZMQ", providers: [.apt(["libzmq3-dev"])]),
+
+        // Pure: no sockets, threads, clocks, randomness or files.
+        .target(name: "DroverCodec", swiftSettings: memorySafe),
+        .target(name: "DroverWire", dependencies: ["DroverCodec"], swiftSettings: memorySafe),
+        .target(
+            name: "DroverCore",
+            dependencies: ["DroverWire", .product(name: "DequeModule", package: "swift-collections")],
+            swiftSettings: memorySafe
+        ),
+
+        // Shells.
+        .target(name: "DroverZMQ", dependencies: ["CDroverZMQ"], swiftSettings: memorySafe),
+        .target(
+            name: "Drover",
+            dependencies: [
+                "DroverCodec", "DroverCore", "DroverWire", "DroverZMQ",
+                .product(name: "DequeModule", package: "swift-collections"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+            ],
+            swiftSettings: memorySafe
+        ),
+
+        // Pure tests.
+        .testTarget(name: "DroverCodecTests", dependencies: ["DroverCodec"], swiftSettings: strict),
+        .testTarget(name: "DroverWireTests", dependencies: ["DroverWire"], swiftSettings: strict),
+        .testTarget(name: "DroverCoreTests", dependencies: ["DroverCore"], swiftSettings: strict),
+
+        // Tests with threads, sockets, files and processes.
+        .testTarget(name: "DroverZMQTests", dependencies: ["DroverZMQ"], swiftSettings: strict),
+    ],
+    swiftLanguageModes: [.v6]
+)
