@@ -56,6 +56,7 @@ let package = Package(
         .testTarget(name: "DroverCodecTests", dependencies: ["DroverCodec"], swiftSettings: strict),
         .testTarget(name: "DroverWireTests", dependencies: ["DroverWire"], swiftSettings: strict),
         .testTarget(name: "DroverCoreTests", dependencies: ["DroverCore"], swiftSettings: strict),
+        .testTarget(name: "TidyTests", swiftSettings: strict),
 
         // Tests with threads, sockets, files and processes.
         .testTarget(name: "DroverZMQTests", dependencies: ["DroverZMQ"], swiftSettings: strict),

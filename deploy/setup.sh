@@ -190,7 +190,9 @@ check_libzmq() {
 check_python() {
     local candidate versions
     for candidate in "${DROVER_PYTHON:-}" "$venv/bin/python" python3; do
-        [[ -n "$candidate" ]] && ! pretends python && has "$candidate" || continue
+        if [[ -z "$candidate" ]] || pretends python || ! has "$candidate"; then
+            continue
+        fi
         if versions="$(python_modules "$candidate")"; then
             found "Python $(python_version "$candidate") ($(command -v "$candidate")) with $versions"
             return

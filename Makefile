@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# The door to everything: `make help` lists what is here.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+# The backtracer of a crashed test process holds its pipes open; our tests crash processes on purpose.
+export SWIFT_BACKTRACE := enable=no
+
+# The Python that tests, examples and benchmarks talk to.
+export DROVER_PYTHON ?= $(abspath $(firstword $(wildcard .venv/bin/python) $(shell command -v python3)))
+
+FOLDER ?= /usr/share/doc
+FILTER ?=
+ROWS ?=
+RUNS ?= 5
+SEEDS ?= 1000
+SEED ?=
+SECONDS ?= 60
+FUZZ_FLAGS ?=
+SANITIZE_FLAGS ?=
+
+only = $(if $(FILTER),--filter '$(FILTER)')
+formatted = $(wildcard Sources Tests examples) Package.swift
+suppressions = $(abspath Tests/Sanitizers)
+
+.PHONY: help
+help: ## Print this list
+	@echo "Usage: make TARGET [VARIABLE=VALUE ...]"
+	@echo
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)$$/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
+	    printf '  %-14s %s\n' "$$name" "$$text"; done
+	@echo
+	@echo "Variables: FILTER (a test's name), FOLDER, ROWS, RUNS, SEEDS, SEED, SECONDS, FUZZ_FLAGS, SANITIZE_FLAGS"
+
+.PHONY: setup
+setup: ## Install what is missing (libzmq and its headers; Python packages for some tests)
+	@deploy/setup.sh
+
+.PHONY: build
+build: setup ## Build everything, for debugging
+	swift build --build-tests
+
+.PHONY: test
+test: setup ## Run all tests, or those of FILTER
+	swift test $(only)
+
+.PHONY: check
+check: lint ## What a patch must pass besides the tests: lint, warnings, imports, house rules, documentation
+	swift build --build-tests --explicit-target-dependency-import-check error
+	swift test --skip-build --filter TidyTests
+	@$(MAKE) docs
+
+.PHONY: format
+format: ## Format all Swift files in place
+	swift format --in-place --recursive $(formatted)
+
+.PHONY: lint
+lint: ## Report what `make format` would change, and what it can't
+	swift format lint --strict --recursive $(formatted)
+
+.PHONY: docs
+docs: ## Build the API reference; any warning is an error
+	swift package --disable-sandbox generate-documentation --target Drover --warnings-as-errors
+
+.PHONY: demo
+demo: ## Hash the files of FOLDER in several worker processes at once
+	@deploy/setup.sh --no-python
+	swift build -c release --product offload
+	swift run -c release --skip-build offload '$(FOLDER)'
+
+.PHONY: examples
+examples: ## Build the examples and run the check that each one brings
+	swift build
+	@set -e; count=0; bin="$$(swift build --show-bin-path)"; \
+	for smoke in $(wildcard examples/smoke.sh examples/*/smoke.sh); do \
+	    echo "== $$smoke"; DROVER_BIN="$$bin" bash "$$smoke" </dev/null; count=$$((count + 1)); \
+	done; echo "examples: $$count checked"
+
+.PHONY: bench
+bench: setup ## Measure beside plain libzmq in C: ROWS="calls codec" RUNS=5
+	swift build -c release --product Benchmarks
+	swift build -c release --product PlainZMQ
+	"$$(swift build -c release --show-bin-path)/Benchmarks" --runs $(RUNS) $(ROWS)
+
+.PHONY: simulate
+simulate: ## Run the simulation with SEEDS seeds, or replay SEED
+	DROVER_SIM_SEEDS='$(SEEDS)' $(if $(SEED),DROVER_SIM_SEED='$(SEED)') swift test --filter SimulationTests
+
+.PHONY: fuzz
+fuzz: ## Fuzz the codec and the wire format for SECONDS each
+	@set -e; for fuzzer in FuzzCodec FuzzWire; do \
+	    echo "== $$fuzzer, $(SECONDS) s"; \
+	    DROVER_FUZZ=1 swift build --scratch-path .build-fuzz --sanitize fuzzer -Xswiftc -parse-as-library \
+	        --product $$fuzzer; \
+	    mkdir -p .build-fuzz/corpus/$$fuzzer; \
+	    DROVER_FUZZ=1 "$$(DROVER_FUZZ=1 swift build --scratch-path .build-fuzz --show-bin-path)/$$fuzzer" \
+	        -max_total_time=$(SECONDS) -timeout=10 -print_final_stats=1 -artifact_prefix=.build-fuzz/ $(FUZZ_FLAGS) \
+	        .build-fuzz/corpus/$$fuzzer \
+	        $$(if [ -d Tests/Fuzz/corpus/$$fuzzer ]; then echo Tests/Fuzz/corpus/$$fuzzer; else echo Tests/Fuzz/corpus; fi); \
+	done
+
+.PHONY: sanitize
+sanitize: test-thread test-address ## Run the tests under ThreadSanitizer, then under AddressSanitizer
+
+.PHONY: test-thread
+test-thread: setup ## Run the tests under ThreadSanitizer
+	TSAN_OPTIONS="suppressions=$(suppressions)/thread.supp history_size=4 halt_on_error=0" \
+	    swift test --scratch-path .build-tsan --sanitize thread --skip TidyTests $(only) $(SANITIZE_FLAGS)
+
+.PHONY: test-address
+test-address: setup ## Run the tests under AddressSanitizer
+	ASAN_OPTIONS="detect_leaks=0" \
+	    swift test --scratch-path .build-asan --sanitize address --skip TidyTests $(only) $(SANITIZE_FLAGS)
+
+.PHONY: clean
+clean: ## Remove everything that was built
+	rm -rf .build .build-tsan .build-asan .build-fuzz
