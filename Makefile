@@ -45,12 +45,12 @@ build: setup ## Build everything, for debugging
 
 .PHONY: test
 test: setup ## Run all tests, or those of FILTER
-	swift test $(only)
+	swift test --disable-xctest $(only)
 
 .PHONY: check
 check: lint ## What a patch must pass besides the tests: lint, warnings, imports, house rules, documentation
 	swift build --build-tests --explicit-target-dependency-import-check error
-	swift test --skip-build --filter TidyTests
+	swift test --disable-xctest --skip-build --filter TidyTests
 	@$(MAKE) docs
 
 .PHONY: format
@@ -63,7 +63,7 @@ lint: ## Report what `make format` would change, and what it can't
 
 .PHONY: docs
 docs: ## Build the API reference; any warning is an error
-	swift package --disable-sandbox generate-documentation --target Drover --warnings-as-errors
+	swift package generate-documentation --target Drover --warnings-as-errors
 
 .PHONY: demo
 demo: ## Hash the files of FOLDER in several worker processes at once
@@ -80,14 +80,14 @@ examples: ## Build the examples and run the check that each one brings
 	done; echo "examples: $$count checked"
 
 .PHONY: bench
-bench: setup ## Measure beside plain libzmq in C: ROWS="calls codec" RUNS=5
+bench: setup ## Measure beside plain libzmq in C and RPyC: ROWS="..." for some rows, RUNS=5 pairs of runs each
 	swift build -c release --product Benchmarks
 	swift build -c release --product PlainZMQ
-	"$$(swift build -c release --show-bin-path)/Benchmarks" --runs $(RUNS) $(ROWS)
+	ROWS='$(ROWS)' RUNS='$(RUNS)' "$$(swift build -c release --show-bin-path)/Benchmarks"
 
 .PHONY: simulate
 simulate: ## Run the simulation with SEEDS seeds, or replay SEED
-	DROVER_SIM_SEEDS='$(SEEDS)' $(if $(SEED),DROVER_SIM_SEED='$(SEED)') swift test --filter SimulationTests
+	DROVER_SIM_SEEDS='$(SEEDS)' $(if $(SEED),DROVER_SIM_SEED='$(SEED)') swift test --disable-xctest --filter SimulationTests
 
 .PHONY: fuzz
 fuzz: ## Fuzz the codec and the wire format for SECONDS each
@@ -108,12 +108,12 @@ sanitize: test-thread test-address ## Run the tests under ThreadSanitizer, then 
 .PHONY: test-thread
 test-thread: setup ## Run the tests under ThreadSanitizer
 	TSAN_OPTIONS="suppressions=$(suppressions)/thread.supp history_size=4 halt_on_error=0" \
-	    swift test --scratch-path .build-tsan --sanitize thread --skip TidyTests $(only) $(SANITIZE_FLAGS)
+	    swift test --disable-xctest --scratch-path .build-tsan --sanitize thread --skip TidyTests $(only) $(SANITIZE_FLAGS)
 
 .PHONY: test-address
 test-address: setup ## Run the tests under AddressSanitizer
 	ASAN_OPTIONS="detect_leaks=0" \
-	    swift test --scratch-path .build-asan --sanitize address --skip TidyTests $(only) $(SANITIZE_FLAGS)
+	    swift test --disable-xctest --scratch-path .build-asan --sanitize address --skip TidyTests $(only) $(SANITIZE_FLAGS)
 
 .PHONY: clean
 clean: ## Remove everything that was built

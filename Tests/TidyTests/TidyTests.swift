@@ -101,6 +101,12 @@ struct TidyTests {
     /// Files that may use a forbidden name, and why.
     private static let exceptions: [(name: String, path: String, reason: String)] = [
         ("@unchecked Sendable", "Sources/DroverZMQ/Context.swift", "a libzmq context may be used from any thread"),
+        ("@unchecked Sendable", "Sources/DroverZMQ/Message.swift", "a shared message is never changed again"),
+        ("@unchecked Sendable", "Sources/DroverZMQ/Threads/Baton.swift", "what its constant pointer names is atomic"),
+        (
+            "@unchecked Sendable", "Sources/DroverZMQ/Threads/FutexWord.swift",
+            "what its constant pointer names is atomic"
+        ),
         ("@unchecked Sendable", "Sources/DroverZMQ/Threads/Mailbox.swift", "lock-free: only atomics are shared"),
         ("@unchecked Sendable", "Sources/Drover/Results/AsyncResult.swift", "the state word decides who writes, once"),
         ("@unchecked Sendable", "Sources/Drover/Worker/HandlerThreads.swift", "its queue is guarded by its own lock"),
@@ -280,7 +286,8 @@ struct TidyTests {
         guard let file = repository.file("docs/contract-coverage.md") else { return [] }
         return file.text.split(separator: "\n").filter { $0.hasPrefix("- ") }
             .flatMap { line in
-                line.dropFirst(2).split(separator: " ").prefix { !contractPoints(String($0)).isEmpty }.map(String.init)
+                line.dropFirst(2).split(separator: " ").map { contractPoints(String($0)) }.prefix { !$0.isEmpty }
+                    .flatMap { $0 }
             }
     }
 
