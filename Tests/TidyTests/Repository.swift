@@ -80,9 +80,10 @@ struct Repository: Sendable {
     static let shared = Repository()
 
     let files: [RepositoryFile]
+    private let root: String
 
     private init() {
-        let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
             .deletingLastPathComponent().path(percentEncoded: false)
         var files: [RepositoryFile] = []
         Self.collect(folder: "", under: root, into: &files)
@@ -91,6 +92,11 @@ struct Repository: Sendable {
 
     func file(_ path: String) -> RepositoryFile? {
         files.first { $0.path == path }
+    }
+
+    /// True if there is a file or folder of that path, of whatever kind.
+    func exists(_ path: String) -> Bool {
+        FileManager.default.fileExists(atPath: root + path)
     }
 
     /// The files below any of these folders.

@@ -338,6 +338,22 @@ struct TidyTests {
             }
     }
 
+    @Test("links between documents lead somewhere")
+    func links() {
+        for file in repository.files where file.pathExtension == "md" && !file.path.contains(".docc/") {
+            let folder = URL(filePath: "/" + file.path).deletingLastPathComponent()
+            file.forEachOccurrence(of: "](") { offset in
+                let rest = file.text((offset + 2)..<min(offset + 300, file.bytes.count))
+                let target = rest.prefix { $0 != ")" && $0 != "#" && $0 != " " && $0 != "\n" }
+                guard !target.isEmpty, !target.contains(":") else { return }
+                let path = folder.appending(path: String(target)).standardized.path(percentEncoded: false).dropFirst()
+                if !repository.exists(String(path)) {
+                    Issue.record("\(file.place(offset)): the link to \(target) leads nowhere")
+                }
+            }
+        }
+    }
+
     @Test("the Swift in README and guides is an excerpt of a file that is compiled or tested")
     func excerpts() {
         let documents = repository.files.filter { file in
