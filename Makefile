@@ -111,8 +111,8 @@ test-thread: setup ## Run the tests under ThreadSanitizer
 	    swift test --disable-xctest --scratch-path .build-tsan --sanitize thread --skip TidyTests $(only) $(SANITIZE_FLAGS)
 
 .PHONY: test-address
-test-address: setup ## Run the tests under AddressSanitizer
-	ASAN_OPTIONS="detect_leaks=0" \
+test-address: setup ## Run the tests under AddressSanitizer, leaks included
+	ASAN_OPTIONS="detect_leaks=1" LSAN_OPTIONS="suppressions=$(suppressions)/leak.supp" \
 	    swift test --disable-xctest --scratch-path .build-asan --sanitize address --skip TidyTests $(only) $(SANITIZE_FLAGS)
 
 .PHONY: clean
