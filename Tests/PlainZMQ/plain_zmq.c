@@ -426,6 +426,17 @@ static int idle(void *context, char **arguments)
     return EXIT_SUCCESS;
 }
 
+// version: which libzmq this is.
+static int version(void *context, char **arguments)
+{
+    (void)context;
+    (void)arguments;
+    int major, minor, patch;
+    zmq_version(&major, &minor, &patch);
+    printf("role=version libzmq=%d.%d.%d\n", major, minor, patch);
+    return EXIT_SUCCESS;
+}
+
 // MARK: Main
 
 static const struct {
@@ -441,6 +452,7 @@ static const struct {
     {"events", 3, events, "ENDPOINT N SIZE"},
     {"bulk", 4, bulk, "ENDPOINT N BYTES WINDOW"},
     {"idle", 1, idle, "ENDPOINT"},
+    {"version", 0, version, ""},
 };
 
 int main(int argc, char **argv)
