@@ -24,11 +24,14 @@ struct Record: Encodable {
     var baselineP99: Double?
     var cpuSeconds: Double?
     var baselineCpuSeconds: Double?
+    /// Measured once, for the record.
     var alternative: String?
     var alternativeValue: Double?
     var goal: String
     /// Nothing where it can't be said.
     var met: Bool?
+    /// Too little work for its figures to mean anything.
+    var quick = Workload.isQuick
     /// Load average of the machine when the row began.
     var load: Double
     var machine: String
@@ -156,7 +159,9 @@ enum Format {
         guard let figure else { return "-" }
         let size = abs(figure)
         if figure == figure.rounded(), size < 1e15 { return String(Int(figure)) }
-        return String(format: size >= 1000 ? "%.0f" : size >= 100 ? "%.1f" : size >= 1 ? "%.2f" : "%.4f", figure)
+        if size >= 1000 { return String(format: "%.0f", figure) }
+        // Three significant digits, without the zeros behind them.
+        return String(format: "%.3g", figure)
     }
 
     static func ratio(_ ratio: Double?) -> String {
