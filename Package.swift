@@ -60,6 +60,15 @@ let package = Package(
 
         // Tests with threads, sockets, files and processes.
         .testTarget(name: "DroverZMQTests", dependencies: ["DroverZMQ"], swiftSettings: strict),
+
+        // Measured side by side by `make bench`.
+        .executableTarget(
+            name: "Benchmarks",
+            path: "Tests/Benchmarks",
+            exclude: ["rpyc_baseline.py"],
+            swiftSettings: strict
+        ),
+        .executableTarget(name: "PlainZMQ", path: "Tests/PlainZMQ", linkerSettings: [.linkedLibrary("zmq")]),
     ],
     swiftLanguageModes: [.v6]
 )
