@@ -121,7 +121,7 @@ import Glibc
 /// reader's release closes it, which libzmq allows on any thread (a message isn't bound to the socket it came from,
 /// and shared contents are counted atomically).
 package final class MessageBox: @unchecked Sendable {
-    private let message: Message
+    @usableFromInline let message: Message
 
     /// Takes the message over.
     package init(_ message: consuming Message) {
@@ -129,10 +129,10 @@ package final class MessageBox: @unchecked Sendable {
     }
 
     /// The number of bytes.
-    package var count: Int { self.message.count }
+    @inlinable package var count: Int { self.message.count }
 
     /// Calls `body` with the bytes; the pointer must not outlive the call.
-    package func withUnsafeBytes<Result: ~Copyable, Failure: Error>(
+    @inlinable package func withUnsafeBytes<Result: ~Copyable, Failure: Error>(
         _ body: (UnsafeRawBufferPointer) throws(Failure) -> Result
     ) throws(Failure) -> Result {
         try unsafe self.message.withUnsafeBytes(body)

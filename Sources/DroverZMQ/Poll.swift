@@ -72,12 +72,13 @@ import Glibc
 
     /// Waits until an entry is ready or the time is up.
     ///
-    /// - Parameter milliseconds: How long at most; 0 looks without waiting, a negative number waits for ever.
+    /// - Parameter milliseconds: How long at most; 0 looks without waiting, a negative number waits for ever. More than
+    ///   24 days are 24 days.
     /// - Returns: How many entries are ready.
     /// - Throws: ``ZMQError``, such as ``ZMQError/isTerminated`` after the context's end.
     @available(*, noasync)
     package mutating func wait(milliseconds: Int) throws(ZMQError) -> Int {
-        var remaining = max(milliseconds, -1)
+        var remaining = min(max(milliseconds, -1), Int(CInt.max))
         let deadline = MonotonicClock.now() + UInt64(max(remaining, 0)) * 1_000_000
         while true {
             let ready = unsafe zmq_poll(self.items.baseAddress, CInt(self.count), remaining)

@@ -102,6 +102,11 @@ import Synchronization
         return word & Self.lent != 0 ? Ticket(number: word) : nil
     }
 
+    /// Whether a standby thread sleeps, or is just about to.
+    var hasSleeper: Bool {
+        unsafe self.word.pointee.load(ordering: .relaxed) & Self.asleep != 0
+    }
+
     /// Waits until a loan has lasted for a whole period, and takes over.
     ///
     /// Looks once a period, and takes only a loan that it saw at the look before. After `quiet` looks without any loan in

@@ -26,7 +26,7 @@ package protocol MailboxNode: AnyObject, Sendable {
 /// **Sleep.** The consumer sleeps in a poll on the waker's descriptor:
 ///
 ///     if mailbox.prepareToSleep() { poll }        // false: something is there, don't sleep
-///     mailbox.didWake()
+///     mailbox.didWake(isSignalled: poll.isReadable(entry))
 ///     var chain = mailbox.takeAll()
 ///
 /// **Why nothing is lost.** A producer does (P1) the exchange that puts its node on the stack, then, if the stack was
@@ -118,10 +118,14 @@ package final class Mailbox<Node: MailboxNode>: @unchecked Sendable {
         return false
     }
 
-    /// Ends what ``prepareToSleep()`` announced, after the poll, and drains the waker if that ended it.
-    package func didWake() {
-        // Whoever finds the flag cleared has written the eventfd or is about to; a late write costs one idle turn.
-        if !self.sleeping.exchange(false, ordering: .relaxed) { self.waker.drain() }
+    /// Ends what ``prepareToSleep()`` announced, after the poll.
+    ///
+    /// - Parameter isSignalled: Whether the poll found the waker readable; draining it costs a system call.
+    package func didWake(isSignalled: Bool = true) {
+        self.sleeping.store(false, ordering: .relaxed)
+        // A producer may have claimed the wake-up and write later: then the next poll finds the waker readable and comes
+        // back once for nothing. So the flag says nothing about the descriptor, only the poll does.
+        if isSignalled { self.waker.drain() }
     }
 
     /// Apart from `push`, which is inlined: this is the rare case.
