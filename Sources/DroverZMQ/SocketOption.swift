@@ -181,6 +181,8 @@ extension CInt: SocketOptionValue {
 
 extension Int: SocketOptionValue {
     package func withOptionBytes(in form: SocketOptionForm, _ body: (UnsafeRawBufferPointer) -> CInt) -> CInt {
+        // The only wide one is a size, of which libzmq would take any negative number as "no limit".
+        if form == .wide && self < -1 { return EINVAL }
         if form == .wide { return unsafe Swift.withUnsafeBytes(of: Int64(self)) { unsafe body($0) } }
         guard let narrow = CInt(exactly: self) else { return EINVAL }
         return unsafe narrow.withOptionBytes(in: form, body)

@@ -57,7 +57,7 @@ struct SocketOptionTests {
     @Test("text and bytes come back as they were set")
     func textAndBytes() throws {
         let keys = try CurveKeyPair.generate()
-        try self.expectRoundTrip(.zapDomain, "drover", "")
+        try self.expectRoundTrip(.zapDomain, "drover")
         try self.expectRoundTrip(.routingID, [1], Array(repeating: 255, count: 255))
         try self.expectRoundTrip(.curvePublicKey, keys.publicKey)
         try self.expectRoundTrip(.curveSecretKey, keys.secretKey)

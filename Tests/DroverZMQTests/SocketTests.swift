@@ -127,7 +127,7 @@ struct SocketTests {
     @Test(
         "bad endpoints are refused with a reason",
         arguments: [
-            ("nonsense", EINVAL), ("tcp://127.0.0.1", EINVAL), ("tcp://127.0.0.1:99999", EINVAL),
+            ("nonsense", EINVAL), ("tcp://127.0.0.1", EINVAL), ("tcp://127.0.0.1:x", EINVAL),
             ("gopher://x:1", EPROTONOSUPPORT), ("tcp://no-such-host.invalid:1", ENODEV),
             ("tcp://192.0.2.1:*", EADDRNOTAVAIL), ("ipc:///no/such/directory/socket", ENOENT),
             ("ipc:///" + String(repeating: "x", count: 200), ENAMETOOLONG),

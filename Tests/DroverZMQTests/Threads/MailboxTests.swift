@@ -127,7 +127,7 @@ struct MailboxTests {
     func pingPong() throws {
         let count = 20_000
         let (there, back) = (try Mailbox<Letter>(), try Mailbox<Letter>())
-        func receive(_ mailbox: Mailbox<Letter>, _ poll: inout PollSet) throws -> Int {
+        @Sendable func receive(_ mailbox: Mailbox<Letter>, _ poll: inout PollSet) throws -> Int {
             while true {
                 var chain = mailbox.takeAll()
                 if let letter = chain.next() { return letter.number }
