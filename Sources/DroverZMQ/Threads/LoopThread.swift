@@ -10,7 +10,8 @@ import Synchronization
 package final class LoopThread: Sendable {
     private let thread: pthread_t
     private let finished: ReadySignal<Void>
-    private let isJoined = Mutex(false)
+    private let isClaimed = Atomic(false)
+    private let joined = ReadySignal<Void>()
 
     private init(thread: pthread_t, finished: ReadySignal<Void>) {
         self.thread = thread
@@ -19,7 +20,7 @@ package final class LoopThread: Sendable {
 
     deinit {
         // Without a join the system would keep the thread's stack.
-        if !self.isJoined.withLock({ $0 }) { pthread_detach(self.thread) }
+        if !self.isClaimed.load(ordering: .acquiring) { pthread_detach(self.thread) }
     }
 
     /// Starts a thread that runs `body` and ends.
@@ -54,7 +55,7 @@ package final class LoopThread: Sendable {
     @available(*, noasync)
     package var isCurrent: Bool {
         // The system gives a joined thread's id to later threads.
-        pthread_equal(self.thread, pthread_self()) != 0 && !self.isJoined.withLock { $0 }
+        pthread_equal(self.thread, pthread_self()) != 0 && self.joined.current == nil
     }
 
     /// Waits until the thread has ended; may be called by several threads and again later.
@@ -67,12 +68,13 @@ package final class LoopThread: Sendable {
         guard !self.isCurrent else { return false }
         let deadline = limit.map { MonotonicClock.deadline(after: $0) } ?? MonotonicClock.never
         guard self.finished.wait(until: deadline) != nil else { return false }
-        self.isJoined.withLock { isJoined in
-            guard !isJoined else { return }
-            // The body is done, so this is short. It fails only for a thread that was joined before.
+        // One of those who wait joins, the others wait for that. The body is done, so both are short.
+        if !self.isClaimed.exchange(true, ordering: .acquiringAndReleasing) {
+            // Fails only for a thread that was joined before.
             _ = pthread_join(self.thread, nil)
-            isJoined = true
+            self.joined.set(())
         }
+        self.joined.wait()
         return true
     }
 

@@ -4,6 +4,7 @@ import Synchronization
 
 /// A value that one thread gives once and others wait for, such as "bound to this endpoint" or "failed, because".
 package final class ReadySignal<Value: Sendable>: Sendable {
+    // The word: 0 nothing yet, 1 somebody is about to give the value, 2 it is there.
     private let word = FutexWord(0)
     private let value = Mutex<Value?>(nil)
 
@@ -14,20 +15,16 @@ package final class ReadySignal<Value: Sendable>: Sendable {
     /// - Returns: Whether this was the first.
     @discardableResult
     package func set(_ value: Value) -> Bool {
-        let isFirst = self.value.withLock { stored in
-            guard stored == nil else { return false }
-            stored = value
-            return true
-        }
-        guard isFirst else { return false }
-        self.word.store(1)
+        guard self.word.compareExchangeRelaxed(0, 1) else { return false }
+        self.value.withLock { $0 = value }
+        self.word.store(2)
         self.word.wake(.max)
         return true
     }
 
     /// The value, if it was given already.
     package var current: Value? {
-        self.value.withLock { $0 }
+        self.word.value == 2 ? self.value.withLock { $0 } : nil
     }
 
     /// Waits for the value.
@@ -43,10 +40,11 @@ package final class ReadySignal<Value: Sendable>: Sendable {
     /// - Returns: The value, or nil if it didn't come in time.
     @available(*, noasync)
     package func wait(until deadline: UInt64) -> Value? {
-        var inTime = true
-        while self.word.value == 0 && inTime {
-            inTime = self.word.wait(while: 0, until: deadline)
+        while true {
+            let word = self.word.value
+            guard word != 2 else { return self.current }
+            // From 1 to 2 it wakes as well.
+            guard self.word.wait(while: word, until: deadline) else { return self.current }
         }
-        return self.current
     }
 }
