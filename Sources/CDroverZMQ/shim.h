@@ -64,7 +64,7 @@ static inline int drover_efsm(void) { return EFSM; }
 static inline int drover_enocompatproto(void) { return ENOCOMPATPROTO; }
 static inline int drover_emthread(void) { return EMTHREAD; }
 
-// Stable since libzmq 4.3.0 by its number, although the header of 4.3.4 still lists it among the drafts.
+// ZMQ_ZAP_ENFORCE_DOMAIN: the header of 4.3.4 lists it among the drafts, but a library built without drafts has it.
 static inline int drover_zap_enforce_domain(void) { return 93; }
 
 #endif

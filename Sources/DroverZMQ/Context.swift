@@ -97,15 +97,18 @@ import Synchronization
 
     /// Makes a libzmq socket, or nil with libzmq's error; ETERM after ``terminate()``.
     func makeSocket(_ kind: SocketKind) throws(ZMQError) -> UnsafeMutableRawPointer {
-        // Not thrown inside the closure: the lock's closure loses the error's type.
+        // Not thrown inside the closure, for the lock loses the error's type; and as a number, for a pointer can't leave
+        // the lock.
         var code = drover_eterm()
-        let socket = self.isOpen.withLock { isOpen -> SocketPointer in
-            guard isOpen else { return unsafe SocketPointer(raw: nil) }
+        let address = self.isOpen.withLock { isOpen -> UInt in
+            guard isOpen else { return 0 }
             let raw = unsafe zmq_socket(self.handle, kind.raw)
             if unsafe raw == nil { code = zmq_errno() }
-            return unsafe SocketPointer(raw: raw)
+            return UInt(bitPattern: raw)
         }
-        guard let raw = unsafe socket.raw else { throw ZMQError(errno: code, .createSocket) }
+        guard let raw = unsafe UnsafeMutableRawPointer(bitPattern: address) else {
+            throw ZMQError(errno: code, .createSocket)
+        }
         return unsafe raw
     }
 
@@ -118,9 +121,4 @@ import Synchronization
         guard let value = CInt(exactly: value) else { throw ZMQError(errno: EINVAL, .setContextOption, name) }
         guard unsafe zmq_ctx_set(handle, option, value) == 0 else { throw .last(.setContextOption, name) }
     }
-}
-
-/// Carries a fresh socket out of the lock; it has no owner yet.
-@safe private struct SocketPointer: @unchecked Sendable {
-    let raw: UnsafeMutableRawPointer?
 }

@@ -109,6 +109,27 @@ struct MonitorTests {
         #expect(try receiveFrames(server).last == [1, 2, 3])
     }
 
+    @Test("with an enforced ZAP domain and no handler nobody gets in")
+    func enforcedDomain() throws {
+        let context = try Context()
+        let (serverKeys, clientKeys) = (try CurveKeyPair.generate(), try CurveKeyPair.generate())
+        let server = try Socket(.router, in: context)
+        try server.set(.zapDomain, "drover")
+        try server.set(.zapEnforceDomain, true)
+        try server.set(.curveServer, true)
+        try server.set(.curveSecretKey, serverKeys.secretKey)
+        var monitor = try server.monitor(.handshake)
+        try server.bind("tcp://127.0.0.1:*")
+        let client = try Socket(.dealer, in: context)
+        try client.set(.curvePublicKey, clientKeys.publicKey)
+        try client.set(.curveSecretKey, clientKeys.secretKey)
+        try client.set(.curveServerKey, serverKeys.publicKey)
+        try client.connect(server.lastEndpoint)
+        let seen = try self.events(of: &monitor) { _ in true }
+        #expect(seen.count == 1)
+        #expect(seen.first?.kind != .handshakeSucceeded)
+    }
+
     @Test("a stopped monitor says so, and another may follow")
     func stops() throws {
         let socket = try Socket(.router, in: Context())

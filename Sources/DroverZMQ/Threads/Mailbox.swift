@@ -40,10 +40,7 @@ package protocol MailboxNode: AnyObject, Sendable {
 /// writes and continue the release sequence. So the consumer sees all that each producer wrote before its push, the
 /// links included. There is no ABA problem: single nodes are never popped, and a push that sees the same head twice
 /// links to the head that is there.
-///
-/// `@unchecked Sendable`: `head` and `sleeping` are atomic, `waker` is Sendable; the addresses in `head` are those of
-/// Sendable objects that the mailbox retains.
-package final class Mailbox<Node: MailboxNode>: @unchecked Sendable {
+package final class Mailbox<Node: MailboxNode>: Sendable {
     @usableFromInline let head = Atomic<UInt>(0)
     @usableFromInline let sleeping = Atomic<Bool>(false)
 
