@@ -2,10 +2,69 @@
 #ifndef DROVER_ZMQ_SHIM_H
 #define DROVER_ZMQ_SHIM_H
 
+#include <errno.h>
+#include <linux/futex.h>
+#include <stdint.h>
+#include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 #include <zmq.h>
 
 // Swift can't import the EFD_* enumerators used as flags.
 static inline int drover_eventfd(void) { return eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); }
+
+// Swift can't call variadic functions such as syscall().
+
+// Sleeps while *word == expected, at most until the CLOCK_MONOTONIC reading `deadline` (UINT64_MAX: for ever).
+// Returns 0 when woken, or EAGAIN (the word had changed), EINTR or ETIMEDOUT. The caller's errno is left alone.
+static inline int drover_futex_wait(const void *word, uint32_t expected, uint64_t deadline) {
+    struct timespec until = {(time_t)(deadline / 1000000000u), (long)(deadline % 1000000000u)};
+    int saved = errno;
+    long result = syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, expected,
+                          deadline == UINT64_MAX ? (struct timespec *)0 : &until, (void *)0, FUTEX_BITSET_MATCH_ANY);
+    int code = result == 0 ? 0 : errno;
+    errno = saved;
+    return code;
+}
+
+// Wakes at most `count` threads that sleep on the word. The word's memory isn't read. errno is left alone.
+static inline void drover_futex_wake(const void *word, int count) {
+    int saved = errno;
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, (void *)0, (void *)0, 0);
+    errno = saved;
+}
+
+static inline void drover_free_message_data(void *data, void *hint) {
+    (void)hint;
+    free(data);
+}
+
+// Makes a message of memory that came from malloc(), which libzmq frees when the last copy is gone.
+static inline int drover_msg_adopt(zmq_msg_t *message, void *data, size_t count) {
+    return zmq_msg_init_data(message, data, count, drover_free_message_data, (void *)0);
+}
+
+// The reading of CLOCK_MONOTONIC in nanoseconds.
+static inline uint64_t drover_monotonic_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+// Names the current thread; 15 bytes count. pthread_setname_np() needs _GNU_SOURCE, which changes types of the C
+// library that Swift's own module has imported without it.
+static inline void drover_name_thread(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
+
+// libzmq's own error numbers, which the importer doesn't fold through ZMQ_HAUSNUMERO.
+static inline int drover_eterm(void) { return ETERM; }
+static inline int drover_efsm(void) { return EFSM; }
+static inline int drover_enocompatproto(void) { return ENOCOMPATPROTO; }
+static inline int drover_emthread(void) { return EMTHREAD; }
+
+// ZMQ_ZAP_ENFORCE_DOMAIN: the header of 4.3.4 lists it among the drafts, but a library built without drafts has it.
+static inline int drover_zap_enforce_domain(void) { return 93; }
 
 #endif

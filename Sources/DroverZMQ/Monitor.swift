@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import CDroverZMQ
+import Glibc
+import Synchronization
+
+/// Tells what happens to a socket's connections.
+///
+/// It belongs to the thread of the socket, may be polled, and may end before or after the socket. Read it often: events
+/// wait in memory until they are read.
+package struct Monitor: ~Copyable {
+    /// A set of kinds of event.
+    package struct Events: OptionSet, Hashable, Sendable {
+        package let rawValue: UInt16
+
+        package init(rawValue: UInt16) {
+            self.rawValue = rawValue
+        }
+
+        init(_ raw: CInt) {
+            self.rawValue = UInt16(truncatingIfNeeded: raw)
+        }
+
+        package static let connected = Events(ZMQ_EVENT_CONNECTED)
+        package static let connectDelayed = Events(ZMQ_EVENT_CONNECT_DELAYED)
+        package static let connectRetried = Events(ZMQ_EVENT_CONNECT_RETRIED)
+        package static let listening = Events(ZMQ_EVENT_LISTENING)
+        package static let bindFailed = Events(ZMQ_EVENT_BIND_FAILED)
+        package static let accepted = Events(ZMQ_EVENT_ACCEPTED)
+        package static let acceptFailed = Events(ZMQ_EVENT_ACCEPT_FAILED)
+        package static let closed = Events(ZMQ_EVENT_CLOSED)
+        package static let closeFailed = Events(ZMQ_EVENT_CLOSE_FAILED)
+        package static let disconnected = Events(ZMQ_EVENT_DISCONNECTED)
+        package static let monitorStopped = Events(ZMQ_EVENT_MONITOR_STOPPED)
+        package static let handshakeSucceeded = Events(ZMQ_EVENT_HANDSHAKE_SUCCEEDED)
+        package static let handshakeFailedNoDetail = Events(ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL)
+        package static let handshakeFailedProtocol = Events(ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL)
+        package static let handshakeFailedAuth = Events(ZMQ_EVENT_HANDSHAKE_FAILED_AUTH)
+
+        /// Everything that concerns the handshake.
+        package static let handshake: Events = [
+            .handshakeSucceeded, .handshakeFailedNoDetail, .handshakeFailedProtocol, .handshakeFailedAuth,
+        ]
+        /// All kinds.
+        package static let all = Events(ZMQ_EVENT_ALL)
+    }
+
+    /// Something that happened.
+    package struct Event: Hashable, Sendable {
+        /// What happened, with its detail.
+        package enum Kind: Hashable, Sendable {
+            /// The connection stands at the level of TCP; the handshake follows.
+            case connected(fileDescriptor: CInt)
+            /// The connect goes on in the background.
+            case connectDelayed
+            /// The connect failed and is tried again after a while.
+            case connectRetried(after: Duration)
+            /// The socket listens.
+            case listening(fileDescriptor: CInt)
+            /// The socket couldn't listen.
+            case bindFailed(errno: CInt)
+            /// A peer connected.
+            case accepted(fileDescriptor: CInt)
+            /// A peer couldn't connect, mostly for want of descriptors.
+            case acceptFailed(errno: CInt)
+            /// A connection or a listener was closed by us.
+            case closed(fileDescriptor: CInt)
+            /// A descriptor couldn't be closed.
+            case closeFailed(errno: CInt)
+            /// A connection broke or was closed by the peer.
+            case disconnected(fileDescriptor: CInt)
+            /// There will be no more events.
+            case monitorStopped
+            /// The peer may send and receive.
+            case handshakeSucceeded
+            /// The handshake ended without a reason: the peer just closed.
+            case handshakeFailedNoDetail(errno: CInt)
+            /// The peer broke the protocol; for CURVE also: the server's key is another one.
+            case handshakeFailedProtocol(code: CInt)
+            /// The peer refused us, with ZAP's status.
+            case handshakeFailedAuth(status: Int)
+            /// A kind this binding doesn't know.
+            case other(number: UInt16, value: Int32)
+        }
+
+        /// What happened.
+        package let kind: Kind
+        /// The endpoint it happened at, as libzmq writes it; may be empty.
+        package let endpoint: String
+    }
+
+    private static let lastNumber = Atomic<UInt64>(0)
+
+    let socket: Socket
+    private let watched: SocketLifetime
+    private var frame = Message()
+
+    init(of watched: SocketLifetime, events: Events, in context: Context) throws(ZMQError) {
+        guard !watched.isMonitored else { throw ZMQError(errno: EBUSY, .monitor, "a socket that has a monitor") }
+        let number = Self.lastNumber.add(1, ordering: .relaxed).newValue
+        let endpoint = "inproc://drover-monitor-\(number)"
+        // Everything that may fail comes before the first event can be sent: see `SocketLifetime`.
+        let socket = try Socket(.pair, in: context)
+        // The I/O thread would wait for a full queue, and all connections with it.
+        try socket.set(.receiveHighWaterMark, 0)
+        try watched.startMonitor(at: endpoint, events: CInt(events.rawValue))
+        do {
+            try socket.connect(endpoint)
+        } catch {
+            watched.stopMonitor()
+            throw error
+        }
+        self.socket = socket
+        self.watched = watched
+    }
+
+    deinit {
+        self.watched.stopMonitor()
+    }
+
+    /// Ends the events; those that came before, and ``Event/Kind/monitorStopped``, can still be read.
+    @available(*, noasync)
+    package borrowing func stop() {
+        self.watched.stopMonitor()
+    }
+
+    /// The next event, or nil if there is none now.
+    @available(*, noasync)
+    package mutating func next() throws(ZMQError) -> Event? {
+        guard try self.socket.receive(into: &self.frame) else { return nil }
+        let (number, value) = unsafe self.frame.withUnsafeBytes { bytes -> (UInt16, Int32) in
+            guard bytes.count >= 6 else { return (0, 0) }
+            return unsafe (
+                bytes.loadUnaligned(as: UInt16.self), bytes.loadUnaligned(fromByteOffset: 2, as: Int32.self)
+            )
+        }
+        var endpoint = ""
+        // libzmq hands over a message's frames all at once.
+        while self.frame.hasMore {
+            guard try self.socket.receive(into: &self.frame) else { break }
+            endpoint = unsafe self.frame.withUnsafeBytes { unsafe String(decoding: $0, as: UTF8.self) }
+        }
+        return Event(kind: Self.kind(number: number, value: value), endpoint: endpoint)
+    }
+
+    private static func kind(number: UInt16, value: Int32) -> Event.Kind {
+        switch Events(rawValue: number) {
+        case .connected: .connected(fileDescriptor: value)
+        case .connectDelayed: .connectDelayed
+        case .connectRetried: .connectRetried(after: .milliseconds(Int64(value)))
+        case .listening: .listening(fileDescriptor: value)
+        case .bindFailed: .bindFailed(errno: value)
+        case .accepted: .accepted(fileDescriptor: value)
+        case .acceptFailed: .acceptFailed(errno: value)
+        case .closed: .closed(fileDescriptor: value)
+        case .closeFailed: .closeFailed(errno: value)
+        case .disconnected: .disconnected(fileDescriptor: value)
+        case .monitorStopped: .monitorStopped
+        case .handshakeSucceeded: .handshakeSucceeded
+        case .handshakeFailedNoDetail: .handshakeFailedNoDetail(errno: value)
+        case .handshakeFailedProtocol: .handshakeFailedProtocol(code: value)
+        case .handshakeFailedAuth: .handshakeFailedAuth(status: Int(value))
+        default: .other(number: number, value: value)
+        }
+    }
+}

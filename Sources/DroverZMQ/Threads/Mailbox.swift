@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import Synchronization
+
+/// The link that chains an object into a mailbox; an object has one for each mailbox it can be in at the same time.
+///
+/// It is atomic only to be checkably `Sendable`: relaxed accesses are plain moves, and the mailbox's head orders them.
+package struct MailboxLink: ~Copyable, Sendable {
+    @usableFromInline let next = Atomic<UInt>(0)
+
+    @inlinable package init() {}
+}
+
+/// An object that can be posted to a ``Mailbox``.
+///
+/// Write `let mailboxLink = MailboxLink()`. An object may be in one mailbox at a time, and again after it was taken out.
+package protocol MailboxNode: AnyObject, Sendable {
+    var mailboxLink: MailboxLink { get }
+}
+
+/// A queue from many threads to one, without a lock.
+///
+/// Producers push onto a stack; the consumer takes the whole stack at once and turns it round, so what one thread pushed
+/// comes out in its order. The mailbox owns what is in it: a push retains, and the chain that is taken releases.
+///
+/// **Sleep.** The consumer sleeps in a poll on the waker's descriptor:
+///
+///     if mailbox.prepareToSleep() { poll }        // false: something is there, don't sleep
+///     mailbox.didWake(isSignalled: poll.isReadable(entry))
+///     var chain = mailbox.takeAll()
+///
+/// **Why nothing is lost.** A producer does (P1) the exchange that puts its node on the stack, then, if the stack was
+/// empty, (P2) reads `sleeping`. The consumer does (C1) set `sleeping`, then (C2) reads the head. All four are
+/// sequentially consistent, so they have one order. If C2 finds the stack empty, the next push comes after C2 in that
+/// order; it finds the stack empty, and its P2, coming after C1, finds `sleeping` set (or cleared by another producer
+/// that found it so, which then writes the eventfd). So each sleep on an empty stack is ended by the first push after it.
+/// A push onto a stack that isn't empty needs no P2: the push below it does it, or C2 saw that one and didn't sleep.
+///
+/// **Why the contents are visible.** A push is (also) a release, a take an acquire; pushes in between are read-modify-
+/// writes and continue the release sequence. So the consumer sees all that each producer wrote before its push, the
+/// links included. There is no ABA problem: single nodes are never popped, and a push that sees the same head twice
+/// links to the head that is there.
+package final class Mailbox<Node: MailboxNode>: Sendable {
+    @usableFromInline let head = Atomic<UInt>(0)
+    @usableFromInline let sleeping = Atomic<Bool>(false)
+
+    /// Wakes the consumer; also for other reasons than the mailbox.
+    package let waker: Waker
+
+    /// Creates an empty mailbox.
+    ///
+    /// - Throws: ``ZMQError`` if no descriptor is left for the waker.
+    package convenience init() throws(ZMQError) {
+        self.init(waker: try Waker())
+    }
+
+    /// Creates an empty mailbox that wakes its consumer by `waker`, which several mailboxes of a thread may share.
+    package init(waker: Waker) {
+        self.waker = waker
+    }
+
+    deinit {
+        _ = self.takeAll()
+    }
+
+    /// Posts an object; any thread may, and never waits.
+    ///
+    /// The consumer is woken only if it sleeps.
+    @inlinable package func push(_ node: consuming Node) {
+        let pointer = unsafe UInt(bitPattern: Unmanaged.passRetained(node).toOpaque())
+        let link = unsafe Unmanaged<Node>.fromOpaque(UnsafeRawPointer(bitPattern: pointer).unsafelyUnwrapped)
+        var old = self.head.load(ordering: .relaxed)
+        while true {
+            unsafe link._withUnsafeGuaranteedRef { $0.mailboxLink.next.store(old, ordering: .relaxed) }
+            let result = self.head.weakCompareExchange(
+                expected: old,
+                desired: pointer,
+                successOrdering: .sequentiallyConsistent,
+                failureOrdering: .relaxed
+            )
+            if result.exchanged { break }
+            old = result.original
+        }
+        if old == 0 && self.sleeping.load(ordering: .sequentiallyConsistent) { self.wakeConsumer() }
+    }
+
+    /// Takes out everything that is there, oldest first; only the consumer may.
+    @inlinable package func takeAll() -> MailboxChain<Node> {
+        // Without this look an empty mailbox would cost a locked instruction at each turn of the loop.
+        guard self.head.load(ordering: .relaxed) != 0 else { return MailboxChain(first: 0) }
+        var rest = self.head.exchange(0, ordering: .acquiring)
+        var reversed: UInt = 0
+        while let pointer = unsafe UnsafeRawPointer(bitPattern: rest) {
+            unsafe Unmanaged<Node>.fromOpaque(pointer)
+                ._withUnsafeGuaranteedRef { node in
+                    let next = node.mailboxLink.next.load(ordering: .relaxed)
+                    node.mailboxLink.next.store(reversed, ordering: .relaxed)
+                    reversed = rest
+                    rest = next
+                }
+        }
+        return MailboxChain(first: reversed)
+    }
+
+    /// Whether nothing is there at the moment.
+    @inlinable package var isEmpty: Bool { self.head.load(ordering: .relaxed) == 0 }
+
+    /// Announces that the consumer is going to sleep.
+    ///
+    /// - Returns: Whether it may. If not, something is there.
+    package func prepareToSleep() -> Bool {
+        self.sleeping.store(true, ordering: .sequentiallyConsistent)
+        if self.head.load(ordering: .sequentiallyConsistent) == 0 { return true }
+        self.sleeping.store(false, ordering: .relaxed)
+        return false
+    }
+
+    /// Ends what ``prepareToSleep()`` announced, after the poll.
+    ///
+    /// - Parameter isSignalled: Whether the poll found the waker readable; draining it costs a system call.
+    package func didWake(isSignalled: Bool = true) {
+        self.sleeping.store(false, ordering: .relaxed)
+        // A producer may have claimed the wake-up and write later: then the next poll finds the waker readable and comes
+        // back once for nothing. So the flag says nothing about the descriptor, only the poll does.
+        if isSignalled { self.waker.drain() }
+    }
+
+    /// Apart from `push`, which is inlined: this is the rare case.
+    @usableFromInline func wakeConsumer() {
+        // Of several producers one writes.
+        if self.sleeping.exchange(false, ordering: .sequentiallyConsistent) { self.waker.wake() }
+    }
+}
+
+/// What was taken out of a mailbox, oldest first; what isn't taken from it is released with it.
+package struct MailboxChain<Node: MailboxNode>: ~Copyable {
+    @usableFromInline var first: UInt
+
+    @inlinable init(first: UInt) {
+        self.first = first
+    }
+
+    @inlinable deinit {
+        var rest = self.first
+        while let node = Self.pop(&rest) { _ = node }
+    }
+
+    /// Whether nothing is left.
+    @inlinable package var isEmpty: Bool { self.first == 0 }
+
+    /// Takes the next one out.
+    @inlinable package mutating func next() -> Node? {
+        Self.pop(&self.first)
+    }
+
+    @inlinable static func pop(_ first: inout UInt) -> Node? {
+        guard let pointer = unsafe UnsafeRawPointer(bitPattern: first) else { return nil }
+        let node = unsafe Unmanaged<Node>.fromOpaque(pointer).takeRetainedValue()
+        // Before the node is handed out: it may be posted again.
+        first = node.mailboxLink.next.load(ordering: .relaxed)
+        return node
+    }
+}
