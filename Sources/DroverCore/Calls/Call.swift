@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+
+/// How far a call has come, as far as its client knows (contract S99).
+package enum CallPhase: UInt8, Comparable, Sendable {
+    /// Queued on this side: no endpoint can take it yet.
+    case local = 0
+    /// Handed to a connection.
+    case sent = 1
+    /// The worker has it, and it waits there.
+    case accepted = 2
+    /// The worker runs it.
+    case running = 3
+
+    package static func < (lhs: Self, rhs: Self) -> Bool { lhs.rawValue < rhs.rawValue }
+}
+
+/// What the client's machine knows of one call that has not ended.
+package struct Call: Sendable {
+    /// The correlation id.
+    package let id: UInt64
+    /// The client's number of the function.
+    package let function: UInt32
+    /// Whether it may run more than once.
+    package let isIdempotent: Bool
+    /// A hash of the ordering key, 0 without one: calls of one key go to one worker.
+    package let affinity: UInt64
+    /// Whether it is a sign of life rather than work: it takes no place in the worker's window.
+    package let isPing: Bool
+    /// The only endpoint it may go to, or ``noEndpoint`` for any.
+    package let target: Int32
+    /// Where it was sent, or nil while it waits here.
+    package var endpoint: Int32
+    /// How far it has come.
+    package var phase: CallPhase
+    /// How often it was given to a worker that might have run it.
+    package var attempts: UInt8
+    /// When its client stops waiting.
+    package var deadline: Instant
+
+    /// Stands for no endpoint, or any.
+    @inlinable package static var noEndpoint: Int32 { -1 }
+
+    @inlinable
+    package init(
+        id: UInt64,
+        function: UInt32 = 0,
+        isIdempotent: Bool = false,
+        affinity: UInt64 = 0,
+        isPing: Bool = false,
+        target: Int32 = -1,
+        deadline: Instant = .distantFuture
+    ) {
+        self.id = id
+        self.function = function
+        self.isIdempotent = isIdempotent
+        self.affinity = affinity
+        self.isPing = isPing
+        self.target = target
+        self.endpoint = Self.noEndpoint
+        self.phase = .local
+        self.attempts = 0
+        self.deadline = deadline
+    }
+}
+
+/// Why calls end as lost.
+package enum LossReason: Equatable, Sendable {
+    /// Nothing was heard for the silence limit.
+    case silent
+    /// The worker came back as a new process.
+    case restarted
+    /// The worker came back and no longer knew this client.
+    case forgotten
+    /// The worker said goodbye.
+    case left
+    /// The worker refused this client's key.
+    case authentication
+    /// The peer speaks something else.
+    case `protocol`
+    /// The worker refused the handshake.
+    case refused
+}
+
+/// How a call ends without an answer.
+package enum CallEnding: Equatable, Sendable {
+    case expired
+    case lost(LossReason)
+}
+
+/// What a reply to an id means.
+package enum ReplyVerdict: Equatable, Sendable {
+    /// It ends the call in this slot, which is free from now on.
+    case deliver(slot: UInt32)
+    /// The call ended before without its answer, this many nanoseconds ago.
+    case late(function: UInt32, nanoseconds: UInt64)
+    /// The call was answered before.
+    case duplicate
+    /// No such call is remembered.
+    case unknown
+}

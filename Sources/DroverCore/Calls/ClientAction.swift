@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import DroverWire
+
+/// What a client's loop must do.
+package enum ClientAction: Equatable, Sendable {
+    /// Send the request in `slot`.
+    case transmit(slot: UInt32, endpoint: Int, isResent: Bool)
+    /// Introduce this client.
+    case sendHello(endpoint: Int)
+    /// Show a sign of life.
+    case sendBeat(endpoint: Int)
+    /// Tell the worker that a request is no longer wanted.
+    case sendCancel(endpoint: Int, id: UInt64, reason: CancelReason)
+    /// End the handle of a call whose slot is free from now on.
+    case finish(slot: UInt32, id: UInt64, ending: CallEnding)
+    /// Show how far a call has come.
+    case show(slot: UInt32, phase: CallPhase, endpoint: Int)
+    /// A session stands; functions must be defined and subscriptions are valid in it.
+    case opened(endpoint: Int, isResumed: Bool)
+    /// A session is over.
+    case lost(endpoint: Int, reason: LossReason)
+    /// Close the endpoint's socket and make a new one.
+    case rebuild(endpoint: Int)
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Values by 64-bit id, each in a slot whose number stays the same until the value is removed.
+///
+/// Look an id up once, then use its slot: slots are small numbers, dense, reused last in first out, and so fit to be
+/// keys of a ``TimerWheel`` and of other arrays beside this one. Inserting, finding and removing allocate nothing once
+/// the table has had its greatest size, and give nothing back either: ``trim()`` does, in a quiet moment.
+@safe
+package struct IDTable<Value: ~Copyable>: ~Copyable {
+    /// What came of an insertion.
+    package enum Insertion: Equatable, Sendable {
+        /// The value is now in this slot.
+        case inserted(UInt32)
+        /// The id is there already, in this slot; the new value was dropped.
+        case exists(UInt32)
+        /// The table is at its limit; the new value was dropped.
+        case full
+    }
+
+    private struct Slot {
+        var id: UInt64
+        /// The next free slot, or ``live``.
+        var next: UInt32
+    }
+
+    private static var live: UInt32 { .max - 1 }
+    private static var none: UInt32 { .max }
+
+    private var index: IDIndex
+    private var slots: [Slot] = []
+    /// Has `valueCapacity` places, of which those of live slots are initialised.
+    private var values: UnsafeMutablePointer<Value>?
+    private var valueCapacity = 0
+    private var firstFree = IDTable.none
+
+    /// The greatest number of values.
+    package let limit: Int
+
+    /// Creates an empty table.
+    ///
+    /// - Parameters:
+    ///   - limit: The greatest number of values.
+    ///   - hashing: Who chooses the ids.
+    package init(limit: Int, hashing: IDHashing) {
+        precondition(limit > 0 && limit < Int(Self.live), "a table holds 1 to 2^32 - 3 values")
+        self.limit = limit
+        self.index = IDIndex(hashing)
+        unsafe self.values = nil
+    }
+
+    deinit {
+        guard let values = unsafe self.values else { return }
+        for slot in self.slots.indices where self.slots[slot].next == Self.live {
+            unsafe (values + slot).deinitialize(count: 1)
+        }
+        unsafe values.deallocate()
+    }
+
+    /// The number of values.
+    package var count: Int { self.index.count }
+
+    package var isEmpty: Bool { self.index.count == 0 }
+
+    /// The number of slots for which there is memory.
+    package var capacity: Int { self.valueCapacity }
+
+    /// Puts a value into a free slot, unless its id is there already or the table is full.
+    package mutating func insert(_ id: UInt64, _ value: consuming Value) -> Insertion {
+        if let slot = self.index.find(id) { return .exists(slot) }
+        if self.index.count >= self.limit { return .full }
+        let slot: UInt32
+        if self.firstFree != Self.none {
+            slot = self.firstFree
+            self.firstFree = self.slots[Int(slot)].next
+            self.slots[Int(slot)] = Slot(id: id, next: Self.live)
+        } else {
+            slot = UInt32(self.slots.count)
+            if self.slots.count == self.valueCapacity {
+                self.setCapacity(min(max(self.valueCapacity * 2, 16), self.limit))
+            }
+            self.slots.append(Slot(id: id, next: Self.live))
+        }
+        if let values = unsafe self.values { unsafe (values + Int(slot)).initialize(to: value) }
+        self.index.insert(id, slot: slot)
+        return .inserted(slot)
+    }
+
+    /// The slot of an id, or nil if it isn't there.
+    package func slot(of id: UInt64) -> UInt32? {
+        self.index.find(id)
+    }
+
+    /// Tells whether the slot holds a value.
+    package func isLive(_ slot: UInt32) -> Bool {
+        Int(slot) < self.slots.count && self.slots[Int(slot)].next == Self.live
+    }
+
+    /// The id of the value in a live slot.
+    package func id(of slot: UInt32) -> UInt64 {
+        precondition(self.isLive(slot), "the slot is empty")
+        return self.slots[Int(slot)].id
+    }
+
+    /// The value in a live slot, in place.
+    package subscript(slot: UInt32) -> Value {
+        _read {
+            yield unsafe self.place(of: slot).pointee
+        }
+        _modify {
+            yield unsafe &self.place(of: slot).pointee
+        }
+    }
+
+    /// Takes the value out of a live slot, which is then free.
+    @discardableResult
+    package mutating func remove(_ slot: UInt32) -> Value {
+        let value = unsafe self.place(of: slot).move()
+        self.index.remove(self.slots[Int(slot)].id)
+        self.slots[Int(slot)].next = self.firstFree
+        self.firstFree = slot
+        return value
+    }
+
+    /// The first live slot that isn't before `start`, or nil.
+    ///
+    /// Goes through the table in the order of slots, which the program may change on the way:
+    /// `var next = table.firstSlot(from: 0); while let slot = next { ...; next = table.firstSlot(from: slot + 1) }`.
+    ///
+    /// - Complexity: O(number of free slots passed).
+    package func firstSlot(from start: UInt32) -> UInt32? {
+        var slot = Int(start)
+        while slot < self.slots.count {
+            if self.slots[slot].next == Self.live { return UInt32(slot) }
+            slot += 1
+        }
+        return nil
+    }
+
+    /// Gives back the memory behind the highest live slot, all of it if the table is empty, unless it would be less than
+    /// half.
+    ///
+    /// - Complexity: O(capacity).
+    package mutating func trim() {
+        var needed = self.slots.count
+        while needed > 0, self.slots[needed - 1].next != Self.live { needed -= 1 }
+        self.index.trim()
+        if needed > self.valueCapacity / 2 { return }
+        self.slots = Array(self.slots[..<needed])
+        self.firstFree = Self.none
+        for slot in self.slots.indices.reversed() where self.slots[slot].next != Self.live {
+            self.slots[slot].next = self.firstFree
+            self.firstFree = UInt32(slot)
+        }
+        self.setCapacity(needed)
+    }
+
+    private func place(of slot: UInt32) -> UnsafeMutablePointer<Value> {
+        guard self.isLive(slot), let values = unsafe self.values else { preconditionFailure("the slot is empty") }
+        return unsafe values + Int(slot)
+    }
+
+    /// Moves the values to memory for `capacity` of them, at least `slots.count`.
+    private mutating func setCapacity(_ capacity: Int) {
+        let old = unsafe self.values
+        unsafe self.values = nil
+        if capacity > 0 {
+            let new = UnsafeMutablePointer<Value>.allocate(capacity: capacity)
+            if let old = unsafe old {
+                for slot in self.slots.indices where self.slots[slot].next == Self.live {
+                    unsafe (new + slot).moveInitialize(from: old + slot, count: 1)
+                }
+            }
+            unsafe self.values = new
+        }
+        unsafe old?.deallocate()
+        self.valueCapacity = capacity
+        self.slots.reserveCapacity(capacity)
+    }
+}

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Decides whether a peer is alive, from what arrives and when (contract S87).
+///
+/// Any message counts as a heartbeat. A peer that is silent for the limit is lost, once. If this side itself stood still
+/// (stopped, suspended, starved), the silence says nothing about the peer: it gets one more beat to be heard.
+package struct PeerSession: Equatable, Sendable {
+    package struct Limits: Equatable, Sendable {
+        /// A sign of life is sent if nothing else was for so long.
+        package var beatNanoseconds: UInt64
+        /// A peer that was silent for so long is lost.
+        package var silenceNanoseconds: UInt64
+
+        package init(beatNanoseconds: UInt64, silenceNanoseconds: UInt64) {
+            precondition(beatNanoseconds < silenceNanoseconds, "a peer must have time for a beat before it is lost")
+            self.beatNanoseconds = beatNanoseconds
+            self.silenceNanoseconds = silenceNanoseconds
+        }
+
+        package static let standard = Limits(beatNanoseconds: 2_000_000_000, silenceNanoseconds: 6_000_000_000)
+    }
+
+    /// What the owner must do now.
+    package enum Action: Equatable, Sendable {
+        case none
+        case sendHello
+        case sendHeartbeat
+        case endSession(EndReason)
+    }
+
+    package enum EndReason: Equatable, Sendable {
+        case silent
+    }
+
+    private enum State: Equatable, Sendable {
+        /// No connection, and none that we had.
+        case idle
+        /// Waits for an answer to an introduction. `lastHeard` is set if there was a session before, which may go on.
+        case introducing(nextHello: Instant, interval: UInt64, lastHeard: Instant?)
+        /// The connection of a session broke; it may come back before the silence limit.
+        case interrupted(lastHeard: Instant)
+        case established(lastHeard: Instant, lastSent: Instant)
+        case ended
+    }
+
+    private static var firstHelloNanoseconds: UInt64 { 100_000_000 }
+
+    private var state = State.idle
+    private let limits: Limits
+    /// The last reading this side acted at, to notice that it stood still.
+    private var lastTick: Instant?
+
+    package init(limits: Limits) {
+        self.limits = limits
+    }
+
+    package var isEstablished: Bool {
+        if case .established = self.state { true } else { false }
+    }
+
+    /// The connection stands: introduce this side.
+    package mutating func connected(at now: Instant) -> Action {
+        switch self.state {
+        case .idle: return self.introduce(at: now, lastHeard: nil)
+        case .introducing(_, _, let lastHeard): return self.introduce(at: now, lastHeard: lastHeard)
+        case .interrupted(let lastHeard), .established(let lastHeard, _): return self.introduce(at: now, lastHeard: lastHeard)
+        case .ended: return .none
+        }
+    }
+
+    /// The connection broke. Silence decides whether the session is over.
+    package mutating func disconnected(at now: Instant) -> Action {
+        switch self.state {
+        case .idle, .ended: break
+        case .introducing(_, _, let lastHeard): self.state = lastHeard.map { .interrupted(lastHeard: $0) } ?? .idle
+        case .interrupted: break
+        case .established(let lastHeard, _): self.state = .interrupted(lastHeard: lastHeard)
+        }
+        return .none
+    }
+
+    /// The peer doesn't know this session: introduce this side again.
+    package mutating func resetReceived(at now: Instant) -> Action {
+        switch self.state {
+        case .established(let lastHeard, _): return self.introduce(at: now, lastHeard: lastHeard)
+        case .idle, .introducing, .interrupted, .ended: return .none
+        }
+    }
+
+    /// The peer accepted the introduction, or introduced itself.
+    package mutating func established(at now: Instant) {
+        self.state = .established(lastHeard: now, lastSent: now)
+    }
+
+    /// Something came from the peer.
+    package mutating func heard(at now: Instant) {
+        switch self.state {
+        case .established(_, let lastSent): self.state = .established(lastHeard: now, lastSent: lastSent)
+        case .idle, .introducing, .interrupted, .ended: break
+        }
+    }
+
+    /// Something was sent to the peer.
+    package mutating func sent(at now: Instant) {
+        if case .established(let lastHeard, _) = self.state {
+            self.state = .established(lastHeard: lastHeard, lastSent: now)
+        }
+    }
+
+    /// Time has passed.
+    package mutating func ticked(at now: Instant) -> Action {
+        self.forgiveStall(at: now)
+        switch self.state {
+        case .idle, .ended:
+            return .none
+        case .introducing(let nextHello, let interval, let lastHeard):
+            if let lastHeard, self.isSilent(since: lastHeard, at: now) { return self.end() }
+            guard now >= nextHello else { return .none }
+            let next = min(interval * 2, self.limits.silenceNanoseconds)
+            self.state = .introducing(nextHello: now.advanced(byNanoseconds: next), interval: next, lastHeard: lastHeard)
+            return .sendHello
+        case .interrupted(let lastHeard):
+            return self.isSilent(since: lastHeard, at: now) ? self.end() : .none
+        case .established(let lastHeard, let lastSent):
+            if self.isSilent(since: lastHeard, at: now) { return self.end() }
+            guard now >= lastSent.advanced(byNanoseconds: self.limits.beatNanoseconds) else { return .none }
+            self.state = .established(lastHeard: lastHeard, lastSent: now)
+            return .sendHeartbeat
+        }
+    }
+
+    /// When ``ticked(at:)`` has something to do next.
+    package var nextDeadline: Instant {
+        switch self.state {
+        case .idle, .ended: .distantFuture
+        case .introducing(let nextHello, _, let lastHeard):
+            min(nextHello, lastHeard?.advanced(byNanoseconds: self.limits.silenceNanoseconds) ?? .distantFuture)
+        case .interrupted(let lastHeard): lastHeard.advanced(byNanoseconds: self.limits.silenceNanoseconds)
+        case .established(let lastHeard, let lastSent):
+            min(
+                lastHeard.advanced(byNanoseconds: self.limits.silenceNanoseconds),
+                lastSent.advanced(byNanoseconds: self.limits.beatNanoseconds)
+            )
+        }
+    }
+
+    private mutating func introduce(at now: Instant, lastHeard: Instant?) -> Action {
+        let interval = Self.firstHelloNanoseconds
+        self.state = .introducing(
+            nextHello: now.advanced(byNanoseconds: interval),
+            interval: interval,
+            lastHeard: lastHeard
+        )
+        return .sendHello
+    }
+
+    private func isSilent(since lastHeard: Instant, at now: Instant) -> Bool {
+        now >= lastHeard.advanced(byNanoseconds: self.limits.silenceNanoseconds)
+    }
+
+    private mutating func end() -> Action {
+        self.state = .ended
+        return .endSession(.silent)
+    }
+
+    /// A side that acts every beat and finds more than the silence limit gone since the last time stood still itself. What
+    /// the peer sent meanwhile has yet to be read, so its silence counts from one beat before the limit.
+    private mutating func forgiveStall(at now: Instant) {
+        defer { self.lastTick = now }
+        guard let lastTick, now.nanoseconds(since: lastTick) >= self.limits.silenceNanoseconds else { return }
+        let grace = self.limits.silenceNanoseconds - self.limits.beatNanoseconds
+        let pardon = Instant(nanoseconds: now.nanoseconds - min(now.nanoseconds, grace))
+        switch self.state {
+        case .idle, .ended: break
+        case .introducing(let nextHello, let interval, let lastHeard):
+            self.state = .introducing(
+                nextHello: nextHello,
+                interval: interval,
+                lastHeard: lastHeard.map { max($0, pardon) }
+            )
+        case .interrupted(let lastHeard): self.state = .interrupted(lastHeard: max(lastHeard, pardon))
+        case .established(let lastHeard, let lastSent):
+            self.state = .established(lastHeard: max(lastHeard, pardon), lastSent: lastSent)
+        }
+    }
+}

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// A reading of a monotonic clock, in nanoseconds since an origin that the shell chooses.
+///
+/// The core never reads a clock: every event brings the reading it happened at.
+package struct Instant: Hashable, Comparable, Sendable {
+    package var nanoseconds: UInt64
+
+    /// An instant that never comes: what every overflowing sum saturates to.
+    @inlinable package static var distantFuture: Instant { Instant(nanoseconds: .max) }
+
+    package init(nanoseconds: UInt64) {
+        self.nanoseconds = nanoseconds
+    }
+
+    package static func < (lhs: Self, rhs: Self) -> Bool {
+        lhs.nanoseconds < rhs.nanoseconds
+    }
+
+    /// The instant `duration` later, or the distant future if there is none.
+    package func advanced(byNanoseconds duration: UInt64) -> Instant {
+        let (sum, overflow) = self.nanoseconds.addingReportingOverflow(duration)
+        return Instant(nanoseconds: overflow ? .max : sum)
+    }
+
+    /// The time that has passed since `earlier`; zero if it is in fact later.
+    package func nanoseconds(since earlier: Instant) -> UInt64 {
+        self.nanoseconds > earlier.nanoseconds ? self.nanoseconds - earlier.nanoseconds : 0
+    }
+}

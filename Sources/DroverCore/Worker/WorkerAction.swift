@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import DroverWire
+
+/// What a worker's loop must do.
+package enum WorkerAction: Equatable, Sendable {
+    /// A held request may run now.
+    case run(slot: UInt32, handler: Int32)
+    /// Cancel a request that was given to the handler threads.
+    case stop(slot: UInt32)
+    /// A held request lapsed and is gone: tell its client.
+    case lapsed(slot: UInt32, session: Int, id: UInt64)
+    /// A held request went with its client.
+    case dropped(slot: UInt32)
+    /// Tell a client that its request waits or runs.
+    case report(slot: UInt32, session: Int, id: UInt64)
+    /// Show a sign of life.
+    case sendBeat(session: Int)
+    /// A client is gone: its subscriptions are too.
+    case sessionLost(session: Int, client: PeerID)
+}

@@ -1,0 +1,469 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DequeModule
+package import DroverWire
+
+/// Everything a worker decides: whose messages are heard, which requests run and when, what is answered to those that
+/// may not, when a client is gone.
+///
+/// A request is known by its correlation id on the wire and by a slot between machine and loop; the slot stays taken until
+/// the loop says that the request ended, even if its client is gone by then.
+package struct WorkerMachine: ~Copyable {
+    package struct Configuration: Sendable {
+        package var session = PeerSession.Limits.standard
+        /// How many requests one client may have here at once.
+        package var window = 1024
+        /// How many clients there may be.
+        package var maxSessions = 1024
+        /// How many functions one client may define.
+        package var maxFunctions = WireLimits.standard.maxFunctions
+        /// How many bytes of answers are kept per client for re-sent requests.
+        package var maxCachedBytes = 256 << 10
+        /// A request that is unanswered for so long is reported as accepted or started.
+        package var reportDelayNanoseconds: UInt64 = 5_000_000
+        /// Secret randomness, so that no client can choose ids that collide.
+        package var seed: UInt64 = 0
+        /// At most so many of each function run at once; nil for no limit beyond the worker's.
+        package var functionLimits: [Int?] = []
+
+        package init() {}
+    }
+
+    private struct FunctionGate: Sendable {
+        let limit: Int?
+        var active = 0
+        var blocked = Deque<UInt32>()
+    }
+
+    /// Looked at in place only: a copy would share its tables and make the next change copy them.
+    package private(set) var sessions: [WorkerSession] = []
+    private var freeSessions: [Int] = []
+    private var routes: [UInt64: Int] = [:]
+    private var clients: [PeerID: Int] = [:]
+
+    private var requests: [WorkerRequest?] = []
+    private var freeRequests: [UInt32] = []
+    private var wheel = TimerWheel(now: Instant(nanoseconds: 0))
+    private var gates: [FunctionGate]
+    private var keys = OrderingKeys<String>()
+    /// Requests in the order they came, to report those that take long; may name ended ones.
+    private var unreported = Deque<(slot: UInt32, id: UInt64, dueAt: Instant)>()
+    private var due: [UInt32] = []
+    private let configuration: Configuration
+    private var lastRoute: (route: UInt64, session: Int)?
+
+    /// Requests that have not ended.
+    package private(set) var requestCount = 0
+    /// Requests that wait for their ordering key or their function's limit.
+    package private(set) var heldCount = 0
+    /// Takes no new requests.
+    package private(set) var isDraining = false
+    package var sessionCount: Int { self.clients.count }
+    package var timerCount: Int { self.wheel.count }
+
+    package init(configuration: Configuration) {
+        self.configuration = configuration
+        self.gates = configuration.functionLimits.map { FunctionGate(limit: $0) }
+    }
+
+    package func request(in slot: UInt32) -> WorkerRequest? { self.requests[Int(slot)] }
+
+    // MARK: Sessions
+
+    /// The session whose messages come by this route.
+    package mutating func session(route: UInt64) -> Int? {
+        if let last = self.lastRoute, last.route == route { return last.session }
+        guard let index = self.routes[route] else { return nil }
+        self.lastRoute = (route, index)
+        return index
+    }
+
+    /// What becomes of a client's introduction.
+    package enum Introduction: Equatable, Sendable {
+        case welcome(session: Int, isResumed: Bool)
+        /// There are too many clients.
+        case refuse(limit: Int)
+    }
+
+    /// A client introduced itself.
+    package mutating func helloReceived(
+        client: PeerID,
+        epoch: UInt64,
+        name: String,
+        route: UInt64,
+        at now: Instant,
+        actions: inout [WorkerAction]
+    ) -> Introduction {
+        self.lastRoute = nil
+        if let index = self.clients[client], self.sessions[index].epoch == epoch {
+            let former = self.sessions[index].route
+            if former != route {
+                self.routes[former] = nil
+                self.routes[route] = index
+                self.sessions[index].route = route
+            }
+            self.sessions[index].session.established(at: now)
+            return .welcome(session: index, isResumed: true)
+        }
+        if let index = self.clients[client] {
+            self.loseSession(index, at: now, actions: &actions)
+        }
+        if let index = self.routes[route] {
+            // One connection, another client: the former one is gone.
+            self.loseSession(index, at: now, actions: &actions)
+        }
+        guard self.clients.count < self.configuration.maxSessions else {
+            return .refuse(limit: self.configuration.maxSessions)
+        }
+        var peer = PeerSession(limits: self.configuration.session)
+        peer.established(at: now)
+        let session = WorkerSession(
+            client: client,
+            epoch: epoch,
+            name: name,
+            route: route,
+            session: peer,
+            maxCachedBytes: self.configuration.maxCachedBytes,
+            seed: self.configuration.seed
+        )
+        let index: Int
+        if let free = self.freeSessions.popLast() {
+            index = free
+            self.sessions[index] = session
+        } else {
+            index = self.sessions.count
+            self.sessions.append(session)
+        }
+        self.routes[route] = index
+        self.clients[client] = index
+        return .welcome(session: index, isResumed: false)
+    }
+
+    /// The session of a client, by its identity.
+    package func session(of client: PeerID) -> Int? { self.clients[client] }
+
+    /// Something came from a client; called once per received frame.
+    package mutating func heard(from session: Int, at now: Instant) {
+        self.sessions[session].session.heard(at: now)
+    }
+
+    /// Something was sent to a client; called once per sent frame.
+    package mutating func sent(to session: Int, at now: Instant) {
+        self.sessions[session].session.sent(at: now)
+    }
+
+    /// A client showed its epoch in a beat. Returns false if it isn't the one that introduced itself.
+    package func isEpoch(_ epoch: UInt64, of session: Int) -> Bool {
+        self.sessions[session].epoch == epoch
+    }
+
+    /// A client left, or its route turned out to be dead.
+    package mutating func goodbyeReceived(from session: Int, at now: Instant, actions: inout [WorkerAction]) {
+        self.loseSession(session, at: now, actions: &actions)
+    }
+
+    /// A client gave a function a number.
+    ///
+    /// - Returns: False if it has defined too many.
+    package mutating func defined(_ number: UInt32, name: String, handler: Int32?, in session: Int) -> Bool {
+        guard Int(number) < self.configuration.maxFunctions else { return false }
+        while self.sessions[session].functions.count <= Int(number) {
+            self.sessions[session].functions.append(WorkerSession.undefinedFunction)
+        }
+        self.sessions[session].functions[Int(number)] = handler ?? WorkerSession.unknownFunction
+        if handler == nil { self.sessions[session].unknownNames[number] = name }
+        return true
+    }
+
+    // MARK: Requests
+
+    /// What becomes of a request.
+    package enum RequestVerdict: Equatable, Sendable {
+        /// Run it.
+        case run(slot: UInt32, handler: Int32)
+        /// It waits for its ordering key or its function's limit; an action will say when it runs.
+        case hold(slot: UInt32, handler: Int32)
+        /// It is here already and will be answered.
+        case known(slot: UInt32)
+        /// It was answered; answer again from the session's results.
+        case answerAgain
+        /// It may have run, and its answer is held no more.
+        case indeterminate
+        /// No handler is registered for the function.
+        case unknownFunction(name: String)
+        /// The function number was not defined in this session.
+        case undefinedFunction
+        /// The client has too many requests here.
+        case busy(window: Int)
+        /// The worker takes no more requests.
+        case draining
+        /// An id that is in use.
+        case duplicateID
+    }
+
+    /// A request came.
+    package mutating func requestReceived(
+        _ header: Header,
+        key: String?,
+        from session: Int,
+        at now: Instant
+    ) -> RequestVerdict {
+        if let slot = self.sessions[session].requests.find(header.id) {
+            return header.flags.contains(.resent) ? .known(slot: slot) : .duplicateID
+        }
+        if header.flags.contains(.resent) {
+            switch self.sessions[session].results.find(header.id) {
+            case .held: return .answerAgain
+            case .forgotten where !header.flags.contains(.idempotent): return .indeterminate
+            case .forgotten, .never: break
+            }
+        }
+        guard !self.isDraining else { return .draining }
+        guard Int(header.number) < self.sessions[session].functions.count else { return .undefinedFunction }
+        let handler = self.sessions[session].functions[Int(header.number)]
+        guard handler >= 0 else {
+            guard handler == WorkerSession.unknownFunction else { return .undefinedFunction }
+            return .unknownFunction(name: self.sessions[session].unknownNames[header.number] ?? "")
+        }
+        guard self.sessions[session].requests.count < self.configuration.window else {
+            return .busy(window: self.configuration.window)
+        }
+        return self.admit(header, key: key, handler: handler, session: session, at: now)
+    }
+
+    private mutating func admit(
+        _ header: Header,
+        key: String?,
+        handler: Int32,
+        session: Int,
+        at now: Instant
+    ) -> RequestVerdict {
+        let deadline =
+            header.time == Header.noTimeLimit
+            ? Instant.distantFuture : now.advanced(byNanoseconds: UInt64(header.time) * 1_000_000)
+        let request = WorkerRequest(
+            session: Int32(session),
+            id: header.id,
+            handler: handler,
+            deadline: deadline,
+            state: .held,
+            receivedAt: now,
+            key: key
+        )
+        let slot = self.takeSlot(request)
+        self.sessions[session].requests.insert(header.id, slot: slot)
+        if deadline != .distantFuture { self.wheel.schedule(slot, at: deadline) }
+        let reportAt = now.advanced(byNanoseconds: self.configuration.reportDelayNanoseconds)
+        self.unreported.append((slot, header.id, reportAt))
+        if let key, self.keys.admit(key, slot) == .queued {
+            self.heldCount += 1
+            return .hold(slot: slot, handler: handler)
+        }
+        guard self.enter(slot, handler: handler) else {
+            self.heldCount += 1
+            return .hold(slot: slot, handler: handler)
+        }
+        return .run(slot: slot, handler: handler)
+    }
+
+    /// Whether the function's limit lets the request through; if not, it waits at the gate.
+    private mutating func enter(_ slot: UInt32, handler: Int32) -> Bool {
+        let gate = Int(handler)
+        if let limit = self.gates[gate].limit, self.gates[gate].active >= limit {
+            self.gates[gate].blocked.append(slot)
+            return false
+        }
+        self.gates[gate].active += 1
+        self.requests[Int(slot)]?.state = .dispatched
+        return true
+    }
+
+    /// Where the answer to a request goes.
+    package struct Addressee: Equatable, Sendable {
+        /// The session, or nil if the client is gone.
+        package var session: Int?
+        package var id: UInt64
+    }
+
+    /// A request that was to run has ended; what waited for it may run now.
+    package mutating func finished(_ slot: UInt32, actions: inout [WorkerAction]) -> Addressee? {
+        guard let request = self.requests[Int(slot)] else { return nil }
+        self.free(slot, request)
+        if request.state == .dispatched { self.leave(request.handler, actions: &actions) }
+        self.passKey(of: request, slot: slot, actions: &actions)
+        return Addressee(session: request.session >= 0 ? Int(request.session) : nil, id: request.id)
+    }
+
+    /// What a client's wish to cancel comes to.
+    package enum CancelVerdict: Equatable, Sendable {
+        /// It was held and is gone: confirm.
+        case removed(slot: UInt32)
+        /// It was given to the handler threads: stop it there.
+        case stop(slot: UInt32)
+        /// There is no such request.
+        case unknown
+    }
+
+    /// A client wants a request no longer.
+    package mutating func cancelReceived(
+        _ id: UInt64,
+        from session: Int,
+        actions: inout [WorkerAction]
+    ) -> CancelVerdict {
+        guard let slot = self.sessions[session].requests.find(id) else { return .unknown }
+        return self.removeIfHeld(slot, actions: &actions) ? .removed(slot: slot) : .stop(slot: slot)
+    }
+
+    /// No new requests from now on.
+    package mutating func drain() {
+        self.isDraining = true
+    }
+
+    // MARK: Time
+
+    /// Time has passed: drops lapsed requests, reports slow ones, keeps sessions alive.
+    package mutating func ticked(at now: Instant, actions: inout [WorkerAction]) {
+        self.wheel.advance(to: now, into: &self.due)
+        for slot in self.due {
+            guard let request = self.requests[Int(slot)] else { continue }
+            if self.removeIfHeld(slot, actions: &actions) {
+                actions.append(.lapsed(slot: slot, session: Int(request.session), id: request.id))
+            } else {
+                actions.append(.stop(slot: slot))
+            }
+        }
+        self.due.removeAll(keepingCapacity: true)
+        while let first = self.unreported.first {
+            let isOpen = self.requests[Int(first.slot)].map { $0.id == first.id } ?? false
+            guard !isOpen || first.dueAt <= now else { break }
+            self.unreported.removeFirst()
+            guard isOpen, let request = self.requests[Int(first.slot)], request.session >= 0 else { continue }
+            actions.append(.report(slot: first.slot, session: Int(request.session), id: request.id))
+        }
+        for index in self.sessions.indices where self.sessions[index].isLive {
+            switch self.sessions[index].session.ticked(at: now) {
+            case .none, .sendHello: break
+            case .sendHeartbeat: actions.append(.sendBeat(session: index))
+            case .endSession: self.loseSession(index, at: now, actions: &actions)
+            }
+        }
+    }
+
+    /// When ``ticked(at:actions:)`` has something to do next.
+    package func nextDeadline(after now: Instant) -> Instant {
+        var next = self.wheel.nextDeadline ?? .distantFuture
+        if let first = self.unreported.first { next = min(next, first.dueAt) }
+        for index in self.sessions.indices where self.sessions[index].isLive {
+            next = min(next, self.sessions[index].session.nextDeadline)
+        }
+        return next
+    }
+
+    /// Forgets the report of requests that have been answered, so that an idle worker has nothing to wake up for.
+    package mutating func settle() {
+        if self.requestCount == 0 { self.unreported.removeAll(keepingCapacity: true) }
+    }
+
+    /// Keeps an answer for a re-sent request.
+    package mutating func remember(_ id: UInt64, message: UnsafeRawBufferPointer, of session: Int) {
+        unsafe self.sessions[session].results.remember(id, message: message)
+    }
+
+    /// Gives the held answer to `id` to `body`.
+    package func withResult(_ id: UInt64, of session: Int, _ body: (UnsafeRawBufferPointer) -> Void) {
+        unsafe self.sessions[session].results.withMessage(id, body)
+    }
+
+    /// The answer to `id` was sent but is too large to keep.
+    package mutating func forgetResult(_ id: UInt64, of session: Int) {
+        self.sessions[session].results.pass(over: id)
+    }
+
+    /// Gives back memory that only a peak needed.
+    package mutating func trim() {
+        guard self.requestCount == 0 else { return }
+        self.requests = []
+        self.freeRequests = []
+        self.unreported = []
+    }
+
+    // MARK: Inside
+
+    private mutating func takeSlot(_ request: WorkerRequest) -> UInt32 {
+        self.requestCount += 1
+        if let slot = self.freeRequests.popLast() {
+            self.requests[Int(slot)] = request
+            return slot
+        }
+        self.requests.append(request)
+        return UInt32(self.requests.count - 1)
+    }
+
+    private mutating func free(_ slot: UInt32, _ request: WorkerRequest) {
+        if request.deadline != .distantFuture { self.wheel.cancel(slot) }
+        if request.session >= 0 { self.sessions[Int(request.session)].requests.remove(request.id) }
+        self.requests[Int(slot)] = nil
+        self.freeRequests.append(slot)
+        self.requestCount -= 1
+    }
+
+    /// Takes a held request out of whatever it waits in.
+    private mutating func removeIfHeld(_ slot: UInt32, actions: inout [WorkerAction]) -> Bool {
+        guard let request = self.requests[Int(slot)], request.state == .held else { return false }
+        self.heldCount -= 1
+        let gate = Int(request.handler)
+        if let index = self.gates[gate].blocked.firstIndex(of: slot) {
+            self.gates[gate].blocked.remove(at: index)
+            self.free(slot, request)
+            self.passKey(of: request, slot: slot, actions: &actions)
+        } else {
+            self.free(slot, request)
+            if let key = request.key { self.keys.remove(key, slot) }
+        }
+        return true
+    }
+
+    /// One fewer of a function runs: the next at its gate may.
+    private mutating func leave(_ handler: Int32, actions: inout [WorkerAction]) {
+        let gate = Int(handler)
+        self.gates[gate].active -= 1
+        if let next = self.gates[gate].blocked.popFirst() {
+            self.gates[gate].active += 1
+            self.requests[Int(next)]?.state = .dispatched
+            self.heldCount -= 1
+            actions.append(.run(slot: next, handler: handler))
+        }
+    }
+
+    /// The key's next request may start.
+    private mutating func passKey(of request: WorkerRequest, slot: UInt32, actions: inout [WorkerAction]) {
+        guard let key = request.key, let next = self.keys.finished(key),
+            let handler = self.requests[Int(next)]?.handler
+        else { return }
+        if self.enter(next, handler: handler) {
+            self.heldCount -= 1
+            actions.append(.run(slot: next, handler: handler))
+        }
+    }
+
+    private mutating func loseSession(_ index: Int, at now: Instant, actions: inout [WorkerAction]) {
+        guard self.sessions[index].isLive else { return }
+        self.lastRoute = nil
+        let route = self.sessions[index].route
+        let client = self.sessions[index].client
+        let slots = self.requests.indices.filter { self.requests[$0]?.session == Int32(index) }.map { UInt32($0) }
+        self.sessions[index].end()
+        self.freeSessions.append(index)
+        if self.routes[route] == index { self.routes[route] = nil }
+        if self.clients[client] == index { self.clients[client] = nil }
+        for slot in slots {
+            self.requests[Int(slot)]?.session = -1
+            if self.removeIfHeld(slot, actions: &actions) {
+                actions.append(.dropped(slot: slot))
+            } else {
+                actions.append(.stop(slot: slot))
+            }
+        }
+        actions.append(.sessionLost(session: index, client: client))
+    }
+}

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import DroverWire
+
+/// What a worker knows of one client.
+package struct WorkerSession: Sendable {
+    package let client: PeerID
+    /// The client's epoch.
+    package let epoch: UInt64
+    /// The client's name, for people.
+    package let name: String
+    /// Where its messages come from now; changes with each reconnection.
+    package var route: UInt64
+    package var session: PeerSession
+    /// The handler behind each function number, or ``unknownFunction``.
+    package var functions: [Int32] = []
+    /// Names of functions that no handler is registered for, for the error message.
+    package var unknownNames: [UInt32: String] = [:]
+    /// Requests that have not ended, by correlation id.
+    package var requests: IDIndex
+    package var results: ResultCache
+
+    /// Whether a client stands behind it; the place of one that has gone is used again.
+    package private(set) var isLive = true
+
+    package init(client: PeerID, epoch: UInt64, name: String, route: UInt64, session: PeerSession, maxCachedBytes: Int, seed: UInt64) {
+        self.requests = IDIndex(.seeded(seed))
+        self.client = client
+        self.epoch = epoch
+        self.name = name
+        self.route = route
+        self.session = session
+        self.results = ResultCache(maxBytes: maxCachedBytes)
+    }
+
+    /// The client is gone; gives its memory back.
+    package mutating func end() {
+        self.isLive = false
+        self.functions = []
+        self.unknownNames = [:]
+        self.requests = IDIndex(.seeded(0))
+        self.results = ResultCache(maxBytes: 0)
+    }
+
+    package static var unknownFunction: Int32 { -1 }
+    package static var undefinedFunction: Int32 { -2 }
+}
+
+/// One request that has not ended.
+package struct WorkerRequest: Sendable {
+    /// Index of the session, or -1 once the session is gone.
+    package var session: Int32
+    package let id: UInt64
+    package let handler: Int32
+    package var deadline: Instant
+    package var state: State
+    /// When it came, for the phase report.
+    package let receivedAt: Instant
+    package var key: String?
+
+    package enum State: UInt8, Sendable {
+        /// Waits for its ordering key or its function's limit.
+        case held
+        /// Given to the handler threads.
+        case dispatched
+    }
+}

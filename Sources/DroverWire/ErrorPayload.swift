@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import DroverCodec
+
+/// An error as it travels: the payload of ``MessageKind/error`` and ``MessageKind/refused``.
+package struct ErrorPayload: Equatable, Sendable {
+    /// The code's name; see `docs/protocol.md`, section 9.
+    package var code = ""
+    /// The error's type where it was thrown.
+    package var type = ""
+    package var message = ""
+    /// The way the error took, one line each.
+    package var trace = ""
+    package var isRetryable = false
+    /// Who answers.
+    package var worker = ""
+    /// The error itself in MessagePack, if it can be.
+    package var details: [UInt8]?
+
+    package init() {}
+
+    /// Writes the payload.
+    package func pack(into writer: inout PackWriter) throws(CodecError) {
+        try writer.packMapHeader(self.details == nil ? 6 : 7)
+        try writer.pack("code")
+        try writer.pack(self.code)
+        try writer.pack("type")
+        try writer.pack(self.type)
+        try writer.pack("message")
+        try writer.pack(self.message)
+        try writer.pack("trace")
+        try writer.pack(self.trace)
+        try writer.pack("retryable")
+        try writer.pack(self.isRetryable)
+        try writer.pack("worker")
+        try writer.pack(self.worker)
+        if let details {
+            try writer.pack("details")
+            try writer.pack(details)
+        }
+    }
+
+    /// Reads a payload; fields that this version doesn't know are skipped.
+    package init(reading payload: UnsafeRawBufferPointer) throws(WireError) {
+        var read = ErrorPayload()
+        try unsafe readPayloadMap(payload, of: "error") { key, reader throws(CodecError) in
+            switch key {
+            case "code": read.code = try reader.readString()
+            case "type": read.type = try reader.readString()
+            case "message": read.message = try reader.readString()
+            case "trace": read.trace = try reader.readString()
+            case "retryable": read.isRetryable = try reader.readBool()
+            case "worker": read.worker = try reader.readString()
+            case "details": read.details = try reader.readBytes()
+            default: try reader.skip()
+            }
+        }
+        self = read
+    }
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Walks the messages of one received frame.
+///
+/// The reader must not outlive the bytes it was made for.
+@safe
+package struct FrameReader {
+    @usableFromInline let bytes: UnsafeRawBufferPointer
+    @usableFromInline let limits: WireLimits
+    /// How many bytes of the attached frame there are, or nil without one.
+    @usableFromInline let attachedByteCount: Int?
+    @usableFromInline var offset = 0
+
+    /// A message's header, and where its payload lies.
+    package struct Part {
+        package var header: Header
+        /// The payload's place in the frame; empty and at the end if the payload is attached.
+        package var payload: Range<Int>
+        /// Whether the payload is the attached frame.
+        @inlinable package var isAttached: Bool { self.header.flags.contains(.attached) }
+
+        @usableFromInline
+        init(header: Header, payload: Range<Int>) {
+            self.header = header
+            self.payload = payload
+        }
+    }
+
+    @inlinable
+    package init(_ bytes: UnsafeRawBufferPointer, attachedByteCount: Int? = nil, limits: WireLimits = .standard) {
+        unsafe self.bytes = bytes
+        self.attachedByteCount = attachedByteCount
+        self.limits = limits
+    }
+
+    /// The next message, or nil at the frame's end.
+    ///
+    /// After an error nothing more of the frame can be trusted: its rest is to be dropped, counted once. If the header
+    /// could be read, it is in ``lastHeader``.
+    @inlinable
+    package mutating func next() throws(WireError) -> Part? {
+        guard unsafe self.offset < self.bytes.count else {
+            if self.attachedByteCount != nil, !self.usedAttached {
+                throw WireError(.badFraming, "a second frame came that no message announced")
+            }
+            return nil
+        }
+        self.lastHeader = nil
+        let header = try unsafe Header(reading: UnsafeRawBufferPointer(rebasing: self.bytes[self.offset...]))
+        self.lastHeader = header
+        let length = Int(header.payloadLength)
+        guard length <= self.limits.maxPayloadBytes else {
+            throw WireError(
+                .tooLarge,
+                "a payload of \(length) bytes is over the limit of \(self.limits.maxPayloadBytes)"
+            )
+        }
+        let start = self.offset + Header.byteCount
+        if header.flags.contains(.attached) {
+            guard let attachedByteCount, unsafe start == self.bytes.count else {
+                throw WireError(.badFraming, "an attached payload is missing or not announced by the last message")
+            }
+            guard attachedByteCount == length else {
+                throw WireError(.badFraming, "the attached payload has \(attachedByteCount) bytes, not \(length)")
+            }
+            self.usedAttached = true
+            self.offset = start
+            return Part(header: header, payload: start..<start)
+        }
+        guard unsafe length <= self.bytes.count - start else {
+            throw unsafe WireError(.truncated, "a payload of \(length) bytes has only \(self.bytes.count - start)")
+        }
+        self.offset = start + length
+        return Part(header: header, payload: start..<start + length)
+    }
+
+    /// The header read last, so that a broken message can still be laid at its correlation id's door.
+    package var lastHeader: Header?
+    @usableFromInline var usedAttached = false
+}

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import DroverCodec
+
+/// What a client says of itself: the payload of ``MessageKind/hello``. Its epoch is the header's id.
+package struct Hello: Equatable, Sendable {
+    package var minor: UInt32 = ProtocolVersion.minor
+    package var client: PeerID
+    package var name: String
+    package var beatMilliseconds: Int
+    package var maxPayloadBytes: Int
+
+    package init(client: PeerID, name: String, beatMilliseconds: Int, maxPayloadBytes: Int) {
+        self.client = client
+        self.name = name
+        self.beatMilliseconds = beatMilliseconds
+        self.maxPayloadBytes = maxPayloadBytes
+    }
+
+    /// Writes the payload.
+    package func pack(into writer: inout PackWriter) throws(CodecError) {
+        try writer.packMapHeader(5)
+        try writer.pack("minor")
+        try writer.pack(UInt64(self.minor))
+        try writer.pack("client")
+        try writer.pack(self.client.bytes)
+        try writer.pack("name")
+        try writer.pack(self.name)
+        try writer.pack("beat")
+        try writer.pack(Int64(self.beatMilliseconds))
+        try writer.pack("maxPayload")
+        try writer.pack(Int64(self.maxPayloadBytes))
+    }
+
+    /// Reads a payload; fields that this version doesn't know are skipped.
+    package init(reading payload: UnsafeRawBufferPointer) throws(WireError) {
+        var minor: UInt32 = 0
+        var client: PeerID?
+        var name = ""
+        var beat = 0
+        var maxPayload = 0
+        try unsafe readPayloadMap(payload, of: "hello") { key, reader throws(CodecError) in
+            switch key {
+            case "minor": minor = UInt32(clamping: try reader.readUInt64())
+            case "client": client = PeerID(bytes: try reader.readBytes())
+            case "name": name = try reader.readString()
+            case "beat": beat = Int(clamping: try reader.readInt64())
+            case "maxPayload": maxPayload = Int(clamping: try reader.readInt64())
+            default: try reader.skip()
+            }
+        }
+        guard let client else {
+            throw WireError(.badPayload, "a hello needs \"client\": 16 bytes that name the client")
+        }
+        self.client = client
+        self.name = String(name.prefix(255))
+        self.beatMilliseconds = beat
+        self.maxPayloadBytes = maxPayload
+        self.minor = minor
+    }
+}
+
+/// What a worker says of itself: the payload of ``MessageKind/welcome``. Its epoch is the header's id.
+package struct Welcome: Equatable, Sendable {
+    package var minor: UInt32 = ProtocolVersion.minor
+    package var worker: PeerID
+    package var name: String
+    /// How many requests the client may have here at once.
+    package var window: Int
+    package var beatMilliseconds: Int
+    package var silenceMilliseconds: Int
+    package var maxPayloadBytes: Int
+    package var concurrency: Int
+    /// Whether the worker still knows the client's earlier session.
+    package var isResumed: Bool
+
+    package init(
+        worker: PeerID,
+        name: String,
+        window: Int,
+        beatMilliseconds: Int,
+        silenceMilliseconds: Int,
+        maxPayloadBytes: Int,
+        concurrency: Int,
+        isResumed: Bool
+    ) {
+        self.worker = worker
+        self.name = name
+        self.window = window
+        self.beatMilliseconds = beatMilliseconds
+        self.silenceMilliseconds = silenceMilliseconds
+        self.maxPayloadBytes = maxPayloadBytes
+        self.concurrency = concurrency
+        self.isResumed = isResumed
+    }
+
+    /// Writes the payload.
+    package func pack(into writer: inout PackWriter) throws(CodecError) {
+        try writer.packMapHeader(9)
+        try writer.pack("minor")
+        try writer.pack(UInt64(self.minor))
+        try writer.pack("worker")
+        try writer.pack(self.worker.bytes)
+        try writer.pack("name")
+        try writer.pack(self.name)
+        try writer.pack("window")
+        try writer.pack(Int64(self.window))
+        try writer.pack("beat")
+        try writer.pack(Int64(self.beatMilliseconds))
+        try writer.pack("silence")
+        try writer.pack(Int64(self.silenceMilliseconds))
+        try writer.pack("maxPayload")
+        try writer.pack(Int64(self.maxPayloadBytes))
+        try writer.pack("concurrency")
+        try writer.pack(Int64(self.concurrency))
+        try writer.pack("resumed")
+        try writer.pack(self.isResumed)
+    }
+
+    /// Reads a payload; fields that this version doesn't know are skipped.
+    package init(reading payload: UnsafeRawBufferPointer) throws(WireError) {
+        var welcome = Welcome(
+            worker: PeerID(high: 0, low: 0),
+            name: "",
+            window: 1,
+            beatMilliseconds: 0,
+            silenceMilliseconds: 0,
+            maxPayloadBytes: 0,
+            concurrency: 1,
+            isResumed: false
+        )
+        var hasWorker = false
+        try unsafe readPayloadMap(payload, of: "welcome") { key, reader throws(CodecError) in
+            switch key {
+            case "minor": welcome.minor = UInt32(clamping: try reader.readUInt64())
+            case "worker":
+                if let id = PeerID(bytes: try reader.readBytes()) {
+                    welcome.worker = id
+                    hasWorker = true
+                }
+            case "name": welcome.name = try reader.readString()
+            case "window": welcome.window = Int(clamping: try reader.readInt64())
+            case "beat": welcome.beatMilliseconds = Int(clamping: try reader.readInt64())
+            case "silence": welcome.silenceMilliseconds = Int(clamping: try reader.readInt64())
+            case "maxPayload": welcome.maxPayloadBytes = Int(clamping: try reader.readInt64())
+            case "concurrency": welcome.concurrency = Int(clamping: try reader.readInt64())
+            case "resumed": welcome.isResumed = try reader.readBool()
+            default: try reader.skip()
+            }
+        }
+        guard hasWorker, welcome.window > 0 else {
+            throw WireError(.badPayload, "a welcome needs \"worker\" (16 bytes) and a positive \"window\"")
+        }
+        welcome.name = String(welcome.name.prefix(255))
+        self = welcome
+    }
+}
+
+/// Reads a payload that is a map with text keys, and nothing behind it.
+package func readPayloadMap(
+    _ payload: UnsafeRawBufferPointer,
+    of kind: String,
+    _ field: (String, inout PackReader) throws(CodecError) -> Void
+) throws(WireError) {
+    do throws(CodecError) {
+        try unsafe withPackReader(over: payload) { reader throws(CodecError) in
+            for _ in 0..<(try reader.readMapHeader()) {
+                let key = try reader.readString()
+                try field(key, &reader)
+            }
+        }
+    } catch {
+        throw WireError(.badPayload, "the payload of \(kind) can't be read: \(error)")
+    }
+}

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// What a message is; the numbers are the wire's (`docs/protocol.md`, section 5).
+package enum MessageKind: UInt8, CaseIterable, Sendable {
+    // Session: 1...15.
+
+    /// A client introduces itself.
+    case hello = 1
+    /// The worker accepts a client: its epoch, the window, the limits.
+    case welcome = 2
+    /// The sender is not known here: introduce yourself again.
+    case reset = 3
+    /// The sender takes no more work (`number` 0) or leaves (1).
+    case goodbye = 4
+    /// Sign of life; `id` is the sender's epoch.
+    case beat = 5
+    /// Asks for a pong; `id` is a nonce.
+    case ping = 6
+    /// Answers a ping, with load figures.
+    case pong = 7
+    /// The worker does not accept a client, and why.
+    case refused = 8
+
+    // Requests: 16...31.
+
+    /// Gives a function a number for this session.
+    case define = 16
+    /// Asks to run a function.
+    case request = 17
+    /// The value a request came to.
+    case reply = 18
+    /// The error a request came to.
+    case error = 19
+    /// The requester no longer wants a request.
+    case cancel = 20
+    /// A request was received and waits.
+    case accepted = 21
+    /// A request was started.
+    case started = 22
+    /// Something a running request tells its requester.
+    case progress = 23
+    /// A request ended without an answer, since it was cancelled or lapsed.
+    case cancelled = 24
+
+    // Events: 32...47.
+
+    /// Something for a subscription, no answer wanted.
+    case event = 32
+    /// A call of a subscription, an answer wanted.
+    case invoke = 33
+    /// A subscription is over.
+    case ended = 34
+    /// Asks the sender of a subscription's events to pause (`id` 0) or to go on (1).
+    case flow = 35
+}
+
+/// `number` of a ``MessageKind/goodbye``.
+package enum GoodbyeReason: UInt32, Sendable {
+    case draining = 0
+    case leaving = 1
+}
+
+/// `number` of a ``MessageKind/cancel``.
+package enum CancelReason: UInt32, Sendable {
+    case requested = 0
+    case expired = 1
+}
+
+/// `number` of a ``MessageKind/cancelled``.
+package enum CancelledStage: UInt32, Sendable {
+    case beforeStart = 0
+    case whileRunning = 1
+    case unknown = 2
+    case lapsed = 3
+}

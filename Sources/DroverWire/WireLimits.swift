@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// What a side accepts from its peers; more is refused before it is read.
+package struct WireLimits: Equatable, Sendable {
+    /// The largest payload, in bytes.
+    package var maxPayloadBytes = 64 << 20
+    /// The longest function name, in bytes of UTF-8.
+    package var maxNameBytes = 255
+    /// How many functions one session may define.
+    package var maxFunctions = 4096
+    /// How many ZeroMQ frames one message may have (the message's own, and one attached payload).
+    package static let maxFrames = 2
+
+    package static let standard = WireLimits()
+
+    package init() {}
+}
