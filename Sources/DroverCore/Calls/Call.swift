@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-
 /// How far a call has come, as far as its client knows (contract S99).
 package enum CallPhase: UInt8, Comparable, Sendable {
     /// Queued on this side: no endpoint can take it yet.

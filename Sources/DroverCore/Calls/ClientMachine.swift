@@ -229,7 +229,12 @@ package struct ClientMachine: ~Copyable {
         let known = self.endpoints[endpoint].epoch
         let isSameLife = known == epoch && isResumed
         if let known, !isSameLife {
-            self.abandonCalls(of: endpoint, reason: known == epoch ? .forgotten : .restarted, at: now, actions: &actions)
+            self.abandonCalls(
+                of: endpoint,
+                reason: known == epoch ? .forgotten : .restarted,
+                at: now,
+                actions: &actions
+            )
             actions.append(.lost(endpoint: endpoint, reason: known == epoch ? .forgotten : .restarted))
         }
         self.endpoints[endpoint].epoch = epoch

@@ -177,3 +177,7 @@ package struct IDTable<Value: ~Copyable>: ~Copyable {
         self.slots.reserveCapacity(capacity)
     }
 }
+
+/// `@unchecked`: the table is the only one to know its memory, and it can't be copied, so it goes from one thread to another
+/// whole or not at all.
+extension IDTable: @unchecked Sendable where Value: Sendable & ~Copyable {}

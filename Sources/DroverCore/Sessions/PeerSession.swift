@@ -63,7 +63,8 @@ package struct PeerSession: Equatable, Sendable {
         switch self.state {
         case .idle: return self.introduce(at: now, lastHeard: nil)
         case .introducing(_, _, let lastHeard): return self.introduce(at: now, lastHeard: lastHeard)
-        case .interrupted(let lastHeard), .established(let lastHeard, _): return self.introduce(at: now, lastHeard: lastHeard)
+        case .interrupted(let lastHeard), .established(let lastHeard, _):
+            return self.introduce(at: now, lastHeard: lastHeard)
         case .ended: return .none
         }
     }
@@ -117,7 +118,11 @@ package struct PeerSession: Equatable, Sendable {
             if let lastHeard, self.isSilent(since: lastHeard, at: now) { return self.end() }
             guard now >= nextHello else { return .none }
             let next = min(interval * 2, self.limits.silenceNanoseconds)
-            self.state = .introducing(nextHello: now.advanced(byNanoseconds: next), interval: next, lastHeard: lastHeard)
+            self.state = .introducing(
+                nextHello: now.advanced(byNanoseconds: next),
+                interval: next,
+                lastHeard: lastHeard
+            )
             return .sendHello
         case .interrupted(let lastHeard):
             return self.isSilent(since: lastHeard, at: now) ? self.end() : .none

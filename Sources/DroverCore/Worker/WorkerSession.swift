@@ -23,7 +23,15 @@ package struct WorkerSession: Sendable {
     /// Whether a client stands behind it; the place of one that has gone is used again.
     package private(set) var isLive = true
 
-    package init(client: PeerID, epoch: UInt64, name: String, route: UInt64, session: PeerSession, maxCachedBytes: Int, seed: UInt64) {
+    package init(
+        client: PeerID,
+        epoch: UInt64,
+        name: String,
+        route: UInt64,
+        session: PeerSession,
+        maxCachedBytes: Int,
+        seed: UInt64
+    ) {
         self.requests = IDIndex(.seeded(seed))
         self.client = client
         self.epoch = epoch

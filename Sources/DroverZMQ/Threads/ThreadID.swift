@@ -6,6 +6,9 @@ import Glibc
 package struct ThreadID: Hashable, Sendable {
     private let raw: pthread_t
 
+    /// The id as a number, to be kept in an atomic word; never 0.
+    package var number: UInt { UInt(self.raw) }
+
     /// The thread that asks; costs a few nanoseconds.
     @available(*, noasync)
     package static var current: ThreadID { ThreadID(raw: pthread_self()) }

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DroverCore
+internal import DroverWire
+internal import DroverZMQ
+
+/// Something a thread asks of the poller, other than to send a call.
+final class ClientCommand: MailboxNode {
+    enum Kind: Sendable {
+        /// The handle ended on the caller's side.
+        case abandon(AnyAsyncResult, CancelReason)
+        case deadlineMoved(AnyAsyncResult)
+        /// A subscription is over: tell the workers.
+        case unsubscribe(SubscriptionID)
+        case flow(SubscriptionID, isPaused: Bool)
+        /// The answer of a callback that a worker called.
+        case answer(Subscription.Invocation, RequestBytes, isError: Bool)
+        case cancelAll
+    }
+
+    let kind: Kind
+    let mailboxLink = MailboxLink()
+
+    init(_ kind: Kind) { self.kind = kind }
+}

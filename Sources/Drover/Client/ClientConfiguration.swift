@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import DroverWire
+public import Logging
+
+/// How a client behaves. All have defaults that suit a program beside its workers.
+public struct ClientConfiguration: Sendable {
+    /// The client's name in the worker's log.
+    public var name = "client"
+    /// How many calls may be outstanding; more are refused with `backpressure`, or wait if they are awaited.
+    public var maxOutstandingCalls = 65_536
+    /// The expiry of calls that set none; nil for no limit (contract S25).
+    public var defaultExpiry: Duration?
+    /// The largest request or reply, in bytes.
+    public var maxPayloadBytes = 64 << 20
+    /// Whether small messages for one worker that are ready at the same moment share a frame. It adds no waiting.
+    public var coalescesMessages = true
+    /// How often a worker hears from this client if there is nothing else to say.
+    public var heartbeatInterval: Duration = .seconds(2)
+    /// A worker that is silent for so long is lost.
+    public var silenceLimit: Duration = .seconds(6)
+    /// How often an idempotent call may be given to a worker, the first time included.
+    public var maxAttempts = 4
+    /// How many events of a callback may wait, and what happens to more.
+    public var eventQueueLimit = 10_000
+    /// What happens to events over the limit.
+    public var eventOverflow = OverflowPolicy.dropOldest
+    /// Whether the client starts its poller itself; if not, see ``BackgroundPoller``.
+    public var startsPoller = true
+    /// Where callbacks and events run; nil for a thread of the client's own.
+    public var callbackExecutor: (any CallbackExecutor)?
+    /// Where the client logs; it logs to trace and debug, and to warning what an operator must see.
+    public var logger = Logger(label: "drover.client")
+    /// Told of replies that came after their call had ended without them: correlation id, function, lateness.
+    public var onLateReply: (@Sendable (LateReply) -> Void)?
+    /// Told of errors that callbacks threw; by default they are logged.
+    public var onCallbackError: (@Sendable (any Error, CallbackErrorSource) -> Void)?
+    /// Told when a worker is lost.
+    public var onDisconnect: (@Sendable (Disconnection) -> Void)?
+    /// Told when a session with a worker begins.
+    public var onConnect: (@Sendable (Connection) -> Void)?
+
+    /// Creates the default configuration.
+    public init() {}
+
+    func validated() throws -> ClientConfiguration {
+        func check(_ isValid: Bool, _ message: String) throws {
+            guard isValid else { throw UsageError(.badConfiguration, message) }
+        }
+        try check(
+            self.maxOutstandingCalls > 0,
+            "maxOutstandingCalls is \(self.maxOutstandingCalls); it must be at least 1"
+        )
+        try check(
+            (1024...(1 << 30)).contains(self.maxPayloadBytes),
+            "maxPayloadBytes is \(self.maxPayloadBytes); it must be between 1 KiB and 1 GiB"
+        )
+        try check(self.heartbeatInterval > .zero, "heartbeatInterval must be positive")
+        try check(
+            self.silenceLimit > self.heartbeatInterval,
+            "silenceLimit (\(self.silenceLimit)) must be longer than heartbeatInterval (\(self.heartbeatInterval))"
+        )
+        try check((1...255).contains(self.maxAttempts), "maxAttempts is \(self.maxAttempts); it must be 1 to 255")
+        try check(self.eventQueueLimit > 0, "eventQueueLimit is \(self.eventQueueLimit); it must be at least 1")
+        return self
+    }
+}
+
+/// A reply that came too late.
+public struct LateReply: Hashable, Sendable {
+    /// The call.
+    public let correlationID: CorrelationID
+    /// Its function.
+    public let function: String
+    /// How long after the call's end the reply came.
+    public let lateness: Duration
+}
+
+/// Where an error that a callback threw came from.
+public enum CallbackErrorSource: Hashable, Sendable {
+    /// A result callback.
+    case result(function: String, correlationID: CorrelationID)
+    /// An event's callback.
+    case subscription(SubscriptionID)
+    /// One of the configuration's hooks.
+    case hook
+}
+
+/// A session with a worker began.
+public struct Connection: Hashable, Sendable {
+    /// Where the worker is.
+    public let endpoint: Endpoint
+    /// The worker's name.
+    public let worker: String
+    /// Whether the worker still knew this client and its calls.
+    public let isResumed: Bool
+}
+
+/// A worker was lost.
+public struct Disconnection: Sendable {
+    /// Where the worker was.
+    public let endpoint: Endpoint
+    /// Why it is taken for lost.
+    public let error: ConnectionError
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DroverCodec
+internal import DroverCore
+internal import DroverWire
+internal import DroverZMQ
+internal import Synchronization
+
+extension ClientCore {
+    /// Whether this thread is the poller or runs callbacks: it must not wait for the poller to leave.
+    var isOwnThread: Bool {
+        self.pollerThread.load(ordering: .relaxed) == ThreadID.current.number || self.callbackThread?.isCurrent ?? false
+    }
+
+    /// The last thing a client does: what callers posted too late is lost, subscriptions end, the callback thread leaves.
+    func finishClosing() {
+        guard self.move(from: .closing, to: .closed) else { return }
+        self.losePosted()
+        for subscription in self.subscriptions.removeAll() { subscription.end() }
+        self.callbackThread?.stop()
+    }
+
+    /// Closes a client whose poller was stopped.
+    func loseAllWithoutPoller() {
+        let handles = self.book.withLock { book -> [AnyAsyncResult] in
+            // The book is not put back: a closed client has no use for it.
+            guard var taken = book.take() else { return [] }
+            let open = taken.openHandles
+            _ = taken.machine.closed()
+            return open
+        }
+        for handle in handles { self.lose(handle) }
+        self.losePosted()
+    }
+
+    private func losePosted() {
+        var submissions = self.submissions.takeAll()
+        while let result = submissions.next() { self.lose(result) }
+        var commands = self.commands.takeAll()
+        while let command = commands.next() {
+            if case .answer(_, var block, _) = command.kind { block.free() }
+        }
+    }
+
+    private func lose(_ result: AnyAsyncResult) {
+        result.settle(.lost, failure: .connection(self.closedError))?.wake(for: result)
+    }
+
+    /// Asks for a sign of life.
+    func startPing(endpoint: Int?, expiry: Duration) throws -> AsyncResult<WorkerStatus> {
+        try self.checkOpen()
+        // A ping takes no place: it must get through when the client is full.
+        self.takePlaceRegardless()
+        let request = EncodedRequest(
+            block: RequestBytes(),
+            hasMetadata: false,
+            references: [],
+            kind: .ping(endpoint: endpoint)
+        )
+        return self.start(request, of: self.pingInfo, options: CallOptions(), expiry: expiry) {
+            reader throws(CodecError) in
+            try unpackValue(WorkerStatus.self, from: &reader)
+        }
+    }
+}

@@ -1,0 +1,411 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DequeModule
+internal import DroverCodec
+internal import DroverCore
+internal import DroverWire
+internal import DroverZMQ
+internal import Logging
+internal import Synchronization
+
+/// What a client's callers, its handles and its poller share.
+final class ClientCore: Sendable {
+    enum State: UInt8 {
+        /// The poller was never started or has been stopped; it may start again.
+        case stopped
+        case running
+        /// `stop` was called; the poller leaves its loop.
+        case stopping
+        /// `close` was called; calls may end until the grace is over.
+        case closing
+        case closed
+    }
+
+    let configuration: ClientConfiguration
+    let endpoints: [Endpoint]
+    let identity: PeerID
+    let epoch: UInt64
+    let codecLimits: CodecLimits
+    let context: SharedContext
+
+    let submissions: Mailbox<AnyAsyncResult>
+    let commands: Mailbox<ClientCommand>
+    let waker: Waker
+    let callbacks: CallbackQueue
+    let callbackThread: CallbackThread?
+    let wrappers = WrapperCache()
+    let subscriptions = SubscriptionTable()
+    let counters = ClientCounters()
+    /// The calls and their handles while no poller serves them; the running poller has them.
+    let book: Mutex<ClientBook?>
+
+    private let state = Atomic<UInt8>(State.stopped.rawValue)
+    private let lastID = Atomic<UInt64>(0)
+    private let lastWaiterKey = Atomic<UInt64>(0)
+    private let outstanding = Atomic<Int>(0)
+    private let placeWaiterCount = Atomic<Int>(0)
+    private let placeWaiters = Mutex(Deque<(key: UInt64, continuation: Resumption<Bool>)>())
+    private let functions = Mutex<[String: FunctionInfo]>([:])
+    private let functionList = Mutex<[FunctionInfo]>([])
+    private let workerNames: Mutex<[String]>
+    private let linkProblems = Mutex<[Int: String]>([:])
+    /// The name under which pings show in errors.
+    let pingInfo = FunctionInfo(name: "ping", number: .max)
+    /// Set by the poller's thread when it starts; 0 without one.
+    let pollerThread = Atomic<UInt>(0)
+    /// When `close` gives up waiting for calls.
+    let closeDeadline = Atomic<UInt64>(0)
+
+    var name: String { self.configuration.name }
+    var logger: Logger { self.configuration.logger }
+
+    init(endpoints: [Endpoint], configuration: ClientConfiguration) throws {
+        self.configuration = configuration
+        self.endpoints = endpoints
+        var generator = SystemRandomNumberGenerator()
+        self.identity = PeerID(high: generator.next(), low: generator.next())
+        self.epoch = generator.next()
+        self.codecLimits = CodecLimits(maxBytes: configuration.maxPayloadBytes + RequestBytes.headerByteCount)
+        self.context = try SharedContext.acquire()
+        self.waker = try Waker()
+        self.submissions = Mailbox(waker: self.waker)
+        self.commands = Mailbox(waker: self.waker)
+        self.workerNames = Mutex(Array(repeating: "", count: endpoints.count))
+        var machine = ClientMachine.Configuration()
+        machine.session = PeerSession.Limits(
+            beatNanoseconds: configuration.heartbeatInterval.clampedNanoseconds,
+            silenceNanoseconds: configuration.silenceLimit.clampedNanoseconds
+        )
+        machine.maxAttempts = UInt8(clamping: configuration.maxAttempts)
+        self.book = Mutex(ClientBook(endpointCount: endpoints.count, configuration: machine))
+        let logger = configuration.logger
+        let hook = configuration.onCallbackError
+        let report: @Sendable (any Error, AnyAsyncResult?) -> Void = { error, result in
+            if let hook {
+                hook(
+                    error,
+                    result.map { .result(function: $0.functionName, correlationID: $0.correlationID) } ?? .hook
+                )
+            } else {
+                logger.warning(
+                    "a callback threw",
+                    metadata: [
+                        LogKeys.error: "\(error)",
+                        LogKeys.function: "\(result?.functionName ?? "-")",
+                        LogKeys.correlationID: "\(result?.correlationID.rawValue ?? 0)",
+                    ]
+                )
+            }
+        }
+        if let executor = configuration.callbackExecutor {
+            self.callbackThread = nil
+            self.callbacks = CallbackQueue(executor: executor, onError: report)
+        } else {
+            let thread = CallbackThread()
+            self.callbackThread = thread
+            self.callbacks = CallbackQueue(executor: thread, onError: report)
+        }
+    }
+
+    deinit { self.callbackThread?.stop() }
+
+    func now() -> Instant { Instant(nanoseconds: MonotonicClock.now()) }
+
+    // MARK: State
+
+    var currentState: State { State(rawValue: self.state.load(ordering: .sequentiallyConsistent)) ?? .closed }
+    var isRunning: Bool {
+        switch self.currentState {
+        case .running, .closing: true
+        case .stopped, .stopping, .closed: false
+        }
+    }
+
+    /// Moves from one state to another, if it is the one it is in.
+    func move(from: State, to: State) -> Bool {
+        self.state
+            .compareExchange(
+                expected: from.rawValue,
+                desired: to.rawValue,
+                ordering: .sequentiallyConsistent
+            )
+            .exchanged
+    }
+
+    /// After a local close a call is refused at once (contract S4).
+    func checkOpen() throws {
+        switch self.currentState {
+        case .closing, .closed: throw self.closedError
+        case .stopped, .running, .stopping: break
+        }
+    }
+
+    func checkRunning() throws {
+        guard self.isRunning else {
+            if self.currentState == .closed { return }
+            throw UsageError.notRunning
+        }
+    }
+
+    /// Whether this thread may wait for a handle.
+    func checkWaiting() throws {
+        guard self.pollerThread.load(ordering: .relaxed) != ThreadID.current.number else {
+            throw UsageError.wouldDeadlock
+        }
+        try self.checkRunning()
+    }
+
+    var closedError: ConnectionError {
+        ConnectionError(.closed, message: "the client \"\(self.name)\" was closed; make a new one")
+    }
+
+    // MARK: Calls
+
+    var backpressure: ConnectionError {
+        self.counters.refusals.count()
+        return ConnectionError(
+            .backpressure,
+            message:
+                "\(self.configuration.maxOutstandingCalls) calls are outstanding, the client's limit: wait for some, "
+                + "await the call, or raise maxOutstandingCalls"
+        )
+    }
+
+    /// Takes one of the places for outstanding calls.
+    func takePlace() -> Bool {
+        let (old, _) = self.outstanding.add(1, ordering: .sequentiallyConsistent)
+        if old < self.configuration.maxOutstandingCalls { return true }
+        self.outstanding.subtract(1, ordering: .sequentiallyConsistent)
+        return false
+    }
+
+    /// Makes the handle of a call that has a place, and hands it to the poller.
+    func start<Value>(
+        _ request: EncodedRequest,
+        of function: FunctionInfo,
+        options: CallOptions,
+        expiry: Duration?,
+        decode: @escaping ResultDecoder<Value>
+    ) -> AsyncResult<Value> {
+        let now = self.now()
+        let limit = (expiry ?? self.configuration.defaultExpiry)?.clampedNanoseconds
+        let result = AsyncResult(
+            id: self.lastID.add(1, ordering: .relaxed).newValue,
+            function: function,
+            client: self,
+            request: request,
+            options: options,
+            at: now,
+            limitNanoseconds: limit,
+            decode: decode
+        )
+        self.counters.calls.count()
+        for reference in request.references { self.subscriptions.jobStarted(reference) }
+        if limit == 0 {
+            // Zero always times out, so there is nothing to send (contract S60).
+            _ = result.settle(.expired, failure: result.timeout(at: now))
+            return result
+        }
+        self.submissions.push(result)
+        // A close may have come between the check and the push: the poller has then left and would never see the call.
+        if self.currentState == .closed {
+            result.settle(.lost, failure: .connection(self.closedError))?.wake(for: result)
+        }
+        return result
+    }
+
+    /// A call has ended; called once per call, on whichever thread ended it.
+    func callEnded(_ result: AnyAsyncResult, as end: AnyAsyncResult.Status) {
+        switch end {
+        case .pending: break
+        case .value: self.counters.values.count()
+        case .failed: self.counters.failures.count()
+        case .expired: self.counters.expiries.count()
+        case .cancelled: self.counters.cancellations.count()
+        case .lost: self.counters.losses.count()
+        }
+        for reference in result.references {
+            if self.subscriptions.jobEnded(reference) { self.post(.unsubscribe(reference)) }
+        }
+        self.outstanding.subtract(1, ordering: .sequentiallyConsistent)
+        if self.placeWaiterCount.load(ordering: .sequentiallyConsistent) > 0 { self.grantPlace() }
+    }
+
+    private func grantPlace() {
+        let continuation = self.placeWaiters.withLock { waiters -> Resumption<Bool>? in
+            guard !waiters.isEmpty, self.takePlace() else { return nil }
+            self.placeWaiterCount.subtract(1, ordering: .sequentiallyConsistent)
+            return waiters.removeFirst().continuation
+        }
+        continuation?.resume(returning: true)
+    }
+
+    /// Suspends until there is a place, which is taken then.
+    func waitForPlace(function: String, expiry: Duration?) async throws {
+        guard let expiry else { return try await self.placeTaken() }
+        let started = self.now()
+        try await withThrowingTaskGroup(of: Bool.self) { group in
+            group.addTask {
+                try await self.placeTaken()
+                return true
+            }
+            group.addTask {
+                try await Task.sleep(for: expiry)
+                return false
+            }
+            let hasPlace = try await group.next() ?? false
+            group.cancelAll()
+            if hasPlace { return }
+            // The place may have come while the time ran out: it must not be lost.
+            while let late = await group.nextResult() {
+                if case .success(true) = late { self.giveBackPlace() }
+            }
+            throw AsyncResultTimeout(
+                function: function,
+                correlationID: CorrelationID(0),
+                limit: expiry,
+                elapsed: Duration(nanoseconds: self.now().nanoseconds(since: started)),
+                phase: .local
+            )
+        }
+    }
+
+    private func giveBackPlace() {
+        self.outstanding.subtract(1, ordering: .sequentiallyConsistent)
+        if self.placeWaiterCount.load(ordering: .sequentiallyConsistent) > 0 { self.grantPlace() }
+    }
+
+    private func placeTaken() async throws {
+        let key = self.nextWaiterKey()
+        let hasPlace = await withTaskCancellationHandler {
+            await withResumption { (continuation: Resumption<Bool>) in
+                let answer: Bool? = self.placeWaiters.withLock { waiters in
+                    // First show that somebody waits, then try: a call that ends in between sees the one or gives the other.
+                    self.placeWaiterCount.add(1, ordering: .sequentiallyConsistent)
+                    let isCancelled = Task.isCancelled
+                    if isCancelled || self.takePlace() {
+                        self.placeWaiterCount.subtract(1, ordering: .sequentiallyConsistent)
+                        return !isCancelled
+                    }
+                    waiters.append((key, continuation))
+                    return nil
+                }
+                if let answer { continuation.resume(returning: answer) }
+            }
+        } onCancel: {
+            let continuation = self.placeWaiters.withLock { waiters -> Resumption<Bool>? in
+                guard let index = waiters.firstIndex(where: { $0.key == key }) else { return nil }
+                self.placeWaiterCount.subtract(1, ordering: .sequentiallyConsistent)
+                return waiters.remove(at: index).continuation
+            }
+            continuation?.resume(returning: false)
+        }
+        guard hasPlace else { throw CancellationError() }
+    }
+
+    func nextWaiterKey() -> UInt64 { self.lastWaiterKey.add(1, ordering: .relaxed).newValue }
+
+    /// Takes a place even if there is none: for what must get through when the client is full.
+    func takePlaceRegardless() { self.outstanding.add(1, ordering: .sequentiallyConsistent) }
+
+    var outstandingCount: Int { self.outstanding.load(ordering: .relaxed) }
+
+    // MARK: Poller
+
+    func post(_ command: ClientCommand.Kind) {
+        self.commands.push(ClientCommand(command))
+    }
+
+    // MARK: Names
+
+    func info(ofFunction name: String) -> FunctionInfo {
+        self.functions.withLock { functions in
+            if let known = functions[name] { return known }
+            let info = self.functionList.withLock { list in
+                let info = FunctionInfo(name: name, number: UInt32(list.count))
+                list.append(info)
+                return info
+            }
+            functions[name] = info
+            return info
+        }
+    }
+
+    func function(_ number: UInt32) -> FunctionInfo? {
+        self.functionList.withLock { Int(number) < $0.count ? $0[Int(number)] : nil }
+    }
+
+    func workerName(of endpoint: Int) -> String {
+        self.workerNames.withLock { endpoint < $0.count ? $0[endpoint] : "" }
+    }
+
+    func setWorkerName(_ name: String, of endpoint: Int) {
+        self.workerNames.withLock { $0[endpoint] = name }
+    }
+
+    func setProblem(_ problem: String?, of endpoint: Int) {
+        self.linkProblems.withLock { $0[endpoint] = problem }
+    }
+
+    /// What is wrong with the connections, in words.
+    var problems: String {
+        self.linkProblems.withLock { problems in
+            problems.sorted { $0.key < $1.key }.map { "\(self.endpoints[$0.key]): \($0.value)" }.joined(separator: "; ")
+        }
+    }
+
+    /// A queue of its own for a subscription that runs beside the others.
+    func makeQueue(on executor: any CallbackExecutor) -> CallbackQueue {
+        CallbackQueue(executor: executor, onError: { _, _ in })
+    }
+
+    // MARK: Reports
+
+    func reportEventError(_ error: any Error, of subscription: Subscription) {
+        if let hook = self.configuration.onCallbackError {
+            hook(error, .subscription(subscription.id))
+        } else {
+            self.logger.warning(
+                "an event's callback threw",
+                metadata: [LogKeys.error: "\(error)", LogKeys.subscription: "\(subscription.id)"]
+            )
+        }
+    }
+
+    var statistics: ClientStatistics {
+        var statistics = ClientStatistics()
+        statistics.calls = self.counters.calls.current
+        statistics.values = self.counters.values.current
+        statistics.failures = self.counters.failures.current
+        statistics.expiries = self.counters.expiries.current
+        statistics.cancellations = self.counters.cancellations.current
+        statistics.losses = self.counters.losses.current
+        statistics.refusals = self.counters.refusals.current
+        statistics.resends = self.counters.resends.current
+        statistics.lateReplies = self.counters.lateReplies.current
+        statistics.duplicateReplies = self.counters.duplicateReplies.current
+        statistics.unknownReplies = self.counters.unknownReplies.current
+        statistics.malformedMessages = self.counters.malformedMessages.current
+        statistics.unknownMessages = self.counters.unknownMessages.current
+        statistics.events = self.counters.events.current
+        statistics.strayEvents = self.counters.strayEvents.current
+        statistics.sessions = self.counters.sessions.current
+        statistics.disconnections = self.counters.disconnections.current
+        statistics.outstandingNow = self.outstandingCount
+        statistics.tableEntriesNow = self.counters.tableEntries.current
+        statistics.timersNow = self.counters.timers.current
+        statistics.subscriptionsNow = self.subscriptions.count
+        statistics.wrappersNow = self.wrappers.count
+        return statistics
+    }
+}
+
+extension UsageError {
+    static var notRunning: UsageError {
+        UsageError(.notRunning, "the client's poller is stopped, so nothing can end this wait; start it again")
+    }
+
+    static var wouldDeadlock: UsageError {
+        UsageError(.wouldDeadlock, "this thread serves the client and can't wait for it; wait on another thread")
+    }
+}

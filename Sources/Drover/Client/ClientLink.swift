@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DequeModule
+internal import DroverCore
+internal import DroverWire
+internal import DroverZMQ
+internal import Glibc
+
+/// The poller's side of one endpoint: its socket, what is about to be sent, what the worker has been told.
+///
+/// Belongs to the poller's thread, like the socket in it.
+final class ClientLink {
+    /// A frame that libzmq would not take yet.
+    private final class Parked {
+        var message: Message
+        let more: Bool
+
+        init(_ message: consuming Message, more: Bool) {
+            self.message = message
+            self.more = more
+        }
+    }
+
+    let index: Int
+    let endpoint: Endpoint
+    private let core: ClientCore
+    private(set) var socket: Socket?
+    private(set) var monitor: Monitor?
+    private var batch = OutgoingBatch()
+    private var parked = Deque<Parked>()
+    /// Functions the worker knows the number of, in this session.
+    private var defined: [Bool] = []
+    /// Handshakes that failed one after the other.
+    var failedHandshakes = 0
+    /// What went wrong with the connection last, for error messages.
+    var lastProblem: String? {
+        didSet { self.core.setProblem(self.lastProblem, of: self.index) }
+    }
+    /// Something was sent since the machine was told last.
+    var hasSent = false
+
+    /// Handshakes that must fail one after the other before the endpoint counts as refusing.
+    static let handshakeLimit = 3
+
+    init(index: Int, endpoint: Endpoint, core: ClientCore) {
+        self.index = index
+        self.endpoint = endpoint
+        self.core = core
+    }
+
+    /// Whether frames wait for room in the socket.
+    var isBlocked: Bool { !self.parked.isEmpty }
+
+    // MARK: Socket
+
+    @available(*, noasync)
+    func open() throws(ZMQError) {
+        let socket = try Socket(.dealer, in: self.core.context.context)
+        // On a connection that isn't up nothing may queue in libzmq: it would be lost or late. It queues here.
+        try socket.set(.immediate, true)
+        try socket.set(.sendHighWaterMark, 100_000)
+        try socket.set(.receiveHighWaterMark, 100_000)
+        try socket.set(.maxMessageSize, self.core.configuration.maxPayloadBytes + (1 << 16))
+        try socket.set(.reconnectInterval, .milliseconds(100))
+        try socket.set(.reconnectIntervalMax, .seconds(5))
+        try socket.set(.handshakeInterval, .seconds(5))
+        try socket.set(.heartbeatInterval, .seconds(2))
+        try socket.set(.heartbeatTimeout, .seconds(6))
+        try socket.set(.heartbeatTTL, .seconds(6))
+        if self.endpoint.address.hasPrefix("tcp:") {
+            try socket.set(.connectTimeout, .seconds(5))
+            try socket.set(.tcpKeepalive, true)
+            try socket.set(.tcpKeepaliveIdle, .seconds(30))
+            try socket.set(.tcpKeepaliveInterval, .seconds(10))
+            try socket.set(.tcpKeepaliveCount, 3)
+        }
+        let monitor = try socket.monitor([.connected, .disconnected, .connectRetried, .handshake, .closed])
+        try socket.connect(self.endpoint.address)
+        self.monitor = consume monitor
+        self.socket = consume socket
+    }
+
+    @available(*, noasync)
+    func close(linger: Duration) {
+        // The socket goes anyway; a linger that can't be set only shortens the goodbye.
+        try? self.socket?.set(.linger, linger)
+        self.monitor = nil
+        self.socket = nil
+        self.parked.removeAll()
+        self.batch.removeAll()
+        self.defined.removeAll()
+    }
+
+    /// The connection is gone and with it what was on its way: the session's next beginning sends again what matters.
+    func forgetOutgoing() {
+        self.parked.removeAll()
+        self.batch.removeAll()
+    }
+
+    /// A session begins: the worker knows no function numbers.
+    func forgetFunctions() {
+        self.defined.removeAll(keepingCapacity: true)
+    }
+
+    // MARK: Sending
+
+    @available(*, noasync)
+    func send(_ header: Header) throws(ZMQError) {
+        self.batch.append(header)
+        try self.flushIfFull()
+    }
+
+    @available(*, noasync)
+    func send(_ header: Header, payload: UnsafeRawBufferPointer) throws(ZMQError) {
+        unsafe self.batch.append(header, payload: payload)
+        try self.flushIfFull()
+    }
+
+    /// Sends a call's request, its function's number before it if the worker doesn't know it.
+    @available(*, noasync)
+    func send(_ result: AnyAsyncResult, isResent: Bool, at now: Instant) throws(ZMQError) {
+        if case .ping = result.kind {
+            return try self.send(Header(.ping, id: result.correlationID.rawValue))
+        }
+        try self.define(result.function)
+        var flags = Header.Flags()
+        if result.isIdempotent { flags.insert(.idempotent) }
+        if result.hasMetadata { flags.insert(.metadata) }
+        if isResent { flags.insert(.resent) }
+        let header = Header(
+            .request,
+            flags: flags,
+            payloadLength: UInt32(result.request.payloadCount),
+            id: result.correlationID.rawValue,
+            time: Self.remaining(until: result.deadline, at: now),
+            number: result.function.number
+        )
+        guard let base = unsafe result.request.base else { return }
+        if result.request.payloadCount >= OutgoingBatch.flushBytes {
+            try self.sendLarge(header, of: &result.request, isResent: isResent)
+        } else {
+            unsafe header.write(to: base)
+            unsafe self.batch.append(message: UnsafeRawBufferPointer(start: base, count: result.request.count))
+            try self.flushIfFull()
+        }
+    }
+
+    /// Sends an encoded message whose block is given away.
+    @available(*, noasync)
+    func send(_ header: Header, consuming block: RequestBytes) throws(ZMQError) {
+        var block = block
+        var header = header
+        header.payloadLength = UInt32(block.payloadCount)
+        if let base = unsafe block.base {
+            if block.payloadCount >= OutgoingBatch.flushBytes {
+                try self.sendLarge(header, of: &block, isResent: false)
+            } else {
+                unsafe header.write(to: base)
+                unsafe self.batch.append(message: UnsafeRawBufferPointer(start: base, count: block.count))
+                try self.flushIfFull()
+            }
+        }
+        block.free()
+    }
+
+    /// Sends from the block itself. When it goes out again libzmq may still read it, so the header gets a frame of its own.
+    @available(*, noasync)
+    private func sendLarge(_ header: Header, of block: inout RequestBytes, isResent: Bool) throws(ZMQError) {
+        try self.flush()
+        guard let shared = block.share() else { return }
+        if isResent {
+            var header = header
+            header.flags.insert(.attached)
+            self.batch.append(header)
+            try self.put(self.batch.take(), more: true)
+            let payload = unsafe Message(
+                adopting: shared.base + Header.byteCount,
+                count: block.payloadCount,
+                owner: shared
+            )
+            try self.put(payload, more: false)
+        } else {
+            unsafe header.write(to: shared.base)
+            let whole = unsafe Message(adopting: shared.base, count: block.count, owner: shared)
+            try self.put(whole, more: false)
+        }
+    }
+
+    /// Sends what has gathered as one frame.
+    @available(*, noasync)
+    func flush() throws(ZMQError) {
+        guard !self.batch.isEmpty else { return }
+        try self.put(self.batch.take(), more: false)
+    }
+
+    /// Tries again what libzmq would not take.
+    @available(*, noasync)
+    func unpark() throws(ZMQError) {
+        while let first = self.parked.first {
+            guard try self.socket?.send(&first.message, more: first.more) ?? true else { return }
+            self.parked.removeFirst()
+        }
+    }
+
+    /// Adds the socket and its monitor to what a poll waits for.
+    @available(*, noasync)
+    func addToPoll(_ poll: inout PollSet) {
+        switch self.socket {
+        case .some(let socket): _ = poll.add(socket, for: self.isBlocked ? [.readable, .writable] : .readable)
+        case .none: break
+        }
+        switch self.monitor {
+        case .some(let monitor): _ = poll.add(monitor)
+        case .none: break
+        }
+    }
+
+    /// Receives the next frame into `message`. Returns false if there is none.
+    @available(*, noasync)
+    func receive(into message: inout Message) throws(ZMQError) -> Bool {
+        try self.socket?.receive(into: &message) ?? false
+    }
+
+    /// The next thing the monitor saw.
+    @available(*, noasync)
+    func nextConnectionEvent() throws(ZMQError) -> Monitor.Event.Kind? {
+        try self.monitor?.next()?.kind
+    }
+
+    @available(*, noasync)
+    private func flushIfFull() throws(ZMQError) {
+        if !self.core.configuration.coalescesMessages || self.batch.count >= OutgoingBatch.flushBytes {
+            try self.flush()
+        }
+    }
+
+    @available(*, noasync)
+    private func put(_ message: consuming Message, more: Bool) throws(ZMQError) {
+        self.hasSent = true
+        guard self.parked.isEmpty, self.socket != nil else {
+            self.parked.append(Parked(message, more: more))
+            return
+        }
+        if try self.socket?.send(&message, more: more) ?? false { return }
+        self.parked.append(Parked(message, more: more))
+    }
+
+    @available(*, noasync)
+    private func define(_ function: FunctionInfo) throws(ZMQError) {
+        let number = Int(function.number)
+        if number < self.defined.count, self.defined[number] { return }
+        while self.defined.count <= number { self.defined.append(false) }
+        self.defined[number] = true
+        let name = Array(function.name.utf8)
+        let header = Header(.define, payloadLength: UInt32(name.count), number: function.number)
+        unsafe name.withUnsafeBytes { unsafe self.batch.append(header, payload: $0) }
+        try self.flushIfFull()
+    }
+
+    /// What is left until a deadline, as the wire has it: whole milliseconds, rounded up, at least one.
+    static func remaining(until deadline: Instant, at now: Instant) -> UInt32 {
+        guard deadline != .distantFuture else { return Header.noTimeLimit }
+        let milliseconds = (deadline.nanoseconds(since: now) + 999_999) / 1_000_000
+        return UInt32(clamping: min(max(1, milliseconds), UInt64(Header.noTimeLimit - 1)))
+    }
+}

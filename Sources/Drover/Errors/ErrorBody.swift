@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DroverCodec
+internal import DroverWire
+
+/// Turns thrown errors into what travels, and back.
+struct ErrorBody {
+    private var payload = ErrorPayload()
+
+    var message: String { self.payload.message }
+
+    init(code: RemoteError.Code, message: String, isRetryable: Bool = false, worker: String = "") {
+        self.payload.code = code.name
+        self.payload.message = message
+        self.payload.isRetryable = isRetryable
+        self.payload.worker = worker
+    }
+
+    /// An error that a handler or a callback threw.
+    ///
+    /// - Parameter hop: Where it was thrown, for the trace.
+    init(thrown error: any Error, hop: String, worker: String = "") {
+        self.payload.worker = worker
+        switch error {
+        case let error as RemoteError:
+            // An error from another hop that was let through: keep what it says and add this hop.
+            self.payload.code = RemoteError.Code.failed.name
+            self.payload.type = error.type.isEmpty ? "RemoteError" : error.type
+            self.payload.message = error.message
+            self.payload.trace = error.trace.isEmpty ? hop : "\(error.trace)\n\(hop)"
+            self.payload.isRetryable = error.isRetryable
+            self.payload.details = error.details
+            return
+        case is CancellationError:
+            self.payload.code = RemoteError.Code.cancelled.name
+        case is CodecError:
+            self.payload.code = RemoteError.Code.badArguments.name
+        default:
+            self.payload.code = RemoteError.Code.failed.name
+        }
+        self.payload.type = String(describing: Swift.type(of: error))
+        self.payload.message = "\(error)"
+        self.payload.trace = hop
+        if let encodable = error as? any Encodable & Error {
+            // An error that can't be encoded still travels as its description.
+            self.payload.details = try? Self.encode(encodable)
+        }
+    }
+
+    init?(reading payload: UnsafeRawBufferPointer) {
+        // What can't be read is told apart by the caller; there is nothing more to say about it.
+        guard let read = try? unsafe ErrorPayload(reading: payload) else { return nil }
+        self.payload = read
+    }
+
+    private static func encode(_ value: some Encodable) throws(CodecError) -> [UInt8] {
+        var writer = PackWriter(capacity: 64)
+        try packValue(value, into: &writer)
+        let block = writer.finish()
+        return unsafe [UInt8](UnsafeRawBufferPointer(start: block.baseAddress, count: block.count))
+    }
+
+    /// The message with room for its header.
+    func packed() -> RequestBytes {
+        if let bytes = try? Self.pack(self.payload) { return bytes }
+        // Too large for the limit: the message is what matters least.
+        var short = self.payload
+        short.message = String(short.message.prefix(4096))
+        short.trace = String(short.trace.prefix(4096))
+        short.details = nil
+        return (try? Self.pack(short)) ?? RequestBytes()
+    }
+
+    /// Writes the payload behind what the writer has.
+    func pack(into writer: inout PackWriter) throws(CodecError) {
+        try self.payload.pack(into: &writer)
+    }
+
+    private static func pack(_ payload: ErrorPayload) throws(CodecError) -> RequestBytes {
+        var writer = PackWriter(capacity: 256, headerBytes: RequestBytes.headerByteCount)
+        try payload.pack(into: &writer)
+        return RequestBytes(adopting: writer.finish())
+    }
+
+    func error(of result: AnyAsyncResult) -> RemoteError {
+        self.error(function: result.functionName, correlationID: result.correlationID)
+    }
+
+    func error(function: String, correlationID: CorrelationID) -> RemoteError {
+        var error = RemoteError(
+            RemoteError.Code(name: self.payload.code),
+            type: self.payload.type,
+            message: self.payload.message,
+            trace: self.payload.trace,
+            isRetryable: self.payload.isRetryable,
+            worker: self.payload.worker,
+            function: function,
+            correlationID: correlationID
+        )
+        error.details = self.payload.details
+        return error
+    }
+}
+
+extension Hello {
+    /// The message with room for its header.
+    func packed() -> RequestBytes {
+        var writer = PackWriter(capacity: 128, headerBytes: RequestBytes.headerByteCount)
+        // Names are cut to length, so a handshake always fits.
+        try? self.pack(into: &writer)
+        return RequestBytes(adopting: writer.finish())
+    }
+}

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// The program used Drover in a way that can't work; thrown to the caller, never a call's outcome.
+public struct UsageError: Error, Hashable, Sendable {
+    /// What was wrong.
+    ///
+    /// A minor release may add codes: keep a `default` branch.
+    public struct Code: Hashable, Sendable, CustomStringConvertible {
+        private enum Name: String, Sendable {
+            case wouldDeadlock, notRunning, notCallable, badConfiguration, outsideHandler
+        }
+
+        private let name: Name
+
+        /// A blocking wait on the thread that would have to end it.
+        public static let wouldDeadlock = Code(name: .wouldDeadlock)
+        /// The client's poller is stopped, so nothing can end the wait.
+        public static let notRunning = Code(name: .notRunning)
+        /// The target is not a remote function.
+        public static let notCallable = Code(name: .notCallable)
+        /// A setting or an address that can't be used.
+        public static let badConfiguration = Code(name: .badConfiguration)
+        /// A callback was used where there is no worker that could reach its client.
+        public static let outsideHandler = Code(name: .outsideHandler)
+
+        /// The code's name.
+        public var description: String { self.name.rawValue }
+    }
+
+    /// The kind of misuse, to decide by.
+    public var code: Code
+    /// What was wrong and what to do instead.
+    public var message: String
+
+    package init(_ code: Code, _ message: String) {
+        self.code = code
+        self.message = message
+    }
+}
+
+extension UsageError: CustomStringConvertible {
+    /// The code and the message, in one line.
+    public var description: String { "\(self.code): \(self.message)" }
+}

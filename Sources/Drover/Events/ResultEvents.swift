@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DroverCodec
+internal import Synchronization
+
+/// Something that a running handler told its caller with ``JobContext/report(_:)``.
+public struct ResultEvent: Sendable {
+    /// The event's place, from 0.
+    public let sequence: Int
+    let bytes: [UInt8]
+
+    /// The event's value.
+    ///
+    /// - Parameter type: The type that the handler reported.
+    /// - Returns: The value.
+    /// - Throws: An error of decoding if the handler reported another type.
+    public func value<Value: Decodable>(as type: Value.Type) throws -> Value {
+        try unsafe self.bytes.withUnsafeBytes { bytes in
+            try unsafe withPackReader(over: bytes) { reader in try unpackValue(Value.self, from: &reader) }
+        }
+    }
+}
+
+/// The events of one call, in order; it ends when the call has ended. For one reader.
+public struct ResultEvents: AsyncSequence, Sendable {
+    public typealias Element = ResultEvent
+
+    let stream: AsyncStream<ResultEvent>
+
+    /// Starts reading.
+    ///
+    /// - Returns: The iterator of the one reader.
+    public func makeAsyncIterator() -> AsyncStream<ResultEvent>.AsyncIterator {
+        self.stream.makeAsyncIterator()
+    }
+}
+
+/// Keeps the events of a call until somebody reads them: at most so many, the oldest go first.
+final class ResultChannel: Sendable {
+    static let limit = 1024
+
+    let stream: AsyncStream<ResultEvent>
+    private let continuation: AsyncStream<ResultEvent>.Continuation
+
+    init() {
+        (self.stream, self.continuation) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(Self.limit))
+    }
+
+    func yield(_ event: ResultEvent) { self.continuation.yield(event) }
+
+    func finish() { self.continuation.finish() }
+}
+
+extension AnyAsyncResult {
+    /// What the handler reports while it runs, in order; ends when the call has ended (contract S84).
+    ///
+    /// Up to 1024 events wait for the reader; of more, the oldest are dropped, which shows in the sequence numbers.
+    public final var events: ResultEvents { ResultEvents(stream: self.channel().stream) }
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DroverWire
+internal import Synchronization
+
+/// The callbacks of a client that workers can reach.
+final class SubscriptionTable: Sendable {
+    private struct State: Sendable {
+        var subscriptions: [SubscriptionID: Subscription] = [:]
+        var lastNumber: UInt32 = 0
+    }
+
+    private let state = Mutex(State())
+
+    var count: Int { self.state.withLock { $0.subscriptions.count } }
+
+    /// Adds a subscription under a number of its own.
+    func add(_ make: (SubscriptionID) -> Subscription) -> Subscription {
+        self.state.withLock { state in
+            state.lastNumber += 1
+            let subscription = make(SubscriptionID(state.lastNumber))
+            state.subscriptions[subscription.id] = subscription
+            return subscription
+        }
+    }
+
+    func find(_ id: SubscriptionID) -> Subscription? { self.state.withLock { $0.subscriptions[id] } }
+
+    @discardableResult
+    func remove(_ id: SubscriptionID) -> Subscription? {
+        self.state.withLock { $0.subscriptions.removeValue(forKey: id) }
+    }
+
+    func removeAll() -> [Subscription] {
+        self.state.withLock { state in
+            defer { state.subscriptions = [:] }
+            return Array(state.subscriptions.values)
+        }
+    }
+
+    func jobStarted(_ id: SubscriptionID) { self.find(id)?.jobStarted() }
+
+    /// A call that the callback was passed to has ended. Returns whether the subscription went with it.
+    func jobEnded(_ id: SubscriptionID) -> Bool {
+        guard let subscription = self.find(id), subscription.jobEnded() else { return false }
+        self.remove(id)
+        subscription.end()
+        return true
+    }
+}

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// How a call is made, beyond its function and arguments.
+public struct CallOptions: Hashable, Sendable {
+    /// Whether the call may run more than once without harm; nil takes the function's own declaration.
+    public var isIdempotent: Bool?
+    /// Calls with one key start in the order of their submission, one at a time, on one worker (contract S9).
+    public var orderingKey: String?
+    /// The time until the call expires, counted from the call; nil takes the client's default.
+    public var expiry: Duration?
+    /// Whether cancelling the task that awaits the call cancels the call too (contract S24).
+    public var cancelsWithWaiter: Bool
+
+    /// Creates options.
+    ///
+    /// - Parameters:
+    ///   - isIdempotent: Whether the call may run more than once; nil takes the function's declaration.
+    ///   - orderingKey: Calls of one key run one at a time, in order.
+    ///   - expiry: The time until the call expires.
+    ///   - cancelsWithWaiter: Whether cancelling the awaiting task cancels the call.
+    public init(
+        isIdempotent: Bool? = nil,
+        orderingKey: String? = nil,
+        expiry: Duration? = nil,
+        cancelsWithWaiter: Bool = false
+    ) {
+        self.isIdempotent = isIdempotent
+        self.orderingKey = orderingKey
+        self.expiry = expiry
+        self.cancelsWithWaiter = cancelsWithWaiter
+    }
+
+    /// A number that is the same for calls of one ordering key, 0 without one.
+    var affinity: UInt64 {
+        guard let orderingKey else { return 0 }
+        // FNV-1a; which worker gets a key need not survive a new version, but must not change within a process.
+        let hash = orderingKey.utf8.reduce(0xCBF2_9CE4_8422_2325 as UInt64) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
+        return max(1, hash)
+    }
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import DroverCodec
+
+/// A declared function: a name, the types of its arguments and of its result. Declared once, used by both sides.
+///
+/// ```swift
+/// extension Function {
+///     static var checksum: Function<String, String> { .init("checksum") }   // the last type is the result
+/// }
+/// ```
+///
+/// Arguments and results travel by value, as `Codable`; standard types take a faster way. A function without a result
+/// returns ``DroverCodec/Unit``.
+public struct Function<each Argument: Codable & Sendable, Result: Codable & Sendable>: Sendable {
+    /// The name that both sides know the function by.
+    public let name: String
+    /// Whether a call may run more than once without harm, so that it may be sent again when a worker is lost.
+    public let isIdempotent: Bool
+
+    package let packArguments: @Sendable (inout PackWriter, repeat each Argument) throws(CodecError) -> Void
+    package let unpackArguments: @Sendable (inout PackReader) throws(CodecError) -> (repeat each Argument)
+    package let packResult: @Sendable (Result, inout PackWriter) throws(CodecError) -> Void
+    package let unpackResult: @Sendable (inout PackReader) throws(CodecError) -> Result
+
+    /// Declares a function.
+    ///
+    /// - Parameters:
+    ///   - name: What both sides call it, at most 255 bytes of UTF-8.
+    ///   - isIdempotent: Whether it may run more than once without harm; such calls survive the loss of a worker.
+    @inlinable
+    public init(_ name: String, isIdempotent: Bool = false) {
+        // The closures are made where the types are known, so that the codec is specialised for them.
+        self.init(
+            name: name,
+            isIdempotent: isIdempotent,
+            packArguments: { (writer: inout PackWriter, argument: repeat each Argument) throws(CodecError) in
+                try DroverCodec.packArguments(repeat each argument, into: &writer)
+            },
+            unpackArguments: { (reader: inout PackReader) throws(CodecError) -> (repeat each Argument) in
+                try DroverCodec.unpackArguments(repeat (each Argument).self, from: &reader)
+            },
+            packResult: { (value: Result, writer: inout PackWriter) throws(CodecError) in
+                try packValue(value, into: &writer)
+            },
+            unpackResult: { (reader: inout PackReader) throws(CodecError) -> Result in
+                try unpackValue(Result.self, from: &reader)
+            }
+        )
+    }
+
+    @usableFromInline
+    init(
+        name: String,
+        isIdempotent: Bool,
+        packArguments: @escaping @Sendable (inout PackWriter, repeat each Argument) throws(CodecError) -> Void,
+        unpackArguments: @escaping @Sendable (inout PackReader) throws(CodecError) -> (repeat each Argument),
+        packResult: @escaping @Sendable (Result, inout PackWriter) throws(CodecError) -> Void,
+        unpackResult: @escaping @Sendable (inout PackReader) throws(CodecError) -> Result
+    ) {
+        self.name = name
+        self.isIdempotent = isIdempotent
+        self.packArguments = packArguments
+        self.unpackArguments = unpackArguments
+        self.packResult = packResult
+        self.unpackResult = unpackResult
+    }
+}
+
+/// A function as one client knows it: its name and its number on the wire.
+final class FunctionInfo: Sendable {
+    let name: String
+    let number: UInt32
+
+    init(name: String, number: UInt32) {
+        self.name = name
+        self.number = number
+    }
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DroverCodec
+internal import DroverWire
+
+/// A function bound to a client: callable.
+///
+/// ```swift
+/// let checksum = client.function(.checksum)
+/// let digest = try await checksum("/etc/hosts")            // wait for it here
+/// let result = try checksum.async("/etc/hosts")            // or hold its handle at once
+/// ```
+///
+/// Making one sends nothing. It holds its client.
+public final class RemoteFunction<each Argument: Codable & Sendable, Result: Codable & Sendable>: Sendable {
+    /// The declaration.
+    public let function: Function<repeat each Argument, Result>
+    /// How its calls are made.
+    public let options: CallOptions
+    /// The client whose calls these are.
+    public let client: Client
+    let info: FunctionInfo
+
+    init(_ function: Function<repeat each Argument, Result>, client: Client, options: CallOptions) {
+        var options = options
+        options.isIdempotent = options.isIdempotent ?? function.isIdempotent
+        self.function = function
+        self.options = options
+        self.client = client
+        self.info = client.core.info(ofFunction: function.name)
+    }
+
+    /// The name that both sides know the function by.
+    public var name: String { self.function.name }
+
+    /// The same function with other options for its calls.
+    ///
+    /// - Parameter options: How calls of the new value are made.
+    /// - Returns: A function of the same client.
+    public func with(_ options: CallOptions) -> RemoteFunction<repeat each Argument, Result> {
+        RemoteFunction(self.function, client: self.client, options: options)
+    }
+
+    /// Makes a call and returns its handle at once; nothing here waits for the network (contract S2).
+    ///
+    /// - Parameter argument: The arguments, by value.
+    /// - Returns: A pending handle.
+    /// - Throws: ``ConnectionError`` with `backpressure` over the client's limit of outstanding calls, or `closed`;
+    ///   an error of encoding, with nothing sent (contract S3).
+    public func async(_ argument: repeat each Argument) throws -> AsyncResult<Result> {
+        try self.submit(repeat each argument, expiry: self.options.expiry)
+    }
+
+    /// Makes a call and waits for its result.
+    ///
+    /// Waits for room if the client has as many calls outstanding as it may.
+    ///
+    /// - Parameter argument: The arguments, by value.
+    /// - Returns: What the handler returned.
+    /// - Throws: ``RemoteError``, ``AsyncResultTimeout``, ``ConnectionError``, or `CancellationError` if the task is
+    ///   cancelled; an error of encoding.
+    public func callAsFunction(_ argument: repeat each Argument) async throws -> Result {
+        try await self.awaiting(repeat each argument, expiry: self.options.expiry)
+    }
+
+    /// Makes a call and blocks this thread until its result is there.
+    ///
+    /// - Parameter argument: The arguments, by value.
+    /// - Returns: What the handler returned.
+    /// - Throws: As the awaiting form, and ``UsageError`` on a thread that can't wait.
+    @available(*, noasync, message: "call the function with await instead")
+    public func blocking(_ argument: repeat each Argument) throws -> Result {
+        try self.submit(repeat each argument, expiry: self.options.expiry).get()
+    }
+
+    func submit(_ argument: repeat each Argument, expiry: Duration?) throws -> AsyncResult<Result> {
+        let core = self.client.core
+        try core.checkOpen()
+        let request = try self.encode(repeat each argument)
+        guard core.takePlace() else {
+            var block = request.block
+            block.free()
+            throw core.backpressure
+        }
+        return core.start(
+            request,
+            of: self.info,
+            options: self.options,
+            expiry: expiry,
+            decode: self.function.unpackResult
+        )
+    }
+
+    func awaiting(_ argument: repeat each Argument, expiry: Duration?) async throws -> Result {
+        let core = self.client.core
+        try core.checkOpen()
+        let request = try self.encode(repeat each argument)
+        if !core.takePlace() {
+            do {
+                try await core.waitForPlace(function: self.name, expiry: expiry ?? core.configuration.defaultExpiry)
+            } catch {
+                var block = request.block
+                block.free()
+                throw error
+            }
+        }
+        return
+            try await core.start(
+                request,
+                of: self.info,
+                options: self.options,
+                expiry: expiry,
+                decode: self.function.unpackResult
+            )
+            .value
+    }
+
+    private func encode(_ argument: repeat each Argument) throws -> EncodedRequest {
+        let core = self.client.core
+        var writer = PackWriter(capacity: 104, headerBytes: RequestBytes.headerByteCount, limits: core.codecLimits)
+        if let key = self.options.orderingKey {
+            try RequestBytes.packMetadata(orderingKey: key, into: &writer)
+        }
+        try self.function.packArguments(&writer, repeat each argument)
+        let references = writer.references.map { SubscriptionID($0) }
+        return EncodedRequest(
+            block: RequestBytes(adopting: writer.finish()),
+            hasMetadata: self.options.orderingKey != nil,
+            references: references
+        )
+    }
+}

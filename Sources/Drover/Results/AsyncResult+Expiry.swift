@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DroverCore
+
+extension AnyAsyncResult {
+    /// Sets when the caller stops waiting, counted from now; replaces what was set before (contract S26-S31).
+    ///
+    /// Zero or less expires a pending handle at once. Durations too long for the clock mean never.
+    ///
+    /// - Parameter limit: The time left, or nil for no limit.
+    /// - Returns: False if the call had ended already; nothing changes then.
+    @discardableResult
+    public final func setExpiry(_ limit: Duration?) -> Bool {
+        guard let limit else {
+            return self.moveDeadline(to: .distantFuture, limitNanoseconds: .max)
+        }
+        let nanoseconds = limit.clampedNanoseconds
+        return self.moveDeadline(
+            to: self.client.now().advanced(byNanoseconds: nanoseconds),
+            limitNanoseconds: nanoseconds
+        )
+    }
+
+    /// Sets the point in time at which the caller stops waiting; one that has passed expires a pending handle at once.
+    ///
+    /// - Parameter instant: The deadline; stepping the wall clock doesn't move it.
+    /// - Returns: False if the call had ended already.
+    @discardableResult
+    public final func setDeadline(at instant: ContinuousClock.Instant) -> Bool {
+        self.setExpiry(instant - ContinuousClock.now)
+    }
+}
+
+extension Duration {
+    /// Nanoseconds, at least 0 and at most what the clock can hold.
+    var clampedNanoseconds: UInt64 {
+        let (seconds, attoseconds) = self.components
+        guard seconds >= 0, attoseconds >= 0 else { return 0 }
+        let (whole, overflow) = UInt64(seconds).multipliedReportingOverflow(by: 1_000_000_000)
+        let (sum, overflowed) = whole.addingReportingOverflow(UInt64(attoseconds) / 1_000_000_000)
+        return overflow || overflowed ? .max : sum
+    }
+
+    /// A duration of so many nanoseconds, or the longest there is.
+    init(nanoseconds: UInt64) {
+        self = .nanoseconds(Int64(clamping: nanoseconds))
+    }
+}

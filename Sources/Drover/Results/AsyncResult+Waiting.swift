@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DroverCore
+internal import DroverZMQ
+internal import Synchronization
+
+extension AnyAsyncResult {
+    /// Blocks this thread until the call has ended.
+    ///
+    /// Returns for a value and for a remote error; repeated calls do the same at once (contract S14). Not for tasks: they
+    /// `await` the ``AsyncResult/value``.
+    ///
+    /// - Throws: ``AsyncResultTimeout``, `CancellationError` or ``ConnectionError`` if the call ended so; ``UsageError`` if
+    ///   this thread would have to end the wait itself, or the poller is stopped.
+    @available(*, noasync, message: "await the result's value instead")
+    public final func wait() throws {
+        _ = try self.waitHere(until: .distantFuture)
+    }
+
+    /// Blocks this thread until the call has ended or `timeout` has passed; the handle stays as it is if it has.
+    ///
+    /// - Parameter timeout: How long to wait; zero or less looks once.
+    /// - Returns: False if the wait was given up.
+    /// - Throws: As ``wait()``.
+    @available(*, noasync, message: "await the result's value instead")
+    public final func wait(timeout: Duration) throws -> Bool {
+        try self.waitHere(until: self.client.now().advanced(byNanoseconds: timeout.clampedNanoseconds))
+    }
+
+    private func waitHere(until giveUp: Instant) throws -> Bool {
+        while !self.isTerminal {
+            try self.client.checkWaiting()
+            let parker = Parker.current
+            guard self.add(.thread(parker)) else { break }
+            // The poller may have been stopped between the check and the registration.
+            if !self.client.isRunning { _ = self.withdraw(.thread(parker)) }
+            if !parker.park(until: giveUp.nanoseconds), self.withdraw(.thread(parker)) != nil { return false }
+        }
+        try self.throwUnlessAnswered()
+        return true
+    }
+
+    /// Throws for the ends that are neither value nor remote error.
+    private func throwUnlessAnswered() throws {
+        switch self.currentStatus {
+        case .pending, .value, .failed: break
+        case .cancelled: throw CancellationError()
+        case .expired, .lost:
+            switch self.storedFailure {
+            case .remote(let error): throw error
+            case .timeout(let error): throw error
+            case .connection(let error): throw error
+            case nil: break
+            }
+        }
+    }
+
+    /// Suspends until the call has ended.
+    final func ended() async throws {
+        if self.isTerminal { return }
+        try self.client.checkRunning()
+        let key = self.client.nextWaiterKey()
+        let answer = await withTaskCancellationHandler {
+            await withResumption { continuation in self.add(task: key, continuation) }
+        } onCancel: {
+            self.cancelTask(key)
+        }
+        switch answer {
+        case .cancelled:
+            self.forgetTask(key)
+            throw CancellationError()
+        case .ended:
+            // A task that is dismissed because the poller stopped finds the call still pending.
+            if !self.isTerminal { throw UsageError.notRunning }
+        }
+    }
+}
+
+extension AsyncResult {
+    /// Blocks this thread until the call has ended, then returns its value.
+    ///
+    /// - Returns: The value; the same for every reader (contract S15).
+    /// - Throws: The outcome's error: ``RemoteError``, ``AsyncResultTimeout``, ``ConnectionError`` or `CancellationError`;
+    ///   ``UsageError`` if this thread can't wait.
+    @available(*, noasync, message: "await the result's value instead")
+    public func get() throws -> Value {
+        if let outcome { return try outcome.get() }
+        do { try self.wait() } catch let error as UsageError { throw error } catch {}
+        return try self.finalOutcome.get()
+    }
+
+    /// The value, once the call has ended. Suspends without holding a thread.
+    ///
+    /// Cancelling the waiting task ends this wait only, with `CancellationError`; the call goes on (contract S24), unless
+    /// it was made with ``CallOptions/cancelsWithWaiter``.
+    ///
+    /// - Throws: The outcome's error, as ``get()``.
+    public var value: Value {
+        get async throws {
+            if let outcome { return try outcome.get() }
+            try await self.ended()
+            return try self.finalOutcome.get()
+        }
+    }
+
+    private var finalOutcome: Outcome<Value> {
+        get throws {
+            guard let outcome else { throw UsageError.notRunning }
+            return outcome
+        }
+    }
+}

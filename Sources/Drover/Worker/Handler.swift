@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DroverCodec
+internal import Synchronization
+
+/// A registered handler with its types erased.
+final class Handler: Sendable {
+    /// Decodes the arguments, runs the closure, encodes the result.
+    typealias SyncBody = @Sendable (inout PackReader, inout PackWriter) throws -> Void
+    typealias ContextBody = @Sendable (inout PackReader, JobContext, inout PackWriter) throws -> Void
+    /// Decodes the arguments and returns what is to be awaited.
+    typealias AsyncBody = @Sendable (inout PackReader, JobContext) throws -> AsyncWork
+
+    enum Body: Sendable {
+        case sync(SyncBody)
+        case syncWithContext(ContextBody)
+        case async(AsyncBody)
+    }
+
+    let name: String
+    let body: Body
+    let limit: Int?
+    /// A moving average of the run time in nanoseconds; `unknown` until it ran once.
+    private let averageRun = Atomic<UInt64>(Handler.unknown)
+
+    private static let unknown = UInt64.max
+
+    init(name: String, body: Body, limit: Int?) {
+        self.name = name
+        self.body = body
+        self.limit = limit
+    }
+
+    /// What a run is likely to take, in nanoseconds; the maximum if it never ran.
+    var expectedRun: UInt64 { self.averageRun.load(ordering: .relaxed) }
+
+    func took(nanoseconds: UInt64) {
+        let known = self.averageRun.load(ordering: .relaxed)
+        // Two threads may lose one of two samples; an average can stand that.
+        let average = known == Self.unknown ? nanoseconds : known - known / 8 + nanoseconds / 8
+        self.averageRun.store(average, ordering: .relaxed)
+    }
+
+    /// It ran so long that another thread had to take the loop: not beside the sockets again until it proves quick.
+    func tookTooLong() { self.averageRun.store(1_000_000_000, ordering: .relaxed) }
+}
+
+/// An asynchronous handler's run, and how its result is encoded.
+typealias AsyncWork = @Sendable () async throws -> @Sendable (inout PackWriter) throws(CodecError) -> Void
+
+/// The arguments are not those that the handler takes.
+struct ArgumentError: Error {
+    let cause: CodecError
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DroverCodec
+internal import DroverCore
+public import DroverWire
+internal import DroverZMQ
+internal import Synchronization
+
+/// What a handler may know of the request it works on.
+public final class JobContext: Sendable {
+    /// The request's correlation id, within its client.
+    public let correlationID: CorrelationID
+    /// The client that asked.
+    public let client: PeerID
+    /// The function's name.
+    public let function: String
+    private let core: WorkerCore
+    private let slot: UInt32
+    private let deadline: Instant
+    private let cancelled = Atomic<Bool>(false)
+    private let lastSequence = Atomic<UInt32>(0)
+
+    init(request: WorkerRequest, slot: UInt32, client: PeerID, function: String, core: WorkerCore) {
+        self.correlationID = CorrelationID(request.id)
+        self.client = client
+        self.function = function
+        self.core = core
+        self.slot = slot
+        self.deadline = request.deadline
+    }
+
+    /// The time left until the caller stops waiting, or nil without a limit; zero once it has passed.
+    public var remainingTime: Duration? {
+        guard self.deadline != .distantFuture else { return nil }
+        return Duration(nanoseconds: self.deadline.nanoseconds(since: self.core.now()))
+    }
+
+    /// Whether nobody wants the result any more: the caller cancelled, its deadline passed, it is gone, or the worker shuts
+    /// down and the grace is over.
+    public var isCancelled: Bool { self.cancelled.load(ordering: .relaxed) }
+
+    /// Throws if the request was cancelled; to be called now and then by handlers that take long.
+    ///
+    /// - Throws: `CancellationError`.
+    public func checkCancellation() throws {
+        if self.isCancelled { throw CancellationError() }
+    }
+
+    /// Tells the caller how far the work has come; it reads it from its handle's ``AnyAsyncResult/events``.
+    ///
+    /// - Parameter progress: Any value, such as a fraction or a line of text.
+    /// - Throws: An error of encoding.
+    public func report(_ progress: some Encodable & Sendable) throws {
+        var writer = PackWriter(capacity: 96, headerBytes: RequestBytes.headerByteCount)
+        try packValue(progress, into: &writer)
+        let sequence = self.lastSequence.add(1, ordering: .relaxed).oldValue
+        self.core.post(
+            .progress(
+                slot: self.slot,
+                id: self.correlationID.rawValue,
+                sequence,
+                RequestBytes(adopting: writer.finish())
+            )
+        )
+    }
+
+    func cancel() { self.cancelled.store(true, ordering: .relaxed) }
+}

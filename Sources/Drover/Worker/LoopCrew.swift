@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DroverZMQ
+internal import Synchronization
+
+/// The two threads of a worker's loop: one serves, the other stands by.
+///
+/// The server lends the loop while it runs a handler that is expected to be quick. If the handler is not, the one standing
+/// by takes the loop over and serves on; the other comes back, hands its answer in like any handler thread, and stands by.
+/// So a ping is late by about a millisecond at worst, and quick handlers cost no thread switch.
+///
+/// `@unchecked Sendable`: `loop` is touched only by the thread that holds `core.baton`, or before the threads start; the
+/// baton's release and acquire order the two.
+final class LoopCrew: @unchecked Sendable {
+    private let core: WorkerCore
+    private var loop: WorkerLoop?
+    private let threads = Mutex<[LoopThread]>([])
+    private let finished = ReadySignal<Void>()
+
+    init(core: WorkerCore) { self.core = core }
+
+    /// Starts both threads. Returns the bound address once the worker listens.
+    func start(at address: String) throws -> String {
+        let ready = ReadySignal<Result<String, ZMQError>>()
+        let core = self.core
+        let first = try LoopThread.start(named: "drover-worker") {
+            do throws(ZMQError) {
+                let loop = try WorkerLoop(core: core, address: address)
+                let bound = try loop.address
+                self.loop = loop
+                _ = ready.set(.success(bound))
+            } catch {
+                _ = ready.set(.failure(error))
+                return
+            }
+            self.serve()
+        }
+        let bound = try ready.wait().get()
+        self.threads.withLock { $0.append(first) }
+        // Without a second thread every handler runs on the handler threads, which is slower and nothing worse.
+        if let second = try? LoopThread.start(named: "drover-standby", { self.standBy() }) {
+            self.threads.withLock { $0.append(second) }
+        }
+        return bound
+    }
+
+    /// Serves as the holder of the baton, until the worker stops or the loop is taken over.
+    private func serve() {
+        while let loop = self.loop {
+            loop.moveToCurrentThread()
+            switch loop.run() {
+            case .stopped:
+                self.loop = nil
+                self.core.finish()
+                self.core.baton.retire()
+                _ = self.finished.set(())
+                return
+            case .takenOver:
+                guard self.core.baton.standByUntilTakenOver() else { return }
+            }
+        }
+    }
+
+    private func standBy() {
+        if self.core.baton.standByUntilTakenOver() { self.serve() }
+    }
+
+    /// Waits until the loop has been left.
+    func join(within limit: Duration) -> Bool {
+        self.finished.wait(until: MonotonicClock.deadline(after: limit)) != nil
+    }
+
+}

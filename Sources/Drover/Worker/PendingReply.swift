@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DroverWire
+internal import DroverZMQ
+internal import Synchronization
+
+/// What a client's callback will answer to a handler that called it.
+final class PendingReply: Sendable {
+    private enum State: Sendable {
+        case pending(Resumption<Void>?)
+        case ended(Result<[UInt8], any Error>)
+    }
+
+    private let state = Mutex(State.pending(nil))
+    private let ready = ReadySignal<Void>()
+
+    func finish(_ result: Result<[UInt8], any Error>) {
+        let continuation = self.state.withLock { state -> Resumption<Void>? in
+            guard case .pending(let continuation) = state else { return nil }
+            state = .ended(result)
+            return continuation
+        }
+        _ = self.ready.set(())
+        continuation?.resume()
+    }
+
+    /// Suspends until the answer is there.
+    func result() async throws -> [UInt8] {
+        await withTaskCancellationHandler {
+            await withResumption { continuation in
+                let isOver = self.state.withLock { state in
+                    guard case .pending = state else { return true }
+                    state = .pending(continuation)
+                    return false
+                }
+                if isOver { continuation.resume() }
+            }
+        } onCancel: {
+            self.finish(.failure(CancellationError()))
+        }
+        return try self.outcome()
+    }
+
+    /// Blocks until the answer is there.
+    @available(*, noasync)
+    func waitForResult() throws -> [UInt8] {
+        self.ready.wait()
+        return try self.outcome()
+    }
+
+    private func outcome() throws -> [UInt8] {
+        let state = self.state.withLock { $0 }
+        guard case .ended(let result) = state else { throw CancellationError() }
+        return try result.get()
+    }
+}
+
+/// The answers that handlers wait for.
+final class ReplyTable: Sendable {
+    private struct Entry: Sendable {
+        let client: PeerID
+        let subscription: SubscriptionID
+        let reply: PendingReply
+    }
+
+    private struct State: Sendable {
+        var entries: [UInt64: Entry] = [:]
+        var lastID: UInt64 = 0
+    }
+
+    private let state = Mutex(State())
+
+    var count: Int { self.state.withLock { $0.entries.count } }
+
+    func add(for client: PeerID, subscription: SubscriptionID) -> (UInt64, PendingReply) {
+        self.state.withLock { state in
+            state.lastID += 1
+            let reply = PendingReply()
+            state.entries[state.lastID] = Entry(client: client, subscription: subscription, reply: reply)
+            return (state.lastID, reply)
+        }
+    }
+
+    /// The answer to `id`, if this client was asked.
+    func take(_ id: UInt64, from client: PeerID) -> PendingReply? {
+        self.state.withLock { state in
+            guard state.entries[id]?.client == client else { return nil }
+            return state.entries.removeValue(forKey: id)?.reply
+        }
+    }
+
+    /// A client is gone, or one of its subscriptions: whoever waits for it is told.
+    func endAll(of client: PeerID, subscription: SubscriptionID? = nil) {
+        let gone = self.state.withLock { state in
+            let gone = state.entries.filter {
+                $0.value.client == client && (subscription == nil || $0.value.subscription == subscription)
+            }
+            for id in gone.keys { state.entries[id] = nil }
+            return Array(gone.values)
+        }
+        for entry in gone { entry.reply.finish(.failure(Subscriber.gone(entry.subscription))) }
+    }
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DroverCore
+public import DroverWire
+internal import DroverZMQ
+internal import Logging
+internal import ServiceLifecycle
+internal import Synchronization
+internal import UnixSignals
+
+/// A worker that listens; made by ``Worker/start(_:)``.
+///
+/// Stop it with ``stop(grace:)``; one that is dropped stops without grace.
+public final class RunningWorker: Sendable {
+    /// Where it listens, with the port that was chosen.
+    public let endpoint: String
+    let core: WorkerCore
+    private let crew: LoopCrew
+
+    init(configuration: WorkerConfiguration, handlers: [String: Handler], endpoint: WorkerEndpoint) throws {
+        let address = try Endpoint(endpoint.address)
+        guard address.isLocal || configuration.allowsUnencryptedNetwork else {
+            throw UsageError(
+                .badConfiguration,
+                "\(address) can be reached from other machines, unencrypted and by anybody: bind 127.0.0.1, or set "
+                    + "allowsUnencryptedNetwork if the network is trusted"
+            )
+        }
+        self.core = try WorkerCore(configuration: configuration, handlers: handlers)
+        self.crew = LoopCrew(core: self.core)
+        do {
+            self.endpoint = try self.crew.start(at: address.address)
+        } catch let error as ZMQError {
+            throw ConnectionError(.lost, message: "the worker can't listen at \(address): \(error)", cause: error)
+        }
+        self.core.logger.debug("a worker listens", metadata: [LogKeys.endpoint: "\(self.endpoint)"])
+    }
+
+    deinit { self.core.advance(to: .stopping) }
+
+    /// How loaded the worker is.
+    public var status: WorkerStatus { self.core.status }
+
+    /// Takes no more requests, lets running handlers finish for up to `grace`, says goodbye to clients, and leaves.
+    ///
+    /// - Parameter grace: How long running handlers may take; then they are cancelled. Nil takes the configuration's.
+    public func stop(grace: Duration? = nil) async {
+        self.drain(grace: grace)
+        await self.core.stopped()
+    }
+
+    /// Stops, blocking this thread; see ``stop(grace:)``.
+    ///
+    /// - Parameter grace: How long running handlers may take.
+    @available(*, noasync, message: "await stop(grace:) instead")
+    public func stopBlocking(grace: Duration? = nil) {
+        self.drain(grace: grace)
+        _ = self.crew.join(within: (grace ?? self.core.configuration.drainGrace) + .seconds(5))
+    }
+
+    /// Begins to drain and returns at once.
+    ///
+    /// - Parameter grace: How long running handlers may take; nil takes the configuration's.
+    public func drain(grace: Duration? = nil) {
+        let grace = grace ?? self.core.configuration.drainGrace
+        self.core.drainDeadline.store(
+            self.core.now().advanced(byNanoseconds: grace.clampedNanoseconds).nanoseconds,
+            ordering: .relaxed
+        )
+        self.core.advance(to: .draining)
+    }
+
+    /// Waits for one of the signals, a graceful shutdown or cancellation, then drains.
+    func runUntilAsked(to signals: [ShutdownSignal]) async {
+        let asked = await self.firstRequest(among: signals)
+        self.core.logger.info("the worker drains", metadata: [LogKeys.reason: "\(asked)"])
+        await withTaskGroup(of: Void.self) { group in
+            group.addTask { await self.stop() }
+            if !signals.isEmpty {
+                // A second signal ends the grace.
+                group.addTask {
+                    for await _ in await UnixSignalsSequence(trapping: signals.map { $0.signal }) {
+                        return self.core.advance(to: .stopping)
+                    }
+                }
+            }
+            await group.next()
+            await self.core.stopped()
+            group.cancelAll()
+        }
+    }
+
+    private func firstRequest(among signals: [ShutdownSignal]) async -> String {
+        await withTaskGroup(of: String.self) { group in
+            group.addTask {
+                // Returns when the task is cancelled or the service group asks.
+                try? await gracefulShutdown()
+                return "shutdown"
+            }
+            if !signals.isEmpty {
+                group.addTask {
+                    for await signal in await UnixSignalsSequence(trapping: signals.map { $0.signal }) {
+                        return "\(signal)"
+                    }
+                    return "cancelled"
+                }
+            }
+            let first = await group.next() ?? "cancelled"
+            group.cancelAll()
+            return first
+        }
+    }
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import DroverCodec
+internal import Synchronization
+
+extension Worker {
+    /// Registers a handler that runs on a thread of the worker; it may block.
+    ///
+    /// - Parameters:
+    ///   - function: The function it implements. Registering a name again replaces its handler.
+    ///   - limit: How many of this function may run at once; nil for no limit beyond the worker's.
+    ///   - body: The handler. What it throws is the caller's ``RemoteError``.
+    public func register<each Argument, Result>(
+        _ function: Function<repeat each Argument, Result>,
+        limit: Int? = nil,
+        _ body: @escaping @Sendable (repeat each Argument) throws -> Result
+    ) {
+        self.add(function.name, limit) {
+            .sync { (reader, writer) in
+                let arguments = try Self.arguments(of: function, from: &reader)
+                let value = try body(repeat each arguments)
+                try function.packResult(value, &writer)
+            }
+        }
+    }
+
+    /// Registers a handler without a result; see ``register(_:limit:_:)``.
+    ///
+    /// - Parameters:
+    ///   - function: The function it implements.
+    ///   - limit: How many of this function may run at once.
+    ///   - body: The handler.
+    public func register<each Argument>(
+        _ function: Function<repeat each Argument, Unit>,
+        limit: Int? = nil,
+        _ body: @escaping @Sendable (repeat each Argument) throws -> Void
+    ) {
+        self.add(function.name, limit) {
+            .sync { (reader, writer) in
+                let arguments = try Self.arguments(of: function, from: &reader)
+                try body(repeat each arguments)
+                try function.packResult(Unit(), &writer)
+            }
+        }
+    }
+
+    /// Registers a handler that is told about its request: deadline, cancellation, caller.
+    ///
+    /// - Parameters:
+    ///   - function: The function it implements.
+    ///   - limit: How many of this function may run at once.
+    ///   - body: The handler, given the request's context first.
+    public func register<each Argument, Result>(
+        _ function: Function<repeat each Argument, Result>,
+        limit: Int? = nil,
+        _ body: @escaping @Sendable (JobContext, repeat each Argument) throws -> Result
+    ) {
+        self.add(function.name, limit) {
+            .syncWithContext { (reader, context, writer) in
+                let arguments = try Self.arguments(of: function, from: &reader)
+                try function.packResult(try body(context, repeat each arguments), &writer)
+            }
+        }
+    }
+
+    /// Registers an asynchronous handler, which runs as a task; it must not block.
+    ///
+    /// - Parameters:
+    ///   - function: The function it implements.
+    ///   - limit: How many of this function may run at once.
+    ///   - body: The handler. A cancelled request cancels its task.
+    public func register<each Argument, Result>(
+        _ function: Function<repeat each Argument, Result>,
+        limit: Int? = nil,
+        _ body: @escaping @Sendable (repeat each Argument) async throws -> Result
+    ) {
+        self.add(function.name, limit) {
+            .async { (reader, _) in
+                let arguments = try Self.arguments(of: function, from: &reader)
+                return {
+                    let value = try await body(repeat each arguments)
+                    return { (writer: inout PackWriter) throws(CodecError) in try function.packResult(value, &writer) }
+                }
+            }
+        }
+    }
+
+    /// Registers an asynchronous handler that is told about its request.
+    ///
+    /// - Parameters:
+    ///   - function: The function it implements.
+    ///   - limit: How many of this function may run at once.
+    ///   - body: The handler, given the request's context first.
+    public func register<each Argument, Result>(
+        _ function: Function<repeat each Argument, Result>,
+        limit: Int? = nil,
+        _ body: @escaping @Sendable (JobContext, repeat each Argument) async throws -> Result
+    ) {
+        self.add(function.name, limit) {
+            .async { (reader, context) in
+                let arguments = try Self.arguments(of: function, from: &reader)
+                return {
+                    let value = try await body(context, repeat each arguments)
+                    return { (writer: inout PackWriter) throws(CodecError) in try function.packResult(value, &writer) }
+                }
+            }
+        }
+    }
+
+    private func add(_ name: String, _ limit: Int?, _ body: () -> Handler.Body) {
+        let handler = Handler(name: name, body: body(), limit: limit)
+        self.handlers.withLock { $0[name] = handler }
+    }
+
+    private static func arguments<each Argument, Result>(
+        of function: Function<repeat each Argument, Result>,
+        from reader: inout PackReader
+    ) throws -> (repeat each Argument) {
+        do throws(CodecError) { return try function.unpackArguments(&reader) } catch {
+            throw ArgumentError(cause: error)
+        }
+    }
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DroverCodec
+internal import DroverCore
+internal import DroverZMQ
+public import ServiceLifecycle
+internal import Synchronization
+internal import UnixSignals
+
+/// Runs registered functions for clients.
+///
+/// ```swift
+/// let worker = Worker(concurrency: 4)
+/// worker.register(.checksum) { path in try sha256(path) }
+/// try await worker.run(.bind("tcp://127.0.0.1:5555"))
+/// ```
+///
+/// Up to `concurrency` handlers run at once: synchronous closures on threads of the worker, asynchronous ones as tasks.
+/// Pings, cancellations and heartbeats never wait for handlers.
+public final class Worker: Sendable {
+    /// How the worker behaves.
+    public let configuration: WorkerConfiguration
+    let handlers = Mutex<[String: Handler]>([:])
+    private let endpoint: WorkerEndpoint?
+
+    /// Creates a worker.
+    ///
+    /// - Parameters:
+    ///   - concurrency: How many handlers run at once; nil takes the configuration's.
+    ///   - configuration: How the worker behaves.
+    ///   - endpoint: Where it listens when it is run as a `Service`.
+    public init(
+        concurrency: Int? = nil,
+        configuration: WorkerConfiguration = .init(),
+        endpoint: WorkerEndpoint? = nil
+    ) {
+        var configuration = configuration
+        if let concurrency { configuration.concurrency = concurrency }
+        self.configuration = configuration
+        self.endpoint = endpoint
+    }
+
+    /// Starts the worker: when this returns it listens.
+    ///
+    /// Functions that are registered later are not known to it.
+    ///
+    /// - Parameter endpoint: Where to listen.
+    /// - Returns: The running worker, to learn its address and to stop it.
+    /// - Throws: ``UsageError`` for a setting or an address that can't be used; ``ConnectionError`` if the address is in
+    ///   use or not this machine's.
+    public func start(_ endpoint: WorkerEndpoint) throws -> RunningWorker {
+        let handlers = self.handlers.withLock { $0 }
+        return try RunningWorker(configuration: self.configuration.validated(), handlers: handlers, endpoint: endpoint)
+    }
+
+    /// Runs the worker until the task is cancelled, a graceful shutdown is asked for, or one of the signals comes; then it
+    /// drains: takes no more requests, finishes running handlers within the grace, says goodbye (contract S91).
+    ///
+    /// - Parameters:
+    ///   - endpoint: Where to listen.
+    ///   - signals: Signals that ask for the shutdown; a second one ends the grace.
+    /// - Throws: As ``start(_:)``.
+    public func run(
+        _ endpoint: WorkerEndpoint,
+        shutdownSignals signals: [ShutdownSignal] = [.terminate, .interrupt]
+    ) async throws {
+        let running = try self.start(endpoint)
+        await running.runUntilAsked(to: signals)
+    }
+}
+
+extension Worker: Service {
+    /// Runs the worker at the endpoint it was created with, for a `ServiceGroup`, which listens for signals itself.
+    ///
+    /// - Throws: ``UsageError`` if it was created without an endpoint; else as ``start(_:)``.
+    public func run() async throws {
+        guard let endpoint else {
+            throw UsageError(
+                .badConfiguration,
+                "a worker that is run as a service needs an endpoint: Worker(endpoint: ...)"
+            )
+        }
+        try await self.run(endpoint, shutdownSignals: [])
+    }
+}
+
+/// Where a worker is reached.
+public struct WorkerEndpoint: Hashable, Sendable {
+    /// The address to listen at.
+    public let address: String
+
+    /// Listens for clients that come directly.
+    ///
+    /// - Parameter address: `tcp://HOST:PORT`, with `*` for any port; `ipc://PATH`; `inproc://NAME`.
+    /// - Returns: The endpoint.
+    public static func bind(_ address: String) -> WorkerEndpoint { WorkerEndpoint(address: address) }
+}
+
+/// A signal that asks a worker to shut down.
+public enum ShutdownSignal: Hashable, Sendable {
+    /// SIGTERM.
+    case terminate
+    /// SIGINT.
+    case interrupt
+
+    var signal: UnixSignal {
+        switch self {
+        case .terminate: .sigterm
+        case .interrupt: .sigint
+        }
+    }
+}

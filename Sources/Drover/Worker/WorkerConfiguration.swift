@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Logging
+
+/// How a worker behaves. All have defaults that suit a machine of its own.
+public struct WorkerConfiguration: Sendable {
+    /// The worker's name, in answers, errors and logs.
+    public var name = "worker"
+    /// How many handlers run at once.
+    public var concurrency = 4
+    /// How many requests one client may have here at once, running or waiting.
+    public var window = 1024
+    /// How many clients there may be.
+    public var maxClients = 1024
+    /// The largest request or reply, in bytes.
+    public var maxPayloadBytes = 64 << 20
+    /// How many bytes of answers are kept per client, for requests that are sent again after a reconnection.
+    public var maxCachedResultBytes = 256 << 10
+    /// A request that is unanswered for so long is reported to its client as accepted or started.
+    public var reportDelay: Duration = .milliseconds(5)
+    /// Whether small messages for one client that are ready at the same moment share a frame. It adds no waiting.
+    public var coalescesMessages = true
+    /// How often a client hears from this worker if there is nothing else to say.
+    public var heartbeatInterval: Duration = .seconds(2)
+    /// A client that is silent for so long is gone: its waiting requests are dropped, its running ones are cancelled.
+    public var silenceLimit: Duration = .seconds(6)
+    /// How long running handlers may take when the worker is asked to shut down; then they are cancelled.
+    public var drainGrace: Duration = .seconds(30)
+    /// Whether an address that other machines can reach may be bound without encryption.
+    public var allowsUnencryptedNetwork = false
+    /// Where the worker logs.
+    public var logger = Logger(label: "drover.worker")
+
+    /// Creates the default configuration.
+    public init() {}
+
+    func validated() throws -> WorkerConfiguration {
+        func check(_ isValid: Bool, _ message: String) throws {
+            guard isValid else { throw UsageError(.badConfiguration, message) }
+        }
+        try check((1...4096).contains(self.concurrency), "concurrency is \(self.concurrency); it must be 1 to 4096")
+        try check(self.window > 0, "window is \(self.window); it must be at least 1")
+        try check(self.maxClients > 0, "maxClients is \(self.maxClients); it must be at least 1")
+        try check(
+            (1024...(1 << 30)).contains(self.maxPayloadBytes),
+            "maxPayloadBytes is \(self.maxPayloadBytes); it must be between 1 KiB and 1 GiB"
+        )
+        try check(self.heartbeatInterval > .zero, "heartbeatInterval must be positive")
+        try check(
+            self.silenceLimit > self.heartbeatInterval,
+            "silenceLimit (\(self.silenceLimit)) must be longer than heartbeatInterval (\(self.heartbeatInterval))"
+        )
+        return self
+    }
+}

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DroverCodec
+internal import DroverCore
+internal import DroverWire
+internal import DroverZMQ
+internal import Logging
+internal import Synchronization
+
+/// What a worker's loop, its handlers and its owner share.
+final class WorkerCore: Sendable {
+    enum State: UInt8 {
+        case running
+        /// No new requests; leaves when the running ones have ended.
+        case draining
+        /// The grace is over: running handlers are cancelled, the loop leaves.
+        case stopping
+        case stopped
+    }
+
+    let configuration: WorkerConfiguration
+    let identity: PeerID
+    let epoch: UInt64
+    let context: SharedContext
+    let codecLimits: CodecLimits
+    let handlers: [Handler]
+    let handlerNumbers: [String: Int32]
+    let mailbox: Mailbox<WorkerPost>
+    let waker: Waker
+    let baton = Baton()
+    let threads: HandlerThreads
+    let subscribers = SubscriberTable()
+    let replies = ReplyTable()
+    let counters = WorkerCounters()
+    private let state = Atomic<UInt8>(State.running.rawValue)
+    private let stopWaiters = Mutex<[Resumption<Void>]>([])
+    let drainDeadline = Atomic<UInt64>(.max)
+
+    init(configuration: WorkerConfiguration, handlers: [String: Handler]) throws {
+        self.configuration = configuration
+        var generator = SystemRandomNumberGenerator()
+        self.identity = PeerID(high: generator.next(), low: generator.next())
+        self.epoch = generator.next()
+        self.context = try SharedContext.acquire()
+        self.codecLimits = CodecLimits(maxBytes: configuration.maxPayloadBytes + RequestBytes.headerByteCount)
+        let ordered = handlers.values.sorted { $0.name < $1.name }
+        self.handlers = ordered
+        self.handlerNumbers = Dictionary(
+            uniqueKeysWithValues: ordered.enumerated().map { ($0.element.name, Int32($0.offset)) }
+        )
+        self.waker = try Waker()
+        self.mailbox = Mailbox(waker: self.waker)
+        self.threads = HandlerThreads(concurrency: configuration.concurrency)
+    }
+
+    var name: String { self.configuration.name }
+    var logger: Logger { self.configuration.logger }
+
+    func now() -> Instant { Instant(nanoseconds: MonotonicClock.now()) }
+
+    var currentState: State { State(rawValue: self.state.load(ordering: .sequentiallyConsistent)) ?? .stopped }
+
+    /// Moves on to a later state; never back.
+    func advance(to state: State) {
+        var known = self.state.load(ordering: .sequentiallyConsistent)
+        while known < state.rawValue {
+            let (exchanged, original) = self.state.compareExchange(
+                expected: known,
+                desired: state.rawValue,
+                ordering: .sequentiallyConsistent
+            )
+            if exchanged { return self.waker.wake() }
+            known = original
+        }
+    }
+
+    /// Suspends until the loop has been left.
+    func stopped() async {
+        await withResumption { continuation in
+            let isOver = self.stopWaiters.withLock { waiters in
+                if self.currentState == .stopped { return true }
+                waiters.append(continuation)
+                return false
+            }
+            if isOver { continuation.resume() }
+        }
+    }
+
+    /// The loop has been left: whoever waits for it is told, and the handler threads leave when they are done.
+    func finish() {
+        self.advance(to: .stopped)
+        self.threads.stop()
+        let waiters = self.stopWaiters.withLock { waiters in
+            defer { waiters = [] }
+            return waiters
+        }
+        for waiter in waiters { waiter.resume() }
+    }
+
+    /// How loaded the worker is.
+    var status: WorkerStatus {
+        var status = WorkerStatus()
+        status.worker = self.name
+        status.running = self.threads.running
+        status.queued = self.threads.queued
+        status.concurrency = self.configuration.concurrency
+        status.clients = self.counters.clients.current
+        status.received = self.counters.received.current
+        status.completed = self.counters.completed.current
+        status.failed = self.counters.failed.current
+        status.dropped = self.counters.dropped.current
+        status.isDraining = self.currentState != .running
+        return status
+    }
+
+    func post(_ kind: WorkerPost.Kind) { self.mailbox.push(WorkerPost(kind)) }
+
+    /// What a handler's error tells the caller.
+    func errorBody(_ error: any Error, function: String) -> ErrorBody {
+        let hop = "\(function) on \(self.name)"
+        guard let error = error as? ArgumentError else { return ErrorBody(thrown: error, hop: hop, worker: self.name) }
+        return ErrorBody(
+            code: .badArguments,
+            message:
+                "\(function) can't take these arguments: \(error.cause); declare it with the same types on both sides",
+            worker: self.name
+        )
+    }
+}
+
+extension WorkerCore: CallbackLinkProvider {
+    func link(to subscription: SubscriptionID, of client: PeerID) -> any CallbackLink {
+        self.subscribers.subscriber(subscription, of: client, core: self)
+    }
+}
+
+/// Something a thread asks of the worker's loop.
+final class WorkerPost: MailboxNode {
+    enum Kind: Sendable {
+        case finished(WorkerJob, WorkerReply)
+        case started(WorkerJob)
+        /// A handler that ran beside the loop came back after another thread had taken it.
+        case finishedLate(slot: UInt32, WorkerReply)
+        case progress(slot: UInt32, id: UInt64, UInt32, RequestBytes)
+        case event(Subscriber, RequestBytes)
+        case invoke(Subscriber, id: UInt64, RequestBytes)
+        case ended(Subscriber)
+    }
+
+    let kind: Kind
+    let mailboxLink = MailboxLink()
+
+    init(_ kind: Kind) { self.kind = kind }
+}
+
+/// The counters behind a worker's status.
+struct WorkerCounters: ~Copyable, Sendable {
+    let received = Atomic<Int>(0)
+    let completed = Atomic<Int>(0)
+    let failed = Atomic<Int>(0)
+    let dropped = Atomic<Int>(0)
+    let refused = Atomic<Int>(0)
+    let answeredAgain = Atomic<Int>(0)
+    let undeliverable = Atomic<Int>(0)
+    let malformedMessages = Atomic<Int>(0)
+    let unknownMessages = Atomic<Int>(0)
+    let resets = Atomic<Int>(0)
+    let events = Atomic<Int>(0)
+    let takeovers = Atomic<Int>(0)
+    let clients = Atomic<Int>(0)
+    let requests = Atomic<Int>(0)
+    let timers = Atomic<Int>(0)
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DroverCodec
+internal import DroverCore
+internal import DroverZMQ
+internal import Synchronization
+
+/// A request on its way through the handler threads.
+final class WorkerJob: Sendable {
+    private enum State: UInt8 {
+        case queued, running, cancelledBeforeStart
+    }
+
+    let slot: UInt32
+    let handler: Handler
+    let context: JobContext
+    private let deadline: Instant
+    private let frame: MessageBox
+    private let payload: Range<Int>
+    private let state = Atomic<UInt8>(State.queued.rawValue)
+    private let reportsStart = Atomic<Bool>(false)
+    private let task = Mutex<Task<Void, Never>?>(nil)
+
+    init(
+        slot: UInt32,
+        handler: Handler,
+        context: JobContext,
+        deadline: Instant,
+        frame: MessageBox,
+        payload: Range<Int>
+    ) {
+        self.slot = slot
+        self.handler = handler
+        self.context = context
+        self.deadline = deadline
+        self.frame = frame
+        self.payload = payload
+    }
+
+    var isRunning: Bool { self.state.load(ordering: .sequentiallyConsistent) == State.running.rawValue }
+
+    /// The worker has told the client that the request waits; it is to be told of the start as well.
+    ///
+    /// - Returns: Whether it has started already.
+    func reportStart() -> Bool {
+        self.reportsStart.store(true, ordering: .sequentiallyConsistent)
+        return self.isRunning
+    }
+
+    /// Takes the job for running. Returns false if it was cancelled.
+    func begin() -> Bool {
+        self.state
+            .compareExchange(
+                expected: State.queued.rawValue,
+                desired: State.running.rawValue,
+                ordering: .sequentiallyConsistent
+            )
+            .exchanged
+    }
+
+    var mustReportStart: Bool { self.reportsStart.load(ordering: .sequentiallyConsistent) }
+
+    /// Takes the job out before it starts, or asks the running handler to stop.
+    ///
+    /// - Returns: Whether it will never start.
+    func cancel() -> Bool {
+        self.context.cancel()
+        if self.state
+            .compareExchange(
+                expected: State.queued.rawValue,
+                desired: State.cancelledBeforeStart.rawValue,
+                ordering: .sequentiallyConsistent
+            )
+            .exchanged
+        {
+            return true
+        }
+        self.task.withLock { $0 }?.cancel()
+        return false
+    }
+
+    /// Whether its caller's deadline passed before it started: it must not start then (contract S40).
+    func hasLapsed(at now: Instant) -> Bool { now >= self.deadline }
+
+    /// Runs the handler. `finish` is called once, here or by the handler's task.
+    func run(core: WorkerCore, finish: @escaping @Sendable (WorkerReply) -> Void) {
+        var writer = PackWriter(capacity: 96, headerBytes: RequestBytes.headerByteCount, limits: core.codecLimits)
+        do {
+            let work: AsyncWork? = unsafe try self.frame.withUnsafeBytes { bytes in
+                let payload = unsafe UnsafeRawBufferPointer(rebasing: bytes[self.payload])
+                return try unsafe withPackReader(over: payload, limits: core.codecLimits) { reader in
+                    reader.context = core
+                    switch self.handler.body {
+                    case .sync(let body):
+                        try body(&reader, &writer)
+                        return nil
+                    case .syncWithContext(let body):
+                        try body(&reader, self.context, &writer)
+                        return nil
+                    case .async(let body):
+                        return try body(&reader, self.context)
+                    }
+                }
+            }
+            guard let work else {
+                finish(.value(RequestBytes(adopting: writer.finish())))
+                return
+            }
+            self.start(work, core: core, finish: finish)
+        } catch {
+            finish(.error(core.errorBody(error, function: self.handler.name)))
+        }
+    }
+
+    /// An asynchronous handler runs as a task of its own: it belongs to its request, not to the thread that starts it.
+    private func start(_ work: @escaping AsyncWork, core: WorkerCore, finish: @escaping @Sendable (WorkerReply) -> Void)
+    {
+        let task = Task {
+            var writer = PackWriter(capacity: 96, headerBytes: RequestBytes.headerByteCount, limits: core.codecLimits)
+            do {
+                let pack = try await work()
+                try pack(&writer)
+                finish(.value(RequestBytes(adopting: writer.finish())))
+            } catch {
+                finish(.error(core.errorBody(error, function: self.handler.name)))
+            }
+        }
+        self.task.withLock { $0 = task }
+        // A cancellation that came before the task was stored is passed on here.
+        if self.context.isCancelled { task.cancel() }
+    }
+}
+
+/// What a handler's run came to.
+enum WorkerReply: Sendable {
+    case value(RequestBytes)
+    case error(ErrorBody)
+    /// It never started: it was cancelled, or its time was over.
+    case dropped(CancelledReason)
+
+    enum CancelledReason: Sendable { case cancelled, lapsed }
+}

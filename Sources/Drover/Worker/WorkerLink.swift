@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DequeModule
+internal import DroverWire
+internal import DroverZMQ
+
+/// What is about to be sent to one client.
+///
+/// Belongs, like the loop's socket, to whoever holds the loop's baton.
+final class WorkerLink {
+    /// A frame that libzmq would not take yet.
+    final class Parked {
+        var message: Message
+        init(_ message: consuming Message) { self.message = message }
+    }
+
+    /// libzmq's name of the connection.
+    var routingID: [UInt8]
+    var batch = OutgoingBatch()
+    var parked = Deque<Parked>()
+    /// Has something to flush in this turn.
+    var isDirty = false
+
+    init(routingID: [UInt8]) { self.routingID = routingID }
+}

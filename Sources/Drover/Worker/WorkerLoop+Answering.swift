@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DequeModule
+internal import DroverCodec
+internal import DroverCore
+internal import DroverWire
+internal import DroverZMQ
+internal import Logging
+internal import Synchronization
+
+extension WorkerLoop {
+    @available(*, noasync)
+    func take(_ post: WorkerPost.Kind) {
+        switch post {
+        case .finished(let job, let reply): self.finished(job, reply)
+        case .finishedLate(let slot, let reply): self.finished(slot, reply)
+        case .started(let job):
+            guard let request = self.machine.request(in: job.slot), request.session >= 0,
+                request.id == job.context.correlationID.rawValue
+            else { return }
+            self.send(Header(.started, id: request.id), to: Int(request.session))
+        case .progress(let slot, let id, let sequence, let block):
+            guard let request = self.machine.request(in: slot), request.id == id, request.session >= 0 else {
+                return self.drop(block)
+            }
+            self.send(block, as: Header(.progress, id: id, time: sequence), to: Int(request.session))
+        case .event(let subscriber, let block):
+            guard let session = self.session(of: subscriber) else { return self.drop(block) }
+            self.core.counters.events.count()
+            let header = Header(.event, id: subscriber.nextSequence(), number: subscriber.subscription.rawValue)
+            self.send(block, as: header, to: session)
+        case .invoke(let subscriber, let id, let block):
+            guard let session = self.session(of: subscriber) else {
+                self.core.replies.take(id, from: subscriber.client)?
+                    .finish(.failure(Subscriber.gone(subscriber.subscription)))
+                return self.drop(block)
+            }
+            _ = subscriber.nextSequence()
+            let header = Header(
+                .invoke,
+                id: id,
+                time: Header.noTimeLimit,
+                number: subscriber.subscription.rawValue
+            )
+            self.send(block, as: header, to: session)
+        case .ended(let subscriber):
+            self.core.subscribers.end(subscriber.subscription, of: subscriber.client)
+            guard let session = self.machine.session(of: subscriber.client) else { return }
+            self.send(Header(.ended, number: subscriber.subscription.rawValue), to: session)
+        }
+    }
+
+    func session(of subscriber: Subscriber) -> Int? {
+        if let session = self.machine.session(of: subscriber.client) { return session }
+        // The client is gone, or was never here: whoever emits next is told.
+        self.core.subscribers.end(subscriber.subscription, of: subscriber.client)
+        return nil
+    }
+
+    func drop(_ block: RequestBytes) {
+        var block = block
+        self.core.counters.undeliverable.count()
+        block.free()
+    }
+
+    /// A client answered a callback.
+    func takeAnswer(_ header: Header, _ payload: UnsafeRawBufferPointer, _ session: Int) {
+        guard let reply = self.core.replies.take(header.id, from: self.machine.sessions[session].client) else {
+            self.core.counters.unknownMessages.count()
+            return
+        }
+        guard header.kind == .error else { return reply.finish(.success(unsafe [UInt8](payload))) }
+        let body = unsafe ErrorBody(reading: payload) ?? ErrorBody(code: .internal, message: "an unreadable error")
+        reply.finish(.failure(body.error(function: "callback", correlationID: CorrelationID(header.id))))
+    }
+
+    // MARK: Answers
+
+    func finished(_ job: WorkerJob, _ reply: WorkerReply) {
+        if self.jobs[Int(job.slot)] === job { self.jobs[Int(job.slot)] = nil }
+        self.finished(job.slot, reply)
+    }
+
+    func finished(_ slot: UInt32, _ reply: WorkerReply) {
+        let addressee = self.machine.finished(slot, actions: &self.actions)
+        switch reply {
+        case .value(let block):
+            self.core.counters.completed.count()
+            self.answer(.reply, block, to: addressee)
+        case .error(let body):
+            self.core.counters.completed.count()
+            self.core.counters.failed.count()
+            self.answer(.error, body.packed(), to: addressee)
+        case .dropped(let reason):
+            self.core.counters.dropped.count()
+            guard let addressee, let session = addressee.session else { return }
+            let stage: CancelledStage = reason == .lapsed ? .lapsed : .beforeStart
+            self.send(Header(.cancelled, id: addressee.id, number: stage.rawValue), to: session)
+        }
+    }
+
+    /// Answers a quick handler's request from the writer's bytes.
+    func answer(_ slot: UInt32, _ failure: ErrorBody?, value writer: borrowing PackWriter) {
+        guard failure == nil else { return self.finished(slot, failure.map { .error($0) } ?? .dropped(.cancelled)) }
+        self.core.counters.completed.count()
+        guard let addressee = self.machine.finished(slot, actions: &self.actions), let session = addressee.session,
+            let link = self.links[session]
+        else {
+            self.core.counters.undeliverable.count()
+            return
+        }
+        let start = link.batch.count
+        unsafe writer.withBytes { bytes in
+            unsafe link.batch.append(
+                Header(.reply, payloadLength: UInt32(bytes.count), id: addressee.id),
+                payload: bytes
+            )
+        }
+        self.remember(addressee.id, from: start, of: link, session)
+        self.appended(to: link, session)
+    }
+
+    func answer(_ kind: MessageKind, _ block: RequestBytes, to addressee: WorkerMachine.Addressee?) {
+        var block = block
+        guard let addressee, let session = addressee.session, let link = self.links[session] else {
+            self.core.counters.undeliverable.count()
+            block.free()
+            return
+        }
+        if block.payloadCount > self.core.configuration.maxPayloadBytes {
+            block.free()
+            let message =
+                "the result has more than \(self.core.configuration.maxPayloadBytes) bytes, the worker's limit"
+            return self.refuse(
+                addressee.id,
+                ErrorBody(code: .tooLarge, message: message, worker: self.core.name),
+                to: session
+            )
+        }
+        let start = link.batch.count
+        let isLarge = self.send(block, as: Header(kind, id: addressee.id), to: session)
+        if isLarge {
+            self.machine.forgetResult(addressee.id, of: session)
+        } else if link.batch.count > start {
+            self.remember(addressee.id, from: start, of: link, session)
+        }
+    }
+
+    func remember(_ id: UInt64, from start: Int, of link: WorkerLink, _ session: Int) {
+        unsafe link.batch.withBytes(from: start) { message in
+            unsafe self.machine.remember(id, message: message, of: session)
+        }
+    }
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DequeModule
+internal import DroverCodec
+internal import DroverCore
+internal import DroverWire
+internal import DroverZMQ
+internal import Logging
+internal import Synchronization
+
+extension WorkerLoop {
+    /// Runs the handlers that are quicker than the way to another thread.
+    ///
+    /// - Returns: False if one was not, and another thread has taken the loop: nothing of it may be touched any more.
+    @available(*, noasync)
+    func runQuickJobs() -> Bool {
+        guard self.core.threads.takeSlot() else {
+            // All slots are taken: they wait like everybody else.
+            while let job = self.quick.popFirst() { self.enqueue(job) }
+            self.arena.removeAll(keepingCapacity: true)
+            if !self.toRun.isEmpty { self.core.threads.submit(&self.toRun, core: self.core) }
+            return true
+        }
+        var writer = PackWriter(capacity: 256, limits: self.core.codecLimits)
+        var arguments: [UInt8] = []
+        var count = 0
+        while let job = self.quick.popFirst() {
+            // The clock costs as much as a quick handler; one in sixteen is timed.
+            let started = count & 15 == 0 ? self.core.now() : nil
+            count += 1
+            arguments.removeAll(keepingCapacity: true)
+            arguments.append(contentsOf: self.arena[job.payload])
+            let run = Self.run(job.handler, arguments, &writer, core: self.core)
+            if let ticket = run.ticket, !self.core.baton.reclaim(ticket) {
+                Self.comeBackLate(job, run.failure, writer, core: self.core)
+                return false
+            }
+            if let started { job.handler.took(nanoseconds: self.core.now().nanoseconds(since: started)) }
+            self.answer(job.slot, run.failure, value: writer)
+            writer.removeAll()
+            self.performActions()
+        }
+        self.arena.removeAll(keepingCapacity: self.arena.capacity < 1 << 20)
+        self.core.threads.releaseSlot()
+        return true
+    }
+
+    /// Runs one handler while the loop is lent: nothing of the loop is touched here.
+    static func run(
+        _ handler: Handler,
+        _ arguments: [UInt8],
+        _ writer: inout PackWriter,
+        core: WorkerCore
+    ) -> (ticket: Baton.Ticket?, failure: ErrorBody?) {
+        guard case .sync(let body) = handler.body else { return (nil, nil) }
+        let ticket = core.baton.lend()
+        do {
+            try unsafe arguments.withUnsafeBytes { bytes in
+                try unsafe withPackReader(over: bytes, limits: core.codecLimits) { reader in
+                    reader.context = core
+                    try body(&reader, &writer)
+                }
+            }
+            return (ticket, nil)
+        } catch {
+            return (ticket, core.errorBody(error, function: handler.name))
+        }
+    }
+
+    /// Another thread has the loop: the answer goes to it like that of any handler thread.
+    static func comeBackLate(_ job: QuickJob, _ failure: ErrorBody?, _ writer: borrowing PackWriter, core: WorkerCore) {
+        job.handler.tookTooLong()
+        core.counters.takeovers.count()
+        let reply: WorkerReply = failure.map { .error($0) } ?? .value(RequestBytes(copying: writer))
+        core.post(.finishedLate(slot: job.slot, reply))
+        core.threads.releaseSlot()
+    }
+
+    /// Gives a quick job to the handler threads after all.
+    func enqueue(_ job: QuickJob) {
+        let box = unsafe self.arena.withUnsafeBytes { bytes in
+            unsafe MessageBox(Message(copying: UnsafeRawBufferPointer(rebasing: bytes[job.payload])))
+        }
+        self.enqueue(job.slot, handler: job.handler, box, 0..<box.count)
+    }
+}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DequeModule
+internal import DroverCodec
+internal import DroverCore
+internal import DroverWire
+internal import DroverZMQ
+internal import Logging
+internal import Synchronization
+
+extension WorkerLoop {
+    @available(*, noasync)
+    func takeRequest(
+        _ header: Header,
+        _ payload: UnsafeRawBufferPointer,
+        _ range: Range<Int>,
+        of frame: MessageBox?,
+        _ session: Int
+    ) {
+        self.core.counters.received.count()
+        var range = range
+        var key: String?
+        if header.flags.contains(.metadata) {
+            do throws(WireError) {
+                let metadata = try unsafe RequestMetadata(reading: payload)
+                key = metadata.orderingKey
+                range = range.lowerBound + metadata.byteCount..<range.upperBound
+            } catch {
+                self.malformed(error)
+                let body = ErrorBody(code: .badArguments, message: "\(error)", worker: self.core.name)
+                return self.refuse(header.id, body, to: session)
+            }
+        }
+        switch self.machine.requestReceived(header, key: key, from: session, at: self.now) {
+        case .run(let slot, let number):
+            let content = unsafe UnsafeRawBufferPointer(rebasing: payload[(payload.count - range.count)...])
+            unsafe self.schedule(slot, handler: self.core.handlers[Int(number)], content, range, of: frame)
+        case .hold(let slot, _):
+            let content = unsafe UnsafeRawBufferPointer(rebasing: payload[(payload.count - range.count)...])
+            self.held[slot] = unsafe Self.kept(content, range, of: frame)
+        case .known(let slot):
+            // It is on its way; say again how far, since that report may have been lost.
+            self.report(slot, session: session, id: header.id)
+        case .answerAgain:
+            self.core.counters.answeredAgain.count()
+            unsafe self.machine.withResult(header.id, of: session) { message in
+                unsafe self.links[session]?.batch.append(message: message)
+            }
+            if let link = self.links[session] { self.appended(to: link, session) }
+        case .duplicateID:
+            self.core.counters.malformedMessages.count()
+        case let verdict:
+            self.refuse(header, verdict, session)
+        }
+        if self.nextTick == .distantFuture { self.nextTick = self.now }
+    }
+
+    func refuse(_ header: Header, _ verdict: WorkerMachine.RequestVerdict, _ session: Int) {
+        self.core.counters.refused.count()
+        let name = self.core.name
+        let body: ErrorBody
+        switch verdict {
+        case .unknownFunction(let function):
+            let message = "no function \"\(function)\" is registered on \(name); register it, or call one of: "
+            let known = self.core.handlers.prefix(20).map { $0.name }.joined(separator: ", ")
+            body = ErrorBody(code: .unknownFunction, message: message + known, worker: name)
+        case .undefinedFunction:
+            let message = "function number \(header.number) was not defined in this session"
+            body = ErrorBody(code: .unknownFunction, message: message, worker: name)
+        case .busy(let window):
+            let message = "the client has \(window) requests on \(name), its limit; wait for some"
+            body = ErrorBody(code: .busy, message: message, isRetryable: true, worker: name)
+        case .draining:
+            let message = "\(name) shuts down and takes no more requests; call another worker"
+            body = ErrorBody(code: .draining, message: message, isRetryable: true, worker: name)
+        case .indeterminate:
+            let message = "the request was sent again, may have run, and its answer is held no more"
+            body = ErrorBody(code: .indeterminate, message: message, worker: name)
+        case .run, .hold, .known, .answerAgain, .duplicateID:
+            return
+        }
+        self.refuse(header.id, body, to: session)
+    }
+
+    func refuse(_ id: UInt64, _ body: ErrorBody, to session: Int) {
+        self.core.counters.failed.count()
+        self.send(body.packed(), as: Header(.error, id: id), to: session)
+    }
+
+    /// Lets a request run: here, if its handler is quick, or on the handler threads.
+    func schedule(
+        _ slot: UInt32,
+        handler: Handler,
+        _ content: UnsafeRawBufferPointer,
+        _ range: Range<Int>,
+        of frame: MessageBox?
+    ) {
+        if case .sync = handler.body, self.hasStandby, range.count <= Self.quickPayloadBytes,
+            self.core.threads.queued == 0
+        {
+            let expected = handler.expectedRun
+            let isLone = self.quick.isEmpty && self.toRun.isEmpty
+            if expected <= Self.quickNanoseconds || (isLone && expected <= Self.loneNanoseconds) {
+                let start = self.arena.count
+                unsafe self.arena.append(contentsOf: content)
+                self.quick.append(QuickJob(slot: slot, handler: handler, payload: start..<self.arena.count))
+                return
+            }
+        }
+        let (box, place) = unsafe Self.kept(content, range, of: frame)
+        self.enqueue(slot, handler: handler, box, place)
+    }
+
+    /// The arguments in memory that outlives the frame's turn.
+    static func kept(
+        _ content: UnsafeRawBufferPointer,
+        _ range: Range<Int>,
+        of frame: MessageBox?
+    ) -> (MessageBox, Range<Int>) {
+        if let frame { return (frame, range) }
+        return unsafe (MessageBox(Message(copying: content)), 0..<content.count)
+    }
+
+    func enqueue(_ slot: UInt32, handler: Handler, _ box: MessageBox, _ range: Range<Int>) {
+        guard let request = self.machine.request(in: slot), request.session >= 0 else { return }
+        let context = JobContext(
+            request: request,
+            slot: slot,
+            client: self.machine.sessions[Int(request.session)].client,
+            function: handler.name,
+            core: self.core
+        )
+        let job = WorkerJob(
+            slot: slot,
+            handler: handler,
+            context: context,
+            deadline: request.deadline,
+            frame: box,
+            payload: range
+        )
+        while self.jobs.count <= Int(slot) { self.jobs.append(nil) }
+        self.jobs[Int(slot)] = job
+        self.toRun.append(job)
+    }
+
+    func cancel(_ header: Header, _ session: Int) {
+        switch self.machine.cancelReceived(header.id, from: session, actions: &self.actions) {
+        case .unknown:
+            self.send(Header(.cancelled, id: header.id, number: CancelledStage.unknown.rawValue), to: session)
+        case .removed(let slot):
+            self.held[slot] = nil
+            self.core.counters.dropped.count()
+            self.send(Header(.cancelled, id: header.id, number: CancelledStage.beforeStart.rawValue), to: session)
+        case .stop(let slot):
+            self.stop(slot)
+        }
+    }
+
+    /// Takes a job out before it starts, or asks it to stop.
+    func stop(_ slot: UInt32) {
+        guard Int(slot) < self.jobs.count, let job = self.jobs[Int(slot)] else { return }
+        if job.cancel() { self.finished(job, .dropped(.cancelled)) }
+    }
+}

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DequeModule
+internal import DroverCodec
+internal import DroverCore
+internal import DroverWire
+internal import DroverZMQ
+internal import Logging
+internal import Synchronization
+
+extension WorkerLoop {
+    func send(_ header: Header, to session: Int) {
+        guard let link = self.links[session] else { return }
+        link.batch.append(header)
+        self.appended(to: link, session)
+    }
+
+    /// Sends an encoded message. Returns whether it was large and went from its own memory.
+    @discardableResult
+    func send(_ block: RequestBytes, as header: Header, to session: Int) -> Bool {
+        var block = block
+        defer { block.free() }
+        guard let link = self.links[session], let base = unsafe block.base else { return false }
+        var header = header
+        header.payloadLength = UInt32(block.payloadCount)
+        unsafe header.write(to: base)
+        if block.payloadCount >= OutgoingBatch.flushBytes, let shared = block.share() {
+            self.flush(link, session)
+            let frame = unsafe Message(adopting: shared.base, count: block.count, owner: shared)
+            self.put(frame, on: link, session)
+            return true
+        }
+        unsafe link.batch.append(message: UnsafeRawBufferPointer(start: base, count: block.count))
+        self.appended(to: link, session)
+        return false
+    }
+
+    func appended(to link: WorkerLink, _ session: Int) {
+        if !self.core.configuration.coalescesMessages || link.batch.count >= OutgoingBatch.flushBytes {
+            self.flush(link, session)
+        } else if !link.isDirty {
+            link.isDirty = true
+            self.dirty.append(session)
+        }
+    }
+
+    /// Sends what has gathered for all clients.
+    func flush() {
+        if !self.blocked.isEmpty { self.unpark() }
+        guard !self.dirty.isEmpty else { return }
+        for session in self.dirty {
+            guard session < self.links.count, let link = self.links[session] else { continue }
+            link.isDirty = false
+            self.flush(link, session)
+        }
+        self.dirty.removeAll(keepingCapacity: true)
+    }
+
+    func flush(_ link: WorkerLink, _ session: Int) {
+        guard !link.batch.isEmpty else { return }
+        self.put(link.batch.take(), on: link, session)
+    }
+
+    func put(_ frame: consuming Message, on link: WorkerLink, _ session: Int) {
+        self.machine.sent(to: session, at: self.now)
+        guard link.parked.isEmpty else {
+            link.parked.append(WorkerLink.Parked(frame))
+            return
+        }
+        switch self.tryToSend(&frame, by: link) {
+        case .sent, .gone: break
+        case .full:
+            link.parked.append(WorkerLink.Parked(frame))
+            self.blocked.insert(session)
+        }
+    }
+
+    enum Attempt { case sent, full, gone }
+
+    func tryToSend(_ frame: inout Message, by link: WorkerLink) -> Attempt {
+        do throws(ZMQError) {
+            var address = Message(copying: link.routingID)
+            let isTaken = try self.socket.send(&address, more: true)
+            guard isTaken else { return .full }
+            // Once the route is taken the frame is too: libzmq has room for whole messages or none.
+            _ = try self.socket.send(&frame)
+            return .sent
+        } catch {
+            // The connection is gone. If its client comes back it asks again for what it misses.
+            self.core.counters.undeliverable.count()
+            return .gone
+        }
+    }
+
+    func unpark() {
+        for session in self.blocked {
+            guard session < self.links.count, let link = self.links[session] else {
+                self.blocked.remove(session)
+                continue
+            }
+            unparking: while let first = link.parked.first {
+                switch self.tryToSend(&first.message, by: link) {
+                case .sent, .gone: link.parked.removeFirst()
+                case .full: break unparking
+                }
+            }
+            if link.parked.isEmpty { self.blocked.remove(session) }
+        }
+    }
+
+    // MARK: Actions
+
+    func performActions() {
+        guard !self.actions.isEmpty else { return }
+        var index = 0
+        // Carrying out an action may add others.
+        while index < self.actions.count {
+            self.perform(self.actions[index])
+            index += 1
+        }
+        self.actions.removeAll(keepingCapacity: true)
+    }
+
+    func perform(_ action: WorkerAction) {
+        switch action {
+        case .run(let slot, let handler):
+            guard let (box, payload) = self.held.removeValue(forKey: slot) else { return }
+            self.enqueue(slot, handler: self.core.handlers[Int(handler)], box, payload)
+        case .stop(let slot): self.stop(slot)
+        case .lapsed(let slot, let session, let id):
+            self.held[slot] = nil
+            self.core.counters.dropped.count()
+            self.send(Header(.cancelled, id: id, number: CancelledStage.lapsed.rawValue), to: session)
+        case .dropped(let slot):
+            self.held[slot] = nil
+            self.core.counters.dropped.count()
+        case .report(let slot, let session, let id): self.report(slot, session: session, id: id)
+        case .sendBeat(let session): self.send(Header(.beat, id: self.core.epoch), to: session)
+        case .sessionLost(let session, let client):
+            self.links[session] = nil
+            self.blocked.remove(session)
+            self.core.subscribers.endAll(of: client)
+            self.core.replies.endAll(of: client)
+            self.core.counters.clients.store(self.machine.sessionCount, ordering: .relaxed)
+            self.core.logger.debug("a client is gone", metadata: [LogKeys.client: "\(client)"])
+        }
+    }
+
+    func report(_ slot: UInt32, session: Int, id: UInt64) {
+        let job = Int(slot) < self.jobs.count ? self.jobs[Int(slot)] : nil
+        let isRunning = job?.reportStart() ?? false
+        self.send(Header(isRunning ? .started : .accepted, id: id), to: session)
+    }
+
+    // MARK: Sleeping and leaving
+
+    @available(*, noasync)
+    func sleep() {
+        self.core.counters.requests.store(self.machine.requestCount, ordering: .relaxed)
+        self.core.counters.timers.store(self.machine.timerCount, ordering: .relaxed)
+        self.machine.settle()
+        self.nextTick = self.machine.nextDeadline(after: self.now)
+        if self.core.currentState == .draining {
+            self.nextTick = min(self.nextTick, Instant(nanoseconds: self.core.drainDeadline.load(ordering: .relaxed)))
+        }
+        guard self.core.mailbox.prepareToSleep() else {
+            self.core.mailbox.didWake(isSignalled: false)
+            return
+        }
+        self.poll.removeAll()
+        let waker = self.poll.add(fileDescriptor: self.core.waker.fileDescriptor)
+        _ = self.poll.add(self.socket)
+        do throws(ZMQError) {
+            // Frames that libzmq would not take are tried again soon: a ROUTER can't say which peer has room.
+            let limit = self.blocked.isEmpty ? Instant.distantFuture : self.now.advanced(byNanoseconds: 1_000_000)
+            _ = try self.poll.wait(milliseconds: Self.milliseconds(until: min(self.nextTick, limit), at: self.now))
+        } catch {
+            self.core.logger.warning("a poll failed", metadata: [LogKeys.error: "\(error)"])
+        }
+        self.core.mailbox.didWake(isSignalled: self.poll.isReadable(waker))
+        self.now = self.core.now()
+    }
+
+    static func milliseconds(until instant: Instant, at now: Instant) -> Int {
+        guard instant != .distantFuture else { return -1 }
+        return Int(min((instant.nanoseconds(since: now) + 999_999) / 1_000_000, 3_600_000))
+    }
+
+    /// Whether the worker has been asked to stop and may.
+    @available(*, noasync)
+    var mayLeave: Bool {
+        switch self.core.currentState {
+        case .running: return false
+        case .draining:
+            if !self.isDrainAnnounced {
+                self.isDrainAnnounced = true
+                self.machine.drain()
+                self.tellAll(Header(.goodbye, number: GoodbyeReason.draining.rawValue))
+            }
+            let isOver = self.core.now().nanoseconds >= self.core.drainDeadline.load(ordering: .relaxed)
+            return self.machine.requestCount == 0 || isOver
+        case .stopping, .stopped: return true
+        }
+    }
+
+    func tellAll(_ header: Header) {
+        for session in self.machine.sessions.indices where self.machine.sessions[session].isLive {
+            self.send(header, to: session)
+        }
+        self.flush()
+    }
+
+    /// Says goodbye, cancels what still runs, closes the socket.
+    @available(*, noasync)
+    func leave() {
+        for case let job? in self.jobs { _ = job.cancel() }
+        self.tellAll(Header(.goodbye, number: GoodbyeReason.leaving.rawValue))
+        for session in self.machine.sessions.indices where self.machine.sessions[session].isLive {
+            self.core.replies.endAll(of: self.machine.sessions[session].client)
+            self.core.subscribers.endAll(of: self.machine.sessions[session].client)
+        }
+        // What was said last must leave the machine; a linger that can't be set only shortens the goodbye.
+        try? self.socket.set(.linger, .seconds(1))
+    }
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DequeModule
+internal import DroverCodec
+internal import DroverCore
+internal import DroverWire
+internal import DroverZMQ
+internal import Logging
+internal import Synchronization
+
+extension WorkerLoop {
+    func routeKey() -> UInt64 {
+        unsafe self.route.withUnsafeBytes { bytes in
+            // The ids that libzmq gives are a zero byte and a number.
+            if bytes.count == 5, unsafe bytes[0] == 0 {
+                return unsafe UInt64(bytes.loadUnaligned(fromByteOffset: 1, as: UInt32.self))
+            }
+            let id = unsafe [UInt8](bytes)
+            if let known = self.otherRoutes[id] { return known }
+            let key = (1 << 40) + UInt64(self.otherRoutes.count)
+            // Ids that peers choose are remembered as long as the worker lives, so there is a limit.
+            if self.otherRoutes.count < 4 * self.core.configuration.maxClients { self.otherRoutes[id] = key }
+            return key
+        }
+    }
+
+    @available(*, noasync)
+    func welcome(_ header: Header, _ payload: UnsafeRawBufferPointer, route: UInt64) -> Int? {
+        let routingID = self.route.bytes
+        let hello: Hello
+        do throws(WireError) { hello = try unsafe Hello(reading: payload) } catch {
+            self.malformed(error)
+            self.refuse(ErrorBody(code: .unsupported, message: "\(error)", worker: self.core.name), to: routingID)
+            return nil
+        }
+        let introduction = self.machine.helloReceived(
+            client: hello.client,
+            epoch: header.id,
+            name: hello.name,
+            route: route,
+            at: self.now,
+            actions: &self.actions
+        )
+        switch introduction {
+        case .refuse(let limit):
+            self.core.counters.refused.count()
+            let message = "the worker has \(limit) clients, its limit; raise maxClients there or close clients"
+            self.refuse(
+                ErrorBody(code: .busy, message: message, isRetryable: true, worker: self.core.name),
+                to: routingID
+            )
+            return nil
+        case .welcome(let session, let isResumed):
+            self.performActions()
+            while self.links.count <= session { self.links.append(nil) }
+            if isResumed, let link = self.links[session] {
+                // What was on its way by the old connection is gone or will be asked for again.
+                link.routingID = routingID
+                link.parked.removeAll()
+                link.batch.removeAll()
+            } else {
+                self.links[session] = WorkerLink(routingID: routingID)
+            }
+            self.send(self.welcomePayload(isResumed: isResumed), as: Header(.welcome, id: self.core.epoch), to: session)
+            self.core.counters.clients.store(self.machine.sessionCount, ordering: .relaxed)
+            return session
+        }
+    }
+
+    func welcomePayload(isResumed: Bool) -> RequestBytes {
+        let configuration = self.core.configuration
+        let welcome = Welcome(
+            worker: self.core.identity,
+            name: configuration.name,
+            window: configuration.window,
+            beatMilliseconds: Int(configuration.heartbeatInterval.clampedNanoseconds / 1_000_000),
+            silenceMilliseconds: Int(configuration.silenceLimit.clampedNanoseconds / 1_000_000),
+            maxPayloadBytes: configuration.maxPayloadBytes,
+            concurrency: configuration.concurrency,
+            isResumed: isResumed
+        )
+        var writer = PackWriter(capacity: 192, headerBytes: RequestBytes.headerByteCount)
+        // A welcome has no part that could be too large.
+        try? welcome.pack(into: &writer)
+        return RequestBytes(adopting: writer.finish())
+    }
+
+    /// Asks a stranger to introduce itself.
+    @available(*, noasync)
+    func reset(_ route: UInt64) {
+        self.core.counters.resets.count()
+        var batch = OutgoingBatch(capacity: Header.byteCount)
+        batch.append(Header(.reset))
+        self.sendFrame(batch.take(), to: self.route.bytes)
+    }
+
+    @available(*, noasync)
+    func refuse(_ body: ErrorBody, to routingID: [UInt8]) {
+        var block = body.packed()
+        defer { block.free() }
+        guard let base = unsafe block.base else { return }
+        unsafe Header(.refused, payloadLength: UInt32(block.payloadCount)).write(to: base)
+        let bytes = unsafe UnsafeRawBufferPointer(start: base, count: block.count)
+        self.sendFrame(unsafe Message(copying: bytes), to: routingID)
+    }
+
+    /// Sends a frame by a route that needs no session. One that can't be delivered is dropped: it asked for nothing.
+    @available(*, noasync)
+    func sendFrame(_ frame: consuming Message, to routingID: [UInt8]) {
+        do throws(ZMQError) {
+            var address = Message(copying: routingID)
+            let isTaken = try self.socket.send(&address, more: true)
+            if isTaken { _ = try self.socket.send(&frame) } else { self.core.counters.undeliverable.count() }
+        } catch {
+            self.core.counters.undeliverable.count()
+        }
+    }
+
+    func define(_ header: Header, _ payload: UnsafeRawBufferPointer, _ session: Int) {
+        let name = unsafe String(decoding: payload, as: UTF8.self)
+        let handler = payload.count <= WireLimits.standard.maxNameBytes ? self.core.handlerNumbers[name] : nil
+        let isDefined = self.machine.defined(header.number, name: name, handler: handler, in: session)
+        if !isDefined {
+            self.malformed(WireError(.tooLarge, "a session may define \(WireLimits.standard.maxFunctions)"))
+        }
+    }
+
+    func pong(_ nonce: UInt64, _ session: Int) {
+        var status = self.core.status
+        status.queued += self.machine.heldCount + self.quick.count
+        var writer = PackWriter(capacity: 192, headerBytes: RequestBytes.headerByteCount)
+        // A status has no part that could be too large.
+        try? packValue(status, into: &writer)
+        self.send(RequestBytes(adopting: writer.finish()), as: Header(.pong, id: nonce), to: session)
+    }
+}

@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DequeModule
+internal import DroverCodec
+internal import DroverCore
+internal import DroverWire
+internal import DroverZMQ
+internal import Logging
+internal import Synchronization
+
+/// The worker's I/O loop: owns the ROUTER socket, feeds the worker's machine, carries out its actions.
+///
+/// It belongs to whoever holds the worker's baton, one thread at a time. Handlers run on threads of their own, save those
+/// that have proved to be quicker than the way there: they run here, while the loop is lent. If one of them takes longer
+/// than the standby thread's patience (1 ms), that thread takes the loop over and goes on serving; see `LoopCrew`.
+final class WorkerLoop {
+    /// A request that runs beside the loop: its arguments lie in the arena.
+    struct QuickJob {
+        let slot: UInt32
+        let handler: Handler
+        let payload: Range<Int>
+    }
+
+    let core: WorkerCore
+    var socket: Socket
+    var machine: WorkerMachine
+    var links: [WorkerLink?] = []
+    var dirty: [Int] = []
+    var blocked: Set<Int> = []
+    var jobs: [WorkerJob?] = []
+    var toRun: [WorkerJob] = []
+    var quick = Deque<QuickJob>()
+    var arena: [UInt8] = []
+    /// Requests that wait in the machine: the frames with their arguments.
+    var held: [UInt32: (MessageBox, Range<Int>)] = [:]
+    var actions: [WorkerAction] = []
+    var now: Instant
+    var nextTick: Instant
+    var route = Message()
+    var message = Message()
+    var attached = Message()
+    var poll = PollSet(capacity: 2)
+    var otherRoutes: [[UInt8]: UInt64] = [:]
+    var isDrainAnnounced = false
+    /// Set by `LoopCrew`: whether another thread stands by to take the loop over.
+    var hasStandby = false
+
+    static let receiveBatch = 512
+    /// A handler that is expected to take at most so long runs here whatever else there is.
+    static let quickNanoseconds: UInt64 = 3_000
+    /// One that takes at most so long runs here if nothing else waits.
+    static let loneNanoseconds: UInt64 = 50_000
+    /// Of smaller frames only the arguments are kept, as a copy.
+    static let copiedFrameBytes = 8 << 10
+    /// Larger arguments aren't copied to the arena; their handlers run on the handler threads.
+    static let quickPayloadBytes = 4 << 10
+
+    /// Binds the socket.
+    @available(*, noasync)
+    init(core: WorkerCore, address: String) throws(ZMQError) {
+        self.core = core
+        let socket = try Socket(.router, in: core.context.context)
+        try socket.set(.routerMandatory, true)
+        try socket.set(.sendHighWaterMark, 100_000)
+        try socket.set(.receiveHighWaterMark, 100_000)
+        try socket.set(.maxMessageSize, core.configuration.maxPayloadBytes + (1 << 16))
+        try socket.set(.handshakeInterval, .seconds(5))
+        try socket.set(.heartbeatInterval, .seconds(2))
+        try socket.set(.heartbeatTimeout, .seconds(6))
+        try socket.set(.heartbeatTTL, .seconds(6))
+        if address.hasPrefix("tcp:") {
+            try socket.set(.tcpKeepalive, true)
+            try socket.set(.tcpKeepaliveIdle, .seconds(30))
+            try socket.set(.tcpKeepaliveInterval, .seconds(10))
+            try socket.set(.tcpKeepaliveCount, 3)
+            try socket.set(.backlog, 1024)
+        }
+        try socket.bind(address)
+        self.socket = socket
+        var configuration = WorkerMachine.Configuration()
+        configuration.session = PeerSession.Limits(
+            beatNanoseconds: core.configuration.heartbeatInterval.clampedNanoseconds,
+            silenceNanoseconds: core.configuration.silenceLimit.clampedNanoseconds
+        )
+        configuration.window = core.configuration.window
+        configuration.maxSessions = core.configuration.maxClients
+        configuration.maxCachedBytes = core.configuration.maxCachedResultBytes
+        configuration.reportDelayNanoseconds = core.configuration.reportDelay.clampedNanoseconds
+        configuration.functionLimits = core.handlers.map { $0.limit }
+        self.machine = WorkerMachine(configuration: configuration)
+        self.now = core.now()
+        self.nextTick = .distantFuture
+    }
+
+    /// Where it listens, with the port that was chosen.
+    @available(*, noasync)
+    var address: String { get throws(ZMQError) { try self.socket.get(.lastEndpoint) } }
+
+    /// Another thread holds the loop from now on.
+    @available(*, noasync)
+    func moveToCurrentThread() { self.socket.moveToCurrentThread() }
+
+    /// Why the loop was left.
+    enum Exit {
+        /// The worker has stopped.
+        case stopped
+        /// Another thread took the loop over while this one ran a handler.
+        case takenOver
+    }
+
+    /// Serves until the worker stops or another thread takes over.
+    @available(*, noasync)
+    func run() -> Exit {
+        while true {
+            guard let isBusy = self.turn() else { return .takenOver }
+            if self.mayLeave {
+                self.leave()
+                return .stopped
+            }
+            if !isBusy { self.sleep() }
+        }
+    }
+
+    // MARK: A turn
+
+    /// - Returns: Whether there was something to do, or nil if the loop is another thread's now.
+    @available(*, noasync)
+    func turn() -> Bool? {
+        var isBusy = false
+        var posts = self.core.mailbox.takeAll()
+        if !posts.isEmpty {
+            isBusy = true
+            self.now = self.core.now()
+        }
+        while let post = posts.next() { self.take(post.kind) }
+        if self.receive() { isBusy = true }
+        if self.now >= self.nextTick || !isBusy {
+            self.now = self.core.now()
+            if self.now >= self.nextTick { self.machine.ticked(at: self.now, actions: &self.actions) }
+        }
+        self.performActions()
+        if !self.toRun.isEmpty { self.core.threads.submit(&self.toRun, core: self.core) }
+        if !self.quick.isEmpty {
+            guard self.runQuickJobs() else { return nil }
+            self.performActions()
+            if !self.toRun.isEmpty { self.core.threads.submit(&self.toRun, core: self.core) }
+        }
+        self.flush()
+        return isBusy
+    }
+
+    // MARK: Receiving
+
+    @available(*, noasync)
+    func receive() -> Bool {
+        var count = 0
+        while count < Self.receiveBatch {
+            do throws(ZMQError) {
+                guard try self.socket.receive(into: &self.route) else { break }
+                if count == 0 { self.now = self.core.now() }
+                count += 1
+                try self.takeFrame()
+            } catch {
+                self.core.logger.warning("a receive failed", metadata: [LogKeys.error: "\(error)"])
+                break
+            }
+        }
+        return count > 0
+    }
+
+    @available(*, noasync)
+    func takeFrame() throws(ZMQError) {
+        let key = self.routeKey()
+        guard self.route.hasMore else { return self.malformed(WireError(.badFraming, "a message without a frame")) }
+        _ = try self.socket.receive(into: &self.message)
+        var attachedCount: Int?
+        if self.message.hasMore {
+            _ = try self.socket.receive(into: &self.attached)
+            attachedCount = self.attached.count
+            if self.attached.hasMore {
+                while self.attached.hasMore { _ = try self.socket.receive(into: &self.attached) }
+                return self.malformed(WireError(.badFraming, "a message of more than two frames"))
+            }
+        }
+        let session = self.machine.session(route: key)
+        if let session { self.machine.heard(from: session, at: self.now) }
+        if self.message.count > Self.copiedFrameBytes {
+            // Handlers read a large frame where it lies.
+            let box = MessageBox(self.message.take())
+            unsafe box.withUnsafeBytes { bytes in
+                unsafe self.takeMessages(bytes, of: box, attachedCount: attachedCount, route: key, session)
+            }
+        } else {
+            unsafe self.message.withUnsafeBytes { bytes in
+                unsafe self.takeMessages(bytes, of: nil, attachedCount: attachedCount, route: key, session)
+            }
+        }
+    }
+
+    @available(*, noasync)
+    func takeMessages(
+        _ bytes: UnsafeRawBufferPointer,
+        of frame: MessageBox?,
+        attachedCount: Int?,
+        route: UInt64,
+        _ known: Int?
+    ) {
+        var session = known
+        var limits = WireLimits.standard
+        limits.maxPayloadBytes = self.core.configuration.maxPayloadBytes
+        var reader = unsafe FrameReader(bytes, attachedByteCount: attachedCount, limits: limits)
+        do throws(WireError) {
+            while let part = try reader.next() {
+                if part.isAttached {
+                    let box = MessageBox(self.attached.take())
+                    unsafe box.withUnsafeBytes { payload in
+                        unsafe self.take(
+                            part.header,
+                            payload,
+                            0..<payload.count,
+                            of: box,
+                            route: route,
+                            session: &session
+                        )
+                    }
+                } else {
+                    let payload = unsafe UnsafeRawBufferPointer(rebasing: bytes[part.payload])
+                    unsafe self.take(part.header, payload, part.payload, of: frame, route: route, session: &session)
+                }
+            }
+        } catch {
+            self.malformed(error)
+            if let header = reader.lastHeader, header.kind == .request, let session {
+                self.refuse(
+                    header.id,
+                    ErrorBody(code: .tooLarge, message: "\(error)", worker: self.core.name),
+                    to: session
+                )
+            }
+        }
+    }
+
+    @available(*, noasync)
+    func take(
+        _ header: Header,
+        _ payload: UnsafeRawBufferPointer,
+        _ range: Range<Int>,
+        of frame: MessageBox?,
+        route: UInt64,
+        session known: inout Int?
+    ) {
+        guard let session = known else {
+            if header.kind == .hello {
+                known = unsafe self.welcome(header, payload, route: route)
+            } else {
+                self.reset(route)
+            }
+            return
+        }
+        guard let kind = header.kind else { return self.unknownKind(header, session) }
+        switch kind {
+        case .request: unsafe self.takeRequest(header, payload, range, of: frame, session)
+        case .hello: known = unsafe self.welcome(header, payload, route: route)
+        case .define: unsafe self.define(header, payload, session)
+        case .cancel: self.cancel(header, session)
+        case .beat: if !self.machine.isEpoch(header.id, of: session) { self.reset(route) }
+        case .ping: self.pong(header.id, session)
+        case .pong: break
+        case .goodbye: self.machine.goodbyeReceived(from: session, at: self.now, actions: &self.actions)
+        case .reply, .error: unsafe self.takeAnswer(header, payload, session)
+        case .ended:
+            let client = self.machine.sessions[session].client
+            self.core.subscribers.end(SubscriptionID(header.number), of: client)
+            self.core.replies.endAll(of: client, subscription: SubscriptionID(header.number))
+        case .flow:
+            let client = self.machine.sessions[session].client
+            self.core.subscribers.find(SubscriptionID(header.number), of: client)?.pause(header.id == 0)
+        case .reset, .welcome, .refused, .accepted, .started, .progress, .cancelled, .event, .invoke:
+            // What only clients are sent.
+            self.core.counters.unknownMessages.count()
+        }
+        if kind == .goodbye { known = nil }
+    }
+
+    func unknownKind(_ header: Header, _ session: Int) {
+        self.core.counters.unknownMessages.count()
+        guard header.flags.contains(.mustUnderstand) else { return }
+        let message = "this worker does not know messages of kind \(header.rawKind); update it"
+        self.refuse(header.id, ErrorBody(code: .unsupported, message: message, worker: self.core.name), to: session)
+    }
+
+    func malformed(_ error: WireError) {
+        self.core.counters.malformedMessages.count()
+        self.core.logger.debug("a malformed message was dropped", metadata: [LogKeys.error: "\(error)"])
+    }
+}
