@@ -64,6 +64,7 @@ let package = Package(
         // Measured side by side by `make bench`.
         .executableTarget(
             name: "Benchmarks",
+            dependencies: ["Drover"],
             path: "Tests/Benchmarks",
             exclude: ["rpyc_baseline.py"],
             swiftSettings: strict

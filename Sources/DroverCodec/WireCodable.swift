@@ -37,10 +37,10 @@ extension UInt8: WireCodable {
     @inlinable public func pack(into w: inout PackWriter) throws(CodecError) { try w.pack(UInt64(self)) }
     @inlinable public static func unpack(from r: inout PackReader) throws(CodecError) -> UInt8 { UInt8(clamping: try r.readInt64()) }
 }
-public struct Unit: Codable, Hashable, Sendable, WireCodable {
+public struct Nothing: Codable, Hashable, Sendable, WireCodable {
     @inlinable public init() {}
     @inlinable public func pack(into w: inout PackWriter) throws(CodecError) { try w.packNil() }
-    @inlinable public static func unpack(from r: inout PackReader) throws(CodecError) -> Unit { _ = r.readNil(); return Unit() }
+    @inlinable public static func unpack(from r: inout PackReader) throws(CodecError) -> Nothing { _ = r.readNil(); return Nothing() }
 }
 @inlinable public func packValue<T: Encodable>(_ v: T, into w: inout PackWriter) throws(CodecError) {
     if let f = v as? any WireCodable { try f.pack(into: &w) } else { throw CodecError(.notEncodable, "\(T.self)") }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import DroverCodec
+
 /// How loaded a worker is: the payload of its answer to a ping (contract S92).
 public struct WorkerStatus: Hashable, Codable, Sendable {
     /// The worker's name.
@@ -25,4 +27,52 @@ public struct WorkerStatus: Hashable, Codable, Sendable {
 
     /// Creates the status of an idle worker.
     public init() {}
+}
+
+extension WorkerStatus: WireCodable {
+    /// Writes the status as a map.
+    ///
+    /// - Parameter writer: Where to.
+    /// - Throws: An error of encoding.
+    public func pack(into writer: inout PackWriter) throws(CodecError) {
+        let counts: [(String, Int)] = [
+            ("running", self.running), ("queued", self.queued), ("concurrency", self.concurrency),
+            ("clients", self.clients), ("received", self.received), ("completed", self.completed),
+            ("failed", self.failed), ("dropped", self.dropped),
+        ]
+        try writer.packMapHeader(counts.count + 2)
+        try writer.pack("worker")
+        try writer.pack(self.worker)
+        for (name, count) in counts {
+            try writer.pack(name)
+            try writer.pack(Int64(count))
+        }
+        try writer.pack("draining")
+        try writer.pack(self.isDraining)
+    }
+
+    /// Reads a status; fields that this version doesn't know are skipped.
+    ///
+    /// - Parameter reader: Where from.
+    /// - Returns: The status.
+    /// - Throws: An error of decoding.
+    public static func unpack(from reader: inout PackReader) throws(CodecError) -> WorkerStatus {
+        var status = WorkerStatus()
+        for _ in 0..<(try reader.readMapHeader()) {
+            switch try reader.readString() {
+            case "worker": status.worker = try reader.readString()
+            case "running": status.running = Int(clamping: try reader.readInt64())
+            case "queued": status.queued = Int(clamping: try reader.readInt64())
+            case "concurrency": status.concurrency = Int(clamping: try reader.readInt64())
+            case "clients": status.clients = Int(clamping: try reader.readInt64())
+            case "received": status.received = Int(clamping: try reader.readInt64())
+            case "completed": status.completed = Int(clamping: try reader.readInt64())
+            case "failed": status.failed = Int(clamping: try reader.readInt64())
+            case "dropped": status.dropped = Int(clamping: try reader.readInt64())
+            case "draining": status.isDraining = try reader.readBool()
+            default: try reader.skip()
+            }
+        }
+        return status
+    }
 }

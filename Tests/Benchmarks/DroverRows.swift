@@ -5,21 +5,66 @@ enum DroverRows {
     /// Drover's side of each row that has one, by the name in `Row.measures`.
     ///
     /// A row that isn't here is measured only if it is asked for by name, and then only its baseline.
-    static let sides: [String: Side] = [:]
+    static let sides: [String: Side] = [
+        "blocking-call": pair(client: "blocking-call", [Workload.blockingCalls, Workload.payloadBytes], key: "p50_us"),
+        "await-call": pair(client: "await-call", [Workload.blockingCalls, Workload.payloadBytes], key: "p50_us"),
+        "pipelined": pair(
+            worker: "plain-worker",
+            client: "pipelined",
+            [Workload.pipelinedCalls, Workload.payloadBytes, Workload.window],
+            key: "calls_per_s"
+        ),
+        "pipelined-coalesced": pair(
+            client: "pipelined-coalesced",
+            [Workload.pipelinedCalls, Workload.payloadBytes, Workload.window],
+            key: "calls_per_s"
+        ),
+        "tasks-awaiting": pair(
+            client: "tasks-awaiting",
+            [Workload.pipelinedCalls, Workload.payloadBytes, Workload.window],
+            key: "calls_per_s"
+        ),
+        "events": pair(client: "events", [Workload.events, Workload.payloadBytes], key: "events_per_s"),
+        "bulk": pair(
+            client: "bulk",
+            [Workload.bulkCalls, Workload.bulkBytes, Workload.bulkWindow],
+            key: "mib_per_s"
+        ),
+        "callback-latency": pair(
+            client: "callback-latency",
+            [Workload.latencyCalls, Workload.payloadBytes, Workload.latencyPauseMicroseconds],
+            key: "p50_us"
+        ),
+        "idle-cpu": idlePair(client: "idle"),
+        "bytes-per-call": .value("Drover") { try DroverRoles.bytesPerCall() },
+        "codec": .value("Drover") { DroverRoles.codec() },
+    ]
 
     /// What `--role NAME ...` runs.
-    static let roles: [String: Role] = [:]
+    static let roles: [String: Role] = [
+        "worker": DroverRoles.worker(coalesces: true),
+        "plain-worker": DroverRoles.worker(coalesces: false),
+        "blocking-call": DroverRoles.blockingCall,
+        "await-call": DroverRoles.awaitCall,
+        "pipelined": DroverRoles.pipelined(coalesces: false),
+        "pipelined-coalesced": DroverRoles.pipelined(coalesces: true),
+        "tasks-awaiting": DroverRoles.tasksAwaiting,
+        "events": DroverRoles.events,
+        "bulk": DroverRoles.bulk,
+        "callback-latency": DroverRoles.callbackLatency,
+        "idle": DroverRoles.idle,
+    ]
 
     /// A worker and a client that measures, each played by this executable.
     ///
     /// The worker's role prints `endpoint=...` once it can be reached; the client's role gets that endpoint as its first
     /// argument and prints one line of `key=value` words.
-    static func pair(worker: String = "worker", client: String, _ arguments: [String], key: String) -> Side {
+    static func pair(worker: String = "worker", client: String, _ arguments: [Int], key: String) -> Side {
         .pair(
             "Drover",
             ProcessPair(
                 server: Command(Executable.path, ["--role", worker]),
-                client: { Command(Executable.path, ["--role", client, $0] + arguments) },
+                client: { Command(Executable.path, ["--role", client, $0] + arguments.map { String($0) }) },
                 key: key
             )
         )

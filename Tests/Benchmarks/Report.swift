@@ -102,7 +102,7 @@ struct Record: Encodable {
 /// All that was measured, on paper.
 struct Report {
     fileprivate static let columns = [
-        "Row", "Unit", "Drover", "Baseline", "Of", "Ratio", "Goal", "Goal is", "Spread", "Spread of ratio", "Runs",
+        "Row", "Nothing", "Drover", "Baseline", "Of", "Ratio", "Goal", "Goal is", "Spread", "Spread of ratio", "Runs",
     ]
 
     var machine: Machine

@@ -64,10 +64,10 @@ extension Client {
     public func callback<each Argument: Codable & Sendable>(
         _ options: CallbackOptions = .init(),
         _ body: @escaping @Sendable (repeat each Argument) throws -> Void
-    ) -> Callback<repeat each Argument, Unit> {
+    ) -> Callback<repeat each Argument, Nothing> {
         self.subscribe(options) { (reader, isCall, answer) in
             try body(repeat each unpackArguments(repeat (each Argument).self, from: &reader))
-            if isCall { try packValue(Unit(), into: &answer) }
+            if isCall { try packValue(Nothing(), into: &answer) }
         }
     }
 

@@ -31,7 +31,7 @@ extension Worker {
     ///   - limit: How many of this function may run at once.
     ///   - body: The handler.
     public func register<each Argument>(
-        _ function: Function<repeat each Argument, Unit>,
+        _ function: Function<repeat each Argument, Nothing>,
         limit: Int? = nil,
         _ body: @escaping @Sendable (repeat each Argument) throws -> Void
     ) {
@@ -39,7 +39,7 @@ extension Worker {
             .sync { (reader, writer) in
                 let arguments = try Self.arguments(of: function, from: &reader)
                 try body(repeat each arguments)
-                try function.packResult(Unit(), &writer)
+                try function.packResult(Nothing(), &writer)
             }
         }
     }
