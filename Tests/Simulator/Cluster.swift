@@ -265,13 +265,13 @@ package final class Cluster {
         guard let missed = self.stalledClients.removeValue(forKey: client) else { return }
         // The clock is looked at before or after what has come meanwhile.
         if self.random.oneIn(2) { try self.clients[client].turn() }
-        for event in missed { self.events.add(event, at: self.now) }
+        for event in missed { try self.happen(event) }
     }
 
     private func goOn(worker: Int) throws(Violation) {
         guard let missed = self.stalledWorkers.removeValue(forKey: worker) else { return }
         if self.random.oneIn(2) { try self.workers[worker].turn() }
-        for event in missed { self.events.add(event, at: self.now) }
+        for event in missed { try self.happen(event) }
     }
 
     /// A program does something with its client.
