@@ -36,7 +36,8 @@ import Testing
     }
 
     private static func submit(_ machine: inout ClientMachine, _ call: Call) throws -> (slot: UInt32, endpoint: Int?) {
-        try #require(machine.submitted(call, at: Self.at(2)))
+        let place = machine.submitted(call, at: Self.at(2))
+        return try #require(place)
     }
 
     @Test("S100 the endpoint with the fewest outstanding calls is chosen, none beyond its window")
