@@ -42,8 +42,10 @@ extension ClientCore {
         }
     }
 
-    private func lose(_ result: AnyAsyncResult) {
-        result.settle(.lost, failure: .connection(self.closedError))?.wake(for: result)
+    func lose(_ result: AnyAsyncResult) {
+        guard let waiting = result.settle(.lost, failure: .connection(self.closedError)) else { return }
+        self.callEnded(result, as: .lost)
+        waiting.wake(for: result)
     }
 
     /// Asks for a sign of life.

@@ -203,32 +203,45 @@ final class ClientCore: Sendable {
         for reference in request.references { self.subscriptions.jobStarted(reference) }
         if limit == 0 {
             // Zero always times out, so there is nothing to send (contract S60).
-            _ = result.settle(.expired, failure: result.timeout(at: now))
+            if result.settle(.expired, failure: result.timeout(at: now)) != nil { self.callEnded(result, as: .expired) }
             return result
         }
         self.submissions.push(result)
         // A close may have come between the check and the push: the poller has then left and would never see the call.
         if self.currentState == .closed {
-            result.settle(.lost, failure: .connection(self.closedError))?.wake(for: result)
+            self.lose(result)
         }
         return result
     }
 
-    /// A call has ended; called once per call, on whichever thread ended it.
+    /// A call has ended on a thread other than the poller's, which counts by the turn; called once per call.
     func callEnded(_ result: AnyAsyncResult, as end: AnyAsyncResult.Status) {
-        switch end {
-        case .pending: break
-        case .value: self.counters.values.count()
-        case .failed: self.counters.failures.count()
-        case .expired: self.counters.expiries.count()
-        case .cancelled: self.counters.cancellations.count()
-        case .lost: self.counters.losses.count()
+        var counts = EndCounts()
+        counts.count(end)
+        self.jobsEnded(with: result)
+        self.add(counts)
+    }
+
+    /// Ends the subscriptions that lived as long as the call.
+    func jobsEnded(with result: AnyAsyncResult) {
+        guard !result.references.isEmpty else { return }
+        for reference in result.references where self.subscriptions.jobEnded(reference) {
+            self.post(.unsubscribe(reference))
         }
-        for reference in result.references {
-            if self.subscriptions.jobEnded(reference) { self.post(.unsubscribe(reference)) }
+    }
+
+    /// Adds what ended, and gives the places back.
+    func add(_ counts: EndCounts) {
+        if counts.values > 0 { self.counters.values.count(counts.values) }
+        if counts.failures > 0 { self.counters.failures.count(counts.failures) }
+        if counts.expiries > 0 { self.counters.expiries.count(counts.expiries) }
+        if counts.cancellations > 0 { self.counters.cancellations.count(counts.cancellations) }
+        if counts.losses > 0 { self.counters.losses.count(counts.losses) }
+        self.outstanding.subtract(counts.total, ordering: .sequentiallyConsistent)
+        for _ in 0..<counts.total {
+            guard self.placeWaiterCount.load(ordering: .sequentiallyConsistent) > 0 else { return }
+            self.grantPlace()
         }
-        self.outstanding.subtract(1, ordering: .sequentiallyConsistent)
-        if self.placeWaiterCount.load(ordering: .sequentiallyConsistent) > 0 { self.grantPlace() }
     }
 
     private func grantPlace() {

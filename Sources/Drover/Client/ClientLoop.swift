@@ -20,6 +20,7 @@ final class ClientLoop {
     private var actions: [ClientAction] = []
     /// Handles that ended in this turn and have somebody to tell.
     private var ended: [(AnyAsyncResult, Waiting)] = []
+    private var endCounts = EndCounts()
     private var now: Instant
     private var nextTick = Instant.distantFuture
     private var message = Message()
@@ -323,14 +324,14 @@ final class ClientLoop {
         switch self.book.machine.replied(header.id, from: link.index, at: self.now) {
         case .deliver(let slot):
             guard let result = self.book.take(slot) else { return }
-            result.request.free()
+            result.request.release()
             let waiting: Waiting?
             if kind == .error {
                 waiting = unsafe self.settleError(result, payload: payload)
             } else {
                 waiting = unsafe result.settle(value: payload)
             }
-            if let waiting, !waiting.isEmpty { self.ended.append((result, waiting)) }
+            self.note(result, waiting)
         case .late(let function, let nanoseconds):
             self.core.counters.lateReplies.count()
             guard let hook = self.core.configuration.onLateReply else { return }
@@ -651,8 +652,15 @@ final class ClientLoop {
 
     /// Ends a handle from here; who waits is told at the end of the turn.
     private func end(_ result: AnyAsyncResult, _ status: AnyAsyncResult.Status, _ failure: FailureBox) {
-        guard let waiting = result.settle(status, failure: failure), !waiting.isEmpty else { return }
-        self.ended.append((result, waiting))
+        self.note(result, result.settle(status, failure: failure))
+    }
+
+    /// A handle was ended here, unless `waiting` is nil: counts it, and keeps who waits for the end of the turn.
+    private func note(_ result: AnyAsyncResult, _ waiting: Waiting?) {
+        guard let waiting else { return }
+        self.endCounts.count(result.currentStatus)
+        self.core.jobsEnded(with: result)
+        if !waiting.isEmpty { self.ended.append((result, waiting)) }
     }
 
     @available(*, noasync)
@@ -675,6 +683,10 @@ final class ClientLoop {
     }
 
     private func wakeWaiters() {
+        if self.endCounts.total > 0 {
+            self.core.add(self.endCounts)
+            self.endCounts = EndCounts()
+        }
         guard !self.ended.isEmpty else { return }
         for (result, waiting) in self.ended { waiting.wake(for: result) }
         self.ended.removeAll(keepingCapacity: true)

@@ -75,6 +75,28 @@ struct ClientCounters: ~Copyable, Sendable {
     let timers = Atomic<Int>(0)
 }
 
+/// How calls ended since the last count.
+struct EndCounts {
+    private(set) var values = 0
+    private(set) var failures = 0
+    private(set) var expiries = 0
+    private(set) var cancellations = 0
+    private(set) var losses = 0
+
+    var total: Int { self.values + self.failures + self.expiries + self.cancellations + self.losses }
+
+    mutating func count(_ end: AnyAsyncResult.Status) {
+        switch end {
+        case .pending: break
+        case .value: self.values += 1
+        case .failed: self.failures += 1
+        case .expired: self.expiries += 1
+        case .cancelled: self.cancellations += 1
+        case .lost: self.losses += 1
+        }
+    }
+}
+
 extension Atomic where Value == Int {
     /// Counts one; the order with other memory doesn't matter to a counter.
     @inline(__always)

@@ -32,22 +32,26 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
     ///   - isIdempotent: Whether it may run more than once without harm; such calls survive the loss of a worker.
     @inlinable
     public init(_ name: String, isIdempotent: Bool = false) {
-        // The closures are made where the types are known, so that the codec is specialised for them.
+        // How each type is written and read is looked up here, once, and not in each call.
+        let packers = (repeat valuePacker(of: (each Argument).self))
+        let unpackers = (repeat valueUnpacker(of: (each Argument).self))
+        let count = argumentCount(repeat (each Argument).self)
         self.init(
             name: name,
             isIdempotent: isIdempotent,
             packArguments: { (writer: inout PackWriter, argument: repeat each Argument) throws(CodecError) in
-                try DroverCodec.packArguments(repeat each argument, into: &writer)
+                try DroverCodec.packArguments(
+                    repeat each argument,
+                    by: (repeat each packers),
+                    count: count,
+                    into: &writer
+                )
             },
             unpackArguments: { (reader: inout PackReader) throws(CodecError) -> (repeat each Argument) in
-                try DroverCodec.unpackArguments(repeat (each Argument).self, from: &reader)
+                try DroverCodec.unpackArguments(by: (repeat each unpackers), count: count, from: &reader)
             },
-            packResult: { (value: Result, writer: inout PackWriter) throws(CodecError) in
-                try packValue(value, into: &writer)
-            },
-            unpackResult: { (reader: inout PackReader) throws(CodecError) -> Result in
-                try unpackValue(Result.self, from: &reader)
-            }
+            packResult: valuePacker(of: Result.self),
+            unpackResult: valueUnpacker(of: Result.self)
         )
     }
 

@@ -162,13 +162,13 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
             return taken
         }
         if let channel { channel.finish() }
-        if taken != nil { self.client.callEnded(self, as: end) }
         return taken
     }
 
     /// Ends the call on the caller's thread, and tells the poller.
     final func settleHere(_ end: Status, failure: FailureBox?, reason: CancelReason) -> Bool {
         guard let waiting = self.settle(end, failure: failure) else { return false }
+        self.client.callEnded(self, as: end)
         self.client.post(.abandon(self, reason))
         waiting.wake(for: self)
         return true

@@ -84,8 +84,10 @@ extension AsyncResult {
     ///   ``UsageError`` if this thread can't wait.
     @available(*, noasync, message: "await the result's value instead")
     public func get() throws -> Value {
+        if let value = self.readyValue { return value }
         if let outcome { return try outcome.get() }
         do { try self.wait() } catch let error as UsageError { throw error } catch {}
+        if let value = self.readyValue { return value }
         return try self.finalOutcome.get()
     }
 
@@ -99,8 +101,10 @@ extension AsyncResult {
     /// - Throws: The outcome's error, as ``get()``.
     public var value: Value {
         get async throws {
+            if let value = self.readyValue { return value }
             if let outcome { return try outcome.get() }
             try await self.ended()
+            if let value = self.readyValue { return value }
             return try self.finalOutcome.get()
         }
     }

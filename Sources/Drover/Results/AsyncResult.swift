@@ -60,6 +60,9 @@ public final class AsyncResult<Value: Sendable>: AnyAsyncResult, @unchecked Send
         }
     }
 
+    /// The value, if that is what the call came to; spares the way by the outcome.
+    var readyValue: Value? { self.currentStatus == .value ? self.stored : nil }
+
     override func settle(value payload: UnsafeRawBufferPointer) -> Waiting? {
         do {
             let value = try unsafe withPackReader(over: payload) { reader throws(CodecError) in

@@ -64,7 +64,8 @@ package struct WorkerRequest: Sendable {
     package var state: State
     /// When it came, for the phase report.
     package let receivedAt: Instant
-    package var key: String?
+    /// Whether it has an ordering key.
+    package let isKeyed: Bool
 
     package enum State: UInt8, Sendable {
         /// Waits for its ordering key or its function's limit.
