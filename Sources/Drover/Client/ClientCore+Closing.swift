@@ -59,9 +59,11 @@ extension ClientCore {
             references: [],
             kind: .ping(endpoint: endpoint)
         )
-        return self.start(request, of: self.pingInfo, options: CallOptions(), expiry: expiry) {
-            reader throws(CodecError) in
-            try unpackValue(WorkerStatus.self, from: &reader)
+        let ticket = self.ticket(for: request, of: self.pingInfo, options: CallOptions(), expiry: expiry)
+        let result = AsyncResult(ticket) { (reader: inout PackReader) throws(CodecError) in
+            try WorkerStatus.unpack(from: &reader)
         }
+        self.start(result)
+        return result
     }
 }

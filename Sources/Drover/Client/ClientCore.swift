@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import DequeModule
-internal import DroverCodec
+public import DroverCodec
 internal import DroverCore
 internal import DroverWire
 internal import DroverZMQ
@@ -9,6 +9,7 @@ internal import Logging
 internal import Synchronization
 
 /// What a client's callers, its handles and its poller share.
+@usableFromInline
 final class ClientCore: Sendable {
     enum State: UInt8 {
         /// The poller was never started or has been stopped; it may start again.
@@ -179,39 +180,88 @@ final class ClientCore: Sendable {
         return false
     }
 
-    /// Makes the handle of a call that has a place, and hands it to the poller.
-    func start<Value>(
-        _ request: EncodedRequest,
+    /// Begins to encode a request.
+    @usableFromInline
+    func beginRequest(_ options: CallOptions) throws -> PackWriter {
+        try self.checkOpen()
+        var writer = PackWriter(capacity: 104, headerBytes: RequestBytes.headerByteCount, limits: self.codecLimits)
+        if let key = options.orderingKey { try RequestBytes.packMetadata(orderingKey: key, into: &writer) }
+        return writer
+    }
+
+    /// Ends the encoding of a request. The call has no place yet.
+    @usableFromInline
+    func encoded(
+        _ writer: consuming PackWriter,
         of function: FunctionInfo,
         options: CallOptions,
-        expiry: Duration?,
-        decode: @escaping ResultDecoder<Value>
-    ) -> AsyncResult<Value> {
-        let now = self.now()
-        let limit = (expiry ?? self.configuration.defaultExpiry)?.clampedNanoseconds
-        let result = AsyncResult(
+        expiry: Duration?
+    ) -> CallTicket {
+        let references = writer.references.map { SubscriptionID($0) }
+        let request = EncodedRequest(
+            block: RequestBytes(adopting: writer.finish()),
+            hasMetadata: options.orderingKey != nil,
+            references: references
+        )
+        return self.ticket(for: request, of: function, options: options, expiry: expiry)
+    }
+
+    func ticket(
+        for request: EncodedRequest,
+        of function: FunctionInfo,
+        options: CallOptions,
+        expiry: Duration?
+    ) -> CallTicket {
+        CallTicket(
             id: self.lastID.add(1, ordering: .relaxed).newValue,
             function: function,
             client: self,
             request: request,
             options: options,
-            at: now,
-            limitNanoseconds: limit,
-            decode: decode
+            submittedAt: self.now(),
+            limitNanoseconds: (expiry ?? self.configuration.defaultExpiry)?.clampedNanoseconds
         )
-        self.counters.calls.count()
-        for reference in request.references { self.subscriptions.jobStarted(reference) }
-        if limit == 0 {
+    }
+
+    /// Ends the encoding of a request and takes a place for its call.
+    @usableFromInline
+    func prepare(
+        _ writer: consuming PackWriter,
+        of function: FunctionInfo,
+        options: CallOptions,
+        expiry: Duration?
+    ) throws -> CallTicket {
+        guard self.takePlace() else { throw self.backpressure }
+        return self.encoded(writer, of: function, options: options, expiry: expiry)
+    }
+
+    /// Takes a place for a call that may wait for one.
+    @usableFromInline
+    func takePlace(for ticket: inout CallTicket) async throws {
+        if self.takePlace() { return }
+        do {
+            let limit = ticket.limitNanoseconds.map { Duration(nanoseconds: $0) }
+            try await self.waitForPlace(function: ticket.function.name, expiry: limit)
+        } catch {
+            ticket.request.block.free()
+            throw error
+        }
+    }
+
+    /// Hands a call that has a place to the poller.
+    @usableFromInline
+    func start(_ result: AnyAsyncResult) {
+        for reference in result.references { self.subscriptions.jobStarted(reference) }
+        if result.deadline <= result.submittedAt {
             // Zero always times out, so there is nothing to send (contract S60).
-            if result.settle(.expired, failure: result.timeout(at: now)) != nil { self.callEnded(result, as: .expired) }
-            return result
+            let timeout = result.timeout(at: result.submittedAt)
+            guard let waiting = result.settle(.expired, failure: timeout) else { return }
+            self.callEnded(result, as: .expired)
+            return waiting.wake(for: result)
         }
         self.submissions.push(result)
         // A close may have come between the check and the push: the poller has then left and would never see the call.
-        if self.currentState == .closed {
-            self.lose(result)
-        }
-        return result
+        if self.currentState == .closed { self.lose(result) }
     }
 
     /// A call has ended on a thread other than the poller's, which counts by the turn; called once per call.
@@ -387,7 +437,7 @@ final class ClientCore: Sendable {
 
     var statistics: ClientStatistics {
         var statistics = ClientStatistics()
-        statistics.calls = self.counters.calls.current
+        statistics.calls = Int(self.lastID.load(ordering: .relaxed))
         statistics.values = self.counters.values.current
         statistics.failures = self.counters.failures.current
         statistics.expiries = self.counters.expiries.current

@@ -54,7 +54,6 @@ public struct ClientStatistics: Hashable, Sendable {
 
 /// The counters behind the statistics.
 struct ClientCounters: ~Copyable, Sendable {
-    let calls = Atomic<Int>(0)
     let values = Atomic<Int>(0)
     let failures = Atomic<Int>(0)
     let expiries = Atomic<Int>(0)

@@ -20,10 +20,10 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
     /// Whether a call may run more than once without harm, so that it may be sent again when a worker is lost.
     public let isIdempotent: Bool
 
-    package let packArguments: @Sendable (inout PackWriter, repeat each Argument) throws(CodecError) -> Void
-    package let unpackArguments: @Sendable (inout PackReader) throws(CodecError) -> (repeat each Argument)
-    package let packResult: @Sendable (Result, inout PackWriter) throws(CodecError) -> Void
-    package let unpackResult: @Sendable (inout PackReader) throws(CodecError) -> Result
+    @usableFromInline let packArguments: @Sendable (inout PackWriter, repeat each Argument) throws(CodecError) -> Void
+    let unpackArguments: @Sendable (inout PackReader) throws(CodecError) -> (repeat each Argument)
+    let packResult: @Sendable (Result, inout PackWriter) throws(CodecError) -> Void
+    @usableFromInline let unpackResult: @Sendable (inout PackReader) throws(CodecError) -> Result
 
     /// Declares a function.
     ///
@@ -74,6 +74,7 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
 }
 
 /// A function as one client knows it: its name and its number on the wire.
+@usableFromInline
 final class FunctionInfo: Sendable {
     let name: String
     let number: UInt32
