@@ -291,7 +291,7 @@ final class ClientLoop {
         switch kind {
         case .welcome:
             do throws(WireError) {
-                unsafe self.welcome(try Welcome(reading: payload), epoch: header.id, from: link)
+                unsafe self.welcome(try Welcome(reading: payload), header, from: link)
             } catch {
                 self.malformed(error, from: link, header: nil)
             }
@@ -442,15 +442,15 @@ final class ClientLoop {
     // MARK: Sessions
 
     @available(*, noasync)
-    private func welcome(_ welcome: Welcome, epoch: UInt64, from link: ClientLink) {
+    private func welcome(_ welcome: Welcome, _ header: Header, from link: ClientLink) {
         link.failedHandshakes = 0
         link.forgetFunctions()
         self.core.setWorkerName(welcome.name, of: link.index)
         self.book.machine.welcomed(
             by: link.index,
-            epoch: epoch,
+            epoch: header.id,
+            session: header.number,
             window: welcome.window,
-            isResumed: welcome.isResumed,
             at: self.now,
             actions: &self.actions
         )
@@ -552,10 +552,10 @@ final class ClientLoop {
                 maxPayloadBytes: self.core.configuration.maxPayloadBytes
             )
             self.attempt(self.links[endpoint]) { link throws(ZMQError) in
-                try link.send(Header(.hello, id: self.core.epoch), consuming: hello.packed())
+                try link.send(Header(.hello, id: self.epoch(for: endpoint)), consuming: hello.packed())
             }
         case .sendBeat(let endpoint):
-            self.reply(to: self.links[endpoint], Header(.beat, id: self.core.epoch))
+            self.reply(to: self.links[endpoint], Header(.beat, id: self.epoch(for: endpoint)))
         case .sendCancel(let endpoint, let id, let reason):
             self.reply(to: self.links[endpoint], Header(.cancel, id: id, number: reason.rawValue))
         case .finish(let slot, _, let ending):
@@ -577,6 +577,12 @@ final class ClientLoop {
             self.links[endpoint].close(linger: .zero)
             self.open(self.links[endpoint])
         }
+    }
+
+    /// What this client's life is called towards a worker. One that was given up is met under another epoch, so that it
+    /// ends the session that was left, with all that still runs or waits in it.
+    private func epoch(for endpoint: Int) -> UInt64 {
+        self.core.epoch &+ self.book.machine.endpoints[endpoint].losses
     }
 
     private func lastPlace(of result: AnyAsyncResult) -> (link: ClientLink, worker: String) {

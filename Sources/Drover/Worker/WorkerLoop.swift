@@ -133,6 +133,8 @@ final class WorkerLoop {
             self.now = self.core.now()
         }
         while let post = posts.next() { self.take(post.kind) }
+        // What may run now is queued before a message that takes it back is read.
+        self.performActions()
         if self.receive() { isBusy = true }
         if self.now >= self.nextTick || !isBusy {
             self.now = self.core.now()
@@ -279,6 +281,7 @@ final class WorkerLoop {
             // What only clients are sent.
             self.core.counters.unknownMessages.count()
         }
+        self.performActions()
         if kind == .goodbye { known = nil }
     }
 

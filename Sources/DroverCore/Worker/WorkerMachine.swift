@@ -38,6 +38,7 @@ package struct WorkerMachine: ~Copyable {
     /// Looked at in place only: a copy would share its tables and make the next change copy them.
     package private(set) var sessions: [WorkerSession] = []
     private var freeSessions: [Int] = []
+    private var sessionNumber: UInt32 = 0
     private var routes: [UInt64: Int] = [:]
     private var clients: [PeerID: Int] = [:]
 
@@ -100,6 +101,8 @@ package struct WorkerMachine: ~Copyable {
         if let index = self.clients[client], self.sessions[index].epoch == epoch {
             let former = self.sessions[index].route
             if former != route {
+                // One connection, another client: the former one is gone.
+                if let other = self.routes[route] { self.loseSession(other, at: now, actions: &actions) }
                 self.routes[former] = nil
                 self.routes[route] = index
                 self.sessions[index].route = route
@@ -119,7 +122,9 @@ package struct WorkerMachine: ~Copyable {
         }
         var peer = PeerSession(limits: self.configuration.session)
         peer.established(at: now)
+        self.sessionNumber &+= 1
         let session = WorkerSession(
+            number: self.sessionNumber,
             client: client,
             epoch: epoch,
             name: name,
@@ -451,6 +456,12 @@ package struct WorkerMachine: ~Copyable {
         }
     }
 
+    /// Whether a request waits for another of its ordering key.
+    private func isBehindKey(_ slot: UInt32) -> Bool {
+        guard let request = self.requests[Int(slot)], request.state == .held else { return false }
+        return !self.gates[Int(request.handler)].blocked.contains(slot)
+    }
+
     private mutating func loseSession(_ index: Int, at now: Instant, actions: inout [WorkerAction]) {
         guard self.sessions[index].isLive else { return }
         self.lastRoute = nil
@@ -461,8 +472,12 @@ package struct WorkerMachine: ~Copyable {
         self.freeSessions.append(index)
         if self.routes[route] == index { self.routes[route] = nil }
         if self.clients[client] == index { self.clients[client] = nil }
-        for slot in slots {
-            self.requests[Int(slot)]?.session = -1
+        for slot in slots { self.requests[Int(slot)]?.session = -1 }
+        // Those behind an ordering key first: the key must pass to nobody who goes as well.
+        var ordered: [UInt32] = []
+        for slot in slots where self.isBehindKey(slot) { ordered.append(slot) }
+        for slot in slots where !self.isBehindKey(slot) { ordered.append(slot) }
+        for slot in ordered {
             if self.removeIfHeld(slot, actions: &actions) {
                 actions.append(.dropped(slot: slot))
             } else {

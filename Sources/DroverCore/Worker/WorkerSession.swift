@@ -4,6 +4,8 @@ package import DroverWire
 
 /// What a worker knows of one client.
 package struct WorkerSession: Sendable {
+    /// Tells the sessions of this worker apart, also those with one client.
+    package let number: UInt32
     package let client: PeerID
     /// The client's epoch.
     package let epoch: UInt64
@@ -24,6 +26,7 @@ package struct WorkerSession: Sendable {
     package private(set) var isLive = true
 
     package init(
+        number: UInt32,
         client: PeerID,
         epoch: UInt64,
         name: String,
@@ -33,6 +36,7 @@ package struct WorkerSession: Sendable {
         seed: UInt64
     ) {
         self.requests = IDIndex(.seeded(seed))
+        self.number = number
         self.client = client
         self.epoch = epoch
         self.name = name
