@@ -41,7 +41,9 @@ final class ClientLoop {
         self.links = core.endpoints.indices.map { ClientLink(index: $0, endpoint: core.endpoints[$0], core: core) }
     }
 
-    /// Serves until the client is stopped or closed. Returns the calls that are left.
+    /// Serves until the client is stopped or closed.
+    ///
+    /// Returns the calls that are left.
     @available(*, noasync)
     func run() -> ClientBook {
         for link in self.links { self.open(link) }

@@ -2,7 +2,9 @@
 
 internal import Synchronization
 
-/// What a client has done and seen so far. All counts only rise, save those named `...Now`.
+/// What a client has done and seen so far.
+///
+/// All counts only rise, save those named `...Now`.
 public struct ClientStatistics: Hashable, Sendable {
     /// Calls made.
     public var calls = 0

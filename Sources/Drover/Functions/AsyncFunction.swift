@@ -25,7 +25,9 @@ public final class AsyncFunction<each Argument: Codable & Sendable, Result: Coda
     }
 }
 
-/// Wraps a remote function so that a call returns its handle at once. Sends nothing.
+/// Wraps a remote function so that a call returns its handle at once.
+///
+/// Sends nothing.
 ///
 /// - Parameter function: A function of a client.
 /// - Returns: The wrapper; the same one as long as any is held.

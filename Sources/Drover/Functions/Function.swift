@@ -2,7 +2,9 @@
 
 public import DroverCodec
 
-/// A declared function: a name, the types of its arguments and of its result. Declared once, used by both sides.
+/// A declared function: a name, the types of its arguments and of its result.
+///
+/// Declared once, used by both sides.
 ///
 /// ```swift
 /// extension Function {

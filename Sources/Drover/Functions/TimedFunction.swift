@@ -6,7 +6,9 @@
 public struct TimedFunction<each Argument: Codable & Sendable, Result: Codable & Sendable>: Sendable {
     /// The function behind it.
     public let function: RemoteFunction<repeat each Argument, Result>
-    /// The time each call has, or nil for no limit. Zero and less always expire.
+    /// The time each call has, or nil for no limit.
+    ///
+    /// Zero and less always expire.
     public let limit: Duration?
 
     /// Makes a call and returns its handle at once.
@@ -20,7 +22,9 @@ public struct TimedFunction<each Argument: Codable & Sendable, Result: Codable &
     }
 }
 
-/// Wraps a remote function so that each call returns its handle at once and expires after `limit`. Sends nothing.
+/// Wraps a remote function so that each call returns its handle at once and expires after `limit`.
+///
+/// Sends nothing.
 ///
 /// - Parameters:
 ///   - function: A function of a client.

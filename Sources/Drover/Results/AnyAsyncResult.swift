@@ -139,7 +139,9 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         self.progressWord.store(UInt32(phase.rawValue) | UInt32(max(0, endpoint)) << 8, ordering: .relaxed)
     }
 
-    /// Why the call ended without a value. Only to be read once the status says so.
+    /// Why the call ended without a value.
+    ///
+    /// Only to be read once the status says so.
     final var storedFailure: FailureBox? { self.failure }
 
     // MARK: Ending
@@ -172,7 +174,9 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         return true
     }
 
-    /// Takes a value reply: decodes it and ends the call. Overridden with the result's type.
+    /// Takes a value reply: decodes it and ends the call.
+    ///
+    /// Overridden with the result's type.
     func settle(value payload: UnsafeRawBufferPointer) -> Waiting? { nil }
 
     final func timeout(at now: Instant) -> FailureBox {
@@ -229,7 +233,9 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         }
     }
 
-    /// Takes a waiter back that gave up. Returns what was registered under the key, if it was still there.
+    /// Takes a waiter back that gave up.
+    ///
+    /// Returns what was registered under the key, if it was still there.
     final func withdraw(_ key: Waiter.Key) -> Waiter? {
         self.waiting.withLock { $0.remove(key) }
     }

@@ -89,7 +89,9 @@ extension AsyncResult {
         return try self.finalOutcome.get()
     }
 
-    /// The value, once the call has ended. Suspends without holding a thread.
+    /// The value, once the call has ended.
+    ///
+    /// Suspends without holding a thread.
     ///
     /// Cancelling the waiting task ends this wait only, with `CancellationError`; the call goes on (contract S24), unless
     /// it was made with ``CallOptions/cancelsWithWaiter``.

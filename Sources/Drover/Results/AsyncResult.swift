@@ -42,7 +42,9 @@ public final class AsyncResult<Value: Sendable>: AnyAsyncResult, @unchecked Send
             )
     }
 
-    /// What the call came to, or nil while it is pending. Costs no I/O and never blocks.
+    /// What the call came to, or nil while it is pending.
+    ///
+    /// Costs no I/O and never blocks.
     public var outcome: Outcome<Value>? {
         switch self.currentStatus {
         case .pending: nil
@@ -63,7 +65,7 @@ public final class AsyncResult<Value: Sendable>: AnyAsyncResult, @unchecked Send
             let value = try unsafe withPackReader(over: payload) { reader throws(CodecError) in
                 reader.context = self.client
                 let value = try self.decode(&reader)
-                guard reader.isAtEnd else { throw CodecError.trailingBytes(at: reader.offset) }
+                try reader.expectEnd()
                 return value
             }
             return self.settle(.value) { self.stored = value }

@@ -19,7 +19,9 @@ final class LoopCrew: @unchecked Sendable {
 
     init(core: WorkerCore) { self.core = core }
 
-    /// Starts both threads. Returns the bound address once the worker listens.
+    /// Starts both threads.
+    ///
+    /// Returns the bound address once the worker listens.
     func start(at address: String) throws -> String {
         let ready = ReadySignal<Result<String, ZMQError>>()
         let core = self.core

@@ -104,7 +104,9 @@ extension WorkerLoop {
         self.sendFrame(unsafe Message(copying: bytes), to: routingID)
     }
 
-    /// Sends a frame by a route that needs no session. One that can't be delivered is dropped: it asked for nothing.
+    /// Sends a frame by a route that needs no session.
+    ///
+    /// One that can't be delivered is dropped: it asked for nothing.
     @available(*, noasync)
     func sendFrame(_ frame: consuming Message, to routingID: [UInt8]) {
         do throws(ZMQError) {

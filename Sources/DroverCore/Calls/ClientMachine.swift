@@ -53,7 +53,9 @@ package struct ClientMachine: ~Copyable {
 
     // MARK: Calls
 
-    /// A call was made. Returns its slot, and says where to send it if that can be now.
+    /// A call was made.
+    ///
+    /// Returns its slot, and says where to send it if that can be now.
     ///
     /// - Returns: nil if the deadline has passed already: the call ended as expired and has no slot.
     package mutating func submitted(_ call: Call, at now: Instant) -> (slot: UInt32, endpoint: Int?)? {
@@ -91,7 +93,9 @@ package struct ClientMachine: ~Copyable {
         return slot
     }
 
-    /// The deadline of a call was moved. A deadline in the past ends it with the next tick.
+    /// The deadline of a call was moved.
+    ///
+    /// A deadline in the past ends it with the next tick.
     package mutating func deadlineMoved(_ id: UInt64, to deadline: Instant) {
         guard let slot = self.calls.slot(of: id) else { return }
         self.calls[slot].deadline = deadline
@@ -123,7 +127,9 @@ package struct ClientMachine: ~Copyable {
         return .late(function: tombstone.function, nanoseconds: now.nanoseconds(since: tombstone.endedAt))
     }
 
-    /// The worker confirmed that a cancelled or lapsed request is gone. Returns whether the call was still open here.
+    /// The worker confirmed that a cancelled or lapsed request is gone.
+    ///
+    /// Returns whether the call was still open here.
     package mutating func cancellationConfirmed(
         _ id: UInt64,
         stage: CancelledStage,
@@ -169,7 +175,9 @@ package struct ClientMachine: ~Copyable {
         return slot
     }
 
-    /// Sends what waits, as far as there is room. To be called at the end of each turn of the loop.
+    /// Sends what waits, as far as there is room.
+    ///
+    /// To be called at the end of each turn of the loop.
     package mutating func dispatch(actions: inout [ClientAction]) {
         if !self.pings.isEmpty { self.sendPings(actions: &actions) }
         for index in self.endpoints.indices where !self.endpoints[index].bound.isEmpty {
@@ -201,7 +209,9 @@ package struct ClientMachine: ~Copyable {
         self.perform(self.endpoints[endpoint].session.connected(at: now), of: endpoint, at: now, actions: &actions)
     }
 
-    /// The connection broke. The session may go on when it is back: silence and epoch decide (contract S87).
+    /// The connection broke.
+    ///
+    /// The session may go on when it is back: silence and epoch decide (contract S87).
     package mutating func disconnected(_ endpoint: Int, at now: Instant, actions: inout [ClientAction]) {
         self.endpoints[endpoint].isOpen = false
         self.perform(self.endpoints[endpoint].session.disconnected(at: now), of: endpoint, at: now, actions: &actions)
@@ -285,8 +295,9 @@ package struct ClientMachine: ~Copyable {
         }
     }
 
-    /// The endpoint can't be talked to: it refuses us or speaks something else. What waits for it, and has nowhere else
-    /// to go, is lost.
+    /// The endpoint can't be talked to: it refuses us or speaks something else.
+    ///
+    /// What waits for it, and has nowhere else to go, is lost.
     package mutating func refused(
         by endpoint: Int,
         reason: LossReason,

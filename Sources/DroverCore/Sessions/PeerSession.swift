@@ -69,7 +69,9 @@ package struct PeerSession: Equatable, Sendable {
         }
     }
 
-    /// The connection broke. Silence decides whether the session is over.
+    /// The connection broke.
+    ///
+    /// Silence decides whether the session is over.
     package mutating func disconnected(at now: Instant) -> Action {
         switch self.state {
         case .idle, .ended: break
@@ -168,8 +170,9 @@ package struct PeerSession: Equatable, Sendable {
         return .endSession(.silent)
     }
 
-    /// A side that acts every beat and finds more than the silence limit gone since the last time stood still itself. What
-    /// the peer sent meanwhile has yet to be read, so its silence counts from one beat before the limit.
+    /// A side that acts every beat and finds more than the silence limit gone since the last time stood still itself.
+    ///
+    /// What the peer sent meanwhile has yet to be read, so its silence counts from one beat before the limit.
     private mutating func forgiveStall(at now: Instant) {
         defer { self.lastTick = now }
         guard let lastTick, now.nanoseconds(since: lastTick) >= self.limits.silenceNanoseconds else { return }

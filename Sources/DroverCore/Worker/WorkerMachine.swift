@@ -152,7 +152,9 @@ package struct WorkerMachine: ~Copyable {
         self.sessions[session].session.sent(at: now)
     }
 
-    /// A client showed its epoch in a beat. Returns false if it isn't the one that introduced itself.
+    /// A client showed its epoch in a beat.
+    ///
+    /// Returns false if it isn't the one that introduced itself.
     package func isEpoch(_ epoch: UInt64, of session: Int) -> Bool {
         self.sessions[session].epoch == epoch
     }
