@@ -318,7 +318,7 @@ class Client(Loop):
             self.send(message(CANCEL, id=result.id, number=cancel))
         for callback in result.callbacks:
             if callback.reference[2] == 0:
-                self.subscriptions.pop(callback.reference[1], None)
+                self.unsubscribe(callback.reference[1])
         result.future.set_exception(failure) if failure else result.future.set_result(value)
 
     def unsubscribe(self, number):
