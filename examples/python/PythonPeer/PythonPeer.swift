@@ -38,9 +38,8 @@ enum PythonPeer {
         var configuration = WorkerConfiguration()
         configuration.name = "swift-worker"
         let worker = Worker(configuration: configuration)
-        // One name has one handler; this one takes whatever the caller sends.
-        worker.register(Function<Scalar, Scalar>("echo")) { value in value }
-        worker.register(Function<Double, Scalar, Scalar>("sleep")) { seconds, value in
+        worker.register(Self.echo) { value in value }
+        worker.register(Self.sleep) { seconds, value in
             try await Task.sleep(for: .seconds(seconds))
             return value
         }
@@ -57,29 +56,6 @@ enum PythonPeer {
         Self.write(running.endpoint)
         await Task.detached { _ = FileHandle.standardInput.readDataToEndOfFile() }.value
         await running.stop(grace: .seconds(1))
-    }
-}
-
-/// What the Python client sends to `echo` and `sleep`.
-enum Scalar: Codable, Hashable, Sendable {
-    case number(Int)
-    case text(String)
-
-    init(from decoder: any Decoder) throws {
-        let container = try decoder.singleValueContainer()
-        if let number = try? container.decode(Int.self) {
-            self = .number(number)
-        } else {
-            self = .text(try container.decode(String.self))
-        }
-    }
-
-    func encode(to encoder: any Encoder) throws {
-        var container = encoder.singleValueContainer()
-        switch self {
-        case .number(let number): try container.encode(number)
-        case .text(let text): try container.encode(text)
-        }
     }
 }
 
