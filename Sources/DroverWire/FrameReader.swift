@@ -39,13 +39,13 @@ package struct FrameReader {
     /// could be read, it is in ``lastHeader``.
     @inlinable
     package mutating func next() throws(WireError) -> Part? {
+        self.lastHeader = nil
         guard unsafe self.offset < self.bytes.count else {
             if self.attachedByteCount != nil, !self.usedAttached {
                 throw WireError(.badFraming, "a second frame came that no message announced")
             }
             return nil
         }
-        self.lastHeader = nil
         let header = try unsafe Header(reading: UnsafeRawBufferPointer(rebasing: self.bytes[self.offset...]))
         self.lastHeader = header
         let length = Int(header.payloadLength)
