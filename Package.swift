@@ -62,3 +62,15 @@ let package = Package(
     ],
     swiftLanguageModes: [.v6]
 )
+
+// Fuzzers have no main of their own, so they exist only when asked for.
+if Context.environment["DROVER_FUZZ"] != nil {
+    package.targets += [
+        .executableTarget(
+            name: "FuzzCodec",
+            dependencies: ["DroverCodec"],
+            path: "Tests/Fuzz/FuzzCodec",
+            swiftSettings: strict
+        )
+    ]
+}
