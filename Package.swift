@@ -95,14 +95,20 @@ let package = Package(
     swiftLanguageModes: [.v6]
 )
 
-// Built by `make fuzz` only, with libFuzzer's main function.
+// Fuzzers have no main of their own, so they exist only when asked for: see `make fuzz`.
 if Context.environment["DROVER_FUZZ"] != nil {
-    package.targets.append(
+    package.targets += [
+        .executableTarget(
+            name: "FuzzCodec",
+            dependencies: ["DroverCodec"],
+            path: "Tests/Fuzz/FuzzCodec",
+            swiftSettings: strict
+        ),
         .executableTarget(
             name: "FuzzWire",
             dependencies: ["DroverCodec", "DroverWire"],
             path: "Tests/Fuzz/FuzzWire",
             swiftSettings: memorySafe
-        )
-    )
+        ),
+    ]
 }
