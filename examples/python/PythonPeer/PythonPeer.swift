@@ -56,11 +56,10 @@ enum PythonPeer {
         Self.write(running.endpoint)
         await withCheckedContinuation { continuation in
             // Reading blocks, which a thread of the cooperative pool must not.
-            DispatchQueue.global()
-                .async {
-                    _ = FileHandle.standardInput.readDataToEndOfFile()
-                    continuation.resume()
-                }
+            Thread.detachNewThread {
+                _ = FileHandle.standardInput.readDataToEndOfFile()
+                continuation.resume()
+            }
         }
         await running.stop(grace: .seconds(1))
     }
