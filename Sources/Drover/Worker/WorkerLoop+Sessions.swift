@@ -61,7 +61,9 @@ extension WorkerLoop {
             } else {
                 self.links[session] = WorkerLink(routingID: routingID)
             }
-            self.send(self.welcomePayload(isResumed: isResumed), as: Header(.welcome, id: self.core.epoch), to: session)
+            let number = self.machine.sessions[session].number
+            let header = Header(.welcome, id: self.core.epoch, number: number)
+            self.send(self.welcomePayload(isResumed: isResumed), as: header, to: session)
             self.core.counters.clients.store(self.machine.sessionCount, ordering: .relaxed)
             return session
         }
