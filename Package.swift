@@ -61,6 +61,15 @@ let package = Package(
         // Tests with threads, sockets, files and processes.
         .testTarget(name: "DroverZMQTests", dependencies: ["DroverZMQ"], swiftSettings: strict),
 
+        .testTarget(
+            name: "DroverTests",
+            dependencies: [
+                "Drover", "DroverCodec", "DroverWire", "DroverZMQ",
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: strict
+        ),
+
         // Measured side by side by `make bench`.
         .executableTarget(
             name: "Benchmarks",
