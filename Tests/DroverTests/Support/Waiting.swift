@@ -52,6 +52,11 @@ func onThreads(_ count: Int, _ body: @escaping @Sendable (Int) -> Void) throws {
     for thread in threads { thread.join() }
 }
 
+/// Sees that the threads end.
+func expectEnd(of threads: [LoopThread], sourceLocation: SourceLocation = #_sourceLocation) {
+    for thread in threads { #expect(thread.join(within: .seconds(5)), sourceLocation: sourceLocation) }
+}
+
 /// Gathers values from any thread.
 final class Gathered<Value: Sendable>: Sendable {
     private let state = Mutex<[Value]>([])
