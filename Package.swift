@@ -52,10 +52,23 @@ let package = Package(
             swiftSettings: memorySafe
         ),
 
+        // Shared by tests; no product.
+        .target(
+            name: "Simulator",
+            dependencies: ["DroverCore", "DroverWire"],
+            path: "Tests/Simulator",
+            swiftSettings: strict
+        ),
+
         // Pure tests.
         .testTarget(name: "DroverCodecTests", dependencies: ["DroverCodec"], swiftSettings: strict),
         .testTarget(name: "DroverWireTests", dependencies: ["DroverWire"], swiftSettings: strict),
-        .testTarget(name: "DroverCoreTests", dependencies: ["DroverCore"], swiftSettings: strict),
+        .testTarget(
+            name: "DroverCoreTests",
+            dependencies: ["DroverCore", "DroverWire", "Simulator"],
+            swiftSettings: strict
+        ),
+        .testTarget(name: "SimulationTests", dependencies: ["Simulator"], swiftSettings: strict),
         .testTarget(name: "TidyTests", swiftSettings: strict),
 
         // Tests with threads, sockets, files and processes.

@@ -1,105 +1,506 @@
 // SPDX-License-Identifier: Apache-2.0
 
+/// Reads MessagePack from bytes that somebody else owns.
+///
+/// A reader must not outlive its bytes: get it from ``withPackReader(over:limits:_:)-([UInt8],_,_)`` and let neither it
+/// nor a copy of it escape. Whatever the bytes are, each read either returns a value or throws: nothing is read beyond
+/// the end, and no declared count makes anybody reserve more memory than the bytes that are really there justify.
+///
+/// A read that throws for a wrong kind or range leaves the reader before the value.
 @safe
 public struct PackReader {
-    @usableFromInline let bytes: UnsafeRawBufferPointer
-    @usableFromInline package var offset = 0
+    @usableFromInline let base: UnsafeRawPointer?
+    @usableFromInline let count: Int
+    /// The bytes read so far.
+    public internal(set) var offset: Int {
+        @inlinable get { self.position }
+        set { self.position = newValue }
+    }
+
+    @usableFromInline var position = 0
     @usableFromInline var depth = 0
+    /// The limits this reader keeps to.
+    public let limits: CodecLimits
+    /// What the values read may be bound to; whoever makes the reader sets it.
     package var context: AnyObject?
-    @inlinable package init(_ b: UnsafeRawBufferPointer) { unsafe self.bytes = b }
-    @inlinable public var isAtEnd: Bool { unsafe self.offset == self.bytes.count }
 
-    @inlinable mutating func take(_ n: Int) throws(CodecError) -> Int {
-        guard unsafe n <= self.bytes.count - self.offset else { throw CodecError(.truncated, "the bytes end too early") }
-        defer { self.offset += n }
-        return self.offset
+    /// A reader over `bytes`, which must outlive it.
+    @usableFromInline
+    package init(over bytes: UnsafeRawBufferPointer, limits: CodecLimits = .standard) {
+        unsafe self.base = bytes.baseAddress
+        // Bytes over the limit are as good as not there: a document that needs them is truncated.
+        self.count = Swift.min(bytes.count, limits.maxBytes)
+        self.limits = limits
     }
-    @inlinable mutating func number<T: FixedWidthInteger & BitwiseCopyable>(_: T.Type) throws(CodecError) -> T {
-        let at = try self.take(MemoryLayout<T>.size)
-        return unsafe T(bigEndian: self.bytes.loadUnaligned(fromByteOffset: at, as: T.self))
-    }
-    @inlinable mutating func tag() throws(CodecError) -> UInt8 { unsafe self.bytes[try self.take(1)] }
-    @inlinable package var peek: UInt8? { unsafe self.offset < self.bytes.count ? self.bytes[self.offset] : nil }
-    @usableFromInline func mismatch(_ what: String, _ tag: UInt8) -> CodecError { CodecError(.typeMismatch, "expected \(what), found 0x\(String(tag, radix: 16))") }
 
-    @inlinable public mutating func readNil() -> Bool {
-        if self.peek == 0xC0 { self.offset += 1; return true }
-        return false
+    /// Whether everything was read.
+    @inlinable
+    public var isAtEnd: Bool { self.position >= self.count }
+
+    /// The bytes that are left.
+    @inlinable
+    public var remaining: Int { self.count &- self.position }
+
+    /// The kind of the next value; nil at the end.
+    @inlinable
+    public var peekKind: PackKind? {
+        self.isAtEnd ? nil : PackKind(firstByte: self.byte(at: self.position))
     }
-    @inlinable public mutating func readBool() throws(CodecError) -> Bool {
-        let t = try self.tag()
-        switch t { case 0xC2: return false; case 0xC3: return true; default: throw self.mismatch("a boolean", t) }
+
+    /// Throws ``CodecError/Code/trailingBytes`` unless everything was read.
+    public func expectEnd() throws(CodecError) {
+        if !self.isAtEnd {
+            throw CodecError(
+                .trailingBytes,
+                message: "\(self.remaining) bytes follow the value; both sides must use the same types"
+            )
+        }
     }
-    @inlinable public mutating func readInt64() throws(CodecError) -> Int64 {
-        let t = try self.tag()
-        if t < 0x80 { return Int64(t) }
-        if t >= 0xE0 { return Int64(Int8(bitPattern: t)) }
-        switch t {
-        case 0xCC: return Int64(try self.number(UInt8.self)); case 0xCD: return Int64(try self.number(UInt16.self))
-        case 0xCE: return Int64(try self.number(UInt32.self))
-        case 0xCF: let v = try self.number(UInt64.self); guard let r = Int64(exactly: v) else { throw CodecError(.overflow, "\(v) is too large") }; return r
-        case 0xD0: return Int64(try self.number(Int8.self)); case 0xD1: return Int64(try self.number(Int16.self))
-        case 0xD2: return Int64(try self.number(Int32.self)); case 0xD3: return try self.number(Int64.self)
-        default: throw self.mismatch("an integer", t) }
+
+    /// Goes one container deeper.
+    ///
+    /// Pair it with ``leave()``. Types that contain themselves must do this in their `unpack`, so that hostile nesting
+    /// is an error instead of a stack overflow; the standard containers do it already.
+    @inlinable
+    public mutating func enter() throws(CodecError) {
+        if self.depth >= self.limits.maxDepth { throw CodecError.tooDeep(self.limits.maxDepth) }
+        self.depth &+= 1
     }
-    @inlinable public mutating func readUInt64() throws(CodecError) -> UInt64 {
-        if self.peek == 0xCF { self.offset += 1; return try self.number(UInt64.self) }
-        let v = try self.readInt64()
-        guard v >= 0 else { throw CodecError(.overflow, "\(v) is negative") }
-        return UInt64(v)
+
+    /// Comes back from a container.
+    @inlinable
+    public mutating func leave() {
+        self.depth &-= 1
     }
-    @inlinable public mutating func readDouble() throws(CodecError) -> Double {
-        let t = self.peek ?? 0
-        switch t {
-        case 0xCB: self.offset += 1; return Double(bitPattern: try self.number(UInt64.self))
-        case 0xCA: self.offset += 1; return Double(Float(bitPattern: try self.number(UInt32.self)))
-        default: return Double(try self.readInt64()) }
+}
+
+/// Gives `body` a reader over `bytes`.
+///
+/// - Parameters:
+///   - bytes: The document; it must stay as it is until `body` returns.
+///   - limits: What the reader refuses.
+///   - body: Reads; the reader must not escape from it.
+/// - Returns: What `body` returns.
+/// - Throws: What `body` throws, and ``CodecError/Code/tooLarge``.
+@inlinable
+public func withPackReader<Result, Failure: Error>(
+    over bytes: UnsafeRawBufferPointer,
+    limits: CodecLimits = .standard,
+    _ body: (inout PackReader) throws(Failure) -> Result
+) throws(Failure) -> Result {
+    var reader = unsafe PackReader(over: bytes, limits: limits)
+    return try body(&reader)
+}
+
+/// Gives `body` a reader over `bytes`.
+///
+/// - Parameters:
+///   - bytes: The document.
+///   - limits: What the reader refuses.
+///   - body: Reads; the reader must not escape from it.
+/// - Returns: What `body` returns.
+/// - Throws: What `body` throws, and ``CodecError/Code/tooLarge``.
+@inlinable
+public func withPackReader<Result, Failure: Error>(
+    over bytes: [UInt8],
+    limits: CodecLimits = .standard,
+    _ body: (inout PackReader) throws(Failure) -> Result
+) throws(Failure) -> Result {
+    try unsafe bytes.withUnsafeBufferPointer { buffer throws(Failure) in
+        try unsafe withPackReader(over: UnsafeRawBufferPointer(buffer), limits: limits, body)
     }
-    @inlinable mutating func stringCount() throws(CodecError) -> Int {
-        let t = try self.tag()
-        if t & 0xE0 == 0xA0 { return Int(t & 0x1F) }
-        switch t { case 0xD9: return Int(try self.number(UInt8.self)); case 0xDA: return Int(try self.number(UInt16.self)); case 0xDB: return Int(try self.number(UInt32.self)); default: throw self.mismatch("a string", t) }
+}
+
+// MARK: - Values
+
+extension PackReader {
+    /// Reads nil if it is next; says whether it was.
+    @inlinable
+    public mutating func readNil() throws(CodecError) -> Bool {
+        if self.isAtEnd { throw self.truncated() }
+        if self.byte(at: self.position) != 0xC0 { return false }
+        self.position &+= 1
+        return true
     }
-    @inlinable public mutating func readString() throws(CodecError) -> String {
-        let n = try self.stringCount()
-        let at = try self.take(n)
-        guard let s = unsafe String(validating: UnsafeRawBufferPointer(rebasing: self.bytes[at..<at + n]), as: UTF8.self) else { throw CodecError(.invalidUTF8, "not UTF-8") }
-        return s
+
+    /// Reads a truth value.
+    @inlinable
+    public mutating func readBool() throws(CodecError) -> Bool {
+        if self.isAtEnd { throw self.truncated() }
+        let byte = self.byte(at: self.position)
+        if byte & 0xFE != 0xC2 { throw self.mismatch(.bool) }
+        self.position &+= 1
+        return byte == 0xC3
     }
-    @inlinable public mutating func readBytes() throws(CodecError) -> [UInt8] {
-        let t = try self.tag(); let n: Int
-        switch t { case 0xC4: n = Int(try self.number(UInt8.self)); case 0xC5: n = Int(try self.number(UInt16.self)); case 0xC6: n = Int(try self.number(UInt32.self)); default: throw self.mismatch("bytes", t) }
-        let at = try self.take(n)
-        return unsafe [UInt8](UnsafeRawBufferPointer(rebasing: self.bytes[at..<at + n]))
+
+    /// Reads an integer of any encoding that fits.
+    @inlinable
+    public mutating func readInt64() throws(CodecError) -> Int64 {
+        if self.isAtEnd { throw self.truncated() }
+        let byte = self.byte(at: self.position)
+        if byte < 0x80 || byte >= 0xE0 {
+            self.position &+= 1
+            return Int64(Int8(bitPattern: byte))
+        }
+        return try self.readWide(as: Int64.self)
     }
-    @inlinable public mutating func readArrayHeader() throws(CodecError) -> Int {
-        let t = try self.tag()
-        if t & 0xF0 == 0x90 { return Int(t & 0x0F) }
-        switch t { case 0xDC: return Int(try self.number(UInt16.self)); case 0xDD: return Int(try self.number(UInt32.self)); default: throw self.mismatch("an array", t) }
+
+    /// Reads an integer of any encoding that fits.
+    @inlinable
+    public mutating func readUInt64() throws(CodecError) -> UInt64 {
+        if self.isAtEnd { throw self.truncated() }
+        let byte = self.byte(at: self.position)
+        if byte < 0x80 {
+            self.position &+= 1
+            return UInt64(byte)
+        }
+        return try self.readWide(as: UInt64.self)
     }
-    @inlinable public mutating func readMapHeader() throws(CodecError) -> Int {
-        let t = try self.tag()
-        if t & 0xF0 == 0x80 { return Int(t & 0x0F) }
-        switch t { case 0xDE: return Int(try self.number(UInt16.self)); case 0xDF: return Int(try self.number(UInt32.self)); default: throw self.mismatch("a map", t) }
+
+    /// Reads an integer of any encoding that fits `type`.
+    @inlinable
+    public mutating func readInteger<Number: FixedWidthInteger>(as type: Number.Type) throws(CodecError) -> Number {
+        if self.isAtEnd { throw self.truncated() }
+        let byte = self.byte(at: self.position)
+        if byte < 0x80 {
+            self.position &+= 1
+            return Number(truncatingIfNeeded: byte)
+        }
+        return try self.readWide(as: type)
     }
+
+    /// Reads a number: floating point of either width, or an integer that a `Double` holds exactly.
+    @inlinable
+    public mutating func readDouble() throws(CodecError) -> Double {
+        if self.remaining >= 9 && self.byte(at: self.position) == 0xCB {
+            let bits = self.load(UInt64.self, at: self.position &+ 1)
+            self.position &+= 9
+            return Double(bitPattern: bits)
+        }
+        return try self.readOtherDouble()
+    }
+
+    /// Reads a number that a `Float` holds exactly, or any that isn't finite.
+    public mutating func readFloat() throws(CodecError) -> Float {
+        if self.remaining >= 5 && self.byte(at: self.position) == 0xCA {
+            let bits = self.load(UInt32.self, at: self.position &+ 1)
+            self.position &+= 5
+            return Float(bitPattern: bits)
+        }
+        let start = self.position
+        let wide = try self.readDouble()
+        let narrow = Float(wide)
+        if Double(narrow) != wide && !wide.isNaN {
+            self.position = start
+            throw CodecError(.overflow, message: "\(wide) doesn't fit a Float; use Double")
+        }
+        return narrow
+    }
+
+    /// Reads text.
+    @inlinable
+    public mutating func readString() throws(CodecError) -> String {
+        let content = try self.stringRange()
+        let bytes = unsafe UnsafeRawBufferPointer(
+            start: self.base.unsafelyUnwrapped + content.lowerBound,
+            count: content.count
+        )
+        guard let text = unsafe String(validating: bytes, as: UTF8.self) else { throw CodecError.invalidText() }
+        self.position = content.upperBound
+        return text
+    }
+
+    /// Reads bytes.
+    @inlinable
+    public mutating func readBytes() throws(CodecError) -> [UInt8] {
+        try unsafe self.readBinarySlice { bytes in unsafe [UInt8](bytes) }
+    }
+
+    /// Reads bytes without copying them.
+    ///
+    /// - Parameter body: Gets the bytes, which are valid until it returns.
+    /// - Returns: What `body` returns.
+    /// - Throws: What `body` throws, and ``CodecError`` if bytes aren't next.
+    @inlinable
+    public mutating func readBinarySlice<Result>(
+        _ body: (UnsafeRawBufferPointer) throws(CodecError) -> Result
+    ) throws(CodecError) -> Result {
+        if self.isAtEnd { throw self.truncated() }
+        let code = self.byte(at: self.position)
+        if code < 0xC4 || code > 0xC6 { throw self.mismatch(.binary) }
+        let content = try self.content(lengthBytes: 1 &<< Int(code &- 0xC4), skipping: 1)
+        let bytes = unsafe UnsafeRawBufferPointer(
+            start: self.base.unsafelyUnwrapped + content.lowerBound,
+            count: content.count
+        )
+        self.position = content.upperBound
+        return try unsafe body(bytes)
+    }
+
+    /// Reads the head of an array; returns the number of elements that follow.
+    @inlinable
+    public mutating func readArrayHeader() throws(CodecError) -> Int {
+        if self.isAtEnd { throw self.truncated() }
+        let byte = self.byte(at: self.position)
+        if byte & 0xF0 == 0x90 {
+            let count = Int(byte & 0x0F)
+            if count >= self.remaining { throw self.truncated() }
+            self.position &+= 1
+            return count
+        }
+        return try self.readLongHeader(code16: 0xDC, kind: .array, bytesPerElement: 1)
+    }
+
+    /// Reads the head of a map; returns the number of pairs of key and value that follow.
+    @inlinable
+    public mutating func readMapHeader() throws(CodecError) -> Int {
+        if self.isAtEnd { throw self.truncated() }
+        let byte = self.byte(at: self.position)
+        if byte & 0xF0 == 0x80 {
+            let count = Int(byte & 0x0F)
+            if count &* 2 >= self.remaining { throw self.truncated() }
+            self.position &+= 1
+            return count
+        }
+        return try self.readLongHeader(code16: 0xDE, kind: .map, bytesPerElement: 2)
+    }
+
+    /// Reads an extension value.
+    public mutating func readExtended() throws(CodecError) -> (type: Int8, bytes: [UInt8]) {
+        if self.isAtEnd { throw self.truncated() }
+        let (typeOffset, content) = try self.extended()
+        let type = Int8(bitPattern: self.byte(at: typeOffset))
+        let bytes = unsafe [UInt8](UnsafeRawBufferPointer(start: self.base, count: self.count)[content])
+        self.position = content.upperBound
+        return (type, bytes)
+    }
+
+    /// Reads past the next value, whatever it is and however deep.
     public mutating func skip() throws(CodecError) {
-        var left = 1
-        while left > 0 {
-            left -= 1
-            let t = self.peek ?? 0
-            if t & 0xE0 == 0xA0 || (0xD9...0xDB).contains(t) { let n = try self.stringCount(); _ = try self.take(n) }
-            else if (0xC4...0xC6).contains(t) { _ = try self.readBytes() }
-            else if t & 0xF0 == 0x90 || t == 0xDC || t == 0xDD { left += try self.readArrayHeader() }
-            else if t & 0xF0 == 0x80 || t == 0xDE || t == 0xDF { left += 2 * (try self.readMapHeader()) }
-            else if t == 0xC0 || t == 0xC2 || t == 0xC3 { _ = try self.take(1) }
-            else if t == 0xCA || t == 0xCB { _ = try self.readDouble() }
-            else if t == 0xCF { _ = try self.readUInt64() }
-            else { _ = try self.readInt64() }
+        // How many values are still to be passed. Each takes a byte at least, which bounds both number and work.
+        var values = 1
+        while values > 0 {
+            values -= 1
+            if self.isAtEnd { throw self.truncated() }
+            let code = self.byte(at: self.position)
+            switch PackKind(firstByte: code) {
+            case .nil, .bool: self.position += 1
+            case .integer: try self.advance(by: Self.integerSize(code))
+            case .float: try self.advance(by: code == 0xCA ? 5 : 9)
+            case .string: self.position = try self.stringRange().upperBound
+            case .binary:
+                self.position = try self.content(lengthBytes: 1 << Int(code - 0xC4), skipping: 1).upperBound
+            case .array: values += try self.readArrayHeader()
+            case .map: values += try self.readMapHeader() * 2
+            case .extended: self.position = try self.extended().content.upperBound
+            case .invalid: throw self.malformed()
+            }
+            if values > self.remaining { throw self.truncated() }
         }
     }
 }
-@inlinable
-public func withPackReader<R: ~Copyable, E: Error>(over bytes: UnsafeRawBufferPointer, limits: CodecLimits = .standard, _ body: (inout PackReader) throws(E) -> R) throws(E) -> R {
-    var reader = unsafe PackReader(bytes)
-    return try body(&reader)
+
+// MARK: - Pieces
+
+extension PackReader {
+    /// The byte at `offset`, which must be in range.
+    @inlinable
+    func byte(at offset: Int) -> UInt8 {
+        unsafe self.base.unsafelyUnwrapped.load(fromByteOffset: offset, as: UInt8.self)
+    }
+
+    /// The big-endian number at `offset`, all of which must be in range.
+    @inlinable
+    func load<Number: FixedWidthInteger & BitwiseCopyable>(_ type: Number.Type, at offset: Int) -> Number {
+        Number(bigEndian: unsafe self.base.unsafelyUnwrapped.loadUnaligned(fromByteOffset: offset, as: type))
+    }
+
+    /// Where the text of the string that is next lies; the reader doesn't move.
+    @inlinable
+    func stringRange() throws(CodecError) -> Range<Int> {
+        if self.isAtEnd { throw self.truncated() }
+        let code = self.byte(at: self.position)
+        if code & 0xE0 == 0xA0 {
+            let length = Int(code & 0x1F)
+            if length >= self.remaining { throw self.truncated() }
+            let start = self.position &+ 1
+            return unsafe Range(uncheckedBounds: (start, start &+ length))
+        }
+        if code < 0xD9 || code > 0xDB { throw self.mismatch(.string) }
+        return try self.content(lengthBytes: 1 &<< Int(code &- 0xD9), skipping: 1)
+    }
+
+    /// Where the content lies whose length is written in `lengthBytes` bytes behind `skipping` others.
+    @usableFromInline
+    func content(lengthBytes: Int, skipping: Int, extra: Int = 0) throws(CodecError) -> Range<Int> {
+        let head = skipping + lengthBytes + extra
+        if head > self.remaining { throw self.truncated() }
+        let length = self.length(at: self.position + skipping, bytes: lengthBytes)
+        if length > self.remaining - head { throw self.truncated() }
+        let start = self.position + head
+        return start..<(start + length)
+    }
+
+    /// The length in one, two or four bytes at `offset`.
+    func length(at offset: Int, bytes: Int) -> Int {
+        switch bytes {
+        case 1: Int(self.byte(at: offset))
+        case 2: Int(self.load(UInt16.self, at: offset))
+        default: Int(self.load(UInt32.self, at: offset))
+        }
+    }
+
+    /// Where type and content of the extension value lie that is next.
+    func extended() throws(CodecError) -> (type: Int, content: Range<Int>) {
+        let code = self.byte(at: self.position)
+        switch code {
+        case 0xC7...0xC9:
+            let content = try self.content(lengthBytes: 1 << Int(code - 0xC7), skipping: 1, extra: 1)
+            return (content.lowerBound - 1, content)
+        case 0xD4...0xD8:
+            let length = 1 << Int(code - 0xD4)
+            if length + 2 > self.remaining { throw self.truncated() }
+            return (self.position + 1, (self.position + 2)..<(self.position + 2 + length))
+        default:
+            throw self.mismatch(.extended)
+        }
+    }
+
+    @usableFromInline
+    mutating func readLongHeader(code16: UInt8, kind: PackKind, bytesPerElement: Int) throws(CodecError) -> Int {
+        let code = self.byte(at: self.position)
+        if code != code16 && code != code16 + 1 { throw self.mismatch(kind) }
+        let lengthBytes = code == code16 ? 2 : 4
+        if 1 + lengthBytes > self.remaining { throw self.truncated() }
+        let count = self.length(at: self.position + 1, bytes: lengthBytes)
+        if count > self.limits.maxCount { throw CodecError.tooMany(count, self.limits.maxCount) }
+        if count * bytesPerElement > self.remaining - 1 - lengthBytes { throw self.truncated() }
+        self.position += 1 + lengthBytes
+        return count
+    }
+
+    /// Moves on over bytes that must be there.
+    mutating func advance(by bytes: Int) throws(CodecError) {
+        if bytes > self.remaining { throw self.truncated() }
+        self.position += bytes
+    }
+
+    /// The bytes of an integer that begins with `code`.
+    static func integerSize(_ code: UInt8) -> Int {
+        switch code {
+        case 0xCC, 0xD0: 2
+        case 0xCD, 0xD1: 3
+        case 0xCE, 0xD2: 5
+        case 0xCF, 0xD3: 9
+        default: 1
+        }
+    }
+
+    /// Reads an integer in its general form.
+    @inlinable
+    mutating func readWide<Number: FixedWidthInteger>(as type: Number.Type) throws(CodecError) -> Number {
+        let (bits, isNegative, size) = try self.wideInteger()
+        let number = isNegative ? Number(exactly: Int64(bitPattern: bits)) : Number(exactly: bits)
+        guard let number else { throw CodecError.overflow(bits: bits, isNegative: isNegative, type: "\(type)") }
+        self.position &+= size
+        return number
+    }
+
+    /// The integer that is next, as two's complement and sign; the reader doesn't move.
+    @usableFromInline
+    func wideInteger() throws(CodecError) -> (bits: UInt64, isNegative: Bool, size: Int) {
+        let start = self.position + 1
+        let code = self.byte(at: self.position)
+        let size = Self.integerSize(code)
+        if size > self.remaining { throw self.truncated() }
+        let signed: Int64
+        switch code {
+        case 0x00...0x7F: return (UInt64(code), false, 1)
+        case 0xCC: return (UInt64(self.byte(at: start)), false, size)
+        case 0xCD: return (UInt64(self.load(UInt16.self, at: start)), false, size)
+        case 0xCE: return (UInt64(self.load(UInt32.self, at: start)), false, size)
+        case 0xCF: return (self.load(UInt64.self, at: start), false, size)
+        case 0xD0: signed = Int64(Int8(bitPattern: self.byte(at: start)))
+        case 0xD1: signed = Int64(self.load(Int16.self, at: start))
+        case 0xD2: signed = Int64(self.load(Int32.self, at: start))
+        case 0xD3: signed = self.load(Int64.self, at: start)
+        case 0xE0...0xFF: signed = Int64(Int8(bitPattern: code))
+        default: throw self.mismatch(.integer)
+        }
+        return (UInt64(bitPattern: signed), signed < 0, size)
+    }
+
+    @usableFromInline
+    mutating func readOtherDouble() throws(CodecError) -> Double {
+        if self.isAtEnd { throw self.truncated() }
+        switch self.byte(at: self.position) {
+        case 0xCA:
+            if self.remaining < 5 { throw self.truncated() }
+            let bits = self.load(UInt32.self, at: self.position + 1)
+            self.position += 5
+            return Double(Float(bitPattern: bits))
+        case 0xCB:
+            throw self.truncated()
+        case let code where PackKind(firstByte: code) == .integer:
+            let (bits, isNegative, size) = try self.wideInteger()
+            let number = isNegative ? Double(exactly: Int64(bitPattern: bits)) : Double(exactly: bits)
+            guard let number else {
+                throw CodecError.overflow(bits: bits, isNegative: isNegative, type: "Double")
+            }
+            self.position += size
+            return number
+        default:
+            throw self.mismatch(.float)
+        }
+    }
+}
+
+// MARK: - Errors, kept out of the callers
+
+extension PackReader {
+    @usableFromInline
+    @inline(never)
+    func truncated() -> CodecError {
+        CodecError(
+            .truncated,
+            message: "the bytes end within the value at byte \(self.position), at byte \(self.count); "
+                + "send the whole document"
+        )
+    }
+
+    @usableFromInline
+    @inline(never)
+    func mismatch(_ expected: PackKind) -> CodecError {
+        let found = self.peekKind
+        if found == .invalid { return self.malformed() }
+        let description = found.map { "\($0)" } ?? "the end"
+        return CodecError(.typeMismatch, message: "expected \(expected), found \(description)")
+    }
+
+    @usableFromInline
+    @inline(never)
+    func malformed() -> CodecError {
+        CodecError(.malformed, message: "byte \(self.position) is 0xC1, which MessagePack doesn't use")
+    }
+}
+
+extension CodecError {
+    @usableFromInline
+    @inline(never)
+    static func invalidText() -> CodecError {
+        CodecError(.invalidUTF8, message: "a string isn't UTF-8; send bytes as bin")
+    }
+
+    @usableFromInline
+    @inline(never)
+    static func tooLong(_ count: Int, limit: Int) -> CodecError {
+        CodecError(.tooLarge, message: "\(count) bytes pass the limit of \(limit); send less at once or raise maxBytes")
+    }
+
+    @usableFromInline
+    @inline(never)
+    static func overflow(bits: UInt64, isNegative: Bool, type: String) -> CodecError {
+        let number = isNegative ? "\(Int64(bitPattern: bits))" : "\(bits)"
+        return CodecError(.overflow, message: "\(number) doesn't fit \(type); use a wider type")
+    }
 }

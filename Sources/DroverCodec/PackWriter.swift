@@ -1,106 +1,483 @@
 // SPDX-License-Identifier: Apache-2.0
 
-public import Glibc
+internal import Glibc
 
+/// Writes MessagePack into one growing block of memory.
+///
+/// Every value takes its smallest encoding. The block comes from `malloc`, and ``finish()`` hands it over without a
+/// copy, so that a C library may send it and `free` it.
+///
+/// A write that fails leaves the block as long as it was or longer, never with a half-written number; use
+/// ``rollBack(to:)`` to take a failed document out again.
 @safe
 public struct PackWriter: ~Copyable {
-    @usableFromInline var memory: UnsafeMutableRawPointer
+    @usableFromInline var base: UnsafeMutableRawPointer?
     @usableFromInline var capacity: Int
-    @usableFromInline package var count: Int
-    @usableFromInline let limit: Int
-    package var references: [UInt32] = []
-    @usableFromInline var isOwner = true
 
-    @inlinable
+    /// The bytes written so far, the reserved header included.
+    public private(set) var count: Int {
+        @inlinable get { self.used }
+        set { self.used = newValue }
+    }
+
+    @usableFromInline var used: Int
+    @usableFromInline let headerBytes: Int
+    @usableFromInline var depth = 0
+    /// References that the values written so far contain, for who must know what a document refers to.
+    private var noted: Unmanaged<ReferenceList>?
+    /// The limits this writer keeps to; ``CodecLimits/maxBytes`` doesn't count the reserved header.
+    public let limits: CodecLimits
+
+    /// Creates a writer with room for `capacity` bytes before it grows.
+    ///
+    /// - Parameters:
+    ///   - capacity: The bytes to make room for at once, the header not included.
+    ///   - headerBytes: Zeroed bytes to leave free at the front, for a header that is written later.
+    ///   - limits: What the writer refuses.
     public init(capacity: Int, headerBytes: Int = 0, limits: CodecLimits = .standard) {
-        self.capacity = max(16, capacity, headerBytes)
-        unsafe self.memory = malloc(self.capacity)
-        self.count = headerBytes
-        self.limit = limits.maxBytes
+        precondition(capacity >= 0 && headerBytes >= 0, "sizes aren't negative")
+        // The capacity never exceeds the limit, so growing is the only place that has to check it.
+        let bytes = headerBytes + Swift.min(Swift.max(capacity, 16), Swift.max(limits.maxBytes, 0))
+        guard let block = unsafe malloc(Swift.max(bytes, 1)) else {
+            preconditionFailure("out of memory for a message of \(bytes) bytes")
+        }
+        unsafe memset(block, 0, headerBytes)
+        unsafe self.base = block
+        self.capacity = bytes
+        self.used = headerBytes
+        self.headerBytes = headerBytes
+        self.limits = limits
+        unsafe self.noted = nil
     }
-    deinit { if self.isOwner { unsafe free(self.memory) } }
 
-    @inlinable mutating func reserve(_ n: Int) throws(CodecError) -> UnsafeMutableRawPointer {
-        let need = self.count + n
-        if need > self.capacity { try self.grow(need) }
-        defer { self.count = need }
-        return unsafe self.memory + self.count
+    /// A writer without memory, which takes another one's place for a while.
+    init(placeholderWith limits: CodecLimits) {
+        unsafe self.base = nil
+        self.capacity = 0
+        self.used = 0
+        self.headerBytes = 0
+        self.limits = limits
+        unsafe self.noted = nil
     }
-    @usableFromInline mutating func grow(_ need: Int) throws(CodecError) {
-        guard need <= self.limit else { throw CodecError(.tooLarge, "more than \(self.limit) bytes") }
-        self.capacity = max(need, self.capacity * 2)
-        unsafe self.memory = realloc(self.memory, self.capacity)
+
+    deinit {
+        unsafe self.noted?.release()
+        unsafe free(self.base)
     }
-    @inlinable mutating func byte(_ b: UInt8) throws(CodecError) {
-        unsafe try self.reserve(1).storeBytes(of: b, as: UInt8.self)
+
+    /// Notes that a value refers to something by number.
+    package mutating func note(reference: UInt32) {
+        if let noted = unsafe self.noted {
+            unsafe noted.takeUnretainedValue().references.append(reference)
+        } else {
+            unsafe self.noted = Unmanaged.passRetained(ReferenceList(reference))
+        }
     }
-    @inlinable mutating func tagged<T: FixedWidthInteger & BitwiseCopyable>(_ b: UInt8, _ v: T) throws(CodecError) {
-        let p = try unsafe self.reserve(1 + MemoryLayout<T>.size)
-        unsafe p.storeBytes(of: b, as: UInt8.self)
-        unsafe p.storeBytes(of: v.bigEndian, toByteOffset: 1, as: T.self)
+
+    /// What was noted so far.
+    package var references: [UInt32] {
+        unsafe self.noted?.takeUnretainedValue().references ?? []
     }
-    @inlinable public mutating func packNil() throws(CodecError) { try self.byte(0xC0) }
-    @inlinable public mutating func pack(_ v: Bool) throws(CodecError) { try self.byte(v ? 0xC3 : 0xC2) }
-    @inlinable public mutating func pack(_ v: UInt64) throws(CodecError) {
-        if v < 128 { try self.byte(UInt8(v)) } else if v <= 0xFF { try self.tagged(0xCC, UInt8(v)) }
-        else if v <= 0xFFFF { try self.tagged(0xCD, UInt16(v)) } else if v <= 0xFFFF_FFFF { try self.tagged(0xCE, UInt32(v)) }
-        else { try self.tagged(0xCF, v) }
+
+    /// Takes everything back, the reserved header apart.
+    package mutating func removeAll() {
+        self.used = self.headerBytes
+        self.depth = 0
     }
-    @inlinable public mutating func pack(_ v: Int64) throws(CodecError) {
-        if v >= 0 { return try self.pack(UInt64(v)) }
-        if v >= -32 { try self.byte(UInt8(bitPattern: Int8(v))) } else if v >= -128 { try self.tagged(0xD0, Int8(v)) }
-        else if v >= -32768 { try self.tagged(0xD1, Int16(v)) } else if v >= -2_147_483_648 { try self.tagged(0xD2, Int32(v)) }
-        else { try self.tagged(0xD3, v) }
-    }
-    @inlinable public mutating func pack(_ v: Double) throws(CodecError) { try self.tagged(0xCB, v.bitPattern) }
-    @inlinable public mutating func pack(_ v: Float) throws(CodecError) { try self.tagged(0xCA, v.bitPattern) }
-    @inlinable public mutating func pack(_ v: String) throws(CodecError) {
-        var v = v
-        let n = v.utf8.count
-        if n < 32 { try self.byte(0xA0 | UInt8(n)) } else if n <= 0xFF { try self.tagged(0xD9, UInt8(n)) }
-        else if n <= 0xFFFF { try self.tagged(0xDA, UInt16(n)) } else { try self.tagged(0xDB, UInt32(n)) }
-        let p = try unsafe self.reserve(n)
-        v.withUTF8 { if n > 0 { unsafe p.copyMemory(from: $0.baseAddress!, byteCount: n) } }
-    }
-    @inlinable public mutating func pack(_ v: UnsafeRawBufferPointer) throws(CodecError) {
-        let n = v.count
-        if n <= 0xFF { try self.tagged(0xC4, UInt8(n)) } else if n <= 0xFFFF { try self.tagged(0xC5, UInt16(n)) }
-        else { try self.tagged(0xC6, UInt32(n)) }
-        let p = try unsafe self.reserve(n)
-        if n > 0 { unsafe p.copyMemory(from: v.baseAddress!, byteCount: n) }
-    }
-    @inlinable public mutating func pack(_ v: [UInt8]) throws(CodecError) {
-        let n = v.count
-        if n <= 0xFF { try self.tagged(0xC4, UInt8(n)) } else if n <= 0xFFFF { try self.tagged(0xC5, UInt16(n)) }
-        else { try self.tagged(0xC6, UInt32(n)) }
-        let p = try unsafe self.reserve(n)
-        unsafe v.withUnsafeBytes { if n > 0 { unsafe p.copyMemory(from: $0.baseAddress!, byteCount: n) } }
-    }
-    @inlinable public mutating func packArrayHeader(_ n: Int) throws(CodecError) {
-        if n < 16 { try self.byte(0x90 | UInt8(n)) } else if n <= 0xFFFF { try self.tagged(0xDC, UInt16(n)) } else { try self.tagged(0xDD, UInt32(n)) }
-    }
-    @inlinable public mutating func packMapHeader(_ n: Int) throws(CodecError) {
-        if n < 16 { try self.byte(0x80 | UInt8(n)) } else if n <= 0xFFFF { try self.tagged(0xDE, UInt16(n)) } else { try self.tagged(0xDF, UInt32(n)) }
-    }
-    package mutating func note(reference: UInt32) { self.references.append(reference) }
-    package mutating func removeAll() { self.count = 0 }
-    package borrowing func withBytes<R>(_ body: (UnsafeRawBufferPointer) -> R) -> R {
-        unsafe body(UnsafeRawBufferPointer(start: self.memory, count: self.count))
-    }
+
+    /// Ends the writing and hands over the block.
     public consuming func finish() -> PackedBlock {
-        let b = unsafe PackedBlock(baseAddress: self.memory, count: self.count)
-        self.isOwner = false
-        return b
+        guard let base = unsafe self.base else { preconditionFailure("a placeholder has no block to hand over") }
+        let count = self.used
+        unsafe self.noted?.release()
+        discard self
+        return unsafe PackedBlock(baseAddress: base, count: count)
+    }
+
+    /// Takes back everything after the first `count` bytes.
+    public mutating func rollBack(to count: Int) {
+        precondition(count >= self.headerBytes && count <= self.used, "only bytes that were written can be taken back")
+        self.used = count
+    }
+
+    /// Gives `body` the bytes written so far, the reserved header included.
+    public borrowing func withBytes<Result, Failure: Error>(
+        _ body: (UnsafeRawBufferPointer) throws(Failure) -> Result
+    ) throws(Failure) -> Result {
+        try unsafe body(UnsafeRawBufferPointer(start: self.base, count: self.used))
     }
 }
+
+/// The references noted in a document; few documents have any.
+private final class ReferenceList {
+    var references: [UInt32]
+
+    init(_ first: UInt32) { self.references = [first] }
+}
+
+/// A block of memory with an encoded document; the one owner of it.
 @safe
 public struct PackedBlock: ~Copyable {
+    /// The first byte.
     public let baseAddress: UnsafeMutableRawPointer
+    /// The number of bytes.
     public let count: Int
-    deinit { unsafe free(self.baseAddress) }
+
+    /// Takes over a block that `malloc` returned.
+    init(baseAddress: UnsafeMutableRawPointer, count: Int) {
+        unsafe self.baseAddress = baseAddress
+        self.count = count
+    }
+
+    deinit {
+        unsafe free(self.baseAddress)
+    }
+
+    /// The bytes; they are valid for as long as the block is.
+    public var bytes: UnsafeRawBufferPointer {
+        unsafe UnsafeRawBufferPointer(start: self.baseAddress, count: self.count)
+    }
+
+    /// Gives up the block: the caller, or whom it passes the block on to, calls `free`.
     public consuming func release() -> UnsafeMutableRawBufferPointer {
-        let r = unsafe UnsafeMutableRawBufferPointer(start: self.baseAddress, count: self.count)
+        let bytes = unsafe UnsafeMutableRawBufferPointer(start: self.baseAddress, count: self.count)
         discard self
-        return unsafe r
+        return unsafe bytes
+    }
+}
+
+// MARK: - Room
+
+extension PackWriter {
+    /// Makes room for `bytes` more.
+    @inlinable
+    mutating func reserve(_ bytes: Int) throws(CodecError) {
+        if bytes > self.capacity &- self.used { try self.grow(by: bytes) }
+    }
+
+    @usableFromInline
+    @inline(never)
+    mutating func grow(by bytes: Int) throws(CodecError) {
+        let limit = self.headerBytes + Swift.max(self.limits.maxBytes, 0)
+        let (needed, overflow) = self.used.addingReportingOverflow(bytes)
+        if overflow || needed > limit {
+            throw CodecError(
+                .tooLarge,
+                message: "the encoded value passes the limit of \(self.limits.maxBytes) bytes; "
+                    + "send less at once or raise maxBytes"
+            )
+        }
+        let capacity = Swift.min(limit, Swift.max(needed, self.capacity * 2, 64))
+        guard let block = unsafe realloc(self.base, capacity) else {
+            throw CodecError(.outOfMemory, message: "no memory for a message of \(capacity) bytes; send less at once")
+        }
+        unsafe self.base = block
+        self.capacity = capacity
+    }
+
+    /// Writes one byte into room that was reserved.
+    @inlinable
+    mutating func put(_ byte: UInt8) {
+        unsafe self.base.unsafelyUnwrapped.storeBytes(of: byte, toByteOffset: self.used, as: UInt8.self)
+        self.used &+= 1
+    }
+
+    /// Writes a number, most significant byte first, into room that was reserved.
+    @inlinable
+    mutating func put<Number: FixedWidthInteger & BitwiseCopyable>(bigEndian number: Number) {
+        unsafe self.base.unsafelyUnwrapped.storeBytes(
+            of: number.bigEndian,
+            toByteOffset: self.used,
+            as: Number.self
+        )
+        self.used &+= MemoryLayout<Number>.size
+    }
+
+    /// Writes bytes into room that was reserved.
+    @inlinable
+    mutating func put(contentsOf bytes: UnsafeRawBufferPointer) {
+        if let source = bytes.baseAddress {
+            unsafe (self.base.unsafelyUnwrapped + self.used).copyMemory(from: source, byteCount: bytes.count)
+            self.used &+= bytes.count
+        }
+    }
+
+    /// Goes one container deeper.
+    ///
+    /// Pair it with ``leave()``. Types that contain themselves must do this in their `pack`, so that a value which is
+    /// nested too deep is an error instead of a stack overflow; the standard containers do it already.
+    @inlinable
+    public mutating func enter() throws(CodecError) {
+        if self.depth >= self.limits.maxDepth { throw CodecError.tooDeep(self.limits.maxDepth) }
+        self.depth &+= 1
+    }
+
+    /// Comes back from a container.
+    @inlinable
+    public mutating func leave() {
+        self.depth &-= 1
+    }
+}
+
+// MARK: - Values
+
+extension PackWriter {
+    /// Writes nil.
+    @inlinable
+    public mutating func packNil() throws(CodecError) {
+        try self.reserve(1)
+        self.put(0xC0)
+    }
+
+    /// Writes a truth value.
+    @inlinable
+    public mutating func pack(_ value: Bool) throws(CodecError) {
+        try self.reserve(1)
+        self.put(value ? 0xC3 : 0xC2)
+    }
+
+    /// Writes an integer.
+    @inlinable
+    public mutating func pack(_ value: Int64) throws(CodecError) {
+        if value >= 0 {
+            try self.pack(UInt64(truncatingIfNeeded: value))
+        } else if value >= -32 {
+            try self.reserve(1)
+            self.put(UInt8(truncatingIfNeeded: value))
+        } else {
+            try self.packWide(negative: value)
+        }
+    }
+
+    /// Writes an integer that isn't negative.
+    @inlinable
+    public mutating func pack(_ value: UInt64) throws(CodecError) {
+        if value < 0x80 {
+            try self.reserve(1)
+            self.put(UInt8(truncatingIfNeeded: value))
+        } else {
+            try self.packWide(value)
+        }
+    }
+
+    /// Writes a number with 64 bits of floating point.
+    @inlinable
+    public mutating func pack(_ value: Double) throws(CodecError) {
+        try self.reserve(9)
+        self.put(0xCB)
+        self.put(bigEndian: value.bitPattern)
+    }
+
+    /// Writes a number with 32 bits of floating point.
+    @inlinable
+    public mutating func pack(_ value: Float) throws(CodecError) {
+        try self.reserve(5)
+        self.put(0xCA)
+        self.put(bigEndian: value.bitPattern)
+    }
+
+    /// Writes text.
+    @inlinable
+    public mutating func pack(_ value: String) throws(CodecError) {
+        let count = value.utf8.count
+        try self.packHeader(count, short: 0xA0, shortMax: 31, codes: (0xD9, 0xDA, 0xDB))
+        let copied: Void? = unsafe value.utf8.withContiguousStorageIfAvailable { text in
+            unsafe self.put(contentsOf: UnsafeRawBufferPointer(text))
+        }
+        if copied == nil { self.putSlowly(value) }
+    }
+
+    /// Writes bytes.
+    @inlinable
+    public mutating func pack(_ bytes: UnsafeRawBufferPointer) throws(CodecError) {
+        try self.packHeader(bytes.count, short: 0, shortMax: -1, codes: (0xC4, 0xC5, 0xC6))
+        unsafe self.put(contentsOf: bytes)
+    }
+
+    /// Writes bytes.
+    @inlinable
+    public mutating func pack(_ bytes: [UInt8]) throws(CodecError) {
+        try unsafe bytes.withUnsafeBufferPointer { buffer throws(CodecError) in
+            try unsafe self.pack(UnsafeRawBufferPointer(buffer))
+        }
+    }
+
+    /// Begins an array; its `count` elements are to be written next.
+    @inlinable
+    public mutating func packArrayHeader(_ count: Int) throws(CodecError) {
+        if UInt(bitPattern: count) <= 15 {
+            try self.reserve(1)
+            self.put(0x90 | UInt8(truncatingIfNeeded: count))
+        } else {
+            try self.packContainerHeader(count, code16: 0xDC)
+        }
+    }
+
+    /// Begins a map; its `count` pairs of key and value are to be written next.
+    @inlinable
+    public mutating func packMapHeader(_ count: Int) throws(CodecError) {
+        if UInt(bitPattern: count) <= 15 {
+            try self.reserve(1)
+            self.put(0x80 | UInt8(truncatingIfNeeded: count))
+        } else {
+            try self.packContainerHeader(count, code16: 0xDE)
+        }
+    }
+
+    /// Writes an extension value: bytes with an application's own type number.
+    public mutating func pack(extended bytes: [UInt8], type: Int8) throws(CodecError) {
+        let single: UInt8? =
+            switch bytes.count {
+            case 1: 0xD4
+            case 2: 0xD5
+            case 4: 0xD6
+            case 8: 0xD7
+            case 16: 0xD8
+            default: nil
+            }
+        if let single {
+            try self.reserve(2 + bytes.count)
+            self.put(single)
+        } else {
+            try self.packHeader(bytes.count, short: 0, shortMax: -1, codes: (0xC7, 0xC8, 0xC9), extra: 1)
+        }
+        self.put(UInt8(bitPattern: type))
+        unsafe bytes.withUnsafeBytes { raw in unsafe self.put(contentsOf: raw) }
+    }
+
+    /// Appends bytes as they are, for documents that were encoded before.
+    @inlinable
+    public mutating func append(_ bytes: UnsafeRawBufferPointer) throws(CodecError) {
+        try self.reserve(bytes.count)
+        unsafe self.put(contentsOf: bytes)
+    }
+
+    /// Appends `bytes` zeroed bytes and returns where they begin, for a header that is written later.
+    package mutating func appendZeros(_ bytes: Int) throws(CodecError) -> Int {
+        precondition(bytes >= 0, "sizes aren't negative")
+        try self.reserve(bytes)
+        let offset = self.used
+        unsafe memset(self.base.unsafelyUnwrapped + offset, 0, bytes)
+        self.used += bytes
+        return offset
+    }
+
+    /// Gives `body` the bytes in `range`, to be changed in place.
+    package mutating func withMutableBytes<Result, Failure: Error>(
+        in range: Range<Int>,
+        _ body: (UnsafeMutableRawBufferPointer) throws(Failure) -> Result
+    ) throws(Failure) -> Result {
+        precondition(range.lowerBound >= 0 && range.upperBound <= self.used, "the range wasn't written")
+        let start = unsafe self.base.map { unsafe $0 + range.lowerBound }
+        return try unsafe body(UnsafeMutableRawBufferPointer(start: start, count: range.count))
+    }
+}
+
+// MARK: - Slower parts, kept out of the callers
+
+extension PackWriter {
+    @usableFromInline
+    mutating func packWide(_ value: UInt64) throws(CodecError) {
+        try self.reserve(9)
+        if value <= 0xFF {
+            self.put(0xCC)
+            self.put(UInt8(truncatingIfNeeded: value))
+        } else if value <= 0xFFFF {
+            self.put(0xCD)
+            self.put(bigEndian: UInt16(truncatingIfNeeded: value))
+        } else if value <= 0xFFFF_FFFF {
+            self.put(0xCE)
+            self.put(bigEndian: UInt32(truncatingIfNeeded: value))
+        } else {
+            self.put(0xCF)
+            self.put(bigEndian: value)
+        }
+    }
+
+    @usableFromInline
+    mutating func packWide(negative value: Int64) throws(CodecError) {
+        try self.reserve(9)
+        if value >= -0x80 {
+            self.put(0xD0)
+            self.put(UInt8(truncatingIfNeeded: value))
+        } else if value >= -0x8000 {
+            self.put(0xD1)
+            self.put(bigEndian: UInt16(truncatingIfNeeded: value))
+        } else if value >= -0x8000_0000 {
+            self.put(0xD2)
+            self.put(bigEndian: UInt32(truncatingIfNeeded: value))
+        } else {
+            self.put(0xD3)
+            self.put(bigEndian: value)
+        }
+    }
+
+    /// Writes the header of text or bytes, and makes room for the header, `extra` bytes and the content.
+    @inlinable
+    mutating func packHeader(
+        _ count: Int,
+        short: UInt8,
+        shortMax: Int,
+        codes: (UInt8, UInt8, UInt8),
+        extra: Int = 0
+    ) throws(CodecError) {
+        if count <= shortMax {
+            try self.reserve(1 &+ count)
+            self.put(short | UInt8(truncatingIfNeeded: count))
+        } else {
+            try self.packLongHeader(count, codes: codes, extra: extra)
+        }
+    }
+
+    @usableFromInline
+    mutating func packLongHeader(_ count: Int, codes: (UInt8, UInt8, UInt8), extra: Int) throws(CodecError) {
+        if count <= 0xFF {
+            try self.reserve(2 + extra + count)
+            self.put(codes.0)
+            self.put(UInt8(truncatingIfNeeded: count))
+        } else if count <= 0xFFFF {
+            try self.reserve(3 + extra + count)
+            self.put(codes.1)
+            self.put(bigEndian: UInt16(truncatingIfNeeded: count))
+        } else if count <= 0xFFFF_FFFF {
+            try self.reserve(5 + extra + count)
+            self.put(codes.2)
+            self.put(bigEndian: UInt32(truncatingIfNeeded: count))
+        } else {
+            throw CodecError(.tooLarge, message: "\(count) bytes in one value; MessagePack holds 4 GiB at most")
+        }
+    }
+
+    @usableFromInline
+    mutating func packContainerHeader(_ count: Int, code16: UInt8) throws(CodecError) {
+        precondition(count >= 0, "counts aren't negative")
+        if count > self.limits.maxCount || count > 0xFFFF_FFFF { throw CodecError.tooMany(count, self.limits.maxCount) }
+        try self.reserve(5)
+        if count <= 0xFFFF {
+            self.put(code16)
+            self.put(bigEndian: UInt16(truncatingIfNeeded: count))
+        } else {
+            self.put(code16 + 1)
+            self.put(bigEndian: UInt32(truncatingIfNeeded: count))
+        }
+    }
+
+    /// For strings that don't keep their UTF-8 in one piece; none of the standard library does this on Linux.
+    @usableFromInline
+    @inline(never)
+    mutating func putSlowly(_ value: String) {
+        for byte in value.utf8 { self.put(byte) }
+    }
+}
+
+extension CodecError {
+    static func tooMany(_ count: Int, _ limit: Int) -> CodecError {
+        CodecError(.tooLarge, message: "\(count) elements pass the limit of \(limit); send fewer or raise maxCount")
+    }
+
+    @usableFromInline
+    @inline(never)
+    static func tooDeep(_ limit: Int) -> CodecError {
+        CodecError(.tooDeep, message: "nested deeper than \(limit) containers; flatten the value or raise maxDepth")
     }
 }

@@ -2,7 +2,9 @@
 
 package import DroverCodec
 
-/// What a client says of itself: the payload of ``MessageKind/hello``. Its epoch is the header's id.
+/// What a client says of itself: the payload of ``MessageKind/hello``.
+///
+/// Its epoch is the header's id.
 package struct Hello: Equatable, Sendable {
     package var minor: UInt32 = ProtocolVersion.minor
     package var client: PeerID
@@ -60,7 +62,9 @@ package struct Hello: Equatable, Sendable {
     }
 }
 
-/// What a worker says of itself: the payload of ``MessageKind/welcome``. Its epoch is the header's id.
+/// What a worker says of itself: the payload of ``MessageKind/welcome``.
+///
+/// Its epoch is the header's id.
 package struct Welcome: Equatable, Sendable {
     package var minor: UInt32 = ProtocolVersion.minor
     package var worker: PeerID

@@ -54,7 +54,9 @@ enum DroverRoles {
     }
 
     private static func number(_ arguments: [String], _ index: Int) throws -> Int {
-        guard index < arguments.count, let number = Int(arguments[index]) else { throw Failure("argument \(index) is missing") }
+        guard index < arguments.count, let number = Int(arguments[index]) else {
+            throw Failure("argument \(index) is missing")
+        }
         return number
     }
 
@@ -199,13 +201,14 @@ enum DroverRoles {
         let latencies = Mutex(Latencies(capacity: count))
         for index in 0..<count + count / 10 {
             let done = DispatchSemaphore(value: 0)
-            try stamp.async(payload).addCallback { result in
-                let now = Self.now()
-                if case .value(let sent) = result.outcome, index >= count / 10 {
-                    latencies.withLock { $0.record(nanoseconds: now - sent) }
+            try stamp.async(payload)
+                .addCallback { result in
+                    let now = Self.now()
+                    if case .value(let sent) = result.outcome, index >= count / 10 {
+                        latencies.withLock { $0.record(nanoseconds: now - sent) }
+                    }
+                    done.signal()
                 }
-                done.signal()
-            }
             done.wait()
             usleep(UInt32(pause))
         }

@@ -28,8 +28,10 @@ public struct BackgroundPoller: Sendable {
     /// - Throws: As ``init(serving:)``.
     public func start() throws { try self.control.start() }
 
-    /// Stops serving: the poller leaves its loop. Calls stay pending; waiting for them throws
-    /// ``UsageError`` with `notRunning` until a poller is started again (contract S68).
+    /// Stops serving: the poller leaves its loop.
+    ///
+    /// Calls stay pending; waiting for them throws ``UsageError`` with `notRunning` until a poller is started again
+    /// (contract S68).
     ///
     /// In a callback it only asks for the stop and does not wait. Stopping again does nothing.
     ///

@@ -71,7 +71,9 @@ extension Client {
         }
     }
 
-    /// Makes a reference to an asynchronous closure; see ``callback(_:_:)``. The next event waits until it has returned.
+    /// Makes a reference to an asynchronous closure; see ``callback(_:_:)``.
+    ///
+    /// The next event waits until it has returned.
     ///
     /// - Parameters:
     ///   - options: How its events are taken.

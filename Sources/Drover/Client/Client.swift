@@ -60,7 +60,9 @@ public final class Client: Sendable {
 
     // MARK: Functions
 
-    /// Binds a declared function to this client. Sends nothing.
+    /// Binds a declared function to this client.
+    ///
+    /// Sends nothing.
     ///
     /// - Parameters:
     ///   - function: The declaration.
@@ -73,8 +75,9 @@ public final class Client: Sendable {
         RemoteFunction(function, client: self, options: options)
     }
 
-    /// Binds a function by its name and type. Sends nothing; a name that no worker knows ends its calls in a
-    /// ``RemoteError`` (contract S1).
+    /// Binds a function by its name and type.
+    ///
+    /// Sends nothing; a name that no worker knows ends its calls in a ``RemoteError`` (contract S1).
     ///
     /// - Parameters:
     ///   - name: What the workers call it.

@@ -3,7 +3,9 @@
 public import DroverWire
 public import Logging
 
-/// How a client behaves. All have defaults that suit a program beside its workers.
+/// How a client behaves.
+///
+/// All have defaults that suit a program beside its workers.
 public struct ClientConfiguration: Sendable {
     /// The client's name in the worker's log.
     public var name = "client"
@@ -13,7 +15,9 @@ public struct ClientConfiguration: Sendable {
     public var defaultExpiry: Duration?
     /// The largest request or reply, in bytes.
     public var maxPayloadBytes = 64 << 20
-    /// Whether small messages for one worker that are ready at the same moment share a frame. It adds no waiting.
+    /// Whether small messages for one worker that are ready at the same moment share a frame.
+    ///
+    /// It adds no waiting.
     public var coalescesMessages = true
     /// How often a worker hears from this client if there is nothing else to say.
     public var heartbeatInterval: Duration = .seconds(2)

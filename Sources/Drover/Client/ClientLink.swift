@@ -163,7 +163,9 @@ final class ClientLink {
         block.free()
     }
 
-    /// Sends from the block itself. When it goes out again libzmq may still read it, so the header gets a frame of its own.
+    /// Sends from the block itself.
+    ///
+    /// When it goes out again libzmq may still read it, so the header gets a frame of its own.
     @available(*, noasync)
     private func sendLarge(_ header: Header, of block: inout RequestBytes, isResent: Bool) throws(ZMQError) {
         try self.flush()
@@ -215,7 +217,9 @@ final class ClientLink {
         }
     }
 
-    /// Receives the next frame into `message`. Returns false if there is none.
+    /// Receives the next frame into `message`.
+    ///
+    /// Returns false if there is none.
     @available(*, noasync)
     func receive(into message: inout Message) throws(ZMQError) -> Bool {
         try self.socket?.receive(into: &message) ?? false

@@ -20,6 +20,7 @@ final class ClientLoop {
     private var actions: [ClientAction] = []
     /// Handles that ended in this turn and have somebody to tell.
     private var ended: [(AnyAsyncResult, Waiting)] = []
+    private var endCounts = EndCounts()
     private var now: Instant
     private var nextTick = Instant.distantFuture
     private var message = Message()
@@ -41,7 +42,9 @@ final class ClientLoop {
         self.links = core.endpoints.indices.map { ClientLink(index: $0, endpoint: core.endpoints[$0], core: core) }
     }
 
-    /// Serves until the client is stopped or closed. Returns the calls that are left.
+    /// Serves until the client is stopped or closed.
+    ///
+    /// Returns the calls that are left.
     @available(*, noasync)
     func run() -> ClientBook {
         for link in self.links { self.open(link) }
@@ -288,7 +291,7 @@ final class ClientLoop {
         switch kind {
         case .welcome:
             do throws(WireError) {
-                unsafe self.welcome(try Welcome(reading: payload), epoch: header.id, from: link)
+                unsafe self.welcome(try Welcome(reading: payload), header, from: link)
             } catch {
                 self.malformed(error, from: link, header: nil)
             }
@@ -321,14 +324,14 @@ final class ClientLoop {
         switch self.book.machine.replied(header.id, from: link.index, at: self.now) {
         case .deliver(let slot):
             guard let result = self.book.take(slot) else { return }
-            result.request.free()
+            result.request.release()
             let waiting: Waiting?
             if kind == .error {
                 waiting = unsafe self.settleError(result, payload: payload)
             } else {
                 waiting = unsafe result.settle(value: payload)
             }
-            if let waiting, !waiting.isEmpty { self.ended.append((result, waiting)) }
+            self.note(result, waiting)
         case .late(let function, let nanoseconds):
             self.core.counters.lateReplies.count()
             guard let hook = self.core.configuration.onLateReply else { return }
@@ -439,15 +442,15 @@ final class ClientLoop {
     // MARK: Sessions
 
     @available(*, noasync)
-    private func welcome(_ welcome: Welcome, epoch: UInt64, from link: ClientLink) {
+    private func welcome(_ welcome: Welcome, _ header: Header, from link: ClientLink) {
         link.failedHandshakes = 0
         link.forgetFunctions()
         self.core.setWorkerName(welcome.name, of: link.index)
         self.book.machine.welcomed(
             by: link.index,
-            epoch: epoch,
+            epoch: header.id,
+            session: header.number,
             window: welcome.window,
-            isResumed: welcome.isResumed,
             at: self.now,
             actions: &self.actions
         )
@@ -549,10 +552,10 @@ final class ClientLoop {
                 maxPayloadBytes: self.core.configuration.maxPayloadBytes
             )
             self.attempt(self.links[endpoint]) { link throws(ZMQError) in
-                try link.send(Header(.hello, id: self.core.epoch), consuming: hello.packed())
+                try link.send(Header(.hello, id: self.epoch(for: endpoint)), consuming: hello.packed())
             }
         case .sendBeat(let endpoint):
-            self.reply(to: self.links[endpoint], Header(.beat, id: self.core.epoch))
+            self.reply(to: self.links[endpoint], Header(.beat, id: self.epoch(for: endpoint)))
         case .sendCancel(let endpoint, let id, let reason):
             self.reply(to: self.links[endpoint], Header(.cancel, id: id, number: reason.rawValue))
         case .finish(let slot, _, let ending):
@@ -574,6 +577,12 @@ final class ClientLoop {
             self.links[endpoint].close(linger: .zero)
             self.open(self.links[endpoint])
         }
+    }
+
+    /// What this client's life is called towards a worker. One that was given up is met under another epoch, so that it
+    /// ends the session that was left, with all that still runs or waits in it.
+    private func epoch(for endpoint: Int) -> UInt64 {
+        self.core.epoch &+ self.book.machine.endpoints[endpoint].losses
     }
 
     private func lastPlace(of result: AnyAsyncResult) -> (link: ClientLink, worker: String) {
@@ -649,8 +658,15 @@ final class ClientLoop {
 
     /// Ends a handle from here; who waits is told at the end of the turn.
     private func end(_ result: AnyAsyncResult, _ status: AnyAsyncResult.Status, _ failure: FailureBox) {
-        guard let waiting = result.settle(status, failure: failure), !waiting.isEmpty else { return }
-        self.ended.append((result, waiting))
+        self.note(result, result.settle(status, failure: failure))
+    }
+
+    /// A handle was ended here, unless `waiting` is nil: counts it, and keeps who waits for the end of the turn.
+    private func note(_ result: AnyAsyncResult, _ waiting: Waiting?) {
+        guard let waiting else { return }
+        self.endCounts.count(result.currentStatus)
+        self.core.jobsEnded(with: result)
+        if !waiting.isEmpty { self.ended.append((result, waiting)) }
     }
 
     @available(*, noasync)
@@ -673,6 +689,10 @@ final class ClientLoop {
     }
 
     private func wakeWaiters() {
+        if self.endCounts.total > 0 {
+            self.core.add(self.endCounts)
+            self.endCounts = EndCounts()
+        }
         guard !self.ended.isEmpty else { return }
         for (result, waiting) in self.ended { waiting.wake(for: result) }
         self.ended.removeAll(keepingCapacity: true)

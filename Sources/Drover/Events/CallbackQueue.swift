@@ -73,7 +73,9 @@ final class CallbackQueue: Sendable {
         }
     }
 
-    /// Delivers up to one batch. Returns whether more is there.
+    /// Delivers up to one batch.
+    ///
+    /// Returns whether more is there.
     private func drain() -> Bool {
         for _ in 0..<Self.batch {
             let (next, number, subscriptions) = self.state.withLock { state in
@@ -136,7 +138,9 @@ final class CallbackQueue: Sendable {
 }
 
 extension CallbackQueue.State {
-    /// Marks the queue as scheduled. Returns whether it was not.
+    /// Marks the queue as scheduled.
+    ///
+    /// Returns whether it was not.
     fileprivate mutating func schedule() -> Bool {
         defer { self.isScheduled = true }
         return !self.isScheduled

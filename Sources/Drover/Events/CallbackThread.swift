@@ -4,7 +4,9 @@ internal import DequeModule
 internal import DroverZMQ
 internal import Synchronization
 
-/// The thread that runs a client's callbacks unless another executor is given. It starts with the first callback.
+/// The thread that runs a client's callbacks unless another executor is given.
+///
+/// It starts with the first callback.
 final class CallbackThread: CallbackExecutor {
     private struct State: ~Copyable {
         var work = Deque<@Sendable () -> Void>()

@@ -21,8 +21,11 @@ public struct ResultEvent: Sendable {
     }
 }
 
-/// The events of one call, in order; it ends when the call has ended. For one reader.
+/// The events of one call, in order; it ends when the call has ended.
+///
+/// For one reader.
 public struct ResultEvents: AsyncSequence, Sendable {
+    /// What a handler reported.
     public typealias Element = ResultEvent
 
     let stream: AsyncStream<ResultEvent>

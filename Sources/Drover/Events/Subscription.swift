@@ -144,7 +144,9 @@ final class Subscription: Sendable {
 
     // MARK: On the callback executor
 
-    /// Runs the closure for events that came before the delivery of this number. Returns whether it ran any.
+    /// Runs the closure for events that came before the delivery of this number.
+    ///
+    /// Returns whether it ran any.
     func deliver(upTo number: UInt64, most: Int) -> Bool {
         for index in 0..<most {
             let (arrival, body, mustResume) = self.state.withLock { state -> (Arrival?, Body?, Bool) in
@@ -204,7 +206,9 @@ final class Subscription: Sendable {
     /// The callback was passed to a call.
     func jobStarted() { self.state.withLock { $0.openJobs += 1 } }
 
-    /// A call that it was passed to has ended. Returns whether that was the last and the callback lives no longer.
+    /// A call that it was passed to has ended.
+    ///
+    /// Returns whether that was the last and the callback lives no longer.
     func jobEnded() -> Bool {
         self.state.withLock { state in
             state.openJobs -= 1

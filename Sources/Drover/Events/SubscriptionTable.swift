@@ -40,7 +40,9 @@ final class SubscriptionTable: Sendable {
 
     func jobStarted(_ id: SubscriptionID) { self.find(id)?.jobStarted() }
 
-    /// A call that the callback was passed to has ended. Returns whether the subscription went with it.
+    /// A call that the callback was passed to has ended.
+    ///
+    /// Returns whether the subscription went with it.
     func jobEnded(_ id: SubscriptionID) -> Bool {
         guard let subscription = self.find(id), subscription.jobEnded() else { return false }
         self.remove(id)

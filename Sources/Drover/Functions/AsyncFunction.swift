@@ -20,12 +20,15 @@ public final class AsyncFunction<each Argument: Codable & Sendable, Result: Coda
     /// - Parameter argument: The arguments, by value.
     /// - Returns: A pending handle.
     /// - Throws: As ``RemoteFunction/async(_:)``.
+    @inlinable
     public func callAsFunction(_ argument: repeat each Argument) throws -> AsyncResult<Result> {
         try self.function.async(repeat each argument)
     }
 }
 
-/// Wraps a remote function so that a call returns its handle at once. Sends nothing.
+/// Wraps a remote function so that a call returns its handle at once.
+///
+/// Sends nothing.
 ///
 /// - Parameter function: A function of a client.
 /// - Returns: The wrapper; the same one as long as any is held.

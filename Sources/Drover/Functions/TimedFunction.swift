@@ -6,7 +6,9 @@
 public struct TimedFunction<each Argument: Codable & Sendable, Result: Codable & Sendable>: Sendable {
     /// The function behind it.
     public let function: RemoteFunction<repeat each Argument, Result>
-    /// The time each call has, or nil for no limit. Zero and less always expire.
+    /// The time each call has, or nil for no limit.
+    ///
+    /// Zero and less always expire.
     public let limit: Duration?
 
     /// Makes a call and returns its handle at once.
@@ -14,13 +16,15 @@ public struct TimedFunction<each Argument: Codable & Sendable, Result: Codable &
     /// - Parameter argument: The arguments, by value.
     /// - Returns: A handle that ends in ``AsyncResultTimeout`` if no answer comes in time.
     /// - Throws: As ``RemoteFunction/async(_:)``.
+    @inlinable
     public func callAsFunction(_ argument: repeat each Argument) throws -> AsyncResult<Result> {
-        let result = try self.function.submit(repeat each argument, expiry: self.limit ?? .never)
-        return result
+        try self.function.submit(repeat each argument, expiry: self.limit ?? .never)
     }
 }
 
-/// Wraps a remote function so that each call returns its handle at once and expires after `limit`. Sends nothing.
+/// Wraps a remote function so that each call returns its handle at once and expires after `limit`.
+///
+/// Sends nothing.
 ///
 /// - Parameters:
 ///   - function: A function of a client.
@@ -48,5 +52,5 @@ public func timed<each Argument, Result>(
 
 extension Duration {
     /// Longer than any clock runs.
-    static var never: Duration { .seconds(Int64.max) }
+    @usableFromInline static var never: Duration { .seconds(Int64.max) }
 }

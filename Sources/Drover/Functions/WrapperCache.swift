@@ -29,7 +29,9 @@ final class WrapperCache: Sendable {
         }
     }
 
-    /// A wrapper is gone. Its place may have been taken by a newer one, which stays.
+    /// A wrapper is gone.
+    ///
+    /// Its place may have been taken by a newer one, which stays.
     func released(_ key: WrapperKey) {
         self.entries.withLock { entries in
             if let entry = entries[key], entry.wrapper == nil { entries[key] = nil }

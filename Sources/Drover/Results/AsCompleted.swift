@@ -2,6 +2,7 @@
 
 /// Handles in the order in which their calls end; made by ``asCompleted(_:)``.
 public struct CompletedResults<Value: Sendable>: AsyncSequence, Sendable {
+    /// A handle whose call has ended.
     public typealias Element = AsyncResult<Value>
 
     let results: [AsyncResult<Value>]

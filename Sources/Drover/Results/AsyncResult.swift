@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import DroverCodec
+public import DroverCodec
 internal import DroverCore
 internal import Synchronization
 
@@ -17,32 +17,17 @@ internal import Synchronization
 public final class AsyncResult<Value: Sendable>: AnyAsyncResult, @unchecked Sendable {
     private let decode: ResultDecoder<Value>
     /// Written once, under the lock of the class above and before its status; see there.
-    private var stored: Value?
+    @usableFromInline var stored: Value?
 
-    init(
-        id: UInt64,
-        function: FunctionInfo,
-        client: ClientCore,
-        request: EncodedRequest,
-        options: CallOptions,
-        at now: Instant,
-        limitNanoseconds: UInt64?,
-        decode: @escaping ResultDecoder<Value>
-    ) {
+    @usableFromInline
+    init(_ ticket: consuming CallTicket, decode: @escaping ResultDecoder<Value>) {
         self.decode = decode
-        super
-            .init(
-                id: id,
-                function: function,
-                client: client,
-                request: request,
-                options: options,
-                at: now,
-                limitNanoseconds: limitNanoseconds
-            )
+        super.init(ticket)
     }
 
-    /// What the call came to, or nil while it is pending. Costs no I/O and never blocks.
+    /// What the call came to, or nil while it is pending.
+    ///
+    /// Costs no I/O and never blocks.
     public var outcome: Outcome<Value>? {
         switch self.currentStatus {
         case .pending: nil
@@ -58,12 +43,15 @@ public final class AsyncResult<Value: Sendable>: AnyAsyncResult, @unchecked Send
         }
     }
 
+    /// The value, if that is what the call came to; spares the way by the outcome.
+    @inlinable var readyValue: Value? { self.currentStatus == .value ? self.stored : nil }
+
     override func settle(value payload: UnsafeRawBufferPointer) -> Waiting? {
         do {
             let value = try unsafe withPackReader(over: payload) { reader throws(CodecError) in
                 reader.context = self.client
                 let value = try self.decode(&reader)
-                guard reader.isAtEnd else { throw CodecError.trailingBytes(at: reader.offset) }
+                try reader.expectEnd()
                 return value
             }
             return self.settle(.value) { self.stored = value }
@@ -77,6 +65,7 @@ public final class AsyncResult<Value: Sendable>: AnyAsyncResult, @unchecked Send
 }
 
 /// Turns a reply's payload into the value.
+@usableFromInline
 typealias ResultDecoder<Value> = @Sendable (inout PackReader) throws(CodecError) -> Value
 
 /// Why a call ended without a value; boxed, to keep handles small.

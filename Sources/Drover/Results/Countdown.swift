@@ -8,6 +8,8 @@ final class Countdown: Sendable {
 
     init(_ count: Int) { self.remaining = Atomic(count) }
 
-    /// Counts one. Returns whether it was the last.
+    /// Counts one.
+    ///
+    /// Returns whether it was the last.
     func isOver() -> Bool { self.remaining.subtract(1, ordering: .acquiringAndReleasing).newValue == 0 }
 }

@@ -34,7 +34,9 @@ enum Waiter: Sendable {
     }
 }
 
-/// Who waits for a call's end, in the order they came. Most calls have one waiter, which needs no array.
+/// Who waits for a call's end, in the order they came.
+///
+/// Most calls have one waiter, which needs no array.
 struct Waiting: Sendable {
     private var first: Waiter?
     private var rest: [Waiter] = []

@@ -48,7 +48,9 @@ final class HandlerThreads: Sendable {
         self.state.withLock { state in state.queue.isEmpty ? nil : state.idle.popLast() }?.unpark()
     }
 
-    /// Queues jobs and wakes as many threads as can run them. Threads are started as they are needed.
+    /// Queues jobs and wakes as many threads as can run them.
+    ///
+    /// Threads are started as they are needed.
     func submit(_ jobs: inout [WorkerJob], core: WorkerCore) {
         let parkers = self.state.withLock { state -> [Parker] in
             state.queue.append(contentsOf: jobs)
@@ -135,7 +137,9 @@ final class HandlerThreads: Sendable {
         for parker in parkers { parker.unpark() }
     }
 
-    /// Waits for the threads. A handler that never returns keeps its thread; it is left behind.
+    /// Waits for the threads.
+    ///
+    /// A handler that never returns keeps its thread; it is left behind.
     func join(within limit: Duration) -> Bool {
         let threads = self.state.withLock { state in state.threads }
         let deadline = MonotonicClock.deadline(after: limit)

@@ -2,7 +2,9 @@
 
 public import Logging
 
-/// How a worker behaves. All have defaults that suit a machine of its own.
+/// How a worker behaves.
+///
+/// All have defaults that suit a machine of its own.
 public struct WorkerConfiguration: Sendable {
     /// The worker's name, in answers, errors and logs.
     public var name = "worker"
@@ -18,7 +20,9 @@ public struct WorkerConfiguration: Sendable {
     public var maxCachedResultBytes = 256 << 10
     /// A request that is unanswered for so long is reported to its client as accepted or started.
     public var reportDelay: Duration = .milliseconds(5)
-    /// Whether small messages for one client that are ready at the same moment share a frame. It adds no waiting.
+    /// Whether small messages for one client that are ready at the same moment share a frame.
+    ///
+    /// It adds no waiting.
     public var coalescesMessages = true
     /// How often a client hears from this worker if there is nothing else to say.
     public var heartbeatInterval: Duration = .seconds(2)

@@ -47,7 +47,9 @@ final class WorkerJob: Sendable {
         return self.isRunning
     }
 
-    /// Takes the job for running. Returns false if it was cancelled.
+    /// Takes the job for running.
+    ///
+    /// Returns false if it was cancelled.
     func begin() -> Bool {
         self.state
             .compareExchange(
@@ -82,7 +84,9 @@ final class WorkerJob: Sendable {
     /// Whether its caller's deadline passed before it started: it must not start then (contract S40).
     func hasLapsed(at now: Instant) -> Bool { now >= self.deadline }
 
-    /// Runs the handler. `finish` is called once, here or by the handler's task.
+    /// Runs the handler.
+    ///
+    /// `finish` is called once, here or by the handler's task.
     func run(core: WorkerCore, finish: @escaping @Sendable (WorkerReply) -> Void) {
         var writer = PackWriter(capacity: 96, headerBytes: RequestBytes.headerByteCount, limits: core.codecLimits)
         do {

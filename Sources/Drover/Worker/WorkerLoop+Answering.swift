@@ -122,13 +122,14 @@ extension WorkerLoop {
 
     func answer(_ kind: MessageKind, _ block: RequestBytes, to addressee: WorkerMachine.Addressee?) {
         var block = block
-        guard let addressee, let session = addressee.session, let link = self.links[session] else {
+        guard let addressee, let session = addressee.session, self.links[session] != nil else {
             self.core.counters.undeliverable.count()
             block.free()
             return
         }
         if block.payloadCount > self.core.configuration.maxPayloadBytes {
             block.free()
+            self.machine.forgetResult(addressee.id, of: session)
             let message =
                 "the result has more than \(self.core.configuration.maxPayloadBytes) bytes, the worker's limit"
             return self.refuse(
@@ -137,13 +138,17 @@ extension WorkerLoop {
                 to: session
             )
         }
-        let start = link.batch.count
-        let isLarge = self.send(block, as: Header(kind, id: addressee.id), to: session)
-        if isLarge {
+        // Before it is sent: sending may empty the batch, and an answer that is neither kept nor passed over would let a
+        // request that comes again run again.
+        let header = Header(kind, payloadLength: UInt32(block.payloadCount), id: addressee.id)
+        if block.payloadCount < OutgoingBatch.flushBytes, let base = unsafe block.base {
+            unsafe header.write(to: base)
+            let message = unsafe UnsafeRawBufferPointer(start: base, count: block.count)
+            unsafe self.machine.remember(addressee.id, message: message, of: session)
+        } else {
             self.machine.forgetResult(addressee.id, of: session)
-        } else if link.batch.count > start {
-            self.remember(addressee.id, from: start, of: link, session)
         }
+        self.send(block, as: header, to: session)
     }
 
     func remember(_ id: UInt64, from start: Int, of link: WorkerLink, _ session: Int) {

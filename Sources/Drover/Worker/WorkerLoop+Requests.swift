@@ -122,7 +122,11 @@ extension WorkerLoop {
     }
 
     func enqueue(_ slot: UInt32, handler: Handler, _ box: MessageBox, _ range: Range<Int>) {
-        guard let request = self.machine.request(in: slot), request.session >= 0 else { return }
+        guard let request = self.machine.request(in: slot) else { return }
+        guard request.session >= 0 else {
+            // The client went while the request waited for its turn; its slot and its key must be free again.
+            return self.finished(slot, .dropped(.cancelled))
+        }
         let context = JobContext(
             request: request,
             slot: slot,

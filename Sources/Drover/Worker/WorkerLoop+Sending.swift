@@ -15,7 +15,9 @@ extension WorkerLoop {
         self.appended(to: link, session)
     }
 
-    /// Sends an encoded message. Returns whether it was large and went from its own memory.
+    /// Sends an encoded message.
+    ///
+    /// Returns whether it was large and went from its own memory.
     @discardableResult
     func send(_ block: RequestBytes, as header: Header, to session: Int) -> Bool {
         var block = block

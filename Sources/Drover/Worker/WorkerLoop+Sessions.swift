@@ -61,7 +61,9 @@ extension WorkerLoop {
             } else {
                 self.links[session] = WorkerLink(routingID: routingID)
             }
-            self.send(self.welcomePayload(isResumed: isResumed), as: Header(.welcome, id: self.core.epoch), to: session)
+            let number = self.machine.sessions[session].number
+            let header = Header(.welcome, id: self.core.epoch, number: number)
+            self.send(self.welcomePayload(isResumed: isResumed), as: header, to: session)
             self.core.counters.clients.store(self.machine.sessionCount, ordering: .relaxed)
             return session
         }
@@ -104,7 +106,9 @@ extension WorkerLoop {
         self.sendFrame(unsafe Message(copying: bytes), to: routingID)
     }
 
-    /// Sends a frame by a route that needs no session. One that can't be delivered is dropped: it asked for nothing.
+    /// Sends a frame by a route that needs no session.
+    ///
+    /// One that can't be delivered is dropped: it asked for nothing.
     @available(*, noasync)
     func sendFrame(_ frame: consuming Message, to routingID: [UInt8]) {
         do throws(ZMQError) {

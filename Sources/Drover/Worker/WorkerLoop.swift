@@ -42,8 +42,8 @@ final class WorkerLoop {
     var poll = PollSet(capacity: 2)
     var otherRoutes: [[UInt8]: UInt64] = [:]
     var isDrainAnnounced = false
-    /// Set by `LoopCrew`: whether another thread stands by to take the loop over.
-    var hasStandby = false
+    /// Whether another thread stands by to take the loop over; without one no handler may run here.
+    var hasStandby: Bool { self.core.standbyCount.load(ordering: .relaxed) > 0 }
 
     static let receiveBatch = 512
     /// A handler that is expected to take at most so long runs here whatever else there is.
@@ -133,6 +133,8 @@ final class WorkerLoop {
             self.now = self.core.now()
         }
         while let post = posts.next() { self.take(post.kind) }
+        // What may run now is queued before a message that takes it back is read.
+        self.performActions()
         if self.receive() { isBusy = true }
         if self.now >= self.nextTick || !isBusy {
             self.now = self.core.now()
@@ -279,6 +281,7 @@ final class WorkerLoop {
             // What only clients are sent.
             self.core.counters.unknownMessages.count()
         }
+        self.performActions()
         if kind == .goodbye { known = nil }
     }
 

@@ -53,7 +53,9 @@ package struct ClientMachine: ~Copyable {
 
     // MARK: Calls
 
-    /// A call was made. Returns its slot, and says where to send it if that can be now.
+    /// A call was made.
+    ///
+    /// Returns its slot, and says where to send it if that can be now.
     ///
     /// - Returns: nil if the deadline has passed already: the call ended as expired and has no slot.
     package mutating func submitted(_ call: Call, at now: Instant) -> (slot: UInt32, endpoint: Int?)? {
@@ -66,6 +68,7 @@ package struct ClientMachine: ~Copyable {
         }
         if call.isPing {
             self.pings.append(call.id)
+            if self.isMostlyEnded(self.pings.count) { self.pings = self.open(self.pings) }
             return (slot, nil)
         }
         if self.waiting.isEmpty, let index = self.choose(affinity: call.affinity) {
@@ -85,13 +88,13 @@ package struct ClientMachine: ~Copyable {
     ) -> UInt32? {
         guard let slot = self.calls.slot(of: id) else { return nil }
         let call = self.retire(slot, wasAnswered: false, at: now)
-        if call.endpoint != Call.noEndpoint, !call.isPing {
-            actions.append(.sendCancel(endpoint: Int(call.endpoint), id: id, reason: reason))
-        }
+        self.withdraw(call, reason: reason, actions: &actions)
         return slot
     }
 
-    /// The deadline of a call was moved. A deadline in the past ends it with the next tick.
+    /// The deadline of a call was moved.
+    ///
+    /// A deadline in the past ends it with the next tick.
     package mutating func deadlineMoved(_ id: UInt64, to deadline: Instant) {
         guard let slot = self.calls.slot(of: id) else { return }
         self.calls[slot].deadline = deadline
@@ -105,25 +108,27 @@ package struct ClientMachine: ~Copyable {
     /// A reply or an error for `id` came.
     package mutating func replied(_ id: UInt64, from endpoint: Int, at now: Instant) -> ReplyVerdict {
         if let slot = self.calls.slot(of: id) {
-            guard Int(self.calls[slot].endpoint) == endpoint else {
+            let current = self.calls[slot].endpoint
+            guard Int(current) == endpoint else {
                 // Another worker's answer to a call that was moved: it is as good (it is idempotent), but the one it was
                 // moved to still counts the call until it answers as well.
                 guard self.calls[slot].attempts > 0 else { return .unknown }
-                _ = self.retire(slot, wasAnswered: false, at: now)
+                if current != Call.noEndpoint { self.endpoints[Int(current)].withdrawn[id] = .requested }
+                _ = self.retire(slot, wasAnswered: true, at: now)
                 return .deliver(slot: slot)
             }
             if !self.calls[slot].isPing { self.release(endpoint) }
             _ = self.retire(slot, wasAnswered: true, at: now)
             return .deliver(slot: slot)
         }
+        self.releaseWithdrawn(id, from: endpoint)
         guard let tombstone = self.tombstones.find(id) else { return .unknown }
         if tombstone.wasAnswered { return .duplicate }
-        self.release(endpoint)
         self.tombstones.markAnswered(id)
         return .late(function: tombstone.function, nanoseconds: now.nanoseconds(since: tombstone.endedAt))
     }
 
-    /// The worker confirmed that a cancelled or lapsed request is gone. Returns whether the call was still open here.
+    /// The worker confirmed that a cancelled or lapsed request is gone.
     package mutating func cancellationConfirmed(
         _ id: UInt64,
         stage: CancelledStage,
@@ -132,19 +137,30 @@ package struct ClientMachine: ~Copyable {
         actions: inout [ClientAction]
     ) {
         if let slot = self.calls.slot(of: id) {
-            guard Int(self.calls[slot].endpoint) == endpoint else { return }
-            // The worker's clock ran ahead of ours: it dropped the request as lapsed. Ours decides when it ends.
+            let call = self.calls[slot]
+            guard Int(call.endpoint) == endpoint, !call.isPing else { return }
             self.release(endpoint)
-            if stage == .lapsed {
-                _ = self.retire(slot, wasAnswered: true, at: now)
-                actions.append(.finish(slot: slot, id: id, ending: .expired))
+            switch stage {
+            case .beforeStart, .lapsed:
+                // The time that travelled with the request is over, and it never ran. Ours decides when the call ends: if
+                // its deadline was moved since, the call goes out again with the time it has now.
+                guard call.deadline > now else {
+                    return self.finish(slot, ending: .expired, at: now, actions: &actions)
+                }
+                self.calls[slot].endpoint = Call.noEndpoint
+                self.calls[slot].attempts &-= 1
+                self.calls[slot].phase = .local
+                actions.append(.show(slot: slot, phase: .local, endpoint: endpoint))
+                self.unbind(endpoint)
+                self.waiting.prepend(id)
+            case .whileRunning, .unknown:
+                // Nobody asked for that, and no answer will come.
+                self.finish(slot, ending: .lost(.forgotten), at: now, actions: &actions)
             }
             return
         }
-        if let tombstone = self.tombstones.find(id), !tombstone.wasAnswered {
-            self.release(endpoint)
-            self.tombstones.markAnswered(id)
-        }
+        self.releaseWithdrawn(id, from: endpoint)
+        self.tombstones.markAnswered(id)
     }
 
     /// The worker told how far a call has come.
@@ -164,12 +180,14 @@ package struct ClientMachine: ~Copyable {
     /// The payload that came for `id` can't be understood: that one call is lost (contract S73).
     package mutating func spoiled(_ id: UInt64, from endpoint: Int, at now: Instant) -> UInt32? {
         guard let slot = self.calls.slot(of: id), Int(self.calls[slot].endpoint) == endpoint else { return nil }
-        self.release(endpoint)
+        if !self.calls[slot].isPing { self.release(endpoint) }
         _ = self.retire(slot, wasAnswered: true, at: now)
         return slot
     }
 
-    /// Sends what waits, as far as there is room. To be called at the end of each turn of the loop.
+    /// Sends what waits, as far as there is room.
+    ///
+    /// To be called at the end of each turn of the loop.
     package mutating func dispatch(actions: inout [ClientAction]) {
         if !self.pings.isEmpty { self.sendPings(actions: &actions) }
         for index in self.endpoints.indices where !self.endpoints[index].bound.isEmpty {
@@ -201,7 +219,9 @@ package struct ClientMachine: ~Copyable {
         self.perform(self.endpoints[endpoint].session.connected(at: now), of: endpoint, at: now, actions: &actions)
     }
 
-    /// The connection broke. The session may go on when it is back: silence and epoch decide (contract S87).
+    /// The connection broke.
+    ///
+    /// The session may go on when it is back: silence and epoch decide (contract S87).
     package mutating func disconnected(_ endpoint: Int, at now: Instant, actions: inout [ClientAction]) {
         self.endpoints[endpoint].isOpen = false
         self.perform(self.endpoints[endpoint].session.disconnected(at: now), of: endpoint, at: now, actions: &actions)
@@ -218,16 +238,19 @@ package struct ClientMachine: ~Copyable {
     }
 
     /// The worker accepted our introduction.
+    ///
+    /// The session goes on only if its number is the one we knew. That a worker knows this client already doesn't suffice:
+    /// it may have forgotten it, and met it again with a welcome that was lost.
     package mutating func welcomed(
         by endpoint: Int,
         epoch: UInt64,
+        session: UInt32,
         window: Int,
-        isResumed: Bool,
         at now: Instant,
         actions: inout [ClientAction]
     ) {
         let known = self.endpoints[endpoint].epoch
-        let isSameLife = known == epoch && isResumed
+        let isSameLife = known == epoch && self.endpoints[endpoint].sessionNumber == session
         if let known, !isSameLife {
             self.abandonCalls(
                 of: endpoint,
@@ -238,16 +261,24 @@ package struct ClientMachine: ~Copyable {
             actions.append(.lost(endpoint: endpoint, reason: known == epoch ? .forgotten : .restarted))
         }
         self.endpoints[endpoint].epoch = epoch
+        self.endpoints[endpoint].sessionNumber = session
         self.endpoints[endpoint].window = max(1, window)
         self.endpoints[endpoint].isOpen = true
         self.endpoints[endpoint].isDraining = false
-        self.endpoints[endpoint].outstanding = 0
+        self.endpoints[endpoint].isRefused = false
         self.endpoints[endpoint].session.established(at: now)
         actions.append(.opened(endpoint: endpoint, isResumed: isSameLife))
-        guard isSameLife else { return }
+        guard isSameLife else {
+            self.endpoints[endpoint].outstanding = 0
+            self.endpoints[endpoint].withdrawn = [:]
+            return
+        }
         // Requests and replies on the way may have gone with the old connection. The worker knows which it has.
-        for slot in self.slots(of: endpoint) {
-            if !self.calls[slot].isPing { self.endpoints[endpoint].outstanding += 1 }
+        for (id, reason) in self.endpoints[endpoint].withdrawn.sorted(by: { $0.key < $1.key }) {
+            actions.append(.sendCancel(endpoint: endpoint, id: id, reason: reason))
+        }
+        // In the order they were made, for the sake of those with an ordering key (contract S9).
+        for slot in self.slots(of: endpoint).sorted(by: { self.calls[$0].id < self.calls[$1].id }) {
             actions.append(.transmit(slot: slot, endpoint: endpoint, isResent: true))
         }
     }
@@ -285,8 +316,9 @@ package struct ClientMachine: ~Copyable {
         }
     }
 
-    /// The endpoint can't be talked to: it refuses us or speaks something else. What waits for it, and has nowhere else
-    /// to go, is lost.
+    /// The endpoint can't be talked to: it refuses us or speaks something else.
+    ///
+    /// What waits for it, and has nowhere else to go, is lost.
     package mutating func refused(
         by endpoint: Int,
         reason: LossReason,
@@ -309,10 +341,7 @@ package struct ClientMachine: ~Copyable {
     package mutating func ticked(at now: Instant, actions: inout [ClientAction]) {
         self.wheel.advance(to: now, into: &self.due)
         for slot in self.due {
-            let call = self.calls[slot]
-            if call.endpoint != Call.noEndpoint, !call.isPing {
-                actions.append(.sendCancel(endpoint: Int(call.endpoint), id: call.id, reason: .expired))
-            }
+            self.withdraw(self.calls[slot], reason: .expired, actions: &actions)
             self.finish(slot, ending: .expired, at: now, actions: &actions)
         }
         self.due.removeAll(keepingCapacity: true)
@@ -343,6 +372,7 @@ package struct ClientMachine: ~Copyable {
             _ = self.calls.remove(slot)
         }
         self.waiting.removeAll(keepingCapacity: false)
+        for index in self.endpoints.indices { self.endpoints[index].bound = [] }
         self.pings = []
         return open
     }
@@ -386,9 +416,10 @@ package struct ClientMachine: ~Copyable {
     ) {
         self.endpoints[endpoint].isOpen = false
         self.endpoints[endpoint].epoch = nil
+        self.endpoints[endpoint].losses &+= 1
         self.endpoints[endpoint].outstanding = 0
+        self.endpoints[endpoint].withdrawn = [:]
         self.endpoints[endpoint].session = PeerSession(limits: self.configuration.session)
-        self.unbind(endpoint)
         self.abandonCalls(of: endpoint, reason: reason, at: now, actions: &actions)
         actions.append(.lost(endpoint: endpoint, reason: reason))
         actions.append(.rebuild(endpoint: endpoint))
@@ -401,6 +432,8 @@ package struct ClientMachine: ~Copyable {
         at now: Instant,
         actions: inout [ClientAction]
     ) {
+        // Behind those that were sent before them.
+        self.unbind(endpoint)
         var again: [UInt64] = []
         for slot in self.slots(of: endpoint) {
             let call = self.calls[slot]
@@ -442,6 +475,21 @@ package struct ClientMachine: ~Copyable {
         if self.endpoints[endpoint].outstanding > 0 { self.endpoints[endpoint].outstanding -= 1 }
     }
 
+    /// A request that ended here before is gone from the worker as well.
+    private mutating func releaseWithdrawn(_ id: UInt64, from endpoint: Int) {
+        if self.endpoints[endpoint].withdrawn.removeValue(forKey: id) != nil { self.release(endpoint) }
+    }
+
+    /// A call that ended here keeps its place at the worker until the worker says that it is gone there.
+    private mutating func withdraw(_ call: Call, reason: CancelReason, actions: inout [ClientAction]) {
+        guard call.endpoint != Call.noEndpoint, !call.isPing else { return }
+        let endpoint = Int(call.endpoint)
+        self.endpoints[endpoint].withdrawn[call.id] = reason
+        // Without a session it would be lost: the worker is told when the session goes on.
+        guard self.endpoints[endpoint].isOpen else { return }
+        actions.append(.sendCancel(endpoint: endpoint, id: call.id, reason: reason))
+    }
+
     private mutating func assign(_ slot: UInt32, to index: Int) {
         self.calls[slot].endpoint = Int32(index)
         self.calls[slot].phase = .sent
@@ -474,11 +522,26 @@ package struct ClientMachine: ~Copyable {
     }
 
     private mutating func enqueue(_ id: UInt64, affinity: UInt64) {
-        if affinity != 0, let index = self.home(of: affinity) {
+        // Behind calls that wait for any endpoint, of which some may have the same key.
+        if self.waiting.isEmpty, affinity != 0, let index = self.home(of: affinity) {
             self.endpoints[index].bound.append(id)
+            if self.isMostlyEnded(self.endpoints[index].bound.count) {
+                self.endpoints[index].bound = Deque(self.open(self.endpoints[index].bound))
+            }
         } else {
             self.waiting.append(id)
+            if self.isMostlyEnded(self.waiting.count) { self.waiting = Deque(self.open(self.waiting)) }
         }
+    }
+
+    /// Whether most of a queue's calls must have ended: they'd stay in it as long as the first can't be sent.
+    private func isMostlyEnded(_ queued: Int) -> Bool { queued > 64 && queued > 2 * self.calls.count }
+
+    /// Those of the ids whose calls have not ended.
+    private func open(_ ids: some Sequence<UInt64>) -> [UInt64] {
+        var open: [UInt64] = []
+        for id in ids where self.calls.slot(of: id) != nil { open.append(id) }
+        return open
     }
 
     /// Calls bound to an endpoint that takes none any more may go anywhere.
@@ -507,14 +570,14 @@ package struct ClientMachine: ~Copyable {
     /// The endpoint for the next call: the one with the fewest outstanding that has room (contract S100).
     private mutating func choose(affinity: UInt64) -> Int? {
         if affinity != 0 {
-            guard let index = self.home(of: affinity), self.endpoints[index].hasRoom else { return nil }
+            guard let index = self.home(of: affinity), self.endpoints[index].isFree else { return nil }
             return index
         }
-        if self.endpoints.count == 1 { return self.endpoints[0].hasRoom ? 0 : nil }
+        if self.endpoints.count == 1 { return self.endpoints[0].isFree ? 0 : nil }
         var best: Int?
         for step in 1...self.endpoints.count {
             let index = (self.lastChosen + step) % self.endpoints.count
-            guard self.endpoints[index].hasRoom else { continue }
+            guard self.endpoints[index].isFree else { continue }
             if let current = best, self.endpoints[current].outstanding <= self.endpoints[index].outstanding { continue }
             best = index
         }

@@ -69,7 +69,9 @@ package struct PeerSession: Equatable, Sendable {
         }
     }
 
-    /// The connection broke. Silence decides whether the session is over.
+    /// The connection broke.
+    ///
+    /// Silence decides whether the session is over.
     package mutating func disconnected(at now: Instant) -> Action {
         switch self.state {
         case .idle, .ended: break
@@ -139,8 +141,18 @@ package struct PeerSession: Equatable, Sendable {
         switch self.state {
         case .idle, .ended: .distantFuture
         case .introducing(let nextHello, _, let lastHeard):
-            min(nextHello, lastHeard?.advanced(byNanoseconds: self.limits.silenceNanoseconds) ?? .distantFuture)
-        case .interrupted(let lastHeard): lastHeard.advanced(byNanoseconds: self.limits.silenceNanoseconds)
+            min(
+                nextHello,
+                lastHeard?.advanced(byNanoseconds: self.limits.silenceNanoseconds) ?? .distantFuture,
+                lastHeard.flatMap { _ in self.lastTick?.advanced(byNanoseconds: self.limits.beatNanoseconds) }
+                    ?? .distantFuture
+            )
+        case .interrupted(let lastHeard):
+            // Also once a beat: a longer pause would be taken for a stall of this side.
+            min(
+                lastHeard.advanced(byNanoseconds: self.limits.silenceNanoseconds),
+                (self.lastTick ?? lastHeard).advanced(byNanoseconds: self.limits.beatNanoseconds)
+            )
         case .established(let lastHeard, let lastSent):
             min(
                 lastHeard.advanced(byNanoseconds: self.limits.silenceNanoseconds),
@@ -168,12 +180,17 @@ package struct PeerSession: Equatable, Sendable {
         return .endSession(.silent)
     }
 
-    /// A side that acts every beat and finds more than the silence limit gone since the last time stood still itself. What
-    /// the peer sent meanwhile has yet to be read, so its silence counts from one beat before the limit.
+    /// A side that acts every beat and finds much more gone since the last time stood still itself.
+    ///
+    /// What the peer sent meanwhile has yet to be read, so its silence counts from one beat before the limit.
+    ///
+    /// The pause need not be as long as the silence limit: a peer that had been quiet for a beat before is past the limit
+    /// after a pause that is a beat shorter.
     private mutating func forgiveStall(at now: Instant) {
         defer { self.lastTick = now }
-        guard let lastTick, now.nanoseconds(since: lastTick) >= self.limits.silenceNanoseconds else { return }
         let grace = self.limits.silenceNanoseconds - self.limits.beatNanoseconds
+        let stall = max(grace, 2 * self.limits.beatNanoseconds)
+        guard let lastTick, now.nanoseconds(since: lastTick) >= stall else { return }
         let pardon = Instant(nanoseconds: now.nanoseconds - min(now.nanoseconds, grace))
         switch self.state {
         case .idle, .ended: break

@@ -27,14 +27,18 @@ package struct OrderingKeys<Key: Hashable & Sendable>: Sendable {
         return .start
     }
 
-    /// The job of the key that ran has ended. Returns the one that runs now.
+    /// The job of the key that ran has ended.
+    ///
+    /// Returns the one that runs now.
     package mutating func finished(_ key: Key) -> UInt32? {
         if let next = self.waiting[key]?.popFirst() { return next }
         self.waiting[key] = nil
         return nil
     }
 
-    /// A job that waits is wanted no longer. Returns whether it waited.
+    /// A job that waits is wanted no longer.
+    ///
+    /// Returns whether it waited.
     @discardableResult
     package mutating func remove(_ key: Key, _ job: UInt32) -> Bool {
         guard let index = self.waiting[key]?.firstIndex(of: job) else { return false }

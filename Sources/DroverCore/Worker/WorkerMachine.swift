@@ -38,6 +38,7 @@ package struct WorkerMachine: ~Copyable {
     /// Looked at in place only: a copy would share its tables and make the next change copy them.
     package private(set) var sessions: [WorkerSession] = []
     private var freeSessions: [Int] = []
+    private var sessionNumber: UInt32 = 0
     private var routes: [UInt64: Int] = [:]
     private var clients: [PeerID: Int] = [:]
 
@@ -46,6 +47,8 @@ package struct WorkerMachine: ~Copyable {
     private var wheel = TimerWheel(now: Instant(nanoseconds: 0))
     private var gates: [FunctionGate]
     private var keys = OrderingKeys<String>()
+    /// The ordering keys of the requests that have one.
+    private var keyOf: [UInt32: String] = [:]
     /// Requests in the order they came, to report those that take long; may name ended ones.
     private var unreported = Deque<(slot: UInt32, id: UInt64, dueAt: Instant)>()
     private var due: [UInt32] = []
@@ -98,6 +101,8 @@ package struct WorkerMachine: ~Copyable {
         if let index = self.clients[client], self.sessions[index].epoch == epoch {
             let former = self.sessions[index].route
             if former != route {
+                // One connection, another client: the former one is gone.
+                if let other = self.routes[route] { self.loseSession(other, at: now, actions: &actions) }
                 self.routes[former] = nil
                 self.routes[route] = index
                 self.sessions[index].route = route
@@ -117,7 +122,9 @@ package struct WorkerMachine: ~Copyable {
         }
         var peer = PeerSession(limits: self.configuration.session)
         peer.established(at: now)
+        self.sessionNumber &+= 1
         let session = WorkerSession(
+            number: self.sessionNumber,
             client: client,
             epoch: epoch,
             name: name,
@@ -152,7 +159,9 @@ package struct WorkerMachine: ~Copyable {
         self.sessions[session].session.sent(at: now)
     }
 
-    /// A client showed its epoch in a beat. Returns false if it isn't the one that introduced itself.
+    /// A client showed its epoch in a beat.
+    ///
+    /// Returns false if it isn't the one that introduced itself.
     package func isEpoch(_ epoch: UInt64, of session: Int) -> Bool {
         self.sessions[session].epoch == epoch
     }
@@ -248,9 +257,10 @@ package struct WorkerMachine: ~Copyable {
             deadline: deadline,
             state: .held,
             receivedAt: now,
-            key: key
+            isKeyed: key != nil
         )
         let slot = self.takeSlot(request)
+        if let key { self.keyOf[slot] = key }
         self.sessions[session].requests.insert(header.id, slot: slot)
         if deadline != .distantFuture { self.wheel.schedule(slot, at: deadline) }
         let reportAt = now.advanced(byNanoseconds: self.configuration.reportDelayNanoseconds)
@@ -418,7 +428,7 @@ package struct WorkerMachine: ~Copyable {
             self.passKey(of: request, slot: slot, actions: &actions)
         } else {
             self.free(slot, request)
-            if let key = request.key { self.keys.remove(key, slot) }
+            if let key = self.keyOf.removeValue(forKey: slot) { self.keys.remove(key, slot) }
         }
         return true
     }
@@ -437,13 +447,19 @@ package struct WorkerMachine: ~Copyable {
 
     /// The key's next request may start.
     private mutating func passKey(of request: WorkerRequest, slot: UInt32, actions: inout [WorkerAction]) {
-        guard let key = request.key, let next = self.keys.finished(key),
+        guard request.isKeyed, let key = self.keyOf.removeValue(forKey: slot), let next = self.keys.finished(key),
             let handler = self.requests[Int(next)]?.handler
         else { return }
         if self.enter(next, handler: handler) {
             self.heldCount -= 1
             actions.append(.run(slot: next, handler: handler))
         }
+    }
+
+    /// Whether a request waits for another of its ordering key.
+    private func isBehindKey(_ slot: UInt32) -> Bool {
+        guard let request = self.requests[Int(slot)], request.state == .held else { return false }
+        return !self.gates[Int(request.handler)].blocked.contains(slot)
     }
 
     private mutating func loseSession(_ index: Int, at now: Instant, actions: inout [WorkerAction]) {
@@ -456,8 +472,12 @@ package struct WorkerMachine: ~Copyable {
         self.freeSessions.append(index)
         if self.routes[route] == index { self.routes[route] = nil }
         if self.clients[client] == index { self.clients[client] = nil }
-        for slot in slots {
-            self.requests[Int(slot)]?.session = -1
+        for slot in slots { self.requests[Int(slot)]?.session = -1 }
+        // Those behind an ordering key first: the key must pass to nobody who goes as well.
+        var ordered: [UInt32] = []
+        for slot in slots where self.isBehindKey(slot) { ordered.append(slot) }
+        for slot in slots where !self.isBehindKey(slot) { ordered.append(slot) }
+        for slot in ordered {
             if self.removeIfHeld(slot, actions: &actions) {
                 actions.append(.dropped(slot: slot))
             } else {

@@ -4,6 +4,8 @@ package import DroverWire
 
 /// What a worker knows of one client.
 package struct WorkerSession: Sendable {
+    /// Tells the sessions of this worker apart, also those with one client.
+    package let number: UInt32
     package let client: PeerID
     /// The client's epoch.
     package let epoch: UInt64
@@ -24,6 +26,7 @@ package struct WorkerSession: Sendable {
     package private(set) var isLive = true
 
     package init(
+        number: UInt32,
         client: PeerID,
         epoch: UInt64,
         name: String,
@@ -33,6 +36,7 @@ package struct WorkerSession: Sendable {
         seed: UInt64
     ) {
         self.requests = IDIndex(.seeded(seed))
+        self.number = number
         self.client = client
         self.epoch = epoch
         self.name = name
@@ -64,7 +68,8 @@ package struct WorkerRequest: Sendable {
     package var state: State
     /// When it came, for the phase report.
     package let receivedAt: Instant
-    package var key: String?
+    /// Whether it has an ordering key.
+    package let isKeyed: Bool
 
     package enum State: UInt8, Sendable {
         /// Waits for its ordering key or its function's limit.

@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// MARK: - Integers
+
+extension Int: WireCodable {
+    /// Writes the smallest encoding.
+    @inlinable
+    public func pack(into writer: inout PackWriter) throws(CodecError) { try writer.pack(Int64(self)) }
+
+    /// Reads any integer encoding that fits.
+    @inlinable
+    public static func unpack(from reader: inout PackReader) throws(CodecError) -> Int {
+        Int(truncatingIfNeeded: try reader.readInt64())
+    }
+}
+
+extension Int8: WireCodable {
+    /// Writes the smallest encoding.
+    @inlinable
+    public func pack(into writer: inout PackWriter) throws(CodecError) { try writer.pack(Int64(self)) }
+
+    /// Reads any integer encoding that fits.
+    @inlinable
+    public static func unpack(from reader: inout PackReader) throws(CodecError) -> Int8 {
+        try reader.readInteger(as: Int8.self)
+    }
+}
+
+extension Int16: WireCodable {
+    /// Writes the smallest encoding.
+    @inlinable
+    public func pack(into writer: inout PackWriter) throws(CodecError) { try writer.pack(Int64(self)) }
+
+    /// Reads any integer encoding that fits.
+    @inlinable
+    public static func unpack(from reader: inout PackReader) throws(CodecError) -> Int16 {
+        try reader.readInteger(as: Int16.self)
+    }
+}
+
+extension Int32: WireCodable {
+    /// Writes the smallest encoding.
+    @inlinable
+    public func pack(into writer: inout PackWriter) throws(CodecError) { try writer.pack(Int64(self)) }
+
+    /// Reads any integer encoding that fits.
+    @inlinable
+    public static func unpack(from reader: inout PackReader) throws(CodecError) -> Int32 {
+        try reader.readInteger(as: Int32.self)
+    }
+}
+
+extension Int64: WireCodable {
+    /// Writes the smallest encoding.
+    @inlinable
+    public func pack(into writer: inout PackWriter) throws(CodecError) { try writer.pack(self) }
+
+    /// Reads any integer encoding that fits.
+    @inlinable
+    public static func unpack(from reader: inout PackReader) throws(CodecError) -> Int64 {
+        try reader.readInt64()
+    }
+}
+
+extension UInt: WireCodable {
+    /// Writes the smallest encoding.
+    @inlinable
+    public func pack(into writer: inout PackWriter) throws(CodecError) { try writer.pack(UInt64(self)) }
+
+    /// Reads any integer encoding that fits.
+    @inlinable
+    public static func unpack(from reader: inout PackReader) throws(CodecError) -> UInt {
+        try reader.readInteger(as: UInt.self)
+    }
+}
+
+extension UInt8: WireCodable {
+    /// Writes the smallest encoding.
+    @inlinable
+    public func pack(into writer: inout PackWriter) throws(CodecError) { try writer.pack(UInt64(self)) }
+
+    /// Reads any integer encoding that fits.
+    @inlinable
+    public static func unpack(from reader: inout PackReader) throws(CodecError) -> UInt8 {
+        try reader.readInteger(as: UInt8.self)
+    }
+}
+
+extension UInt16: WireCodable {
+    /// Writes the smallest encoding.
+    @inlinable
+    public func pack(into writer: inout PackWriter) throws(CodecError) { try writer.pack(UInt64(self)) }
+
+    /// Reads any integer encoding that fits.
+    @inlinable
+    public static func unpack(from reader: inout PackReader) throws(CodecError) -> UInt16 {
+        try reader.readInteger(as: UInt16.self)
+    }
+}
+
+extension UInt32: WireCodable {
+    /// Writes the smallest encoding.
+    @inlinable
+    public func pack(into writer: inout PackWriter) throws(CodecError) { try writer.pack(UInt64(self)) }
+
+    /// Reads any integer encoding that fits.
+    @inlinable
+    public static func unpack(from reader: inout PackReader) throws(CodecError) -> UInt32 {
+        try reader.readInteger(as: UInt32.self)
+    }
+}
+
+extension UInt64: WireCodable {
+    /// Writes the smallest encoding.
+    @inlinable
+    public func pack(into writer: inout PackWriter) throws(CodecError) { try writer.pack(self) }
+
+    /// Reads any integer encoding that fits.
+    @inlinable
+    public static func unpack(from reader: inout PackReader) throws(CodecError) -> UInt64 {
+        try reader.readUInt64()
+    }
+}
+
+// MARK: - Other scalars
+
+extension Bool: WireCodable {
+    /// Writes a truth value.
+    @inlinable
+    public func pack(into writer: inout PackWriter) throws(CodecError) { try writer.pack(self) }
+
+    /// Reads a truth value.
+    @inlinable
+    public static func unpack(from reader: inout PackReader) throws(CodecError) -> Bool {
+        try reader.readBool()
+    }
+}
+
+extension Double: WireCodable {
+    /// Writes 64 bits of floating point.
+    @inlinable
+    public func pack(into writer: inout PackWriter) throws(CodecError) { try writer.pack(self) }
+
+    /// Reads 64 bits of floating point.
+    @inlinable
+    public static func unpack(from reader: inout PackReader) throws(CodecError) -> Double {
+        try reader.readDouble()
+    }
+}
+
+extension Float: WireCodable {
+    /// Writes 32 bits of floating point.
+    @inlinable
+    public func pack(into writer: inout PackWriter) throws(CodecError) { try writer.pack(self) }
+
+    /// Reads 32 bits of floating point.
+    @inlinable
+    public static func unpack(from reader: inout PackReader) throws(CodecError) -> Float {
+        try reader.readFloat()
+    }
+}
+
+extension String: WireCodable {
+    /// Writes UTF-8 text.
+    @inlinable
+    public func pack(into writer: inout PackWriter) throws(CodecError) { try writer.pack(self) }
+
+    /// Reads UTF-8 text.
+    @inlinable
+    public static func unpack(from reader: inout PackReader) throws(CodecError) -> String {
+        try reader.readString()
+    }
+}
+
+extension Duration: WireCodable {
+    /// Writes an array of seconds and attoseconds.
+    public func pack(into writer: inout PackWriter) throws(CodecError) {
+        let (seconds, attoseconds) = self.components
+        try writer.packArrayHeader(2)
+        try writer.pack(seconds)
+        try writer.pack(attoseconds)
+    }
+
+    /// Reads an array of seconds and attoseconds.
+    public static func unpack(from reader: inout PackReader) throws(CodecError) -> Duration {
+        try reader.expectArray(of: 2)
+        let seconds = try reader.readInt64()
+        let attoseconds = try reader.readInt64()
+        return Duration(secondsComponent: seconds, attosecondsComponent: attoseconds)
+    }
+}
+
+// MARK: - Containers
+
+extension Optional: WireCodable where Wrapped: WireCodable {
+    /// Writes nil or the value; an optional of an optional arrives as nil if either is.
+    @inlinable
+    public func pack(into writer: inout PackWriter) throws(CodecError) {
+        if let value = self {
+            try value.pack(into: &writer)
+        } else {
+            try writer.packNil()
+        }
+    }
+
+    /// Reads nil or a value.
+    @inlinable
+    public static func unpack(from reader: inout PackReader) throws(CodecError) -> Wrapped? {
+        if try reader.readNil() { return nil }
+        return try Wrapped.unpack(from: &reader)
+    }
+}
+
+extension Array: WireCodable where Element: WireCodable {
+    /// Writes an array, or bytes if the elements are `UInt8`.
+    @inlinable
+    public func pack(into writer: inout PackWriter) throws(CodecError) {
+        if Element.self == UInt8.self {
+            try unsafe self.withUnsafeBufferPointer { buffer throws(CodecError) in
+                try unsafe writer.pack(UnsafeRawBufferPointer(buffer))
+            }
+            return
+        }
+        try writer.enter()
+        try writer.packArrayHeader(self.count)
+        for element in self { try element.pack(into: &writer) }
+        writer.leave()
+    }
+
+    /// Reads an array, or bytes if the elements are `UInt8`.
+    @inlinable
+    public static func unpack(from reader: inout PackReader) throws(CodecError) -> [Element] {
+        if Element.self == UInt8.self {
+            let bytes = try reader.readBytes()
+            return unsafe unsafeBitCast(bytes, to: [Element].self)
+        }
+        let count = try reader.readArrayHeader()
+        try reader.enter()
+        var elements: [Element] = []
+        elements.reserveCapacity(PackReader.firstReservation(count))
+        for index in 0..<count {
+            do {
+                elements.append(try Element.unpack(from: &reader))
+            } catch {
+                throw error.under(index: index)
+            }
+        }
+        reader.leave()
+        return elements
+    }
+}
+
+extension Set: WireCodable where Element: WireCodable {
+    /// Writes an array, in no particular order.
+    @inlinable
+    public func pack(into writer: inout PackWriter) throws(CodecError) {
+        try writer.enter()
+        try writer.packArrayHeader(self.count)
+        for element in self { try element.pack(into: &writer) }
+        writer.leave()
+    }
+
+    /// Reads an array; elements that occur twice are taken once.
+    @inlinable
+    public static func unpack(from reader: inout PackReader) throws(CodecError) -> Set<Element> {
+        let count = try reader.readArrayHeader()
+        try reader.enter()
+        var elements: Set<Element> = []
+        elements.reserveCapacity(PackReader.firstReservation(count))
+        for index in 0..<count {
+            do {
+                elements.insert(try Element.unpack(from: &reader))
+            } catch {
+                throw error.under(index: index)
+            }
+        }
+        reader.leave()
+        return elements
+    }
+}
+
+extension Dictionary: WireCodable where Key: WireCodable, Value: WireCodable {
+    /// Writes a map, in no particular order.
+    @inlinable
+    public func pack(into writer: inout PackWriter) throws(CodecError) {
+        try writer.enter()
+        try writer.packMapHeader(self.count)
+        for (key, value) in self {
+            try key.pack(into: &writer)
+            try value.pack(into: &writer)
+        }
+        writer.leave()
+    }
+
+    /// Reads a map; of a key that occurs twice, the last value counts.
+    @inlinable
+    public static func unpack(from reader: inout PackReader) throws(CodecError) -> [Key: Value] {
+        let count = try reader.readMapHeader()
+        try reader.enter()
+        var entries: [Key: Value] = [:]
+        entries.reserveCapacity(PackReader.firstReservation(count))
+        for index in 0..<count {
+            do {
+                let key = try Key.unpack(from: &reader)
+                entries[key] = try Value.unpack(from: &reader)
+            } catch {
+                throw error.under(index: index)
+            }
+        }
+        reader.leave()
+        return entries
+    }
+}
+
+extension PackReader {
+    /// How many of `count` announced elements to make room for at once.
+    ///
+    /// An element may take one byte on the wire and many in memory, so a large count is only believed as it arrives.
+    @inlinable
+    static func firstReservation(_ count: Int) -> Int {
+        Swift.min(count, 1024)
+    }
+}

@@ -1,0 +1,401 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import DroverCore
+import DroverWire
+
+/// Clients and workers on a network that loses, delays, blocks and breaks, in one thread and in virtual time.
+///
+/// Everything follows from the seed. The machines are the real ones; what is written here is the shell around them and the
+/// faults. Invariants are checked in every turn of every node and at the end: see ``run()``.
+package final class Cluster {
+    /// What a history contained, to see that it was worth running.
+    package struct Outcome: Sendable {
+        package var calls = 0
+        package var answered = 0
+        package var losses = 0
+        package var resumptions = 0
+        package var resends = 0
+        package var runs = 0
+        package var events = 0
+
+        package init() {}
+
+        package static func += (sum: inout Self, other: Self) {
+            sum.calls += other.calls
+            sum.answered += other.answered
+            sum.losses += other.losses
+            sum.resumptions += other.resumptions
+            sum.resends += other.resends
+            sum.runs += other.runs
+            sum.events += other.events
+        }
+    }
+
+    enum Event {
+        case toWorker(Packet, Connection)
+        case toClient(Packet, Connection)
+        case connect(client: Int, life: Int, worker: Int, attempt: Int)
+        case disconnected(Connection, life: Int)
+        case wakeClient(client: Int, life: Int)
+        case wakeWorker(worker: Int, life: Int)
+        case finish(worker: Int, life: Int, job: SimulatedJob)
+        case act(client: Int)
+        case fault
+        case goOnClient(Int)
+        case goOnWorker(Int)
+        case startWorker(Int)
+        case endWorker(Int, life: Int)
+    }
+
+    static let limits = PeerSession.Limits(beatNanoseconds: 100_000_000, silenceNanoseconds: 300_000_000)
+    private static let millisecond: UInt64 = 1_000_000
+    private static let start: UInt64 = 10_000_000_000
+    /// How long calls are made and faults happen.
+    private static let busyTime: UInt64 = 1_200_000_000
+
+    var random: SeededRandom
+    private(set) var now = Cluster.start
+    private var events = EventQueue<Event>()
+    private var clients: [SimulatedClient] = []
+    private var workers: [SimulatedWorker] = []
+    private var paths: [[Path]] = []
+    private var stalledClients: [Int: [Event]] = [:]
+    private var stalledWorkers: [Int: [Event]] = [:]
+    private var lastRoute: UInt64 = 0
+    private var lastToken: UInt64 = 0
+    private var runs: [UInt64: Int] = [:]
+    /// By the ROUTERs' routing ids.
+    var connections: [UInt64: Connection] = [:]
+    var records: [UInt64: CallRecord] = [:]
+    var outcome = Outcome()
+
+    /// Whether requests of one key start in the order they were made: with several workers, or if calls are moved, they
+    /// may take different ways.
+    let keepsOrder: Bool
+    private let movesDeadlines: Bool
+
+    package init(random: SeededRandom) {
+        self.random = random
+        let clientCount = 1 + self.random.below(3)
+        let workerCount = 1 + self.random.below(3)
+        self.movesDeadlines = self.random.oneIn(2)
+        self.keepsOrder = workerCount == 1 && !self.movesDeadlines
+        for client in 0..<clientCount {
+            self.clients.append(SimulatedClient(index: client, life: 0, workerCount: workerCount, cluster: self))
+            self.paths.append((0..<workerCount).map { _ in Path() })
+            for worker in 0..<workerCount where self.random.oneIn(3) {
+                // Slower than the first hello's patience at times.
+                self.paths[client][worker].latency = UInt64(self.random.below(120)) * Self.millisecond + 1
+            }
+        }
+        for worker in 0..<workerCount { self.workers.append(SimulatedWorker(index: worker, life: 0, cluster: self)) }
+    }
+
+    /// Lives through a history.
+    ///
+    /// - Throws: The first invariant that does not hold.
+    package func run() throws(Violation) -> Outcome {
+        for client in self.clients {
+            client.start()
+            self.add(.act(client: client.index), after: UInt64(self.random.below(50)) * Self.millisecond)
+        }
+        self.add(.fault, after: UInt64(self.random.below(200)) * Self.millisecond)
+        try self.proceed { self.now >= Self.start + Self.busyTime }
+        try self.heal()
+        let healedAt = self.now
+        try self.proceed { self.isIdle || self.now > healedAt + 30_000 * Self.millisecond }
+        try self.checkEnd()
+        for client in self.clients { try client.leave() }
+        let leftAt = self.now
+        try self.proceed { self.now > leftAt + 500 * Self.millisecond }
+        for worker in self.workers {
+            try check(worker.machine.sessionCount == 0, "worker \(worker.index) keeps sessions of clients that have left")
+        }
+        return self.outcome
+    }
+
+    private func proceed(until isOver: () -> Bool) throws(Violation) {
+        while !isOver() {
+            guard let (time, event) = self.events.next() else { return }
+            self.now = max(self.now, time)
+            self.outcome.events += 1
+            try check(self.outcome.events < 200_000, "the nodes are busy without end")
+            try self.happen(event)
+        }
+    }
+
+    private var isIdle: Bool {
+        self.clients.allSatisfy { $0.isIdle } && self.workers.allSatisfy { $0.isIdle }
+    }
+
+    private func checkEnd() throws(Violation) {
+        for client in self.clients {
+            for record in client.calls {
+                try check(record.end != nil, "call \(record.id) of client \(client.index) never ended")
+                self.outcome.calls += 1
+                if record.end == .answered { self.outcome.answered += 1 }
+            }
+            try check(client.machine.callCount == 0, "client \(client.index) has calls left")
+            try check(client.machine.timerCount == 0, "client \(client.index) has timers left")
+            for (worker, endpoint) in client.machine.endpoints.enumerated() {
+                try check(endpoint.isOpen, "client \(client.index) has no session with worker \(worker)")
+                try check(endpoint.outstanding == 0, "client \(client.index) still counts requests at worker \(worker)")
+                try check(endpoint.withdrawn.isEmpty, "client \(client.index) remembers requests of worker \(worker)")
+            }
+        }
+        for worker in self.workers {
+            try check(worker.isIdle, "worker \(worker.index) has requests or timers left")
+            try check(
+                worker.machine.sessions.allSatisfy { !$0.isLive || $0.requests.count == 0 },
+                "a session of worker \(worker.index) has requests left"
+            )
+        }
+    }
+
+    // MARK: What nodes ask for
+
+    func nextToken() -> UInt64 {
+        self.lastToken += 1
+        return self.lastToken
+    }
+
+    /// A handler was started for a call.
+    func ran(_ token: UInt64) throws(Violation) {
+        self.outcome.runs += 1
+        self.runs[token, default: 0] += 1
+        guard let record = self.records[token] else { throw Violation("something ran that nobody called") }
+        try check(
+            record.isIdempotent || self.runs[token] == 1,
+            "call \(record.id) ran \(self.runs[token] ?? 0) times and is not idempotent"
+        )
+    }
+
+    func add(_ event: Event, after delay: UInt64) {
+        self.events.add(event, at: self.now + delay)
+    }
+
+    func makeConnection(client: Int, worker: Int) -> Connection? {
+        let path = self.paths[client][worker]
+        guard self.workers[worker].isUp, path.blockedToWorker <= self.now, path.blockedToClient <= self.now else {
+            return nil
+        }
+        self.lastRoute += 1
+        let life = self.workers[worker].life
+        let connection = Connection(route: self.lastRoute, client: client, worker: worker, workerLife: life)
+        self.connections[self.lastRoute] = connection
+        return connection
+    }
+
+    func sendToWorker(_ packet: Packet, by connection: Connection) {
+        guard connection.isUp else { return }
+        let path = self.paths[connection.client][connection.worker]
+        connection.lastToWorker = self.arrival(path, blockedUntil: path.blockedToWorker, last: connection.lastToWorker)
+        self.events.add(.toWorker(packet, connection), at: connection.lastToWorker)
+    }
+
+    func sendToClient(_ packet: Packet, by connection: Connection) {
+        guard connection.isUp else { return }
+        let path = self.paths[connection.client][connection.worker]
+        connection.lastToClient = self.arrival(path, blockedUntil: path.blockedToClient, last: connection.lastToClient)
+        self.events.add(.toClient(packet, connection), at: connection.lastToClient)
+    }
+
+    private func arrival(_ path: Path, blockedUntil: UInt64, last: UInt64) -> UInt64 {
+        let latency = UInt64(self.random.below(Int(path.latency)))
+        return max(self.now + latency, blockedUntil, last)
+    }
+
+    /// Breaks a connection: what is on its way is lost, save what may have left the client before it closed.
+    func close(_ connection: Connection?, byClient: Bool) {
+        guard let connection, connection.isUp else { return }
+        connection.isUp = false
+        connection.drains = byClient && self.random.oneIn(2)
+    }
+
+    // MARK: Events
+
+    private func happen(_ event: Event) throws(Violation) {
+        if self.isStalled(event) { return }
+        switch event {
+        case .toWorker(let packet, let connection):
+            let worker = self.workers[connection.worker]
+            guard connection.isUp || connection.drains, worker.isUp, worker.life == connection.workerLife else { return }
+            try worker.received(packet, by: connection)
+        case .toClient(let packet, let connection):
+            guard connection.isUp else { return }
+            try self.clients[connection.client].received(packet, by: connection)
+        case .connect(let client, let life, let worker, let attempt):
+            guard self.clients[client].life == life, !self.clients[client].hasLeft else { return }
+            try self.clients[client].connectNow(worker, attempt: attempt)
+        case .disconnected(let connection, let life):
+            guard self.clients[connection.client].life == life, !self.clients[connection.client].hasLeft else { return }
+            try self.clients[connection.client].disconnected(connection)
+        case .wakeClient(let client, let life):
+            if self.clients[client].life == life { try self.clients[client].turn() }
+        case .wakeWorker(let worker, let life):
+            if self.workers[worker].life == life { try self.workers[worker].turn() }
+        case .finish(let worker, let life, let job):
+            if self.workers[worker].life == life, self.workers[worker].isUp { try self.workers[worker].finished(job) }
+        case .act(let client): try self.act(client)
+        case .fault: try self.doHarm()
+        case .goOnClient(let client): try self.goOn(client: client)
+        case .goOnWorker(let worker): try self.goOn(worker: worker)
+        case .startWorker(let worker): self.startWorker(worker)
+        case .endWorker(let worker, let life):
+            if self.workers[worker].life == life, self.workers[worker].isUp { self.stopWorker(worker, politely: true) }
+        }
+    }
+
+    /// Keeps what happens to a node that stands still until it goes on.
+    private func isStalled(_ event: Event) -> Bool {
+        switch event {
+        case .toWorker(_, let connection):
+            return self.stalledWorkers[connection.worker]?.append(event) != nil
+        case .wakeWorker(let worker, _), .finish(let worker, _, _):
+            return self.stalledWorkers[worker]?.append(event) != nil
+        case .toClient(_, let connection), .disconnected(let connection, _):
+            return self.stalledClients[connection.client]?.append(event) != nil
+        case .connect(let client, _, _, _), .wakeClient(let client, _), .act(let client):
+            return self.stalledClients[client]?.append(event) != nil
+        case .fault, .goOnClient, .goOnWorker, .startWorker, .endWorker: return false
+        }
+    }
+
+    private func goOn(client: Int) throws(Violation) {
+        guard let missed = self.stalledClients.removeValue(forKey: client) else { return }
+        // The clock is looked at before or after what has come meanwhile.
+        if self.random.oneIn(2) { try self.clients[client].turn() }
+        for event in missed { self.events.add(event, at: self.now) }
+    }
+
+    private func goOn(worker: Int) throws(Violation) {
+        guard let missed = self.stalledWorkers.removeValue(forKey: worker) else { return }
+        if self.random.oneIn(2) { try self.workers[worker].turn() }
+        for event in missed { self.events.add(event, at: self.now) }
+    }
+
+    /// A program does something with its client.
+    private func act(_ index: Int) throws(Violation) {
+        guard self.now < Self.start + Self.busyTime else { return }
+        let client = self.clients[index]
+        self.add(.act(client: index), after: UInt64(self.random.below(80)) * Self.millisecond)
+        guard !client.hasLeft else { return }
+        switch self.random.below(10) {
+        case 0:
+            if let record = client.calls.last(where: { $0.end == nil }) { try client.cancel(record) }
+        case 1 where self.movesDeadlines:
+            guard let record = client.calls.last(where: { $0.end == nil }) else { return }
+            try client.move(record, to: self.someDeadline())
+        default:
+            for _ in 0...self.random.below(4) {
+                try client.submit(
+                    function: UInt32(self.random.below(3)),
+                    isIdempotent: self.random.oneIn(2),
+                    isPing: false,
+                    key: self.random.oneIn(3) ? ["a", "b"][self.random.below(2)] : nil,
+                    deadline: self.someDeadline()
+                )
+            }
+            if self.random.oneIn(8) {
+                let deadline = Instant(nanoseconds: self.now + UInt64(self.random.below(40)) * Self.millisecond)
+                try client.submit(function: 0, isIdempotent: false, isPing: true, key: nil, deadline: deadline)
+            }
+        }
+    }
+
+    private func someDeadline() -> Instant {
+        guard !self.random.oneIn(3) else { return .distantFuture }
+        let isShort = self.random.oneIn(3)
+        return Instant(nanoseconds: self.now + UInt64(self.random.below(isShort ? 30 : 700)) * Self.millisecond)
+    }
+
+    // MARK: Harm
+
+    private func doHarm() throws(Violation) {
+        guard self.now < Self.start + Self.busyTime else { return }
+        self.add(.fault, after: UInt64(self.random.below(160)) * Self.millisecond)
+        let client = self.random.below(self.clients.count)
+        let worker = self.random.below(self.workers.count)
+        let until = self.now + UInt64(self.random.below(600)) * Self.millisecond
+        switch self.random.below(12) {
+        case 0, 1, 2, 3:
+            if let connection = self.clients[client].links[worker].connection { self.breakDown(connection) }
+        case 4: self.paths[client][worker].blockedToWorker = until
+        case 5: self.paths[client][worker].blockedToClient = until
+        case 6:
+            self.paths[client][worker].blockedToWorker = until
+            self.paths[client][worker].blockedToClient = until
+        case 7:
+            guard self.stalledClients[client] == nil else { return }
+            self.stalledClients[client] = []
+            self.events.add(.goOnClient(client), at: until)
+        case 8:
+            guard self.stalledWorkers[worker] == nil else { return }
+            self.stalledWorkers[worker] = []
+            self.events.add(.goOnWorker(worker), at: until)
+        case 9:
+            if self.workers[worker].isUp, self.random.oneIn(2) { self.stopWorker(worker, politely: false) }
+        case 10:
+            guard self.workers[worker].isUp, self.random.oneIn(2), self.stalledWorkers[worker] == nil else { return }
+            try self.workers[worker].drain()
+            self.events.add(.endWorker(worker, life: self.workers[worker].life), at: until)
+        default:
+            if self.random.oneIn(3) { self.restartClient(client) }
+        }
+    }
+
+    /// Breaks a connection; the client's socket notices soon or when the heartbeats of the transport fail to come.
+    private func breakDown(_ connection: Connection) {
+        self.close(connection, byClient: false)
+        let delays: [UInt64] = [1, 10, 50, 150, 1000, 3000]
+        let delay = delays[self.random.below(delays.count)] * Self.millisecond
+        self.add(.disconnected(connection, life: self.clients[connection.client].life), after: delay)
+    }
+
+    private func stopWorker(_ worker: Int, politely: Bool) {
+        self.workers[worker].die(politely: politely)
+        self.stalledWorkers[worker] = nil
+        for client in self.clients {
+            guard let connection = client.links[worker].connection, connection.isUp else { continue }
+            // A goodbye is given time to arrive.
+            if politely, self.random.oneIn(2) {
+                let life = client.life
+                self.events.add(.disconnected(connection, life: life), at: connection.lastToClient + 1)
+            } else {
+                self.close(connection, byClient: false)
+                self.add(.disconnected(connection, life: client.life), after: Self.millisecond)
+            }
+        }
+        self.add(.startWorker(worker), after: UInt64(self.random.below(400)) * Self.millisecond)
+    }
+
+    private func startWorker(_ worker: Int) {
+        guard !self.workers[worker].isUp else { return }
+        self.workers[worker] = SimulatedWorker(index: worker, life: self.workers[worker].life + 1, cluster: self)
+    }
+
+    private func restartClient(_ index: Int) {
+        let old = self.clients[index]
+        old.die()
+        self.stalledClients[index] = nil
+        let client = SimulatedClient(index: index, life: old.life + 1, workerCount: self.workers.count, cluster: self)
+        self.clients[index] = client
+        client.start()
+        self.add(.act(client: index), after: 0)
+    }
+
+    /// All faults end.
+    private func heal() throws(Violation) {
+        for client in self.clients.indices {
+            for worker in self.workers.indices {
+                self.paths[client][worker].blockedToWorker = 0
+                self.paths[client][worker].blockedToClient = 0
+            }
+            try self.goOn(client: client)
+        }
+        for worker in self.workers.indices {
+            try self.goOn(worker: worker)
+            if !self.workers[worker].isUp { self.startWorker(worker) }
+        }
+    }
+}

@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import DroverCore
+import DroverWire
+
+/// A call as the program that made it knows it.
+final class CallRecord {
+    enum End: Equatable { case answered, failed, expired, lost, cancelled, closed }
+
+    let id: UInt64
+    let token: UInt64
+    let function: UInt32
+    let isIdempotent: Bool
+    let isPing: Bool
+    let key: String?
+    var deadline: Instant
+    var end: End?
+
+    init(id: UInt64, token: UInt64, function: UInt32, isIdempotent: Bool, isPing: Bool, key: String?, deadline: Instant)
+    {
+        self.id = id
+        self.token = token
+        self.function = function
+        self.isIdempotent = isIdempotent
+        self.isPing = isPing
+        self.key = key
+        self.deadline = deadline
+    }
+}
+
+/// A client's machine and the thin shell around it: what the poller does, without sockets.
+final class SimulatedClient {
+    struct Link {
+        var connection: Connection?
+        /// Sent while there was no connection.
+        var parked: [Packet] = []
+        var defined: Set<UInt32> = []
+        /// Which of the socket's attempts to connect counts.
+        var attempt = 0
+    }
+
+    let index: Int
+    let life: Int
+    unowned let cluster: Cluster
+    private let identity: PeerID
+    private let epoch: UInt64
+    var machine: ClientMachine
+    private(set) var links: [Link]
+    private var actions: [ClientAction] = []
+    private var handles: [UInt32: CallRecord] = [:]
+    private(set) var calls: [CallRecord] = []
+    private(set) var open: [UInt64: CallRecord] = [:]
+    private var wakeAt: UInt64 = .max
+    private var isPerforming = false
+    private(set) var hasLeft = false
+
+    init(index: Int, life: Int, workerCount: Int, cluster: Cluster) {
+        self.index = index
+        self.life = life
+        self.cluster = cluster
+        self.identity = PeerID(high: UInt64(index), low: cluster.random.next())
+        self.epoch = cluster.random.next()
+        var configuration = ClientMachine.Configuration()
+        configuration.session = Cluster.limits
+        configuration.tombstoneCount = 1024
+        self.machine = ClientMachine(endpointCount: workerCount, configuration: configuration)
+        self.links = Array(repeating: Link(), count: workerCount)
+    }
+
+    private var now: Instant { Instant(nanoseconds: self.cluster.now) }
+
+    // MARK: The program
+
+    func submit(function: UInt32, isIdempotent: Bool, isPing: Bool, key: String?, deadline: Instant) throws(Violation) {
+        let id = UInt64(self.calls.count + 1)
+        let record = CallRecord(
+            id: id,
+            token: self.cluster.nextToken(),
+            function: function,
+            isIdempotent: isIdempotent,
+            isPing: isPing,
+            key: key,
+            deadline: deadline
+        )
+        self.calls.append(record)
+        self.cluster.records[record.token] = record
+        let call = Call(
+            id: id,
+            function: function,
+            isIdempotent: isIdempotent,
+            affinity: key.map { UInt64($0.utf8.first ?? 0) } ?? 0,
+            isPing: isPing,
+            deadline: deadline
+        )
+        guard let (slot, endpoint) = self.machine.submitted(call, at: self.now) else {
+            try check(deadline <= self.now, "call \(id) was refused before its deadline")
+            record.end = .expired
+            return
+        }
+        try check(self.handles[slot] == nil, "call \(id) was given slot \(slot), which is taken")
+        self.handles[slot] = record
+        self.open[id] = record
+        if let endpoint { self.transmit(record, to: endpoint, isResent: false) }
+        try self.turn()
+    }
+
+    func cancel(_ record: CallRecord) throws(Violation) {
+        guard record.end == nil else { return }
+        let slot = self.machine.abandoned(record.id, as: .requested, at: self.now, actions: &self.actions)
+        guard let slot, self.handles[slot] === record else {
+            throw Violation("call \(record.id) was cancelled and is not in the machine")
+        }
+        try self.end(slot, record.id, as: .cancelled)
+        try self.turn()
+    }
+
+    func move(_ record: CallRecord, to deadline: Instant) throws(Violation) {
+        guard record.end == nil else { return }
+        record.deadline = deadline
+        self.machine.deadlineMoved(record.id, to: deadline)
+        try self.turn()
+    }
+
+    func leave() throws(Violation) {
+        self.hasLeft = true
+        for (slot, id) in self.machine.closed() { try self.end(slot, id, as: .closed) }
+        try check(self.machine.callCount == 0 && self.machine.timerCount == 0, "a closed client has calls or timers")
+        for endpoint in self.links.indices where self.machine.endpoints[endpoint].isOpen {
+            self.send(.goodbye(.leaving), to: endpoint)
+        }
+    }
+
+    /// The process is gone: nobody asks for its calls any more.
+    func die() {
+        self.hasLeft = true
+        for record in self.open.values { record.end = .closed }
+        self.open = [:]
+        for link in self.links { self.cluster.close(link.connection, byClient: true) }
+    }
+
+    // MARK: The network
+
+    func start() {
+        for endpoint in self.links.indices { self.connect(endpoint, after: 1_000_000) }
+    }
+
+    private func connect(_ endpoint: Int, after delay: UInt64) {
+        self.links[endpoint].attempt += 1
+        let attempt = self.links[endpoint].attempt
+        self.cluster.add(.connect(client: self.index, life: self.life, worker: endpoint, attempt: attempt), after: delay)
+    }
+
+    func connectNow(_ endpoint: Int, attempt: Int) throws(Violation) {
+        guard self.links[endpoint].attempt == attempt, self.links[endpoint].connection == nil else { return }
+        guard let connection = self.cluster.makeConnection(client: self.index, worker: endpoint) else {
+            return self.connect(endpoint, after: 100_000_000)
+        }
+        self.links[endpoint].connection = connection
+        let parked = self.links[endpoint].parked
+        self.links[endpoint].parked = []
+        for packet in parked { self.send(packet, to: endpoint) }
+        self.machine.connected(endpoint, at: self.now, actions: &self.actions)
+        try self.turn()
+    }
+
+    /// The socket has noticed that its connection is gone.
+    func disconnected(_ connection: Connection) throws(Violation) {
+        let endpoint = connection.worker
+        guard self.links[endpoint].connection === connection else { return }
+        self.links[endpoint].connection = nil
+        self.links[endpoint].parked = []
+        self.machine.disconnected(endpoint, at: self.now, actions: &self.actions)
+        self.connect(endpoint, after: 100_000_000)
+        try self.turn()
+    }
+
+    private func send(_ packet: Packet, to endpoint: Int) {
+        self.machine.sent(to: endpoint, at: self.now)
+        if let connection = self.links[endpoint].connection {
+            self.cluster.sendToWorker(packet, by: connection)
+        } else {
+            self.links[endpoint].parked.append(packet)
+        }
+    }
+
+    func received(_ packet: Packet, by connection: Connection) throws(Violation) {
+        let endpoint = connection.worker
+        guard self.links[endpoint].connection === connection else { return }
+        self.machine.heard(from: endpoint, at: self.now)
+        switch packet {
+        case .welcome(let epoch, let session, let window):
+            self.links[endpoint].defined = []
+            self.machine.welcomed(
+                by: endpoint,
+                epoch: epoch,
+                session: session,
+                window: window,
+                at: self.now,
+                actions: &self.actions
+            )
+        case .reset: self.machine.resetReceived(from: endpoint, at: self.now, actions: &self.actions)
+        case .goodbye(let reason):
+            self.machine.goodbyeReceived(from: endpoint, reason: reason, at: self.now, actions: &self.actions)
+        case .beat(let epoch):
+            self.machine.beatReceived(from: endpoint, epoch: epoch, at: self.now, actions: &self.actions)
+        case .ping(let nonce): self.send(.pong(nonce), to: endpoint)
+        case .pong(let id): try self.answered(id, token: nil, isError: false, from: endpoint)
+        case .answer(let id, let token, let isError):
+            try self.answered(id, token: token, isError: isError, from: endpoint)
+        case .cancelled(let id, let stage):
+            self.machine.cancellationConfirmed(
+                id,
+                stage: stage,
+                from: endpoint,
+                at: self.now,
+                actions: &self.actions
+            )
+        case .phase(let id, let phase):
+            self.machine.phaseReported(id, phase: phase, from: endpoint, actions: &self.actions)
+        case .hello, .define, .request, .cancel: throw Violation("a client received \(packet)")
+        }
+        try self.turn()
+    }
+
+    private func answered(_ id: UInt64, token: UInt64?, isError: Bool, from endpoint: Int) throws(Violation) {
+        switch self.machine.replied(id, from: endpoint, at: self.now) {
+        case .deliver(let slot):
+            if let token, let record = self.handles[slot] {
+                try check(record.token == token, "call \(id) was given the answer of another call")
+            }
+            try self.end(slot, id, as: isError ? .failed : .answered)
+        case .late, .duplicate: break
+        case .unknown: throw Violation("the answer to \(id) is not known to client \(self.index)")
+        }
+    }
+
+    private func end(_ slot: UInt32, _ id: UInt64, as end: CallRecord.End) throws(Violation) {
+        guard let record = self.handles.removeValue(forKey: slot) else {
+            throw Violation("slot \(slot) ended as \(end), and nothing is in it")
+        }
+        try check(record.id == id, "slot \(slot) ended for call \(id), but holds call \(record.id)")
+        try check(record.end == nil, "call \(id) ended as \(end) after it had ended")
+        if end == .expired { try check(record.deadline <= self.now, "call \(id) expired before its deadline") }
+        record.end = end
+        self.open[id] = nil
+    }
+
+    // MARK: A turn
+
+    /// Carries out what the machine asks for, lets it tick and dispatch; sees to it that it wakes in time.
+    func turn() throws(Violation) {
+        guard !self.hasLeft else { return }
+        try self.performActions()
+        if self.machine.nextDeadline(after: self.now) <= self.now {
+            self.machine.ticked(at: self.now, actions: &self.actions)
+            try self.performActions()
+        }
+        self.machine.dispatch(actions: &self.actions)
+        try self.performActions()
+        try self.checkInvariants()
+        let next = max(self.machine.nextDeadline(after: self.now).nanoseconds, self.cluster.now)
+        guard next != .max, next < self.wakeAt || self.wakeAt <= self.cluster.now else { return }
+        self.wakeAt = next + UInt64(self.cluster.random.below(1_000_000))
+        self.cluster.add(.wakeClient(client: self.index, life: self.life), after: self.wakeAt - self.cluster.now)
+    }
+
+    private func performActions() throws(Violation) {
+        var index = 0
+        while index < self.actions.count {
+            try self.perform(self.actions[index])
+            index += 1
+        }
+        self.actions.removeAll(keepingCapacity: true)
+    }
+
+    private func perform(_ action: ClientAction) throws(Violation) {
+        switch action {
+        case .transmit(let slot, let endpoint, let isResent):
+            guard let record = self.handles[slot] else { throw Violation("slot \(slot) was sent, and nothing is in it") }
+            self.transmit(record, to: endpoint, isResent: isResent)
+        case .sendHello(let endpoint):
+            let epoch = self.epoch &+ self.machine.endpoints[endpoint].losses
+            self.send(.hello(client: self.identity, epoch: epoch), to: endpoint)
+        case .sendBeat(let endpoint):
+            self.send(.beat(epoch: self.epoch &+ self.machine.endpoints[endpoint].losses), to: endpoint)
+        case .sendCancel(let endpoint, let id, _): self.send(.cancel(id), to: endpoint)
+        case .finish(let slot, let id, let ending):
+            switch ending {
+            case .expired: try self.end(slot, id, as: .expired)
+            case .lost:
+                self.cluster.outcome.losses += 1
+                try self.end(slot, id, as: .lost)
+            }
+        case .rebuild(let endpoint):
+            self.cluster.close(self.links[endpoint].connection, byClient: true)
+            let attempt = self.links[endpoint].attempt
+            self.links[endpoint] = Link(attempt: attempt)
+            self.connect(endpoint, after: 1_000_000)
+        case .opened(_, let isResumed): if isResumed { self.cluster.outcome.resumptions += 1 }
+        case .show, .lost: break
+        }
+    }
+
+    private func transmit(_ record: CallRecord, to endpoint: Int, isResent: Bool) {
+        if record.isPing { return self.send(.ping(record.id), to: endpoint) }
+        if self.links[endpoint].defined.insert(record.function).inserted {
+            self.send(.define(record.function), to: endpoint)
+        }
+        var flags = Header.Flags()
+        if record.isIdempotent { flags.insert(.idempotent) }
+        if isResent {
+            flags.insert(.resent)
+            self.cluster.outcome.resends += 1
+        }
+        var time = Header.noTimeLimit
+        if record.deadline != .distantFuture {
+            time = UInt32(clamping: max(1, (record.deadline.nanoseconds(since: self.now) + 999_999) / 1_000_000))
+        }
+        let header = Header(.request, flags: flags, id: record.id, time: time, number: record.function)
+        self.send(.request(header, key: record.key, token: record.token), to: endpoint)
+    }
+
+    private func checkInvariants() throws(Violation) {
+        try check(self.machine.callCount == self.open.count, "the machine has other calls than the program")
+        for (index, endpoint) in self.machine.endpoints.enumerated() {
+            try check(
+                endpoint.outstanding <= endpoint.window,
+                "client \(self.index) has \(endpoint.outstanding) requests at worker \(index), which takes \(endpoint.window)"
+            )
+            try check(endpoint.withdrawn.count <= endpoint.outstanding, "withdrawn requests are not counted")
+        }
+        for record in self.open.values {
+            try check(
+                self.now.nanoseconds(since: record.deadline) < 4_000_000,
+                "call \(record.id) of client \(self.index) is \(self.now.nanoseconds(since: record.deadline)) ns overdue"
+            )
+        }
+    }
+
+    /// Nothing is open, and nothing is kept.
+    var isIdle: Bool {
+        self.open.isEmpty && self.machine.timerCount == 0
+            && self.machine.endpoints.allSatisfy { $0.outstanding == 0 && $0.isOpen }
+    }
+}

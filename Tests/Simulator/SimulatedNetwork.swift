@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import DroverCore
+package import DroverWire
+
+/// A message on its way.
+package enum Packet: Sendable {
+    case hello(client: PeerID, epoch: UInt64)
+    case welcome(epoch: UInt64, session: UInt32, window: Int)
+    case reset
+    case goodbye(GoodbyeReason)
+    case beat(epoch: UInt64)
+    case ping(UInt64)
+    case pong(UInt64)
+    case define(UInt32)
+    /// `token` names the call in the whole simulation: the argument.
+    case request(Header, key: String?, token: UInt64)
+    case answer(id: UInt64, token: UInt64, isError: Bool)
+    case cancel(UInt64)
+    case cancelled(UInt64, CancelledStage)
+    case phase(UInt64, CallPhase)
+}
+
+/// One connection between a DEALER and a ROUTER: ordered in each direction, gone for good once it breaks.
+final class Connection {
+    /// The routing id that the ROUTER gave it.
+    let route: UInt64
+    let client: Int
+    let worker: Int
+    let workerLife: Int
+    /// Carries packets.
+    var isUp = true
+    /// Packets to the worker that were on their way when the client closed it still arrive.
+    var drains = false
+    /// When the last packet arrives in each direction.
+    var lastToWorker: UInt64 = 0
+    var lastToClient: UInt64 = 0
+
+    init(route: UInt64, client: Int, worker: Int, workerLife: Int) {
+        self.route = route
+        self.client = client
+        self.worker = worker
+        self.workerLife = workerLife
+    }
+}
+
+/// How bad things are between one client and one worker.
+struct Path {
+    /// Until when nothing arrives in a direction; what is sent meanwhile arrives afterwards.
+    var blockedToWorker: UInt64 = 0
+    var blockedToClient: UInt64 = 0
+    /// The longest that a packet takes.
+    var latency: UInt64 = 5_000_000
+}

@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import DroverCore
+import DroverWire
+
+/// A request on its way through a worker.
+final class SimulatedJob {
+    enum State { case held, queued, running, gone }
+
+    let slot: UInt32
+    let id: UInt64
+    let token: UInt64
+    let key: String?
+    let deadline: Instant
+    /// Counts the requests that the worker took in.
+    let number: Int
+    let session: UInt32
+    var state: State
+    var isUnwanted = false
+    var mustReportStart = false
+
+    init(
+        slot: UInt32,
+        id: UInt64,
+        token: UInt64,
+        key: String?,
+        deadline: Instant,
+        number: Int,
+        session: UInt32,
+        state: State
+    ) {
+        self.slot = slot
+        self.id = id
+        self.token = token
+        self.key = key
+        self.deadline = deadline
+        self.number = number
+        self.session = session
+        self.state = state
+    }
+}
+
+/// A worker's machine and the thin shell around it: what the worker's loop and handler threads do, without either.
+final class SimulatedWorker {
+    static let functionLimits: [Int?] = [nil, 1, 2]
+
+    let index: Int
+    let life: Int
+    unowned let cluster: Cluster
+    private let epoch: UInt64
+    private let window: Int
+    private let concurrency: Int
+    private let keepsAllResults: Bool
+    private(set) var machine: WorkerMachine
+    private var actions: [WorkerAction] = []
+    private var jobs: [UInt32: SimulatedJob] = [:]
+    private var queue: [SimulatedJob] = []
+    private var running = 0
+    private var taken = 0
+    private var runningKeys: [String: UInt64] = [:]
+    private var lastStarted: [String: Int] = [:]
+    private var lastStartedID: [String: UInt64] = [:]
+    private var wakeAt: UInt64 = .max
+    private(set) var isUp = true
+
+    init(index: Int, life: Int, cluster: Cluster) {
+        self.index = index
+        self.life = life
+        self.cluster = cluster
+        self.epoch = cluster.random.next()
+        self.window = 1 + cluster.random.below(6)
+        self.concurrency = 1 + cluster.random.below(4)
+        self.keepsAllResults = !cluster.random.oneIn(4)
+        var configuration = WorkerMachine.Configuration()
+        configuration.session = Cluster.limits
+        configuration.window = self.window
+        configuration.maxCachedBytes = self.keepsAllResults ? 1 << 14 : 1 << 9
+        configuration.functionLimits = Self.functionLimits
+        configuration.seed = cluster.random.next()
+        self.machine = WorkerMachine(configuration: configuration)
+    }
+
+    private var now: Instant { Instant(nanoseconds: self.cluster.now) }
+
+    // MARK: The network
+
+    func received(_ packet: Packet, by connection: Connection) throws(Violation) {
+        let route = connection.route
+        let session = self.machine.session(route: route)
+        if let session { self.machine.heard(from: session, at: self.now) }
+        switch (packet, session) {
+        case (.hello(let client, let epoch), _):
+            let introduction = self.machine.helloReceived(
+                client: client,
+                epoch: epoch,
+                name: "",
+                route: route,
+                at: self.now,
+                actions: &self.actions
+            )
+            try self.performActions()
+            guard case .welcome(let session, _) = introduction else { throw Violation("a client was refused") }
+            self.cluster.connections[route] = connection
+            let number = self.machine.sessions[session].number
+            self.send(.welcome(epoch: self.epoch, session: number, window: self.window), to: session)
+        case (_, nil): self.cluster.sendToClient(.reset, by: connection)
+        case (.define(let number), let session?):
+            let isDefined = self.machine.defined(number, name: "f\(number)", handler: Int32(number), in: session)
+            try check(isDefined, "function \(number) could not be defined")
+        case (.request(let header, let key, let token), let session?):
+            try self.takeRequest(header, key: key, token: token, session: session)
+        case (.cancel(let id), let session?):
+            switch self.machine.cancelReceived(id, from: session, actions: &self.actions) {
+            case .unknown: self.send(.cancelled(id, .unknown), to: session)
+            case .removed(let slot):
+                self.jobs.removeValue(forKey: slot)?.state = .gone
+                self.send(.cancelled(id, .beforeStart), to: session)
+            case .stop(let slot):
+                try self.performActions()
+                try self.stop(slot)
+            }
+        case (.beat(let epoch), let session?):
+            if !self.machine.isEpoch(epoch, of: session) { self.cluster.sendToClient(.reset, by: connection) }
+        case (.ping(let id), let session?): self.send(.pong(id), to: session)
+        case (.goodbye, let session?):
+            self.machine.goodbyeReceived(from: session, at: self.now, actions: &self.actions)
+        case (.pong, _): break
+        case (.welcome, _), (.reset, _), (.answer, _), (.cancelled, _), (.phase, _):
+            throw Violation("a worker received \(packet)")
+        }
+        try self.turn()
+    }
+
+    private func send(_ packet: Packet, to session: Int) {
+        self.machine.sent(to: session, at: self.now)
+        guard let connection = self.cluster.connections[self.machine.sessions[session].route] else { return }
+        self.cluster.sendToClient(packet, by: connection)
+    }
+
+    // MARK: Requests
+
+    private func takeRequest(_ header: Header, key: String?, token: UInt64, session: Int) throws(Violation) {
+        let verdict = self.machine.requestReceived(header, key: key, from: session, at: self.now)
+        switch verdict {
+        case .run(let slot, _): self.enqueue(self.take(slot, header, key: key, token: token, session: session))
+        case .hold(let slot, _): _ = self.take(slot, header, key: key, token: token, session: session)
+        case .known(let slot):
+            try check(self.jobs[slot]?.token == token, "request \(header.id) is known, but as another")
+            self.report(slot, session: session, id: header.id)
+        case .answerAgain:
+            var answer: (token: UInt64, isError: Bool)?
+            unsafe self.machine.withResult(header.id, of: session) { message in
+                unsafe answer = (message.loadUnaligned(fromByteOffset: 8, as: UInt64.self), message[16] != 0)
+            }
+            guard let answer else { throw Violation("the answer to \(header.id) is held, and is not") }
+            self.send(.answer(id: header.id, token: answer.token, isError: answer.isError), to: session)
+        case .indeterminate:
+            try check(!header.flags.contains(.idempotent), "an idempotent request is indeterminate")
+            self.send(.answer(id: header.id, token: token, isError: true), to: session)
+        case .draining: self.send(.answer(id: header.id, token: token, isError: true), to: session)
+        case .busy where !self.keepsAllResults:
+            // An idempotent request whose answer was forgotten runs again, though its client may have the answer by now.
+            self.send(.answer(id: header.id, token: token, isError: true), to: session)
+        case .unknownFunction, .undefinedFunction, .busy, .duplicateID:
+            throw Violation("worker \(self.index) says \(verdict) to request \(header.id)")
+        }
+    }
+
+    private func take(_ slot: UInt32, _ header: Header, key: String?, token: UInt64, session: Int) -> SimulatedJob {
+        self.taken += 1
+        let job = SimulatedJob(
+            slot: slot,
+            id: header.id,
+            token: token,
+            key: key,
+            deadline: self.machine.request(in: slot)?.deadline ?? .distantFuture,
+            number: self.taken,
+            session: self.machine.sessions[session].number,
+            state: .held
+        )
+        self.jobs[slot] = job
+        return job
+    }
+
+    private func enqueue(_ job: SimulatedJob) {
+        job.state = .queued
+        self.queue.append(job)
+    }
+
+    private func report(_ slot: UInt32, session: Int, id: UInt64) {
+        let job = self.jobs[slot]
+        job?.mustReportStart = true
+        self.send(.phase(id, job?.state == .running ? .running : .accepted), to: session)
+    }
+
+    /// Takes a job out before it starts, or asks its handler to stop.
+    private func stop(_ slot: UInt32) throws(Violation) {
+        guard let job = self.jobs[slot] else { throw Violation("slot \(slot) is to be stopped, and nothing is in it") }
+        job.isUnwanted = true
+        switch job.state {
+        case .queued: try self.drop(job, .beforeStart)
+        case .running:
+            // Some handlers look, some don't.
+            if self.cluster.random.oneIn(2) { self.finishLater(job, within: 5) }
+        case .held, .gone: throw Violation("request \(job.id) is to be stopped, and is \(job.state)")
+        }
+    }
+
+    private func drop(_ job: SimulatedJob, _ stage: CancelledStage) throws(Violation) {
+        job.state = .gone
+        self.queue.removeAll { $0 === job }
+        self.jobs[job.slot] = nil
+        guard let addressee = self.machine.finished(job.slot, actions: &self.actions) else {
+            throw Violation("slot \(job.slot) is not taken")
+        }
+        if let session = addressee.session { self.send(.cancelled(addressee.id, stage), to: session) }
+    }
+
+    // MARK: Handlers
+
+    private func startJobs() throws(Violation) {
+        while self.running < self.concurrency, let job = self.queue.first {
+            guard job.deadline > self.now else {
+                try self.drop(job, .lapsed)
+                try self.performActions()
+                continue
+            }
+            self.queue.removeFirst()
+            try self.start(job)
+        }
+    }
+
+    private func start(_ job: SimulatedJob) throws(Violation) {
+        try check(!job.isUnwanted, "request \(job.id) started after it was cancelled")
+        job.state = .running
+        self.running += 1
+        try self.cluster.ran(job.token)
+        if let key = job.key {
+            try check(self.runningKeys[key] == nil, "two requests of key \(key) run at once")
+            self.runningKeys[key] = job.token
+            try check(self.lastStarted[key] ?? 0 < job.number, "requests of key \(key) started in another order")
+            self.lastStarted[key] = job.number
+            // With one worker and nothing forgotten it is the order in which they were made.
+            if self.cluster.keepsOrder, self.keepsAllResults {
+                let place = "\(job.session) \(key)"
+                try check(self.lastStartedID[place] ?? 0 < job.id, "request \(job.id) of key \(key) started late")
+                self.lastStartedID[place] = job.id
+            }
+        }
+        if let request = self.machine.request(in: job.slot), request.session >= 0, job.mustReportStart {
+            self.send(.phase(job.id, .running), to: Int(request.session))
+        }
+        self.finishLater(job, within: self.cluster.random.oneIn(8) ? 250 : 20)
+    }
+
+    private func finishLater(_ job: SimulatedJob, within milliseconds: Int) {
+        let delay = UInt64(self.cluster.random.below(milliseconds * 1_000_000))
+        self.cluster.add(.finish(worker: self.index, life: self.life, job: job), after: delay)
+    }
+
+    func finished(_ job: SimulatedJob) throws(Violation) {
+        guard job.state == .running else { return }
+        job.state = .gone
+        self.running -= 1
+        self.jobs[job.slot] = nil
+        if let key = job.key { self.runningKeys[key] = nil }
+        guard let addressee = self.machine.finished(job.slot, actions: &self.actions) else {
+            throw Violation("slot \(job.slot) is not taken")
+        }
+        try check(addressee.id == job.id, "the answer to \(job.id) is addressed to \(addressee.id)")
+        if let session = addressee.session {
+            let isError = job.isUnwanted || self.cluster.random.oneIn(10)
+            var message = [UInt8](repeating: 0, count: 24)
+            unsafe message.withUnsafeMutableBytes { bytes in
+                unsafe bytes.storeBytes(of: job.id, as: UInt64.self)
+                unsafe bytes.storeBytes(of: job.token, toByteOffset: 8, as: UInt64.self)
+                unsafe bytes[16] = isError ? 1 : 0
+            }
+            unsafe message.withUnsafeBytes { bytes in
+                unsafe self.machine.remember(job.id, message: bytes, of: session)
+            }
+            self.send(.answer(id: job.id, token: job.token, isError: isError), to: session)
+        }
+        try self.turn()
+    }
+
+    // MARK: A turn
+
+    func turn() throws(Violation) {
+        guard self.isUp else { return }
+        try self.performActions()
+        if self.machine.nextDeadline(after: self.now) <= self.now {
+            self.machine.ticked(at: self.now, actions: &self.actions)
+            try self.performActions()
+        }
+        try self.startJobs()
+        try self.performActions()
+        try self.checkInvariants()
+        let next = max(self.machine.nextDeadline(after: self.now).nanoseconds, self.cluster.now)
+        guard next != .max, next < self.wakeAt || self.wakeAt <= self.cluster.now else { return }
+        self.wakeAt = next + UInt64(self.cluster.random.below(1_000_000))
+        self.cluster.add(.wakeWorker(worker: self.index, life: self.life), after: self.wakeAt - self.cluster.now)
+    }
+
+    private func performActions() throws(Violation) {
+        var index = 0
+        while index < self.actions.count {
+            try self.perform(self.actions[index])
+            index += 1
+        }
+        self.actions.removeAll(keepingCapacity: true)
+    }
+
+    private func perform(_ action: WorkerAction) throws(Violation) {
+        switch action {
+        case .run(let slot, _):
+            guard let job = self.jobs[slot], job.state == .held else {
+                throw Violation("slot \(slot) is to run, and nothing is held in it")
+            }
+            self.enqueue(job)
+        case .stop(let slot): try self.stop(slot)
+        case .lapsed(let slot, let session, let id):
+            self.jobs.removeValue(forKey: slot)?.state = .gone
+            self.send(.cancelled(id, .lapsed), to: session)
+        case .dropped(let slot): self.jobs.removeValue(forKey: slot)?.state = .gone
+        case .report(let slot, let session, let id): self.report(slot, session: session, id: id)
+        case .sendBeat(let session): self.send(.beat(epoch: self.epoch), to: session)
+        case .sessionLost: break
+        }
+    }
+
+    private func checkInvariants() throws(Violation) {
+        try check(self.machine.requestCount == self.jobs.count, "the machine has other requests than the worker")
+        let held = self.jobs.values.count { $0.state == .held }
+        try check(self.machine.heldCount == held, "the machine holds \(self.machine.heldCount) requests, the worker \(held)")
+        for (function, limit) in Self.functionLimits.enumerated() {
+            guard let limit else { continue }
+            let active = self.jobs.values.count { job in
+                job.state != .held && self.machine.request(in: job.slot)?.handler == Int32(function)
+            }
+            try check(active <= limit, "\(active) requests of function \(function) run, its limit is \(limit)")
+        }
+    }
+
+    /// Takes no new requests.
+    func drain() throws(Violation) {
+        self.machine.drain()
+        self.tellAll(.goodbye(.draining))
+        try self.turn()
+    }
+
+    /// The process is gone, with or without a goodbye.
+    func die(politely: Bool) {
+        if politely { self.tellAll(.goodbye(.leaving)) }
+        self.isUp = false
+    }
+
+    private func tellAll(_ packet: Packet) {
+        for session in self.machine.sessions.indices where self.machine.sessions[session].isLive {
+            self.send(packet, to: session)
+        }
+    }
+
+    var isIdle: Bool { self.machine.requestCount == 0 && self.machine.heldCount == 0 && self.machine.timerCount == 0 }
+}
