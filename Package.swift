@@ -90,6 +90,14 @@ let package = Package(
             swiftSettings: strict
         ),
 
+        // Examples; the check that each brings runs in `make examples`.
+        .executableTarget(
+            name: "PythonPeer",
+            dependencies: ["Drover"],
+            path: "examples/python/PythonPeer",
+            swiftSettings: strict
+        ),
+
         // Measured side by side by `make bench`.
         .executableTarget(
             name: "Benchmarks",
@@ -102,3 +110,15 @@ let package = Package(
     ],
     swiftLanguageModes: [.v6]
 )
+
+// Built by `make fuzz` only, with libFuzzer's main function.
+if Context.environment["DROVER_FUZZ"] != nil {
+    package.targets.append(
+        .executableTarget(
+            name: "FuzzWire",
+            dependencies: ["DroverCodec", "DroverWire"],
+            path: "Tests/Fuzz/FuzzWire",
+            swiftSettings: memorySafe
+        )
+    )
+}
