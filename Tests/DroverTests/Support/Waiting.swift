@@ -68,6 +68,11 @@ final class Gathered<Value: Sendable>: Sendable {
     func removeAll() { self.state.withLock { $0 = [] } }
 }
 
+extension Gathered<Int> {
+    /// Whether the values are 0, 1, ... in order; says less than a comparison, which shows thousands of numbers.
+    func isCounting(to count: Int) -> Bool { self.values == Array(0..<count) }
+}
+
 /// Something whose end can be seen.
 final class Witness: Sendable {}
 
