@@ -74,6 +74,22 @@ let package = Package(
         // Tests with threads, sockets, files and processes.
         .testTarget(name: "DroverZMQTests", dependencies: ["DroverZMQ"], swiftSettings: strict),
 
+        // A worker that the tests kill, stop and restart.
+        .executableTarget(
+            name: "fault-worker",
+            dependencies: ["Drover", .product(name: "Logging", package: "swift-log")],
+            path: "Tests/FaultWorker",
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "DroverTests",
+            dependencies: [
+                "Drover", "DroverCodec", "DroverWire", "DroverZMQ", "fault-worker",
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: strict
+        ),
+
         // Examples; the check that each brings runs in `make examples`.
         .executableTarget(
             name: "PythonPeer",
