@@ -74,6 +74,30 @@ let package = Package(
         // Tests with threads, sockets, files and processes.
         .testTarget(name: "DroverZMQTests", dependencies: ["DroverZMQ"], swiftSettings: strict),
 
+        // A worker that the tests kill, stop and restart.
+        .executableTarget(
+            name: "fault-worker",
+            dependencies: ["Drover", .product(name: "Logging", package: "swift-log")],
+            path: "Tests/FaultWorker",
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "DroverTests",
+            dependencies: [
+                "Drover", "DroverCodec", "DroverWire", "DroverZMQ", "fault-worker",
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: strict
+        ),
+
+        // Examples; the check that each brings runs in `make examples`.
+        .executableTarget(
+            name: "PythonPeer",
+            dependencies: ["Drover"],
+            path: "examples/python/PythonPeer",
+            swiftSettings: strict
+        ),
+
         // Measured side by side by `make bench`.
         .executableTarget(
             name: "Benchmarks",
@@ -86,3 +110,21 @@ let package = Package(
     ],
     swiftLanguageModes: [.v6]
 )
+
+// Fuzzers have no main of their own, so they exist only when asked for: see `make fuzz`.
+if Context.environment["DROVER_FUZZ"] != nil {
+    package.targets += [
+        .executableTarget(
+            name: "FuzzCodec",
+            dependencies: ["DroverCodec"],
+            path: "Tests/Fuzz/FuzzCodec",
+            swiftSettings: strict
+        ),
+        .executableTarget(
+            name: "FuzzWire",
+            dependencies: ["DroverCodec", "DroverWire"],
+            path: "Tests/Fuzz/FuzzWire",
+            swiftSettings: memorySafe
+        ),
+    ]
+}

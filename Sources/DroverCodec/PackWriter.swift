@@ -7,8 +7,7 @@ internal import Glibc
 /// Every value takes its smallest encoding. The block comes from `malloc`, and ``finish()`` hands it over without a
 /// copy, so that a C library may send it and `free` it.
 ///
-/// A write that fails leaves the block as long as it was or longer, never with a half-written number; use
-/// ``rollBack(to:)`` to take a failed document out again.
+/// A write that fails may leave an incomplete document behind: throw the writer away.
 @safe
 public struct PackWriter: ~Copyable {
     @usableFromInline var base: UnsafeMutableRawPointer?
@@ -94,10 +93,16 @@ public struct PackWriter: ~Copyable {
         return unsafe PackedBlock(baseAddress: base, count: count)
     }
 
-    /// Takes back everything after the first `count` bytes.
-    public mutating func rollBack(to count: Int) {
+    /// Takes back everything after the first `count` bytes: a document that couldn't be completed.
+    package mutating func rollBack(to count: Int) {
+        self.rollBack(to: count, depth: 0)
+    }
+
+    /// Takes back everything after the first `count` bytes, which were written `depth` containers deep.
+    mutating func rollBack(to count: Int, depth: Int) {
         precondition(count >= self.headerBytes && count <= self.used, "only bytes that were written can be taken back")
         self.used = count
+        self.depth = depth
     }
 
     /// Gives `body` the bytes written so far, the reserved header included.

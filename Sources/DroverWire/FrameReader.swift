@@ -26,9 +26,16 @@ package struct FrameReader {
         }
     }
 
+    /// - Parameter offset: Where to begin: at a message that an earlier walk stopped at.
     @inlinable
-    package init(_ bytes: UnsafeRawBufferPointer, attachedByteCount: Int? = nil, limits: WireLimits = .standard) {
+    package init(
+        _ bytes: UnsafeRawBufferPointer,
+        from offset: Int = 0,
+        attachedByteCount: Int? = nil,
+        limits: WireLimits = .standard
+    ) {
         unsafe self.bytes = bytes
+        self.offset = offset
         self.attachedByteCount = attachedByteCount
         self.limits = limits
     }
@@ -39,13 +46,13 @@ package struct FrameReader {
     /// could be read, it is in ``lastHeader``.
     @inlinable
     package mutating func next() throws(WireError) -> Part? {
+        self.lastHeader = nil
         guard unsafe self.offset < self.bytes.count else {
             if self.attachedByteCount != nil, !self.usedAttached {
                 throw WireError(.badFraming, "a second frame came that no message announced")
             }
             return nil
         }
-        self.lastHeader = nil
         let header = try unsafe Header(reading: UnsafeRawBufferPointer(rebasing: self.bytes[self.offset...]))
         self.lastHeader = header
         let length = Int(header.payloadLength)

@@ -81,7 +81,7 @@ extension Client {
     /// - Returns: The reference.
     public func asyncCallback<each Argument: Codable & Sendable, Return: Codable & Sendable>(
         _ options: CallbackOptions = .init(),
-        _ body: @escaping @Sendable (repeat each Argument) async throws -> Return
+        _ body: @escaping @Sendable @concurrent (repeat each Argument) async throws -> Return
     ) -> Callback<repeat each Argument, Return> {
         self.subscribe(options) { (reader, isCall, answer) in
             let arguments = try unpackArguments(repeat (each Argument).self, from: &reader)

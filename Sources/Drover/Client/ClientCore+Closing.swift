@@ -42,8 +42,10 @@ extension ClientCore {
         }
     }
 
-    private func lose(_ result: AnyAsyncResult) {
-        result.settle(.lost, failure: .connection(self.closedError))?.wake(for: result)
+    func lose(_ result: AnyAsyncResult) {
+        guard let waiting = result.settle(.lost, failure: .connection(self.closedError)) else { return }
+        self.callEnded(result, as: .lost)
+        waiting.wake(for: result)
     }
 
     /// Asks for a sign of life.
@@ -57,9 +59,11 @@ extension ClientCore {
             references: [],
             kind: .ping(endpoint: endpoint)
         )
-        return self.start(request, of: self.pingInfo, options: CallOptions(), expiry: expiry) {
-            reader throws(CodecError) in
-            try unpackValue(WorkerStatus.self, from: &reader)
+        let ticket = self.ticket(for: request, of: self.pingInfo, options: CallOptions(), expiry: expiry)
+        let result = AsyncResult(ticket) { (reader: inout PackReader) throws(CodecError) in
+            try WorkerStatus.unpack(from: &reader)
         }
+        self.start(result)
+        return result
     }
 }

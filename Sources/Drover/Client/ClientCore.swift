@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import DequeModule
-internal import DroverCodec
+public import DroverCodec
 internal import DroverCore
 internal import DroverWire
 internal import DroverZMQ
@@ -9,6 +9,7 @@ internal import Logging
 internal import Synchronization
 
 /// What a client's callers, its handles and its poller share.
+@usableFromInline
 final class ClientCore: Sendable {
     enum State: UInt8 {
         /// The poller was never started or has been stopped; it may start again.
@@ -179,56 +180,118 @@ final class ClientCore: Sendable {
         return false
     }
 
-    /// Makes the handle of a call that has a place, and hands it to the poller.
-    func start<Value>(
-        _ request: EncodedRequest,
+    /// Begins to encode a request.
+    @usableFromInline
+    func beginRequest(_ options: CallOptions) throws -> PackWriter {
+        try self.checkOpen()
+        var writer = PackWriter(capacity: 104, headerBytes: RequestBytes.headerByteCount, limits: self.codecLimits)
+        if let key = options.orderingKey { try RequestBytes.packMetadata(orderingKey: key, into: &writer) }
+        return writer
+    }
+
+    /// Ends the encoding of a request. The call has no place yet.
+    @usableFromInline
+    func encoded(
+        _ writer: consuming PackWriter,
         of function: FunctionInfo,
         options: CallOptions,
-        expiry: Duration?,
-        decode: @escaping ResultDecoder<Value>
-    ) -> AsyncResult<Value> {
-        let now = self.now()
-        let limit = (expiry ?? self.configuration.defaultExpiry)?.clampedNanoseconds
-        let result = AsyncResult(
+        expiry: Duration?
+    ) -> CallTicket {
+        let references = writer.references.map { SubscriptionID($0) }
+        let request = EncodedRequest(
+            block: RequestBytes(adopting: writer.finish()),
+            hasMetadata: options.orderingKey != nil,
+            references: references
+        )
+        return self.ticket(for: request, of: function, options: options, expiry: expiry)
+    }
+
+    func ticket(
+        for request: EncodedRequest,
+        of function: FunctionInfo,
+        options: CallOptions,
+        expiry: Duration?
+    ) -> CallTicket {
+        CallTicket(
             id: self.lastID.add(1, ordering: .relaxed).newValue,
             function: function,
             client: self,
             request: request,
             options: options,
-            at: now,
-            limitNanoseconds: limit,
-            decode: decode
+            submittedAt: self.now(),
+            limitNanoseconds: (expiry ?? self.configuration.defaultExpiry)?.clampedNanoseconds
         )
-        self.counters.calls.count()
-        for reference in request.references { self.subscriptions.jobStarted(reference) }
-        if limit == 0 {
+    }
+
+    /// Ends the encoding of a request and takes a place for its call.
+    @usableFromInline
+    func prepare(
+        _ writer: consuming PackWriter,
+        of function: FunctionInfo,
+        options: CallOptions,
+        expiry: Duration?
+    ) throws -> CallTicket {
+        guard self.takePlace() else { throw self.backpressure }
+        return self.encoded(writer, of: function, options: options, expiry: expiry)
+    }
+
+    /// Takes a place for a call that may wait for one.
+    @usableFromInline
+    func takePlace(for ticket: inout CallTicket) async throws {
+        if self.takePlace() { return }
+        do {
+            let limit = ticket.limitNanoseconds.map { Duration(nanoseconds: $0) }
+            try await self.waitForPlace(function: ticket.function.name, expiry: limit)
+        } catch {
+            ticket.request.block.free()
+            throw error
+        }
+    }
+
+    /// Hands a call that has a place to the poller.
+    @usableFromInline
+    func start(_ result: AnyAsyncResult) {
+        for reference in result.references { self.subscriptions.jobStarted(reference) }
+        if result.deadline <= result.submittedAt {
             // Zero always times out, so there is nothing to send (contract S60).
-            _ = result.settle(.expired, failure: result.timeout(at: now))
-            return result
+            let timeout = result.timeout(at: result.submittedAt)
+            guard let waiting = result.settle(.expired, failure: timeout) else { return }
+            self.callEnded(result, as: .expired)
+            return waiting.wake(for: result)
         }
         self.submissions.push(result)
         // A close may have come between the check and the push: the poller has then left and would never see the call.
-        if self.currentState == .closed {
-            result.settle(.lost, failure: .connection(self.closedError))?.wake(for: result)
-        }
-        return result
+        if self.currentState == .closed { self.lose(result) }
     }
 
-    /// A call has ended; called once per call, on whichever thread ended it.
+    /// A call has ended on a thread other than the poller's, which counts by the turn; called once per call.
     func callEnded(_ result: AnyAsyncResult, as end: AnyAsyncResult.Status) {
-        switch end {
-        case .pending: break
-        case .value: self.counters.values.count()
-        case .failed: self.counters.failures.count()
-        case .expired: self.counters.expiries.count()
-        case .cancelled: self.counters.cancellations.count()
-        case .lost: self.counters.losses.count()
+        var counts = EndCounts()
+        counts.count(end)
+        self.jobsEnded(with: result)
+        self.add(counts)
+    }
+
+    /// Ends the subscriptions that lived as long as the call.
+    func jobsEnded(with result: AnyAsyncResult) {
+        guard !result.references.isEmpty else { return }
+        for reference in result.references where self.subscriptions.jobEnded(reference) {
+            self.post(.unsubscribe(reference))
         }
-        for reference in result.references {
-            if self.subscriptions.jobEnded(reference) { self.post(.unsubscribe(reference)) }
+    }
+
+    /// Adds what ended, and gives the places back.
+    func add(_ counts: EndCounts) {
+        if counts.values > 0 { self.counters.values.count(counts.values) }
+        if counts.failures > 0 { self.counters.failures.count(counts.failures) }
+        if counts.expiries > 0 { self.counters.expiries.count(counts.expiries) }
+        if counts.cancellations > 0 { self.counters.cancellations.count(counts.cancellations) }
+        if counts.losses > 0 { self.counters.losses.count(counts.losses) }
+        self.outstanding.subtract(counts.total, ordering: .sequentiallyConsistent)
+        for _ in 0..<counts.total {
+            guard self.placeWaiterCount.load(ordering: .sequentiallyConsistent) > 0 else { return }
+            self.grantPlace()
         }
-        self.outstanding.subtract(1, ordering: .sequentiallyConsistent)
-        if self.placeWaiterCount.load(ordering: .sequentiallyConsistent) > 0 { self.grantPlace() }
     }
 
     private func grantPlace() {
@@ -374,7 +437,7 @@ final class ClientCore: Sendable {
 
     var statistics: ClientStatistics {
         var statistics = ClientStatistics()
-        statistics.calls = self.counters.calls.current
+        statistics.calls = Int(self.lastID.load(ordering: .relaxed))
         statistics.values = self.counters.values.current
         statistics.failures = self.counters.failures.current
         statistics.expiries = self.counters.expiries.current

@@ -54,7 +54,6 @@ public struct ClientStatistics: Hashable, Sendable {
 
 /// The counters behind the statistics.
 struct ClientCounters: ~Copyable, Sendable {
-    let calls = Atomic<Int>(0)
     let values = Atomic<Int>(0)
     let failures = Atomic<Int>(0)
     let expiries = Atomic<Int>(0)
@@ -73,6 +72,28 @@ struct ClientCounters: ~Copyable, Sendable {
     let disconnections = Atomic<Int>(0)
     let tableEntries = Atomic<Int>(0)
     let timers = Atomic<Int>(0)
+}
+
+/// How calls ended since the last count.
+struct EndCounts {
+    private(set) var values = 0
+    private(set) var failures = 0
+    private(set) var expiries = 0
+    private(set) var cancellations = 0
+    private(set) var losses = 0
+
+    var total: Int { self.values + self.failures + self.expiries + self.cancellations + self.losses }
+
+    mutating func count(_ end: AnyAsyncResult.Status) {
+        switch end {
+        case .pending: break
+        case .value: self.values += 1
+        case .failed: self.failures += 1
+        case .expired: self.expiries += 1
+        case .cancelled: self.cancellations += 1
+        case .lost: self.losses += 1
+        }
+    }
 }
 
 extension Atomic where Value == Int {

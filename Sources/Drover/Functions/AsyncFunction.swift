@@ -20,6 +20,7 @@ public final class AsyncFunction<each Argument: Codable & Sendable, Result: Coda
     /// - Parameter argument: The arguments, by value.
     /// - Returns: A pending handle.
     /// - Throws: As ``RemoteFunction/async(_:)``.
+    @inlinable
     public func callAsFunction(_ argument: repeat each Argument) throws -> AsyncResult<Result> {
         try self.function.async(repeat each argument)
     }

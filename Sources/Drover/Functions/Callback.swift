@@ -125,7 +125,10 @@ extension Callback: WireCodable {
     public static func unpack(from reader: inout PackReader) throws(CodecError) -> Self {
         let count = try reader.readArrayHeader()
         guard count == 3, let client = PeerID(bytes: try reader.readBytes()) else {
-            throw CodecError(.typeMismatch, message: "a callback is an array of client (16 bytes), subscription and lifetime")
+            throw CodecError(
+                .typeMismatch,
+                message: "a callback is an array of client (16 bytes), subscription and lifetime"
+            )
         }
         let subscription = SubscriptionID(UInt32(clamping: try reader.readUInt64()))
         let lifetime = CallbackLifetime(rawValue: UInt32(clamping: try reader.readUInt64())) ?? .job

@@ -20,10 +20,10 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
     /// Whether a call may run more than once without harm, so that it may be sent again when a worker is lost.
     public let isIdempotent: Bool
 
-    package let packArguments: @Sendable (inout PackWriter, repeat each Argument) throws(CodecError) -> Void
-    package let unpackArguments: @Sendable (inout PackReader) throws(CodecError) -> (repeat each Argument)
-    package let packResult: @Sendable (Result, inout PackWriter) throws(CodecError) -> Void
-    package let unpackResult: @Sendable (inout PackReader) throws(CodecError) -> Result
+    @usableFromInline let packArguments: @Sendable (inout PackWriter, repeat each Argument) throws(CodecError) -> Void
+    let unpackArguments: @Sendable (inout PackReader) throws(CodecError) -> (repeat each Argument)
+    let packResult: @Sendable (Result, inout PackWriter) throws(CodecError) -> Void
+    @usableFromInline let unpackResult: @Sendable (inout PackReader) throws(CodecError) -> Result
 
     /// Declares a function.
     ///
@@ -32,22 +32,26 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
     ///   - isIdempotent: Whether it may run more than once without harm; such calls survive the loss of a worker.
     @inlinable
     public init(_ name: String, isIdempotent: Bool = false) {
-        // The closures are made where the types are known, so that the codec is specialised for them.
+        // How each type is written and read is looked up here, once, and not in each call.
+        let packers = (repeat valuePacker(of: (each Argument).self))
+        let unpackers = (repeat valueUnpacker(of: (each Argument).self))
+        let count = argumentCount(repeat (each Argument).self)
         self.init(
             name: name,
             isIdempotent: isIdempotent,
             packArguments: { (writer: inout PackWriter, argument: repeat each Argument) throws(CodecError) in
-                try DroverCodec.packArguments(repeat each argument, into: &writer)
+                try DroverCodec.packArguments(
+                    repeat each argument,
+                    by: (repeat each packers),
+                    count: count,
+                    into: &writer
+                )
             },
             unpackArguments: { (reader: inout PackReader) throws(CodecError) -> (repeat each Argument) in
-                try DroverCodec.unpackArguments(repeat (each Argument).self, from: &reader)
+                try DroverCodec.unpackArguments(by: (repeat each unpackers), count: count, from: &reader)
             },
-            packResult: { (value: Result, writer: inout PackWriter) throws(CodecError) in
-                try packValue(value, into: &writer)
-            },
-            unpackResult: { (reader: inout PackReader) throws(CodecError) -> Result in
-                try unpackValue(Result.self, from: &reader)
-            }
+            packResult: valuePacker(of: Result.self),
+            unpackResult: valueUnpacker(of: Result.self)
         )
     }
 
@@ -70,6 +74,7 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
 }
 
 /// A function as one client knows it: its name and its number on the wire.
+@usableFromInline
 final class FunctionInfo: Sendable {
     let name: String
     let number: UInt32

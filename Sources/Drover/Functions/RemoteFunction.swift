@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import DroverCodec
-internal import DroverWire
+public import DroverCodec
 
 /// A function bound to a client: callable.
 ///
@@ -19,7 +18,8 @@ public final class RemoteFunction<each Argument: Codable & Sendable, Result: Cod
     public let options: CallOptions
     /// The client whose calls these are.
     public let client: Client
-    let info: FunctionInfo
+    @usableFromInline let core: ClientCore
+    @usableFromInline let info: FunctionInfo
 
     init(_ function: Function<repeat each Argument, Result>, client: Client, options: CallOptions) {
         var options = options
@@ -27,6 +27,7 @@ public final class RemoteFunction<each Argument: Codable & Sendable, Result: Cod
         self.function = function
         self.options = options
         self.client = client
+        self.core = client.core
         self.info = client.core.info(ofFunction: function.name)
     }
 
@@ -47,6 +48,7 @@ public final class RemoteFunction<each Argument: Codable & Sendable, Result: Cod
     /// - Returns: A pending handle.
     /// - Throws: ``ConnectionError`` with `backpressure` over the client's limit of outstanding calls, or `closed`;
     ///   an error of encoding, with nothing sent (contract S3).
+    @inlinable
     public func async(_ argument: repeat each Argument) throws -> AsyncResult<Result> {
         try self.submit(repeat each argument, expiry: self.options.expiry)
     }
@@ -59,6 +61,7 @@ public final class RemoteFunction<each Argument: Codable & Sendable, Result: Cod
     /// - Returns: What the handler returned.
     /// - Throws: ``RemoteError``, ``AsyncResultTimeout``, ``ConnectionError``, or `CancellationError` if the task is
     ///   cancelled; an error of encoding.
+    @inlinable
     public func callAsFunction(_ argument: repeat each Argument) async throws -> Result {
         try await self.awaiting(repeat each argument, expiry: self.options.expiry)
     }
@@ -69,64 +72,31 @@ public final class RemoteFunction<each Argument: Codable & Sendable, Result: Cod
     /// - Returns: What the handler returned.
     /// - Throws: As the awaiting form, and ``UsageError`` on a thread that can't wait.
     @available(*, noasync, message: "call the function with await instead")
+    @inlinable
     public func blocking(_ argument: repeat each Argument) throws -> Result {
         try self.submit(repeat each argument, expiry: self.options.expiry).get()
     }
 
+    /// Inlinable, so that the codec and the handle are specialised where the types are known.
+    @inlinable
     func submit(_ argument: repeat each Argument, expiry: Duration?) throws -> AsyncResult<Result> {
-        let core = self.client.core
-        try core.checkOpen()
-        let request = try self.encode(repeat each argument)
-        guard core.takePlace() else {
-            var block = request.block
-            block.free()
-            throw core.backpressure
-        }
-        return core.start(
-            request,
-            of: self.info,
-            options: self.options,
-            expiry: expiry,
-            decode: self.function.unpackResult
-        )
-    }
-
-    func awaiting(_ argument: repeat each Argument, expiry: Duration?) async throws -> Result {
-        let core = self.client.core
-        try core.checkOpen()
-        let request = try self.encode(repeat each argument)
-        if !core.takePlace() {
-            do {
-                try await core.waitForPlace(function: self.name, expiry: expiry ?? core.configuration.defaultExpiry)
-            } catch {
-                var block = request.block
-                block.free()
-                throw error
-            }
-        }
-        return
-            try await core.start(
-                request,
-                of: self.info,
-                options: self.options,
-                expiry: expiry,
-                decode: self.function.unpackResult
-            )
-            .value
-    }
-
-    private func encode(_ argument: repeat each Argument) throws -> EncodedRequest {
-        let core = self.client.core
-        var writer = PackWriter(capacity: 104, headerBytes: RequestBytes.headerByteCount, limits: core.codecLimits)
-        if let key = self.options.orderingKey {
-            try RequestBytes.packMetadata(orderingKey: key, into: &writer)
-        }
+        var writer = try self.core.beginRequest(self.options)
         try self.function.packArguments(&writer, repeat each argument)
-        let references = writer.references.map { SubscriptionID($0) }
-        return EncodedRequest(
-            block: RequestBytes(adopting: writer.finish()),
-            hasMetadata: self.options.orderingKey != nil,
-            references: references
-        )
+        let ticket = try self.core.prepare(writer, of: self.info, options: self.options, expiry: expiry)
+        let result = AsyncResult(ticket, decode: self.function.unpackResult)
+        self.core.start(result)
+        return result
+    }
+
+    @inlinable
+    func awaiting(_ argument: repeat each Argument, expiry: Duration?) async throws -> Result {
+        let core = self.core
+        var writer = try core.beginRequest(self.options)
+        try self.function.packArguments(&writer, repeat each argument)
+        var ticket = core.encoded(writer, of: self.info, options: self.options, expiry: expiry)
+        try await core.takePlace(for: &ticket)
+        let result = AsyncResult(ticket, decode: self.function.unpackResult)
+        core.start(result)
+        return try await result.value
     }
 }

@@ -16,9 +16,9 @@ public struct TimedFunction<each Argument: Codable & Sendable, Result: Codable &
     /// - Parameter argument: The arguments, by value.
     /// - Returns: A handle that ends in ``AsyncResultTimeout`` if no answer comes in time.
     /// - Throws: As ``RemoteFunction/async(_:)``.
+    @inlinable
     public func callAsFunction(_ argument: repeat each Argument) throws -> AsyncResult<Result> {
-        let result = try self.function.submit(repeat each argument, expiry: self.limit ?? .never)
-        return result
+        try self.function.submit(repeat each argument, expiry: self.limit ?? .never)
     }
 }
 
@@ -52,5 +52,5 @@ public func timed<each Argument, Result>(
 
 extension Duration {
     /// Longer than any clock runs.
-    static var never: Duration { .seconds(Int64.max) }
+    @usableFromInline static var never: Duration { .seconds(Int64.max) }
 }

@@ -18,6 +18,7 @@ internal import Synchronization
 ///   readers acquire `status` first;
 /// - everything else is atomic or behind that lock.
 public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
+    @usableFromInline
     enum Status: UInt8 {
         case pending, value, failed, expired, cancelled, lost
     }
@@ -57,28 +58,21 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     /// Behind `waiting`'s lock; made when the first event comes or is asked for.
     private final var eventChannel: ResultChannel?
 
-    init(
-        id: UInt64,
-        function: FunctionInfo,
-        client: ClientCore,
-        request: EncodedRequest,
-        options: CallOptions,
-        at now: Instant,
-        limitNanoseconds: UInt64?
-    ) {
-        self.correlationID = CorrelationID(id)
-        self.function = function
-        self.client = client
-        self.request = request.block
-        self.hasMetadata = request.hasMetadata
-        self.references = request.references
-        self.kind = request.kind
-        self.submittedAt = now
-        self.affinity = options.affinity
-        self.isIdempotent = options.isIdempotent ?? false
-        self.cancelsWithWaiter = options.cancelsWithWaiter
-        self.limitWord = Atomic(limitNanoseconds ?? .max)
-        let deadline = limitNanoseconds.map { now.advanced(byNanoseconds: $0) } ?? .distantFuture
+    @usableFromInline
+    init(_ ticket: consuming CallTicket) {
+        self.correlationID = CorrelationID(ticket.id)
+        self.function = ticket.function
+        self.client = ticket.client
+        self.request = ticket.request.block
+        self.hasMetadata = ticket.request.hasMetadata
+        self.references = ticket.request.references
+        self.kind = ticket.request.kind
+        self.submittedAt = ticket.submittedAt
+        self.affinity = ticket.options.affinity
+        self.isIdempotent = ticket.options.isIdempotent ?? false
+        self.cancelsWithWaiter = ticket.options.cancelsWithWaiter
+        self.limitWord = Atomic(ticket.limitNanoseconds ?? .max)
+        let deadline = ticket.limitNanoseconds.map { ticket.submittedAt.advanced(byNanoseconds: $0) } ?? .distantFuture
         self.deadlineWord = Atomic(deadline.nanoseconds)
     }
 
@@ -121,7 +115,7 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         Instant(nanoseconds: self.deadlineWord.load(ordering: .relaxed))
     }
 
-    final var currentStatus: Status {
+    @usableFromInline final var currentStatus: Status {
         Status(rawValue: self.status.load(ordering: .acquiring)) ?? .pending
     }
 
@@ -162,13 +156,13 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
             return taken
         }
         if let channel { channel.finish() }
-        if taken != nil { self.client.callEnded(self, as: end) }
         return taken
     }
 
     /// Ends the call on the caller's thread, and tells the poller.
     final func settleHere(_ end: Status, failure: FailureBox?, reason: CancelReason) -> Bool {
         guard let waiting = self.settle(end, failure: failure) else { return false }
+        self.client.callEnded(self, as: end)
         self.client.post(.abandon(self, reason))
         waiting.wake(for: self)
         return true

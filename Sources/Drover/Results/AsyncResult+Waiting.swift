@@ -56,6 +56,7 @@ extension AnyAsyncResult {
     }
 
     /// Suspends until the call has ended.
+    @usableFromInline
     final func ended() async throws {
         if self.isTerminal { return }
         try self.client.checkRunning()
@@ -83,9 +84,18 @@ extension AsyncResult {
     /// - Throws: The outcome's error: ``RemoteError``, ``AsyncResultTimeout``, ``ConnectionError`` or `CancellationError`;
     ///   ``UsageError`` if this thread can't wait.
     @available(*, noasync, message: "await the result's value instead")
+    @inlinable
     public func get() throws -> Value {
+        if let value = self.readyValue { return value }
+        return try self.waitAndGet()
+    }
+
+    @usableFromInline
+    @available(*, noasync)
+    func waitAndGet() throws -> Value {
         if let outcome { return try outcome.get() }
         do { try self.wait() } catch let error as UsageError { throw error } catch {}
+        if let value = self.readyValue { return value }
         return try self.finalOutcome.get()
     }
 
@@ -97,13 +107,18 @@ extension AsyncResult {
     /// it was made with ``CallOptions/cancelsWithWaiter``.
     ///
     /// - Throws: The outcome's error, as ``get()``.
+    @inlinable
     public var value: Value {
         get async throws {
-            if let outcome { return try outcome.get() }
-            try await self.ended()
-            return try self.finalOutcome.get()
+            if let value = self.readyValue { return value }
+            if !self.isTerminal { try await self.ended() }
+            if let value = self.readyValue { return value }
+            return try self.failed()
         }
     }
+
+    @usableFromInline
+    func failed() throws -> Value { try self.finalOutcome.get() }
 
     private var finalOutcome: Outcome<Value> {
         get throws {

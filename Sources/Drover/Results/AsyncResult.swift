@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import DroverCodec
+public import DroverCodec
 internal import DroverCore
 internal import Synchronization
 
@@ -17,29 +17,12 @@ internal import Synchronization
 public final class AsyncResult<Value: Sendable>: AnyAsyncResult, @unchecked Sendable {
     private let decode: ResultDecoder<Value>
     /// Written once, under the lock of the class above and before its status; see there.
-    private var stored: Value?
+    @usableFromInline var stored: Value?
 
-    init(
-        id: UInt64,
-        function: FunctionInfo,
-        client: ClientCore,
-        request: EncodedRequest,
-        options: CallOptions,
-        at now: Instant,
-        limitNanoseconds: UInt64?,
-        decode: @escaping ResultDecoder<Value>
-    ) {
+    @usableFromInline
+    init(_ ticket: consuming CallTicket, decode: @escaping ResultDecoder<Value>) {
         self.decode = decode
-        super
-            .init(
-                id: id,
-                function: function,
-                client: client,
-                request: request,
-                options: options,
-                at: now,
-                limitNanoseconds: limitNanoseconds
-            )
+        super.init(ticket)
     }
 
     /// What the call came to, or nil while it is pending.
@@ -60,6 +43,9 @@ public final class AsyncResult<Value: Sendable>: AnyAsyncResult, @unchecked Send
         }
     }
 
+    /// The value, if that is what the call came to; spares the way by the outcome.
+    @inlinable var readyValue: Value? { self.currentStatus == .value ? self.stored : nil }
+
     override func settle(value payload: UnsafeRawBufferPointer) -> Waiting? {
         do {
             let value = try unsafe withPackReader(over: payload) { reader throws(CodecError) in
@@ -79,6 +65,7 @@ public final class AsyncResult<Value: Sendable>: AnyAsyncResult, @unchecked Send
 }
 
 /// Turns a reply's payload into the value.
+@usableFromInline
 typealias ResultDecoder<Value> = @Sendable (inout PackReader) throws(CodecError) -> Value
 
 /// Why a call ended without a value; boxed, to keep handles small.

@@ -20,7 +20,7 @@ final class Handler: Sendable {
     let name: String
     let body: Body
     let limit: Int?
-    /// A moving average of the run time in nanoseconds; `unknown` until it ran once.
+    /// What a run usually takes, in nanoseconds; `unknown` until it ran once.
     private let averageRun = Atomic<UInt64>(Handler.unknown)
 
     private static let unknown = UInt64.max
@@ -36,9 +36,17 @@ final class Handler: Sendable {
 
     func took(nanoseconds: UInt64) {
         let known = self.averageRun.load(ordering: .relaxed)
-        // Two threads may lose one of two samples; an average can stand that.
-        let average = known == Self.unknown ? nanoseconds : known - known / 8 + nanoseconds / 8
-        self.averageRun.store(average, ordering: .relaxed)
+        let next: UInt64
+        if known == Self.unknown {
+            next = nanoseconds
+        } else if nanoseconds < known {
+            next = known - (known - nanoseconds) / 4
+        } else {
+            // A run that was interrupted says little about the handler, so what is long counts for less.
+            next = known + (min(nanoseconds, known * 4 + 1000) - known) / 16
+        }
+        // Two threads may lose one of two samples; an estimate can stand that.
+        self.averageRun.store(next, ordering: .relaxed)
     }
 
     /// It ran so long that another thread had to take the loop: not beside the sockets again until it proves quick.

@@ -58,13 +58,20 @@ final class LoopCrew: @unchecked Sendable {
                 _ = self.finished.set(())
                 return
             case .takenOver:
-                guard self.core.baton.standByUntilTakenOver() else { return }
+                guard self.waitForTurn() else { return }
             }
         }
     }
 
     private func standBy() {
-        if self.core.baton.standByUntilTakenOver() { self.serve() }
+        if self.waitForTurn() { self.serve() }
+    }
+
+    /// Stands by until this thread has taken the loop over. Returns false once the worker has stopped.
+    private func waitForTurn() -> Bool {
+        self.core.standbyCount.add(1, ordering: .relaxed)
+        defer { self.core.standbyCount.subtract(1, ordering: .relaxed) }
+        return self.core.baton.standByUntilTakenOver()
     }
 
     /// Waits until the loop has been left.

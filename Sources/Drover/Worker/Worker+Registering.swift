@@ -72,7 +72,7 @@ extension Worker {
     public func register<each Argument, Result>(
         _ function: Function<repeat each Argument, Result>,
         limit: Int? = nil,
-        _ body: @escaping @Sendable (repeat each Argument) async throws -> Result
+        _ body: @escaping @Sendable @concurrent (repeat each Argument) async throws -> Result
     ) {
         self.add(function.name, limit) {
             .async { (reader, _) in
@@ -94,7 +94,7 @@ extension Worker {
     public func register<each Argument, Result>(
         _ function: Function<repeat each Argument, Result>,
         limit: Int? = nil,
-        _ body: @escaping @Sendable (JobContext, repeat each Argument) async throws -> Result
+        _ body: @escaping @Sendable @concurrent (JobContext, repeat each Argument) async throws -> Result
     ) {
         self.add(function.name, limit) {
             .async { (reader, context) in

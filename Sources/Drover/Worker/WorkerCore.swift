@@ -28,6 +28,8 @@ final class WorkerCore: Sendable {
     let mailbox: Mailbox<WorkerPost>
     let waker: Waker
     let baton = Baton()
+    /// Threads that could take the loop over at this moment.
+    let standbyCount = Atomic<Int>(0)
     let threads: HandlerThreads
     let subscribers = SubscriberTable()
     let replies = ReplyTable()

@@ -42,8 +42,8 @@ final class WorkerLoop {
     var poll = PollSet(capacity: 2)
     var otherRoutes: [[UInt8]: UInt64] = [:]
     var isDrainAnnounced = false
-    /// Set by `LoopCrew`: whether another thread stands by to take the loop over.
-    var hasStandby = false
+    /// Whether another thread stands by to take the loop over; without one no handler may run here.
+    var hasStandby: Bool { self.core.standbyCount.load(ordering: .relaxed) > 0 }
 
     static let receiveBatch = 512
     /// A handler that is expected to take at most so long runs here whatever else there is.

@@ -43,7 +43,7 @@ package struct ClientMachine: ~Copyable {
 
     package init(endpointCount: Int, configuration: Configuration = .init()) {
         self.configuration = configuration
-        self.calls = IDTable(limit: Int(UInt32.max) - 2, hashing: .sequential)
+        self.calls = IDTable(limit: Int(UInt32.max) - 2, seed: 0)
         self.wheel = TimerWheel(now: Instant(nanoseconds: 0))
         self.tombstones = TombstoneRing(capacity: configuration.tombstoneCount)
         self.endpoints = (0..<endpointCount).map { _ in ClientEndpoint(limits: configuration.session) }

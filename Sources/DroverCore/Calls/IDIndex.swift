@@ -1,90 +1,104 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// How ids are spread over an ``IDTable``.
-package enum IDHashing: Sendable {
-    /// For ids that this process numbers itself, one after the other: the quickest.
-    case sequential
-    /// For ids that somebody else chooses, with a secret random number that they can't know.
-    case seeded(UInt64)
-}
-
 /// Finds the slot of a 64-bit id: an open-addressing table with linear probing and without tombstones.
 ///
-/// The id itself is no good as a home position, not even for ids in sequence: they'd form one long run, and any older
-/// id in its way would shift, and make every removal walk, the rest of it. So ids are spread by multiplication, but in
-/// blocks of four, a cache line, which neighbours share: a sequence fills lines here and there with room between them.
-/// Ids chosen by others go through a keyed mixer first, and singly, so that nobody can aim at one place.
-package struct IDIndex: Sendable {
-    private struct Entry: Sendable {
+/// Ids mostly come in sequence, yet the id itself is no good as a home position: a sequence would form one long run, and
+/// every new id that meets an older run has to walk it. So ids are spread by multiplication, but in blocks of four, a
+/// cache line, which neighbours share: a sequence fills lines here and there, evenly, with room between them. Many
+/// sequences at once do well, too.
+///
+/// Somebody who chooses ids to collide can defeat that. An insertion that passes more than ``crowdLimit`` entries is
+/// taken for such an attempt, and the table is built again with a keyed mixer that nobody outside can foresee. It is three
+/// times as slow, so honest peers don't pay for it. It stays until the table is trimmed while empty.
+///
+/// Each run of entries is kept in the order of their homes ("Robin Hood"). A search for what isn't there needn't walk the
+/// whole run, and a removal moves back only those entries that aren't at home, up to the first that is.
+struct IDIndex: ~Copyable {
+    struct Entry {
         var id: UInt64
         var slot: UInt32
+        var home: UInt32
     }
 
     /// Marks an empty entry; no slot has this number.
     static var none: UInt32 { .max }
+    static var crowdLimit: Int { 128 }
     private static var smallestCapacity: Int { 16 }
 
-    private var entries: [Entry] = []
+    private var entries = OwnedBuffer<Entry>()
     private var mask = 0
-    /// The shift that leaves as many bits of a product as there are positions, or blocks of positions.
+    /// The shift that leaves as many bits of a product as number the blocks.
     private var shift: UInt64 = 0
-    private let isSequential: Bool
-    private let key: (UInt64, UInt64)
-    package private(set) var count = 0
+    private let seed: UInt64
+    /// Two odd multipliers out of the seed.
+    private var key: (UInt64, UInt64) = (0, 0)
+    private(set) var count = 0
+    /// Whether ids go through the keyed mixer.
+    private(set) var isMixed = false
 
-    package init(_ hashing: IDHashing) {
-        switch hashing {
-        case .sequential:
-            self.isSequential = true
-            self.key = (0, 0)
-        case .seeded(let seed):
-            self.isSequential = false
-            // Two odd multipliers out of one seed (the finaliser of SplitMix64).
-            self.key = (Self.mixed(seed) | 1, Self.mixed(seed &+ 0x9E37_79B9_7F4A_7C15) | 1)
-        }
+    /// Creates an empty index.
+    ///
+    /// - Parameter seed: A random number that those who choose the ids don't know.
+    init(seed: UInt64) {
+        self.seed = seed
     }
 
     var capacity: Int { self.entries.count }
 
-    package func find(_ id: UInt64) -> UInt32? {
+    /// How far from its home the farthest entry is.
+    ///
+    /// - Complexity: O(capacity).
+    var longestProbe: Int {
+        var longest = 0
+        for position in 0..<self.entries.count where self.entries[position].slot != Self.none {
+            longest = max(longest, (position &- Int(self.entries[position].home)) & self.mask)
+        }
+        return longest
+    }
+
+    func find(_ id: UInt64) -> UInt32? {
         if self.count == 0 { return nil }
-        var position = self.home(of: id)
+        var position = Int(self.home(of: id))
+        var distance = 0
         while true {
             let entry = self.entries[position]
             if entry.slot == Self.none { return nil }
             if entry.id == id { return entry.slot }
+            if (position &- Int(entry.home)) & self.mask < distance { return nil }
             position = (position &+ 1) & self.mask
+            distance &+= 1
         }
     }
 
-    /// Adds an id that isn't there yet.
-    package mutating func insert(_ id: UInt64, slot: UInt32) {
+    /// Adds an id, unless it is there already: then its slot is returned.
+    mutating func insert(_ id: UInt64, slot: UInt32) -> UInt32? {
         if self.count &* 2 >= self.entries.count {
             self.rebuild(capacity: max(self.entries.count * 2, Self.smallestCapacity))
         }
-        self.place(Entry(id: id, slot: slot))
-        self.count &+= 1
+        let (existing, passed) = self.place(id, slot: slot)
+        if passed > Self.crowdLimit, !self.isMixed {
+            self.isMixed = true
+            self.key = (Self.finalised(self.seed) | 1, Self.finalised(self.seed &+ 0x9E37_79B9_7F4A_7C15) | 1)
+            self.rebuild(capacity: self.entries.count)
+        }
+        return existing
     }
 
     /// Removes an id that is there, and closes the gap so that searches needn't step over it.
-    package mutating func remove(_ id: UInt64) {
-        var gap = self.home(of: id)
+    mutating func remove(_ id: UInt64) {
+        var gap = Int(self.home(of: id))
         while self.entries[gap].id != id || self.entries[gap].slot == Self.none {
             precondition(self.entries[gap].slot != Self.none, "removed an id that isn't in the index")
             gap = (gap &+ 1) & self.mask
         }
         self.count &-= 1
-        var position = gap
         while true {
-            position = (position &+ 1) & self.mask
-            let entry = self.entries[position]
-            if entry.slot == Self.none { break }
-            // An entry may move back only as far as its home.
-            let distance = (position &- self.home(of: entry.id)) & self.mask
-            if distance >= (position &- gap) & self.mask {
-                self.entries[gap] = entry
-                gap = position
-            }
+            let next = (gap &+ 1) & self.mask
+            let entry = self.entries[next]
+            // The run is sorted by home: if this one is at home, those behind it need no place before it.
+            if entry.slot == Self.none || Int(entry.home) == next { break }
+            self.entries[gap] = entry
+            gap = next
         }
         self.entries[gap].slot = Self.none
     }
@@ -92,8 +106,9 @@ package struct IDIndex: Sendable {
     /// Gives back what the present entries don't need.
     mutating func trim() {
         if self.count == 0 {
-            self.entries = []
+            self.entries = OwnedBuffer()
             self.mask = 0
+            self.isMixed = false
             return
         }
         var fitting = Self.smallestCapacity
@@ -102,31 +117,55 @@ package struct IDIndex: Sendable {
     }
 
     private mutating func rebuild(capacity: Int) {
-        let old = self.entries
-        self.entries = Array(repeating: Entry(id: 0, slot: Self.none), count: capacity)
+        let empty = Entry(id: 0, slot: Self.none, home: 0)
+        var old = OwnedBuffer(repeating: empty, count: capacity)
+        swap(&old, &self.entries)
         self.mask = capacity - 1
-        let positionBits = capacity.trailingZeroBitCount
-        self.shift = UInt64(64 - (self.isSequential ? positionBits - 2 : positionBits))
-        for entry in old where entry.slot != Self.none { self.place(entry) }
-    }
-
-    private mutating func place(_ entry: Entry) {
-        var position = self.home(of: entry.id)
-        while self.entries[position].slot != Self.none { position = (position &+ 1) & self.mask }
-        self.entries[position] = entry
-    }
-
-    private func home(of id: UInt64) -> Int {
-        if self.isSequential {
-            // Multiples of the golden section are spread as evenly as can be.
-            let block = ((id &>> 2) &* 0x9E37_79B9_7F4A_7C15) &>> self.shift
-            return Int(truncatingIfNeeded: block &<< 2 | id & 3)
+        self.shift = UInt64(64 - (capacity.trailingZeroBitCount - 2))
+        self.count = 0
+        for position in 0..<old.count where old[position].slot != Self.none {
+            _ = self.place(old[position].id, slot: old[position].slot)
         }
-        let product = (id ^ self.key.1).multipliedFullWidth(by: self.key.0)
-        return Int(truncatingIfNeeded: ((product.high ^ product.low) &* self.key.1) &>> self.shift)
     }
 
-    private static func mixed(_ seed: UInt64) -> UInt64 {
+    private mutating func place(_ id: UInt64, slot: UInt32) -> (existing: UInt32?, passed: Int) {
+        let home = self.home(of: id)
+        var position = Int(home)
+        var passed = 0
+        while true {
+            let entry = self.entries[position]
+            if entry.slot == Self.none { break }
+            if entry.id == id { return (entry.slot, passed) }
+            if (position &- Int(entry.home)) & self.mask < passed { break }
+            position = (position &+ 1) & self.mask
+            passed &+= 1
+        }
+        self.count &+= 1
+        var entry = Entry(id: id, slot: slot, home: home)
+        // Whoever is nearer to its home than this entry moves on by one, and with it the rest of the run.
+        while self.entries[position].slot != Self.none {
+            let displaced = self.entries[position]
+            self.entries[position] = entry
+            entry = displaced
+            position = (position &+ 1) & self.mask
+            passed &+= 1
+        }
+        self.entries[position] = entry
+        return (nil, passed)
+    }
+
+    private func home(of id: UInt64) -> UInt32 {
+        if self.isMixed {
+            let product = (id ^ self.key.1).multipliedFullWidth(by: self.key.0)
+            return UInt32(truncatingIfNeeded: ((product.high ^ product.low) &* self.key.1) &>> (self.shift &- 2))
+        }
+        // Multiples of the golden section are spread as evenly as can be.
+        let block = ((id &>> 2) &* 0x9E37_79B9_7F4A_7C15) &>> self.shift
+        return UInt32(truncatingIfNeeded: block &<< 2 | id & 3)
+    }
+
+    /// The finaliser of SplitMix64.
+    private static func finalised(_ seed: UInt64) -> UInt64 {
         var mixed = (seed ^ (seed &>> 30)) &* 0xBF58_476D_1CE4_E5B9
         mixed = (mixed ^ (mixed &>> 27)) &* 0x94D0_49BB_1331_11EB
         return mixed ^ (mixed &>> 31)

@@ -17,7 +17,7 @@ package struct IDTable<Value: ~Copyable>: ~Copyable {
         case full
     }
 
-    private struct Slot {
+    struct Slot: BitwiseCopyable {
         var id: UInt64
         /// The next free slot, or ``live``.
         var next: UInt32
@@ -27,10 +27,11 @@ package struct IDTable<Value: ~Copyable>: ~Copyable {
     private static var none: UInt32 { .max }
 
     private var index: IDIndex
-    private var slots: [Slot] = []
-    /// Has `valueCapacity` places, of which those of live slots are initialised.
-    private var values: UnsafeMutablePointer<Value>?
-    private var valueCapacity = 0
+    private var slots = OwnedBuffer<Slot>()
+    /// Has `slots.count` places, of which those of live slots are initialised.
+    private var values: UnsafeMutablePointer<Value>
+    /// The number of slots that have been used; those beyond aren't in the list of free ones.
+    private var usedSlots = 0
     private var firstFree = IDTable.none
 
     /// The greatest number of values.
@@ -40,20 +41,19 @@ package struct IDTable<Value: ~Copyable>: ~Copyable {
     ///
     /// - Parameters:
     ///   - limit: The greatest number of values.
-    ///   - hashing: Who chooses the ids.
-    package init(limit: Int, hashing: IDHashing) {
+    ///   - seed: A random number that those who choose the ids don't know; any number if this process chooses them.
+    package init(limit: Int, seed: UInt64) {
         precondition(limit > 0 && limit < Int(Self.live), "a table holds 1 to 2^32 - 3 values")
         self.limit = limit
-        self.index = IDIndex(hashing)
-        unsafe self.values = nil
+        self.index = IDIndex(seed: seed)
+        unsafe self.values = .allocate(capacity: 0)
     }
 
     deinit {
-        guard let values = unsafe self.values else { return }
-        for slot in self.slots.indices where self.slots[slot].next == Self.live {
-            unsafe (values + slot).deinitialize(count: 1)
+        for slot in 0..<self.usedSlots where self.slots[slot].next == Self.live {
+            unsafe (self.values + slot).deinitialize(count: 1)
         }
-        unsafe values.deallocate()
+        unsafe self.values.deallocate()
     }
 
     /// The number of values.
@@ -62,26 +62,24 @@ package struct IDTable<Value: ~Copyable>: ~Copyable {
     package var isEmpty: Bool { self.index.count == 0 }
 
     /// The number of slots for which there is memory.
-    package var capacity: Int { self.valueCapacity }
+    package var capacity: Int { self.slots.count }
 
     /// Puts a value into a free slot, unless its id is there already or the table is full.
     package mutating func insert(_ id: UInt64, _ value: consuming Value) -> Insertion {
-        if let slot = self.index.find(id) { return .exists(slot) }
-        if self.index.count >= self.limit { return .full }
-        let slot: UInt32
-        if self.firstFree != Self.none {
-            slot = self.firstFree
-            self.firstFree = self.slots[Int(slot)].next
-            self.slots[Int(slot)] = Slot(id: id, next: Self.live)
-        } else {
-            slot = UInt32(self.slots.count)
-            if self.slots.count == self.valueCapacity {
-                self.setCapacity(min(max(self.valueCapacity * 2, 16), self.limit))
-            }
-            self.slots.append(Slot(id: id, next: Self.live))
+        if self.index.count >= self.limit {
+            return if let slot = self.index.find(id) { .exists(slot) } else { .full }
         }
-        if let values = unsafe self.values { unsafe (values + Int(slot)).initialize(to: value) }
-        self.index.insert(id, slot: slot)
+        let isNew = self.firstFree == Self.none
+        let slot = isNew ? UInt32(truncatingIfNeeded: self.usedSlots) : self.firstFree
+        if let existing = self.index.insert(id, slot: slot) { return .exists(existing) }
+        if isNew {
+            if self.usedSlots == self.slots.count { self.resize(to: min(max(self.usedSlots * 2, 16), self.limit)) }
+            self.usedSlots &+= 1
+        } else {
+            self.firstFree = self.slots[Int(slot)].next
+        }
+        self.slots[Int(slot)] = Slot(id: id, next: Self.live)
+        unsafe (self.values + Int(slot)).initialize(to: value)
         return .inserted(slot)
     }
 
@@ -92,7 +90,7 @@ package struct IDTable<Value: ~Copyable>: ~Copyable {
 
     /// Tells whether the slot holds a value.
     package func isLive(_ slot: UInt32) -> Bool {
-        Int(slot) < self.slots.count && self.slots[Int(slot)].next == Self.live
+        Int(slot) < self.usedSlots && self.slots[Int(slot)].next == Self.live
     }
 
     /// The id of the value in a live slot.
@@ -129,7 +127,7 @@ package struct IDTable<Value: ~Copyable>: ~Copyable {
     /// - Complexity: O(number of free slots passed).
     package func firstSlot(from start: UInt32) -> UInt32? {
         var slot = Int(start)
-        while slot < self.slots.count {
+        while slot < self.usedSlots {
             if self.slots[slot].next == Self.live { return UInt32(slot) }
             slot += 1
         }
@@ -141,43 +139,36 @@ package struct IDTable<Value: ~Copyable>: ~Copyable {
     ///
     /// - Complexity: O(capacity).
     package mutating func trim() {
-        var needed = self.slots.count
+        var needed = self.usedSlots
         while needed > 0, self.slots[needed - 1].next != Self.live { needed -= 1 }
         self.index.trim()
-        if needed > self.valueCapacity / 2 { return }
-        self.slots = Array(self.slots[..<needed])
+        if needed > self.slots.count / 2 { return }
+        self.usedSlots = needed
         self.firstFree = Self.none
-        for slot in self.slots.indices.reversed() where self.slots[slot].next != Self.live {
+        for slot in (0..<needed).reversed() where self.slots[slot].next != Self.live {
             self.slots[slot].next = self.firstFree
             self.firstFree = UInt32(slot)
         }
-        self.setCapacity(needed)
+        self.resize(to: needed)
     }
 
     private func place(of slot: UInt32) -> UnsafeMutablePointer<Value> {
-        guard self.isLive(slot), let values = unsafe self.values else { preconditionFailure("the slot is empty") }
-        return unsafe values + Int(slot)
+        precondition(self.isLive(slot), "the slot is empty")
+        return unsafe self.values + Int(slot)
     }
 
-    /// Moves the values to memory for `capacity` of them, at least `slots.count`.
-    private mutating func setCapacity(_ capacity: Int) {
-        let old = unsafe self.values
-        unsafe self.values = nil
-        if capacity > 0 {
-            let new = UnsafeMutablePointer<Value>.allocate(capacity: capacity)
-            if let old = unsafe old {
-                for slot in self.slots.indices where self.slots[slot].next == Self.live {
-                    unsafe (new + slot).moveInitialize(from: old + slot, count: 1)
-                }
-            }
-            unsafe self.values = new
+    /// Moves the slots to memory for `capacity` of them, at least `usedSlots`.
+    private mutating func resize(to capacity: Int) {
+        let new = UnsafeMutablePointer<Value>.allocate(capacity: capacity)
+        for slot in 0..<self.usedSlots where self.slots[slot].next == Self.live {
+            unsafe (new + slot).moveInitialize(from: self.values + slot, count: 1)
         }
-        unsafe old?.deallocate()
-        self.valueCapacity = capacity
-        self.slots.reserveCapacity(capacity)
+        unsafe self.values.deallocate()
+        unsafe self.values = new
+        self.slots.resize(to: capacity, filling: Slot(id: 0, next: Self.none))
     }
 }
 
-/// `@unchecked`: the table is the only one to know its memory, and it can't be copied, so it goes from one thread to another
-/// whole or not at all.
+/// `@unchecked`: the table alone knows its memory, and it can't be copied, so it goes from one thread to another whole or
+/// not at all.
 extension IDTable: @unchecked Sendable where Value: Sendable & ~Copyable {}

@@ -3,13 +3,13 @@
 /// A reading of a monotonic clock, in nanoseconds since an origin that the shell chooses.
 ///
 /// The core never reads a clock: every event brings the reading it happened at.
-package struct Instant: Hashable, Comparable, Sendable {
+package struct Instant: BitwiseCopyable, Hashable, Comparable, Sendable {
     package var nanoseconds: UInt64
 
     /// An instant that never comes: what every overflowing sum saturates to.
     @inlinable package static var distantFuture: Instant { Instant(nanoseconds: .max) }
 
-    package init(nanoseconds: UInt64) {
+    @inlinable package init(nanoseconds: UInt64) {
         self.nanoseconds = nanoseconds
     }
 

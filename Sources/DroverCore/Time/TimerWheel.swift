@@ -17,22 +17,30 @@ package struct TimerWheel: ~Copyable {
     /// One timer.
     ///
     /// The bucket isn't stored: it follows from `tick` and the wheel's current tick.
-    private struct Timer {
+    struct Timer {
         /// The tick to fire at; at most the current tick if the timer is due, ``idle`` if it isn't scheduled.
         var tick: UInt64
         var next: UInt32
         var previous: UInt32
     }
 
+    struct Bucket {
+        var first: UInt32
+        var last: UInt32
+
+        static var empty: Bucket { Bucket(first: TimerWheel.none, last: TimerWheel.none) }
+    }
+
     private static var idle: UInt64 { .max }
     private static var none: UInt32 { .max }
+    private static var unscheduled: Timer { Timer(tick: Self.idle, next: Self.none, previous: Self.none) }
     private static var dueBucket: Int { 512 }
     /// A bucket of a higher level is searched for its earliest timer only if it is this short.
     private static var searchLimit: Int { 16 }
 
-    private var timers: [Timer] = []
+    private var timers = OwnedBuffer<Timer>()
     /// First and last timer of each bucket: eight levels of 64, then the bucket of those already due.
-    private var buckets: [(first: UInt32, last: UInt32)]
+    private var buckets: OwnedBuffer<Bucket>
     /// One bit per bucket of a level.
     private var occupied: InlineArray<8, UInt64> = .init(repeating: 0)
     /// One bit per level that has an occupied bucket.
@@ -47,7 +55,7 @@ package struct TimerWheel: ~Copyable {
     ///
     /// - Parameter now: The clock's reading; the wheel never goes back before it.
     package init(now: Instant) {
-        self.buckets = Array(repeating: (Self.none, Self.none), count: Self.dueBucket + 1)
+        self.buckets = OwnedBuffer(repeating: .empty, count: Self.dueBucket + 1)
         self.now = now
         self.currentTick = now.nanoseconds / Self.tickNanoseconds
     }
@@ -140,8 +148,7 @@ package struct TimerWheel: ~Copyable {
     package mutating func trim() {
         var needed = self.timers.count
         while needed > 0, self.timers[needed - 1].tick == Self.idle { needed -= 1 }
-        if needed > self.timers.capacity / 2 { return }
-        self.timers = Array(self.timers[..<needed])
+        if needed <= self.timers.count / 2 { self.timers.resize(to: needed, filling: Self.unscheduled) }
     }
 }
 
@@ -149,9 +156,7 @@ extension TimerWheel {
     private mutating func grow(toHold key: UInt32) {
         precondition(key != Self.none, "the highest key is reserved")
         let wanted = max(Int(key) + 1, self.timers.count * 2, 64)
-        self.timers.reserveCapacity(wanted)
-        let idle = Timer(tick: Self.idle, next: Self.none, previous: Self.none)
-        self.timers.append(contentsOf: repeatElement(idle, count: wanted - self.timers.count))
+        self.timers.resize(to: wanted, filling: Self.unscheduled)
     }
 
     private func bucket(ofTick tick: UInt64) -> Int {
@@ -191,7 +196,7 @@ extension TimerWheel {
             self.timers[Int(timer.previous)].next = Self.none
             self.buckets[bucket].last = timer.previous
         } else {
-            self.buckets[bucket] = (Self.none, Self.none)
+            self.buckets[bucket] = .empty
             if bucket != Self.dueBucket { self.clearOccupied(bucket) }
         }
     }
@@ -227,13 +232,12 @@ extension TimerWheel {
     private mutating func fire(bucket: Int, into due: inout [UInt32]) {
         var key = self.buckets[bucket].first
         if key == Self.none { return }
-        self.buckets[bucket] = (Self.none, Self.none)
+        self.buckets[bucket] = .empty
         let countBefore = due.count
-        var timers = self.timers.mutableSpan
         while key != Self.none {
             due.append(key)
-            timers[Int(key)].tick = Self.idle
-            key = timers[Int(key)].next
+            self.timers[Int(key)].tick = Self.idle
+            key = self.timers[Int(key)].next
         }
         self.count &-= due.count &- countBefore
     }
@@ -241,7 +245,7 @@ extension TimerWheel {
     /// Moves the timers of a bucket whose range has begun to lower levels; those of its first tick are due.
     private mutating func divide(bucket: Int, into due: inout [UInt32]) {
         var key = self.buckets[bucket].first
-        self.buckets[bucket] = (Self.none, Self.none)
+        self.buckets[bucket] = .empty
         while key != Self.none {
             let timer = self.timers[Int(key)]
             if timer.tick == self.currentTick {

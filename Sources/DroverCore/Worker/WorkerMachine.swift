@@ -47,6 +47,8 @@ package struct WorkerMachine: ~Copyable {
     private var wheel = TimerWheel(now: Instant(nanoseconds: 0))
     private var gates: [FunctionGate]
     private var keys = OrderingKeys<String>()
+    /// The ordering keys of the requests that have one.
+    private var keyOf: [UInt32: String] = [:]
     /// Requests in the order they came, to report those that take long; may name ended ones.
     private var unreported = Deque<(slot: UInt32, id: UInt64, dueAt: Instant)>()
     private var due: [UInt32] = []
@@ -255,9 +257,10 @@ package struct WorkerMachine: ~Copyable {
             deadline: deadline,
             state: .held,
             receivedAt: now,
-            key: key
+            isKeyed: key != nil
         )
         let slot = self.takeSlot(request)
+        if let key { self.keyOf[slot] = key }
         self.sessions[session].requests.insert(header.id, slot: slot)
         if deadline != .distantFuture { self.wheel.schedule(slot, at: deadline) }
         let reportAt = now.advanced(byNanoseconds: self.configuration.reportDelayNanoseconds)
@@ -425,7 +428,7 @@ package struct WorkerMachine: ~Copyable {
             self.passKey(of: request, slot: slot, actions: &actions)
         } else {
             self.free(slot, request)
-            if let key = request.key { self.keys.remove(key, slot) }
+            if let key = self.keyOf.removeValue(forKey: slot) { self.keys.remove(key, slot) }
         }
         return true
     }
@@ -444,7 +447,7 @@ package struct WorkerMachine: ~Copyable {
 
     /// The key's next request may start.
     private mutating func passKey(of request: WorkerRequest, slot: UInt32, actions: inout [WorkerAction]) {
-        guard let key = request.key, let next = self.keys.finished(key),
+        guard request.isKeyed, let key = self.keyOf.removeValue(forKey: slot), let next = self.keys.finished(key),
             let handler = self.requests[Int(next)]?.handler
         else { return }
         if self.enter(next, handler: handler) {

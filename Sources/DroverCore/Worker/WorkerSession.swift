@@ -3,7 +3,7 @@
 package import DroverWire
 
 /// What a worker knows of one client.
-package struct WorkerSession: Sendable {
+package struct WorkerSession {
     /// Tells the sessions of this worker apart, also those with one client.
     package let number: UInt32
     package let client: PeerID
@@ -19,7 +19,7 @@ package struct WorkerSession: Sendable {
     /// Names of functions that no handler is registered for, for the error message.
     package var unknownNames: [UInt32: String] = [:]
     /// Requests that have not ended, by correlation id.
-    package var requests: IDIndex
+    package let requests: RequestIndex
     package var results: ResultCache
 
     /// Whether a client stands behind it; the place of one that has gone is used again.
@@ -35,7 +35,7 @@ package struct WorkerSession: Sendable {
         maxCachedBytes: Int,
         seed: UInt64
     ) {
-        self.requests = IDIndex(.seeded(seed))
+        self.requests = RequestIndex(seed: seed)
         self.number = number
         self.client = client
         self.epoch = epoch
@@ -50,12 +50,35 @@ package struct WorkerSession: Sendable {
         self.isLive = false
         self.functions = []
         self.unknownNames = [:]
-        self.requests = IDIndex(.seeded(0))
+        self.requests.clear()
         self.results = ResultCache(maxBytes: 0)
     }
 
     package static var unknownFunction: Int32 { -1 }
     package static var undefinedFunction: Int32 { -2 }
+}
+
+/// The requests of one session by correlation id, which its client chooses.
+///
+/// A reference, since sessions stand in an array and the index can't be copied.
+package final class RequestIndex {
+    private var index: IDIndex
+    private let seed: UInt64
+
+    init(seed: UInt64) {
+        self.seed = seed
+        self.index = IDIndex(seed: seed)
+    }
+
+    package var count: Int { self.index.count }
+
+    func find(_ id: UInt64) -> UInt32? { self.index.find(id) }
+
+    func insert(_ id: UInt64, slot: UInt32) { _ = self.index.insert(id, slot: slot) }
+
+    func remove(_ id: UInt64) { self.index.remove(id) }
+
+    func clear() { self.index = IDIndex(seed: self.seed) }
 }
 
 /// One request that has not ended.
@@ -68,7 +91,8 @@ package struct WorkerRequest: Sendable {
     package var state: State
     /// When it came, for the phase report.
     package let receivedAt: Instant
-    package var key: String?
+    /// Whether it has an ordering key.
+    package let isKeyed: Bool
 
     package enum State: UInt8, Sendable {
         /// Waits for its ordering key or its function's limit.

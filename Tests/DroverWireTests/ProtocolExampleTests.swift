@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import DroverCodec
+import DroverWire
+import Foundation
+import Testing
+
+/// The exchange in `docs/protocol.md`, section 13: what it shows must be what is sent.
+@Suite("The specification's example")
+struct ProtocolExampleTests {
+    private let blocks: [String: [UInt8]]
+
+    init() throws {
+        let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent()
+        let document = try String(contentsOf: root.appending(path: "docs/protocol.md"), encoding: .utf8)
+        var blocks: [String: [UInt8]] = [:]
+        var open: String?
+        for line in document.split(separator: "\n", omittingEmptySubsequences: false) {
+            if line.hasPrefix("```hex ") {
+                open = String(line.dropFirst(7))
+            } else if line.hasPrefix("```") {
+                open = nil
+            } else if let name = open {
+                blocks[name, default: []] += line.split(separator: " ").compactMap { UInt8($0, radix: 16) }
+            }
+        }
+        self.blocks = blocks
+    }
+
+    private func frame(_ name: String) throws -> [UInt8] {
+        try #require(self.blocks[name], "docs/protocol.md has no block \"hex \(name)\"")
+    }
+
+    private func messages(_ name: String) throws -> [ReadMessage] {
+        let found = read(try self.frame(name))
+        #expect(found.error == nil)
+        return found.messages
+    }
+
+    @Test("every block is a frame without an error, and none is left untested")
+    func allBlocks() throws {
+        #expect(
+            Set(self.blocks.keys) == [
+                "hello", "welcome", "define-request", "reply", "keyed-request", "error", "callback-request", "events",
+                "answer", "cancel", "cancelled", "beat", "goodbye",
+            ]
+        )
+        for name in self.blocks.keys { #expect(try !self.messages(name).isEmpty) }
+    }
+
+    @Test("the handshake is what this side reads and writes")
+    func handshake() throws {
+        let hello = try #require(try self.messages("hello").first)
+        #expect(hello.header.kind == .hello)
+        #expect(hello.header.id == 0x1122_3344_5566_7788)
+        #expect(try readHello(hello.payload) == .sample)
+        #expect(
+            try message(Header(.hello, id: 0x1122_3344_5566_7788), payload(Hello.sample.pack)) == self.frame("hello")
+        )
+
+        let welcome = try #require(try self.messages("welcome").first)
+        #expect(welcome.header.kind == .welcome)
+        #expect(welcome.header.id == 0x8877_6655_4433_2211)
+        #expect(try readWelcome(welcome.payload) == .sample)
+        #expect(
+            try message(Header(.welcome, id: 0x8877_6655_4433_2211), payload(Welcome.sample.pack))
+                == self.frame("welcome")
+        )
+    }
+
+    @Test("requests and their answers are what this side writes")
+    func requests() throws {
+        let arguments = try payload { writer throws(CodecError) in try packArguments("hi", into: &writer) }
+        #expect(
+            try self.frame("define-request") == message(Header(.define, number: 0), Array("echo".utf8))
+                + message(Header(.request, id: 1, time: 5000, number: 0), arguments)
+        )
+        let hi = try payload { writer throws(CodecError) in try packValue("hi", into: &writer) }
+        #expect(try self.frame("reply") == message(Header(.reply, id: 1), hi))
+
+        let keyed = try payload { writer throws(CodecError) in
+            try writer.packMapHeader(1)
+            try writer.pack("key")
+            try writer.pack("k")
+            try packArguments(7, into: &writer)
+        }
+        let header = Header(.request, flags: [.metadata, .resent], id: 2, time: Header.noTimeLimit, number: 0)
+        #expect(try self.frame("keyed-request") == message(header, keyed))
+
+        let error = try #require(try self.messages("error").first)
+        #expect(try readError(error.payload) == .sample)
+        #expect(try self.frame("error") == message(Header(.error, id: 2), payload(ErrorPayload.sample.pack)))
+        #expect(
+            try self.frame("cancel") == message(Header(.cancel, id: 3, number: CancelReason.expired.rawValue))
+        )
+        #expect(try self.frame("cancelled") == message(Header(.cancelled, id: 3)))
+    }
+
+    @Test("callbacks and events are what this side writes")
+    func events() throws {
+        let reference = try payload { writer throws(CodecError) in
+            try writer.packArrayHeader(2)
+            try writer.packArrayHeader(3)
+            try writer.pack(Hello.sample.client.bytes)
+            try writer.pack(UInt64(1))
+            try writer.pack(UInt64(0))
+            try writer.pack(Int64(2))
+        }
+        #expect(
+            try self.frame("callback-request") == message(Header(.define, number: 1), Array("tick".utf8))
+                + message(Header(.request, id: 3, time: Header.noTimeLimit, number: 1), reference)
+        )
+        let progress = try payload { writer throws(CodecError) in try packValue(0.5, into: &writer) }
+        #expect(
+            try self.frame("events") == message(Header(.event, id: 0, number: 1), [0x91, 0])
+                + message(Header(.event, id: 1, number: 1), [0x91, 1])
+                + message(Header(.invoke, id: 1, time: Header.noTimeLimit, number: 1), [0x91, 2])
+                + message(Header(.progress, id: 3, time: 0), progress)
+        )
+        #expect(
+            try self.frame("answer") == message(Header(.reply, id: 1), [4]) + message(Header(.flow, id: 0, number: 1))
+        )
+    }
+
+    @Test("signs of life and goodbyes are what this side writes")
+    func session() throws {
+        #expect(try self.frame("beat") == message(Header(.beat, id: 0x8877_6655_4433_2211)))
+        #expect(try self.frame("goodbye") == message(Header(.goodbye, number: GoodbyeReason.leaving.rawValue)))
+    }
+}

@@ -1,0 +1,765 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Drover's wire protocol, version 1, in one file: a client and a worker on pyzmq and msgpack.
+
+The protocol is specified in docs/protocol.md; numbers such as (5.2) in comments are its sections. This module is
+written to be read: it has the whole conversation, but no encryption, no load balancing and no speed to speak of.
+"""
+
+import collections
+import concurrent.futures
+import itertools
+import os
+import queue
+import socket
+import struct
+import sys
+import threading
+import time
+import traceback
+
+import msgpack
+import zmq
+
+HEADER = struct.Struct("<BBBBIQII")  # first byte, kind, flags, content type, length, id, time, number (4)
+FIRST = 0xD1
+HELLO, WELCOME, RESET, GOODBYE, BEAT, PING, PONG, REFUSED = range(1, 9)
+DEFINE, REQUEST, REPLY, ERROR, CANCEL, ACCEPTED, STARTED, PROGRESS, CANCELLED = range(16, 25)
+EVENT, INVOKE, ENDED, FLOW = range(32, 36)
+IDEMPOTENT, RESENT, METADATA, ATTACHED, MUST_UNDERSTAND = 1, 2, 4, 8, 0x80
+NO_LIMIT = 0xFFFFFFFF
+MAX_PAYLOAD = 64 << 20
+BEAT_SECONDS, SILENCE_SECONDS, REPORT_SECONDS = 2.0, 6.0, 0.005
+
+
+class RemoteError(Exception):
+    """The other side answered with an error (9)."""
+
+    def __init__(self, code, message, type="", trace="", retryable=False, worker=""):
+        super().__init__(f"{code}: {type + ': ' if type else ''}{message}")
+        self.code, self.message, self.type, self.trace = code, message, type, trace
+        self.retryable, self.worker = retryable, worker
+
+    def packed(self):
+        names = ("code", "type", "message", "trace", "retryable", "worker")
+        return pack({name: getattr(self, name) for name in names})
+
+    @staticmethod
+    def unpacked(payload):
+        known = ("code", "message", "type", "trace", "retryable", "worker")
+        fields = {"code": "internal", "message": ""} | msgpack.unpackb(payload)
+        return RemoteError(**{name: fields[name] for name in known if name in fields})
+
+    @staticmethod
+    def of(error, place, worker=""):
+        """An exception as it travels."""
+        if isinstance(error, Cancelled):
+            return RemoteError("cancelled", str(error), type="Cancelled", trace=place, worker=worker)
+        if isinstance(error, RemoteError):
+            trace = f"{error.trace}\n{place}" if error.trace else place
+            return RemoteError("failed", error.message, error.type or "RemoteError", trace, error.retryable, worker)
+        return RemoteError("failed", str(error), type=type(error).__name__, trace=place, worker=worker)
+
+
+class Expired(Exception):
+    """The call's time was over before its answer came."""
+
+
+class Lost(Exception):
+    """The worker is gone, and nobody knows whether the call ran."""
+
+
+class Cancelled(Exception):
+    """The call was cancelled; raised in handlers too, by `Job.check`."""
+
+
+class ProtocolError(Exception):
+    """Bytes that are no message of this protocol."""
+
+
+def pack(value):
+    def other(object):
+        if isinstance(object, Callback):
+            return object.reference
+        raise TypeError(f"{type(object).__name__} can't be sent")
+
+    return msgpack.packb(value, default=other)
+
+
+def message(kind, payload=b"", *, flags=0, id=0, time=0, number=0):
+    return HEADER.pack(FIRST, kind, flags, 0, len(payload), id, time, number) + payload
+
+
+Message = collections.namedtuple("Message", "kind flags content id time number payload")
+
+
+def messages(frames):
+    """The messages of one received ZeroMQ message: of its frame, and perhaps an attached payload (3)."""
+    frame, attached = frames[0], frames[1:]
+    offset = 0
+    if len(attached) > 1:
+        raise ProtocolError("more than two frames")
+    while offset < len(frame):
+        if len(frame) - offset < HEADER.size:
+            raise ProtocolError("a header is cut off")
+        first, kind, flags, content, length, id, limit, number = HEADER.unpack_from(frame, offset)
+        if first != FIRST:
+            raise ProtocolError(f"the first byte is 0x{first:02X}, not 0x{FIRST:02X}")
+        if length > MAX_PAYLOAD:
+            raise ProtocolError("a payload is over the limit")
+        offset += HEADER.size
+        if flags & ATTACHED:
+            if offset != len(frame) or not attached or len(attached[0]) != length:
+                raise ProtocolError("an attached payload is missing or has another length")
+            payload = attached.pop()
+        else:
+            payload = frame[offset : offset + length]
+            offset += length
+            if len(payload) != length:
+                raise ProtocolError("a payload is cut off")
+        yield Message(kind, flags, content, id, limit, number, payload)
+    if attached:
+        raise ProtocolError("a second frame that no message announced")
+
+
+class Loop:
+    """A thread that owns a socket. Other threads hand it work with `post`; nobody else touches the socket."""
+
+    def __init__(self, kind):
+        self.socket = zmq.Context.instance().socket(kind)
+        for option, value in {
+            zmq.LINGER: 500,
+            zmq.SNDHWM: 100_000,
+            zmq.RCVHWM: 100_000,
+            zmq.MAXMSGSIZE: MAX_PAYLOAD + (1 << 16),
+            zmq.HEARTBEAT_IVL: 2000,
+            zmq.HEARTBEAT_TIMEOUT: 6000,
+            zmq.HEARTBEAT_TTL: 6000,
+        }.items():
+            self.socket.setsockopt(option, value)
+        self.identity = os.urandom(16)
+        self.epoch = int.from_bytes(os.urandom(8), "little")
+        self.malformed = self.strange = 0
+        self.isClosing = False
+        self.posts = queue.SimpleQueue()
+        self.bell, self.ringer = socket.socketpair()
+        self.thread = threading.Thread(target=self.run, name="drover", daemon=True)
+
+    def post(self, work, *arguments):
+        self.posts.put((work, arguments))
+        self.ringer.send(b"!")
+
+    def run(self):
+        poller = zmq.Poller()
+        poller.register(self.socket, zmq.POLLIN)
+        poller.register(self.bell, zmq.POLLIN)
+        while not self.isClosing:
+            wait = self.tick(time.monotonic())
+            ready = dict(poller.poll(max(0, min(wait, 1.0)) * 1000 + 1))
+            if self.bell.fileno() in ready:
+                self.bell.recv(4096)
+            while not self.posts.empty():
+                work, arguments = self.posts.get()
+                work(*arguments)
+            if self.socket in ready:
+                for _ in range(256):
+                    try:
+                        frames = self.socket.recv_multipart(zmq.NOBLOCK)
+                    except zmq.Again:
+                        break
+                    self.receive(frames)
+        self.leave()
+        self.socket.close()
+
+    def close(self):
+        self.post(setattr, self, "isClosing", True)
+        self.thread.join()
+
+
+# -- Client ------------------------------------------------------------------------------------------------------------
+
+
+class AsyncResult:
+    """What a call will come to. It changes once, from pending to a value, an error, expired, cancelled or lost."""
+
+    def __init__(self, client, id, function, payload, flags, deadline, callbacks):
+        self.client, self.id, self.function, self.flags = client, id, function, flags
+        self.payload, self.deadline, self.callbacks = payload, deadline, callbacks
+        self.phase = "local"
+        self.progress = []
+        self.future = concurrent.futures.Future()
+
+    @property
+    def is_ready(self):
+        return self.future.done()
+
+    def wait(self, timeout=None):
+        """Waits for the end of the call; returns whether it came within `timeout` seconds."""
+        return bool(concurrent.futures.wait([self.future], timeout).done)
+
+    def value(self, timeout=None):
+        """Waits, then returns the value or raises what the call came to instead."""
+        return self.future.result(timeout)
+
+    def add_callback(self, body):
+        """Has `body(result)` run on the client's callback thread when the call has ended, or soon if it has."""
+        self.future.add_done_callback(lambda _: self.client.callbacks.submit(guarded, body, self))
+
+    def cancel(self):
+        self.client.post(self.client.end, self, Cancelled(f"{self.function} was cancelled"), 0)
+
+
+def guarded(body, *arguments):
+    try:
+        return body(*arguments)
+    except Exception:
+        traceback.print_exc(file=sys.stderr)
+
+
+class Callback:
+    """A Python function that workers can reach; pass it as an argument of a call (7)."""
+
+    def __init__(self, client, number, body, until_cancelled):
+        self.client, self.body, self.next, self.missing = client, body, 0, 0
+        self.reference = [client.identity, number, int(until_cancelled)]
+
+    def cancel(self):
+        self.client.post(self.client.unsubscribe, self.reference[1])
+
+
+class Client(Loop):
+    """Calls functions of one worker."""
+
+    def __init__(self, endpoint, name="python"):
+        super().__init__(zmq.DEALER)
+        self.name = name
+        self.socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing may queue on a connection that isn't up
+        self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, 5000)
+        self.socket.connect(endpoint)
+        self.ids, self.numbers = itertools.count(1), itertools.count(1)
+        self.functions = {}  # name -> number, for the client's life
+        self.defined = set()  # what the worker knows of them, for the session's life
+        self.calls = {}  # id -> AsyncResult, those that have not ended
+        self.sent = set()  # ids that count against the window until the worker has answered them
+        self.waiting = collections.deque()
+        self.subscriptions = {}
+        self.worker = self.workerEpoch = None
+        self.isOpen = self.isDraining = False
+        self.window = 0
+        self.nextHello, self.helloPause = 0.0, 0.1
+        self.lastHeard = self.lastSent = time.monotonic()
+        self.callbacks = concurrent.futures.ThreadPoolExecutor(1, "drover-callbacks")
+        self.thread.start()
+
+    # Used from any thread.
+
+    def call(self, function, *arguments, expiry=None):
+        return self.call_async(function, *arguments, expiry=expiry).value()
+
+    def call_async(self, function, *arguments, expiry=None, idempotent=False, key=None):
+        callbacks = [argument for argument in arguments if isinstance(argument, Callback)]
+        payload, flags = pack(list(arguments)), IDEMPOTENT if idempotent else 0
+        if key is not None:
+            payload, flags = pack({"key": key}) + payload, flags | METADATA
+        deadline = None if expiry is None else time.monotonic() + expiry
+        result = AsyncResult(self, next(self.ids), function, payload, flags, deadline, callbacks)
+        self.post(self.submit, result)
+        return result
+
+    def callback(self, body, until_cancelled=False):
+        number = next(self.numbers)
+        self.subscriptions[number] = Callback(self, number, body, until_cancelled)
+        return self.subscriptions[number]
+
+    def drain(self):
+        """Waits until the callbacks and events that have come so far have been dealt with."""
+        self.callbacks.submit(lambda: None).result()
+
+    # On the loop's thread.
+
+    def submit(self, result):
+        self.calls[result.id] = result
+        self.waiting.append(result.id)
+        self.dispatch()
+
+    def dispatch(self):
+        """Sends what waits, as far as the worker's window allows (6.4)."""
+        while self.waiting and self.isOpen and not self.isDraining and len(self.sent) < self.window:
+            result = self.calls.get(self.waiting.popleft())
+            if result:
+                self.transmit(result)
+
+    def transmit(self, result, resent=0):
+        number = self.functions.setdefault(result.function, len(self.functions))
+        frame = b""
+        if number not in self.defined:
+            self.defined.add(number)
+            frame = message(DEFINE, result.function.encode(), number=number)
+        left = NO_LIMIT
+        if result.deadline is not None:
+            left = min(max(1, int((result.deadline - time.monotonic()) * 1000 + 0.999)), NO_LIMIT - 1)
+        flags = result.flags | resent
+        self.sent.add(result.id)
+        result.phase = "sent"
+        self.send(frame + message(REQUEST, result.payload, flags=flags, id=result.id, time=left, number=number))
+
+    def send(self, frame):
+        try:
+            self.socket.send(frame, zmq.NOBLOCK)
+            self.lastSent = time.monotonic()
+        except zmq.Again:
+            pass  # the connection is down; what matters is sent again after the next WELCOME
+
+    def end(self, result, failure, cancel=None, value=None):
+        """Ends a call, once; tells the worker if it is still at it (8)."""
+        if self.calls.pop(result.id, None) is None:
+            return
+        result.phase = "ended"
+        if cancel is not None and result.id in self.sent:
+            self.send(message(CANCEL, id=result.id, number=cancel))
+        for callback in result.callbacks:
+            if callback.reference[2] == 0:
+                self.unsubscribe(callback.reference[1])
+        result.future.set_exception(failure) if failure else result.future.set_result(value)
+
+    def unsubscribe(self, number):
+        if self.subscriptions.pop(number, None) and self.isOpen:
+            self.send(message(ENDED, number=number))
+
+    def lose(self, why):
+        """Everything the worker had of us is gone (6.3): calls that may run twice go to the queue, others are lost."""
+        self.sent.clear()
+        for result in list(self.calls.values()):
+            if result.phase == "local":
+                continue
+            if result.flags & IDEMPOTENT:
+                result.phase = "local"
+                self.waiting.appendleft(result.id)
+            else:
+                self.end(result, Lost(f"{why}; whether {result.function} ran is unknown"))
+
+    def tick(self, now):
+        for result in [result for result in self.calls.values() if result.deadline and result.deadline <= now]:
+            self.end(result, Expired(f"{result.function} expired; it was {result.phase}"), 1)
+        if self.worker and now - self.lastHeard > SILENCE_SECONDS:
+            self.isOpen, self.worker, self.workerEpoch = False, None, None
+            self.lose("the worker was silent")
+        if not self.isOpen and now >= self.nextHello:
+            self.nextHello, self.helloPause = now + self.helloPause, min(self.helloPause * 2, SILENCE_SECONDS)
+            hello = {"minor": 0, "client": self.identity, "name": self.name}
+            hello |= {"beat": int(BEAT_SECONDS * 1000), "maxPayload": MAX_PAYLOAD}
+            self.send(message(HELLO, pack(hello), id=self.epoch))
+        if self.isOpen and now - self.lastSent >= BEAT_SECONDS:
+            self.send(message(BEAT, id=self.epoch))
+        deadlines = [result.deadline for result in self.calls.values() if result.deadline]
+        return min(deadlines + [self.nextHello if not self.isOpen else now + 1.0]) - now
+
+    def receive(self, frames):
+        self.lastHeard = time.monotonic()
+        try:
+            for part in messages(frames):
+                self.take(part)
+        except (ProtocolError, ValueError, msgpack.UnpackException):
+            self.malformed += 1
+
+    def take(self, part):
+        result = self.calls.get(part.id)
+        if part.kind in (REPLY, ERROR):
+            self.sent.discard(part.id)
+            if result:
+                failure = RemoteError.unpacked(part.payload) if part.kind == ERROR else None
+                self.end(result, failure, value=None if failure else msgpack.unpackb(part.payload))
+            self.dispatch()
+        elif part.kind == CANCELLED:
+            self.sent.discard(part.id)
+            if result and part.number == 3:
+                self.end(result, Expired(f"{result.function} expired before it was started"))
+            self.dispatch()
+        elif part.kind in (ACCEPTED, STARTED) and result:
+            result.phase = "running" if part.kind == STARTED else "accepted"
+        elif part.kind == PROGRESS and result:
+            result.progress.append(msgpack.unpackb(part.payload))
+        elif part.kind in (EVENT, INVOKE):
+            self.deliver(part)
+        elif part.kind == ENDED:
+            self.subscriptions.pop(part.number, None)
+        elif part.kind == WELCOME:
+            self.welcome(part.id, msgpack.unpackb(part.payload))
+        elif part.kind == RESET and self.isOpen:
+            self.isOpen, self.nextHello, self.helloPause = False, 0.0, 0.1
+        elif part.kind == BEAT and self.workerEpoch not in (None, part.id):
+            self.isOpen, self.workerEpoch, self.nextHello = False, None, 0.0
+            self.lose("the worker was restarted")
+        elif part.kind == GOODBYE:
+            self.isDraining = True
+            if part.number == 1:
+                self.isOpen, self.workerEpoch, self.nextHello = False, None, time.monotonic() + 0.1
+                self.lose("the worker has left")
+        elif part.kind == REFUSED:
+            for each in list(self.calls.values()):
+                self.end(each, RemoteError.unpacked(part.payload))
+        elif part.kind == PING:
+            self.send(message(PONG, id=part.id))
+        elif part.kind not in (BEAT, PONG, ACCEPTED, STARTED, PROGRESS):
+            self.strange += 1
+
+    def welcome(self, epoch, fields):
+        isResumed = fields.get("resumed") and epoch == self.workerEpoch
+        if self.workerEpoch is not None and not isResumed:
+            self.lose("the worker has forgotten this client")
+        self.worker, self.workerEpoch = fields.get("name", ""), epoch
+        self.window, self.isOpen, self.isDraining = max(1, fields["window"]), True, False
+        self.defined.clear()
+        self.sent.clear()
+        for result in list(self.calls.values()):
+            if result.phase != "local":
+                self.transmit(result, RESENT)  # only if the session goes on: `lose` has put the others back
+        self.dispatch()
+
+    def deliver(self, part):
+        callback = self.subscriptions.get(part.number)
+        if callback is None:
+            self.send(message(ENDED, number=part.number))
+            if part.kind == INVOKE:
+                gone = RemoteError("subscriberGone", f"callback {part.number} is over")
+                self.send(message(ERROR, gone.packed(), id=part.id))
+            return
+        sequence = part.id if part.kind == EVENT else callback.next
+        callback.missing += max(0, sequence - callback.next)
+        callback.next = sequence + 1
+        arguments = msgpack.unpackb(part.payload)
+        if part.kind == EVENT:
+            self.callbacks.submit(guarded, callback.body, *arguments)
+        else:
+            self.callbacks.submit(self.answer, part, callback.body, arguments)
+
+    def answer(self, part, body, arguments):
+        """Runs on the callback thread: answers a worker that waits (7.3)."""
+        try:
+            frame = message(REPLY, pack(body(*arguments)), id=part.id)
+        except Exception as error:
+            frame = message(ERROR, RemoteError.of(error, f"callback {part.number} of {self.name}").packed(), id=part.id)
+        self.post(self.send, frame)
+
+    def leave(self):
+        for result in list(self.calls.values()):
+            self.end(result, Lost("the client was closed"))
+        if self.isOpen:
+            self.send(message(GOODBYE, number=1))
+        self.callbacks.shutdown(wait=False)
+
+
+# -- Worker ------------------------------------------------------------------------------------------------------------
+
+
+class Job:
+    """A request on its way through the worker; handlers that ask for it get it as their first argument."""
+
+    def __init__(self, worker, session, id, function, payload, deadline, key):
+        self.worker, self.session, self.id, self.function = worker, session, id, function
+        self.payload, self.deadline, self.key = payload, deadline, key
+        self.reportAt = time.monotonic() + REPORT_SECONDS
+        self.future = None
+        self.isRunning = False
+        self.cancelled = threading.Event()
+        self.sequence = itertools.count()
+
+    def check(self):
+        if self.cancelled.is_set():
+            raise Cancelled("nobody wants the result any more")
+
+    def report(self, progress):
+        frame = message(PROGRESS, pack(progress), id=self.id, time=next(self.sequence))
+        self.worker.post(self.worker.send, self.session, frame)
+
+    def callback(self, reference):
+        """The client's callback behind an argument: an array of client, subscription and lifetime (7.1)."""
+        return self.session.subscribers.setdefault(reference[1], Subscriber(self.worker, self.session, reference[1]))
+
+
+class Subscriber:
+    """A callback of a client, in a worker."""
+
+    def __init__(self, worker, session, number):
+        self.worker, self.session, self.number = worker, session, number
+        self.next = 0
+        self.isPaused = self.isEnded = False
+
+    def emit(self, *arguments):
+        """Tells the client something; returns False if it asked for a pause, and nothing was sent."""
+        if self.isEnded:
+            raise RemoteError("subscriberGone", f"callback {self.number} is over")
+        if self.isPaused:
+            return False
+        self.worker.post(self.transmit, EVENT, pack(list(arguments)), None)
+        return True
+
+    def __call__(self, *arguments):
+        """Asks the client, and waits for what its callback returns."""
+        if self.isEnded:
+            raise RemoteError("subscriberGone", f"callback {self.number} is over")
+        answer = concurrent.futures.Future()
+        self.worker.post(self.transmit, INVOKE, pack(list(arguments)), answer)
+        return answer.result()
+
+    def cancel(self):
+        self.worker.post(self.transmit, ENDED, b"", None)
+
+    def transmit(self, kind, payload, answer):  # on the loop's thread
+        id = 0
+        if self.isEnded:
+            if answer:
+                answer.set_exception(RemoteError("subscriberGone", f"callback {self.number} is over"))
+            return
+        if kind == ENDED:
+            self.isEnded = True
+            self.session.subscribers.pop(self.number, None)
+        else:
+            id, self.next = self.next, self.next + 1
+        if answer:
+            id = next(self.worker.invocations)
+            self.session.invocations[id] = (self.number, answer)
+        limit = NO_LIMIT if kind == INVOKE else 0
+        self.worker.send(self.session, message(kind, payload, id=id, time=limit, number=self.number))
+
+
+class Session:
+    """What a worker knows of a client."""
+
+    def __init__(self, epoch, route, client):
+        self.epoch, self.route, self.client = epoch, route, client
+        self.functions, self.jobs, self.subscribers, self.invocations = {}, {}, {}, {}
+        self.results = collections.OrderedDict()  # id -> the answer as it was sent (8.3)
+        self.forgottenUpTo = 0
+        self.lastHeard = self.lastSent = time.monotonic()
+
+
+class Worker(Loop):
+    """Runs functions for clients."""
+
+    def __init__(self, endpoint="tcp://127.0.0.1:*", name="python", concurrency=4, window=1024):
+        super().__init__(zmq.ROUTER)
+        self.name, self.concurrency, self.window = name, concurrency, window
+        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self.socket.bind(endpoint)
+        self.endpoint = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.handlers, self.sessions, self.keys = {}, {}, {}
+        self.invocations = itertools.count(1)
+        self.received = self.completed = self.failed = self.dropped = 0
+        self.pool = concurrent.futures.ThreadPoolExecutor(concurrency, "drover-handler")
+
+    def register(self, name, wants_job=False):
+        def registered(body):
+            self.handlers[name] = (body, wants_job)
+            return body
+
+        return registered
+
+    def start(self):
+        self.thread.start()
+
+    # On the loop's thread.
+
+    def send(self, session, frame):
+        session.lastSent = time.monotonic()
+        self.route(session.route, frame)
+
+    def route(self, route, frame):
+        try:
+            self.socket.send_multipart([route, frame], zmq.NOBLOCK)
+        except zmq.ZMQError:
+            pass  # the connection is gone; if its client comes back it asks again for what it misses
+
+    def receive(self, frames):
+        route, session = frames[0], self.sessions.get(frames[0])
+        if session:
+            session.lastHeard = time.monotonic()
+        try:
+            for part in messages(frames[1:]):
+                session = self.sessions.get(route)
+                if part.kind == HELLO:
+                    self.hello(route, part.id, msgpack.unpackb(part.payload))
+                elif session:
+                    self.take(session, part)
+                else:
+                    self.route(route, message(RESET))
+        except (ProtocolError, ValueError, KeyError, IndexError, msgpack.UnpackException):
+            self.malformed += 1
+
+    def hello(self, route, epoch, fields):
+        client = fields["client"]
+        session = next((each for each in self.sessions.values() if each.client == client), None)
+        isResumed = session is not None and session.epoch == epoch
+        if isResumed:
+            del self.sessions[session.route]
+            session.route = route
+            session.lastHeard = time.monotonic()
+        else:
+            for former in (session, self.sessions.get(route)):
+                if former:
+                    self.lose(former)
+            session = Session(epoch, route, client)
+        self.sessions[route] = session
+        welcome = {"minor": 0, "worker": self.identity, "name": self.name, "window": self.window}
+        welcome |= {"beat": int(BEAT_SECONDS * 1000), "silence": int(SILENCE_SECONDS * 1000)}
+        welcome |= {"maxPayload": MAX_PAYLOAD, "concurrency": self.concurrency, "resumed": isResumed}
+        self.send(session, message(WELCOME, pack(welcome), id=self.epoch))
+
+    def lose(self, session):
+        """A client is gone: what it waited for isn't run, what runs is asked to stop (6.5)."""
+        self.sessions.pop(session.route, None)
+        for job in list(session.jobs.values()):
+            self.cancel(job, None)
+        for subscriber in session.subscribers.values():
+            subscriber.isEnded = True
+        for _, answer in session.invocations.values():
+            answer.set_exception(RemoteError("subscriberGone", "the client is gone"))
+        session.invocations.clear()
+
+    def take(self, session, part):
+        if part.kind == DEFINE:
+            session.functions[part.number] = part.payload.decode()
+        elif part.kind == REQUEST:
+            self.request(session, part)
+        elif part.kind == CANCEL:
+            job = session.jobs.get(part.id)
+            if job:
+                self.cancel(job, 0)
+            else:
+                self.send(session, message(CANCELLED, id=part.id, number=2))
+        elif part.kind in (REPLY, ERROR):
+            _, answer = session.invocations.pop(part.id, (0, None))
+            if answer and part.kind == REPLY:
+                answer.set_result(msgpack.unpackb(part.payload))
+            elif answer:
+                answer.set_exception(RemoteError.unpacked(part.payload))
+        elif part.kind == ENDED:
+            subscriber = session.subscribers.pop(part.number, None)
+            if subscriber:
+                subscriber.isEnded = True
+            for id in [id for id, (number, _) in session.invocations.items() if number == part.number]:
+                gone = RemoteError("subscriberGone", f"callback {part.number} is over")
+                session.invocations.pop(id)[1].set_exception(gone)
+        elif part.kind == FLOW and part.number in session.subscribers:
+            session.subscribers[part.number].isPaused = part.id == 0
+        elif part.kind == BEAT and part.id != session.epoch:
+            self.route(session.route, message(RESET))
+        elif part.kind == GOODBYE:
+            self.lose(session)
+        elif part.kind == PING:
+            self.send(session, message(PONG, pack(self.status()), id=part.id))
+        elif part.kind not in (BEAT, PONG, FLOW):
+            self.strange += 1
+            if part.flags & MUST_UNDERSTAND and part.id:
+                refusal = RemoteError("unsupported", f"kind {part.kind} is not known here", worker=self.name)
+                self.send(session, message(ERROR, refusal.packed(), id=part.id))
+
+    def status(self):
+        jobs = [job for session in self.sessions.values() for job in session.jobs.values()]
+        running = sum(job.isRunning for job in jobs)
+        counts = {"running": running, "queued": len(jobs) - running, "concurrency": self.concurrency}
+        counts |= {"clients": len(self.sessions), "received": self.received, "completed": self.completed}
+        return counts | {"worker": self.name, "failed": self.failed, "dropped": self.dropped, "draining": False}
+
+    def request(self, session, part):
+        """At most once: a request that is here is not taken again, one that was answered is answered again (8.3)."""
+        self.received += 1
+        if part.id in session.jobs:
+            return
+        if part.flags & RESENT:
+            if part.id in session.results:
+                return self.send(session, session.results[part.id])
+            if part.id <= session.forgottenUpTo and not part.flags & IDEMPOTENT:
+                return self.refuse(session, part.id, "indeterminate", "it may have run; its answer is held no more")
+        function, payload, key = session.functions.get(part.number), part.payload, None
+        if function not in self.handlers:
+            return self.refuse(session, part.id, "unknownFunction", f"no function {function!r} is registered here")
+        if part.content != 0:
+            return self.refuse(session, part.id, "unsupported", f"content type {part.content} is not known here")
+        if len(session.jobs) >= self.window:
+            return self.refuse(session, part.id, "busy", f"the client has {self.window} requests here", True)
+        if part.flags & METADATA:
+            unpacker = msgpack.Unpacker()
+            unpacker.feed(payload)
+            key = unpacker.unpack().get("key")
+            payload = payload[unpacker.tell() :]
+        deadline = None if part.time == NO_LIMIT else time.monotonic() + part.time / 1000
+        job = Job(self, session, part.id, function, payload, deadline, key)
+        session.jobs[part.id] = job
+        if key is not None:
+            self.keys.setdefault(key, collections.deque()).append(job)
+            if self.keys[key][0] is not job:
+                return
+        self.launch(job)
+
+    def refuse(self, session, id, code, text, retryable=False):
+        error = RemoteError(code, text, retryable=retryable, worker=self.name)
+        self.send(session, message(ERROR, error.packed(), id=id))
+
+    def launch(self, job):
+        job.future = self.pool.submit(self.perform, job)
+
+    def cancel(self, job, stage):
+        job.cancelled.set()
+        if job.future is None or job.future.cancel():
+            self.dropped += 1
+            self.finish(job, None if stage is None else message(CANCELLED, id=job.id, number=stage), keeps=False)
+
+    def perform(self, job):  # on a handler's thread
+        if job.deadline and time.monotonic() >= job.deadline:
+            return self.post(self.finish, job, message(CANCELLED, id=job.id, number=3), False)
+        job.isRunning = True
+        isError = False
+        try:
+            body, wants_job = self.handlers[job.function]
+            arguments = msgpack.unpackb(job.payload)
+            value = body(job, *arguments) if wants_job else body(*arguments)
+            frame = message(REPLY, pack(value), id=job.id)
+        except Exception as error:
+            isError = True
+            remote = RemoteError.of(error, f"{job.function} on {self.name}", self.name)
+            frame = message(ERROR, remote.packed(), id=job.id)
+        self.post(self.finish, job, frame, True, isError)
+
+    def finish(self, job, frame, keeps=True, isError=False):
+        session = job.session
+        if session.jobs.pop(job.id, None) is None:
+            return
+        if keeps:
+            self.completed += 1
+            self.failed += isError
+            session.results[job.id] = frame
+            while len(session.results) > 256 or (len(frame) > 16384 and session.results):
+                session.forgottenUpTo = max(session.forgottenUpTo, session.results.popitem(last=False)[0])
+        if self.sessions.get(session.route) is session and frame:
+            self.send(session, frame)
+        line = self.keys.get(job.key)
+        if line and job in line:
+            wasFirst = line[0] is job
+            line.remove(job)
+            if not line:
+                del self.keys[job.key]
+            elif wasFirst:
+                self.launch(line[0])
+
+    def tick(self, now):
+        wait = 1.0
+        for session in list(self.sessions.values()):
+            if now - session.lastHeard > SILENCE_SECONDS:
+                self.lose(session)
+                continue
+            if now - session.lastSent >= BEAT_SECONDS:
+                self.send(session, message(BEAT, id=self.epoch))
+            for job in list(session.jobs.values()):
+                if job.deadline and now >= job.deadline and not job.cancelled.is_set():
+                    self.cancel(job, 3)
+                elif job.reportAt and now >= job.reportAt:
+                    self.send(session, message(STARTED if job.isRunning else ACCEPTED, id=job.id))
+                    job.reportAt = None if job.isRunning else now + 0.1
+                wait = min([wait] + [at - now for at in (job.deadline, job.reportAt) if at and at > now])
+        return wait
+
+    def leave(self):
+        for session in list(self.sessions.values()):
+            self.send(session, message(GOODBYE, number=1))
+            self.lose(session)
+        self.pool.shutdown(wait=False, cancel_futures=True)
