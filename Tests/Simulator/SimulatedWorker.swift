@@ -99,10 +99,13 @@ final class SimulatedWorker {
                 actions: &self.actions
             )
             try self.performActions()
-            guard case .welcome(let session, _) = introduction else { throw Violation("a client was refused") }
+            guard case .welcome(let session, let isResumed) = introduction else { throw Violation("a client was refused") }
             self.cluster.connections[route] = connection
             let number = self.machine.sessions[session].number
-            self.send(.welcome(epoch: self.epoch, session: number, window: self.window), to: session)
+            self.send(
+                .welcome(epoch: self.epoch, session: number, window: self.window, isResumed: isResumed),
+                to: session
+            )
         case (_, nil): self.cluster.sendToClient(.reset, by: connection)
         case (.define(let number), let session?):
             let isDefined = self.machine.defined(number, name: "f\(number)", handler: Int32(number), in: session)
