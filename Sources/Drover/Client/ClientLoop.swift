@@ -563,7 +563,9 @@ final class ClientLoop {
                 maxPayloadBytes: self.core.configuration.maxPayloadBytes
             )
             self.attempt(self.links[endpoint]) { link throws(ZMQError) in
-                try link.send(Header(.hello, id: self.epoch(for: endpoint)), consuming: hello.packed())
+                let claimed = self.book.machine.endpoints[endpoint].claimedSession
+                let header = Header(.hello, id: self.epoch(for: endpoint), number: claimed)
+                try link.send(header, consuming: hello.packed())
             }
         case .sendBeat(let endpoint):
             self.reply(to: self.links[endpoint], Header(.beat, id: self.epoch(for: endpoint)))
