@@ -22,32 +22,7 @@ func decodeValue<Value: Decodable>(_ type: Value.Type, from reader: inout PackRe
 }
 
 private final class DecodingSession {
-    /// How values of a type are read.
-    enum Route {
-        case wire, bytes, array, map, codable
-    }
-
     var isOpen = true
-    private var routes: [ObjectIdentifier: Route] = [:]
-
-    func route<Value>(of type: Value.Type) -> Route {
-        let id = ObjectIdentifier(type)
-        if let known = self.routes[id] { return known }
-        let route: Route =
-            if type is any WireCodable.Type {
-                .wire
-            } else if type is any RangeReplaceableCollection<UInt8>.Type {
-                .bytes
-            } else if type is any DecodableMap.Type {
-                .map
-            } else if type is any DecodableArray.Type {
-                .array
-            } else {
-                .codable
-            }
-        self.routes[id] = route
-        return route
-    }
 }
 
 /// One value of the document and how far it was read.
@@ -112,28 +87,7 @@ private final class DecodingFrame {
 
     /// Decodes the value itself as `type`.
     func decodeWhole<Value: Decodable>(_ type: Value.Type) throws -> Value {
-        switch self.session.route(of: type) {
-        case .wire:
-            if let wire = type as? any WireCodable.Type {
-                return try self.single { reader throws(CodecError) in try unpackWire(wire, as: type, from: &reader) }
-            }
-        case .bytes:
-            if let bytes = type as? any RangeReplaceableCollection<UInt8>.Type {
-                return try self.single { reader throws(CodecError) in
-                    try readByteCollection(bytes, as: type, from: &reader)
-                }
-            }
-        case .array:
-            if let array = type as? any DecodableArray.Type, let value = try array.decode(from: self) as? Value {
-                return value
-            }
-        case .map:
-            if let map = type as? any DecodableMap.Type, let value = try map.decode(from: self) as? Value {
-                return value
-            }
-        case .codable:
-            break
-        }
+        if let route = decodingRoutes.route(of: type) { return try route.decode(type, from: self) }
         if self.level >= 4 * self.start.limits.maxDepth + 4 { throw CodecError.tooDeep(self.start.limits.maxDepth) }
         return try Value(from: PackDecoder(frame: self))
     }
@@ -303,24 +257,56 @@ private final class DecodingFrame {
     }
 }
 
-/// Reads bytes as a collection, which is known to be the same type as `Value`.
-private func readByteCollection<Bytes: RangeReplaceableCollection<UInt8>, Value>(
-    _ type: Bytes.Type,
-    as value: Value.Type,
-    from reader: inout PackReader
-) throws(CodecError) -> Value {
-    let bytes = try unsafe reader.readBinarySlice { raw in unsafe Bytes(raw) }
-    guard let value = bytes as? Value else { preconditionFailure("\(Bytes.self) isn't \(Value.self)") }
-    return value
+// MARK: - Shorter ways than Codable's
+
+/// Reads values of one type without their `init(from:)`.
+private protocol DecodingRoute: Sendable {
+    /// Reads a value of the route's type, which must be `type`.
+    func decode<Value>(_ type: Value.Type, from frame: DecodingFrame) throws -> Value
 }
 
-/// An array of values that aren't all ``WireCodable``.
-private protocol DecodableArray {
-    static func decode(from frame: DecodingFrame) throws -> Self
+/// The route of each type; nil if there is only `init(from:)`.
+private let decodingRoutes = RouteCache<(any DecodingRoute)?> { type in
+    func wire<Wire: WireCodable>(_ type: Wire.Type) -> any DecodingRoute { WireRoute<Wire>() }
+    func bytes<Bytes: RangeReplaceableCollection<UInt8>>(_ type: Bytes.Type) -> any DecodingRoute {
+        BytesRoute<Bytes>()
+    }
+    func elements<List: DecodableElements>(_ type: List.Type) -> any DecodingRoute { ElementsRoute<List>() }
+    if let type = type as? any WireCodable.Type { return wire(type) }
+    if let type = type as? any RangeReplaceableCollection<UInt8>.Type { return bytes(type) }
+    if let type = type as? any DecodableElements.Type { return elements(type) }
+    return nil
 }
 
-extension Array: DecodableArray where Element: Decodable {
-    fileprivate static func decode(from frame: DecodingFrame) throws -> [Element] {
+private struct WireRoute<Wire: WireCodable>: DecodingRoute {
+    func decode<Value>(_ type: Value.Type, from frame: DecodingFrame) throws -> Value {
+        try frame.single { reader throws(CodecError) in try unpackWire(Wire.self, as: type, from: &reader) }
+    }
+}
+
+private struct BytesRoute<Bytes: RangeReplaceableCollection<UInt8>>: DecodingRoute {
+    func decode<Value>(_ type: Value.Type, from frame: DecodingFrame) throws -> Value {
+        try frame.single { reader throws(CodecError) in
+            let bytes = try unsafe reader.readBinarySlice { raw in unsafe Bytes(raw) }
+            return unsafe unsafeBitCast(bytes, to: type)
+        }
+    }
+}
+
+private struct ElementsRoute<List: DecodableElements>: DecodingRoute {
+    func decode<Value>(_ type: Value.Type, from frame: DecodingFrame) throws -> Value {
+        let list = try List.decodeElements(from: frame)
+        return unsafe unsafeBitCast(list, to: type)
+    }
+}
+
+/// Arrays and dictionaries of values that aren't all ``WireCodable``.
+private protocol DecodableElements {
+    static func decodeElements(from frame: DecodingFrame) throws -> Self
+}
+
+extension Array: DecodableElements where Element: Decodable {
+    fileprivate static func decodeElements(from frame: DecodingFrame) throws -> [Element] {
         try frame.open(.array)
         var elements: [Element] = []
         elements.reserveCapacity(PackReader.firstReservation(frame.count))
@@ -333,21 +319,15 @@ extension Array: DecodableArray where Element: Decodable {
     }
 }
 
-/// A dictionary whose keys are ``WireCodable`` and whose values aren't.
-private protocol DecodableMap {
-    static func decode(from frame: DecodingFrame) throws -> Self
-}
-
-extension Dictionary: DecodableMap where Key: WireCodable, Value: Decodable {
-    fileprivate static func decode(from frame: DecodingFrame) throws -> [Key: Value] {
+extension Dictionary: DecodableElements where Key: WireCodable, Value: Decodable {
+    fileprivate static func decodeElements(from frame: DecodingFrame) throws -> [Key: Value] {
         try frame.open(.map)
         var entries: [Key: Value] = [:]
         entries.reserveCapacity(PackReader.firstReservation(frame.count))
         var place = frame.firstPlace
         for index in 0..<frame.count {
             let (key, offset) = try frame.readKey(Key.self, at: place)
-            place.offset = offset
-            place.index = index
+            place = DecodingFrame.Place(index: index, offset: offset)
             entries[key] = try frame.decode(Value.self, at: place, key: EntryKey(key))
             place = frame.nextPlace
         }
