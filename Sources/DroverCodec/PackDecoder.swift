@@ -12,7 +12,7 @@ func decodeValue<Value: Decodable>(_ type: Value.Type, from reader: inout PackRe
     // Whoever keeps a decoder beyond this call must not get at the bytes.
     defer { session.isOpen = false }
     do {
-        let frame = DecodingFrame(session: session, parent: nil, key: nil, reader: reader)
+        let frame = DecodingFrame(session: session, path: nil, level: 0, reader: reader)
         let value = try frame.decodeWhole(type)
         reader.offset = try frame.end()
         return value
@@ -23,6 +23,19 @@ func decodeValue<Value: Decodable>(_ type: Value.Type, from reader: inout PackRe
 
 private final class DecodingSession {
     var isOpen = true
+}
+
+/// The way to a value.
+///
+/// Frames hold these instead of their parents: a parent may hold its child, and a circle would never be freed.
+private final class DecodingPath {
+    let outer: DecodingPath?
+    let key: any CodingKey
+
+    init(outer: DecodingPath?, key: any CodingKey) {
+        self.outer = outer
+        self.key = key
+    }
 }
 
 /// One value of the document and how far it was read.
@@ -38,8 +51,7 @@ private final class DecodingFrame {
     }
 
     let session: DecodingSession
-    let parent: DecodingFrame?
-    let key: (any CodingKey)?
+    private let path: DecodingPath?
     /// Stands before the value; copies of it do the reading.
     private let start: PackReader
     private let level: Int
@@ -54,17 +66,21 @@ private final class DecodingFrame {
     /// A value before `farthest` whose own end isn't known yet.
     private var pending: DecodingFrame?
 
-    init(session: DecodingSession, parent: DecodingFrame?, key: (any CodingKey)?, reader: PackReader) {
+    init(session: DecodingSession, path: DecodingPath?, level: Int, reader: PackReader) {
         self.session = session
-        self.parent = parent
-        self.key = key
+        self.path = path
         self.start = reader
-        self.level = (parent?.level ?? -1) + 1
+        self.level = level
     }
 
     var codingPath: [any CodingKey] {
-        let outer = self.parent?.codingPath ?? []
-        return self.key.map { outer + [$0] } ?? outer
+        var keys: [any CodingKey] = []
+        var place = self.path
+        while let key = place?.key {
+            keys.append(key)
+            place = place?.outer
+        }
+        return keys.reversed()
     }
 
     /// A reader that stands before the value.
@@ -105,7 +121,12 @@ private final class DecodingFrame {
 
     /// Decodes the value as another type, in a frame of its own.
     func decodeInside<Value: Decodable>(_ type: Value.Type) throws -> Value {
-        let frame = DecodingFrame(session: self.session, parent: self, key: nil, reader: try self.reader())
+        let frame = DecodingFrame(
+            session: self.session,
+            path: self.path,
+            level: self.level + 1,
+            reader: try self.reader()
+        )
         let value = try frame.decodeWhole(type)
         let end = try frame.end()
         if self.kind == .untouched {
@@ -172,7 +193,12 @@ private final class DecodingFrame {
 
     /// The frame of the value at `place`, whose end is asked for when it is needed.
     func child(at place: Place, key: any CodingKey) throws(CodecError) -> DecodingFrame {
-        DecodingFrame(session: self.session, parent: self, key: key, reader: try self.reader(at: place.offset))
+        DecodingFrame(
+            session: self.session,
+            path: DecodingPath(outer: self.path, key: key),
+            level: self.level + 1,
+            reader: try self.reader(at: place.offset)
+        )
     }
 
     /// Hands out the value at `place` for a nested container.
