@@ -28,7 +28,7 @@ EVENT, INVOKE, ENDED, FLOW = range(32, 36)
 IDEMPOTENT, RESENT, METADATA, ATTACHED, MUST_UNDERSTAND = 1, 2, 4, 8, 0x80
 NO_LIMIT = 0xFFFFFFFF
 MAX_PAYLOAD = 64 << 20
-BEAT_SECONDS, SILENCE_SECONDS, REPORT_SECONDS = 2.0, 6.0, 0.005
+BEAT_SECONDS, SILENCE_SECONDS, REPORT_SECONDS, LAPSE_SECONDS = 2.0, 6.0, 0.005, 0.1
 
 
 class RemoteError(Exception):
@@ -366,7 +366,9 @@ class Client(Loop):
         result = self.calls.get(part.id)
         if part.kind in (REPLY, ERROR):
             self.sent.discard(part.id)
-            if result:
+            if result and result.deadline and time.monotonic() >= result.deadline:
+                self.end(result, Expired(f"{result.function} expired; it was {result.phase}"))
+            elif result:
                 failure = RemoteError.unpacked(part.payload) if part.kind == ERROR else None
                 self.end(result, failure, value=None if failure else msgpack.unpackb(part.payload))
             self.dispatch()
@@ -755,12 +757,14 @@ class Worker(Loop):
             if now - session.lastSent >= BEAT_SECONDS:
                 self.send(session, message(BEAT, id=self.epoch))
             for job in list(session.jobs.values()):
-                if job.deadline and now >= job.deadline and not job.cancelled.is_set():
+                # A running handler gets a moment more: the caller's clock ends the call, not the handler's complaint.
+                lapseAt = job.deadline and job.deadline + (LAPSE_SECONDS if job.isRunning else 0)
+                if lapseAt and now >= lapseAt and not job.cancelled.is_set():
                     self.cancel(job, 3)
                 elif job.reportAt and now >= job.reportAt:
                     self.send(session, message(STARTED if job.isRunning else ACCEPTED, id=job.id))
                     job.reportAt = None if job.isRunning else now + 0.1
-                wait = min([wait] + [at - now for at in (job.deadline, job.reportAt) if at and at > now])
+                wait = min([wait] + [at - now for at in (lapseAt, job.reportAt) if at and at > now])
         return wait
 
     def leave(self):
