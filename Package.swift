@@ -74,6 +74,22 @@ let package = Package(
         // Tests with threads, sockets, files and processes.
         .testTarget(name: "DroverZMQTests", dependencies: ["DroverZMQ"], swiftSettings: strict),
 
+        // A worker that the tests kill, stop and restart.
+        .executableTarget(
+            name: "fault-worker",
+            dependencies: ["Drover", .product(name: "Logging", package: "swift-log")],
+            path: "Tests/FaultWorker",
+            swiftSettings: strict
+        ),
+        .testTarget(
+            name: "DroverTests",
+            dependencies: [
+                "Drover", "DroverCodec", "DroverWire", "DroverZMQ", "fault-worker",
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: strict
+        ),
+
         // Examples; the check that each brings runs in `make examples`.
         .executableTarget(
             name: "hello",
@@ -123,14 +139,20 @@ let package = Package(
     swiftLanguageModes: [.v6]
 )
 
-// Built by `make fuzz` only, with libFuzzer's main function.
+// Fuzzers have no main of their own, so they exist only when asked for: see `make fuzz`.
 if Context.environment["DROVER_FUZZ"] != nil {
-    package.targets.append(
+    package.targets += [
+        .executableTarget(
+            name: "FuzzCodec",
+            dependencies: ["DroverCodec"],
+            path: "Tests/Fuzz/FuzzCodec",
+            swiftSettings: strict
+        ),
         .executableTarget(
             name: "FuzzWire",
             dependencies: ["DroverCodec", "DroverWire"],
             path: "Tests/Fuzz/FuzzWire",
             swiftSettings: memorySafe
-        )
-    )
+        ),
+    ]
 }

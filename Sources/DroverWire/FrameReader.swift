@@ -26,9 +26,16 @@ package struct FrameReader {
         }
     }
 
+    /// - Parameter offset: Where to begin: at a message that an earlier walk stopped at.
     @inlinable
-    package init(_ bytes: UnsafeRawBufferPointer, attachedByteCount: Int? = nil, limits: WireLimits = .standard) {
+    package init(
+        _ bytes: UnsafeRawBufferPointer,
+        from offset: Int = 0,
+        attachedByteCount: Int? = nil,
+        limits: WireLimits = .standard
+    ) {
         unsafe self.bytes = bytes
+        self.offset = offset
         self.attachedByteCount = attachedByteCount
         self.limits = limits
     }

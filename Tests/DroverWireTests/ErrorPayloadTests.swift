@@ -13,7 +13,7 @@ struct ErrorPayloadTests {
         return error
     }
 
-    @Test("S20 an error comes back as it was, with and without details")
+    @Test("an error comes back as it was, with and without details")
     func roundTrip() throws {
         #expect(try readError(payload(Self.full.pack)) == Self.full)
         #expect(try readError(payload(ErrorPayload.sample.pack)) == ErrorPayload.sample)

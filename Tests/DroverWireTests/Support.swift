@@ -36,7 +36,7 @@ func read(
     unsafe frame.withUnsafeBytes { bytes in
         var reader = unsafe FrameReader(bytes, attachedByteCount: attached?.count, limits: limits)
         var messages: [ReadMessage] = []
-        do {
+        do throws(WireError) {
             while let part = try reader.next() {
                 let payload = part.isAttached ? attached ?? [] : [UInt8](frame[part.payload])
                 messages.append(ReadMessage(header: part.header, payload: payload))
@@ -48,16 +48,16 @@ func read(
     }
 }
 
-func readHello(_ bytes: [UInt8]) throws(WireError) -> Hello {
-    try unsafe bytes.withUnsafeBytes { bytes throws(WireError) in try unsafe Hello(reading: bytes) }
+func readHello(_ bytes: [UInt8]) throws -> Hello {
+    try unsafe bytes.withUnsafeBytes { bytes in try unsafe Hello(reading: bytes) }
 }
 
-func readWelcome(_ bytes: [UInt8]) throws(WireError) -> Welcome {
-    try unsafe bytes.withUnsafeBytes { bytes throws(WireError) in try unsafe Welcome(reading: bytes) }
+func readWelcome(_ bytes: [UInt8]) throws -> Welcome {
+    try unsafe bytes.withUnsafeBytes { bytes in try unsafe Welcome(reading: bytes) }
 }
 
-func readError(_ bytes: [UInt8]) throws(WireError) -> ErrorPayload {
-    try unsafe bytes.withUnsafeBytes { bytes throws(WireError) in try unsafe ErrorPayload(reading: bytes) }
+func readError(_ bytes: [UInt8]) throws -> ErrorPayload {
+    try unsafe bytes.withUnsafeBytes { bytes in try unsafe ErrorPayload(reading: bytes) }
 }
 
 func readStatus(_ bytes: [UInt8]) throws -> WorkerStatus {
@@ -101,11 +101,12 @@ extension ErrorPayload {
 extension [UInt8] {
     /// Each copy of the bytes that differs in one bit.
     var withOneBitFlipped: some Sequence<[UInt8]> {
-        (0..<self.count * 8).lazy.map { bit in
-            var copy = self
-            copy[bit / 8] ^= 1 << (bit % 8)
-            return copy
-        }
+        (0..<self.count * 8).lazy
+            .map { bit in
+                var copy = self
+                copy[bit / 8] ^= 1 << (bit % 8)
+                return copy
+            }
     }
 
     /// Each beginning of the bytes, the whole left out.

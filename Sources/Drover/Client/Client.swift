@@ -128,7 +128,7 @@ public final class Client: Sendable {
     /// - Parameter results: The handles to cancel.
     /// - Returns: How many calls this ended.
     @discardableResult
-    public func cancel(_ results: some Sequence<AnyAsyncResult>) -> Int {
+    public func cancel<Call: AnyAsyncResult>(_ results: some Sequence<Call>) -> Int {
         results.reduce(0) { $0 + ($1.cancel() ? 1 : 0) }
     }
 

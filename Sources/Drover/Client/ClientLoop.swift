@@ -25,7 +25,6 @@ final class ClientLoop {
     private var nextTick = Instant.distantFuture
     private var message = Message()
     private var attached = Message()
-    private var events: [(header: Header, payload: Range<Int>)] = []
     private var poll: PollSet
     private var lastSubscription: Subscription?
     private var peakHandles = 0
@@ -202,36 +201,67 @@ final class ClientLoop {
             }
         }
         let message = self.message.take()
-        unsafe message.withUnsafeBytes { bytes in
-            unsafe self.takeMessages(bytes, attachedCount: attachedCount, from: link)
+        let firstEvent = unsafe message.withUnsafeBytes { bytes in
+            unsafe self.takeMessages(bytes, of: nil, startingAt: 0, attachedCount: attachedCount, from: link)
         }
-        guard !self.events.isEmpty else { return }
-        self.deliverEvents(MessageBox(message), from: link)
+        guard let firstEvent else { return }
+        // Events keep the frame. They are taken where they stand: behind them the reply may come that ends their callback.
+        let box = MessageBox(message)
+        unsafe box.withUnsafeBytes { bytes in
+            _ = unsafe self.takeMessages(
+                bytes,
+                of: box,
+                startingAt: firstEvent,
+                attachedCount: attachedCount,
+                from: link
+            )
+        }
     }
 
+    /// Takes a frame's messages one after the other.
+    ///
+    /// - Parameter box: What keeps the frame; nil as long as nobody has to keep it.
+    /// - Returns: Where the first event stands if there is no box for it: the rest is to be taken again with one.
     @available(*, noasync)
-    private func takeMessages(_ bytes: UnsafeRawBufferPointer, attachedCount: Int?, from link: ClientLink) {
+    private func takeMessages(
+        _ bytes: UnsafeRawBufferPointer,
+        of box: MessageBox?,
+        startingAt start: Int,
+        attachedCount: Int?,
+        from link: ClientLink
+    ) -> Int? {
         var limits = WireLimits.standard
         limits.maxPayloadBytes = self.core.configuration.maxPayloadBytes
-        var reader = unsafe FrameReader(bytes, attachedByteCount: attachedCount, limits: limits)
+        var reader = unsafe FrameReader(bytes, from: start, attachedByteCount: attachedCount, limits: limits)
         do throws(WireError) {
             while let part = try reader.next() {
                 if part.isAttached {
-                    unsafe self.attached.withUnsafeBytes { payload in
-                        unsafe self.take(part.header, payload: payload, range: nil, from: link)
+                    let box = MessageBox(self.attached.take())
+                    unsafe box.withUnsafeBytes { payload in
+                        unsafe self.take(part.header, payload: payload, range: 0..<payload.count, of: box, from: link)
                     }
                 } else {
+                    if box == nil, part.header.kind == .event || part.header.kind == .invoke {
+                        return part.payload.lowerBound - Header.byteCount
+                    }
                     let payload = unsafe UnsafeRawBufferPointer(rebasing: bytes[part.payload])
-                    unsafe self.take(part.header, payload: payload, range: part.payload, from: link)
+                    unsafe self.take(part.header, payload: payload, range: part.payload, of: box, from: link)
                 }
             }
         } catch {
             self.malformed(error, from: link, header: reader.lastHeader)
         }
+        return nil
     }
 
     @available(*, noasync)
-    private func take(_ header: Header, payload: UnsafeRawBufferPointer, range: Range<Int>?, from link: ClientLink) {
+    private func take(
+        _ header: Header,
+        payload: UnsafeRawBufferPointer,
+        range: Range<Int>,
+        of box: MessageBox?,
+        from link: ClientLink
+    ) {
         guard let kind = header.kind else {
             self.core.counters.unknownMessages.count()
             return
@@ -244,12 +274,7 @@ final class ClientLoop {
         case .reply, .error, .pong:
             unsafe self.takeAnswer(header, kind: kind, payload: payload, from: link)
         case .event, .invoke:
-            if let range {
-                self.events.append((header, range))
-            } else {
-                self.events.append((header, 0..<0))
-                self.deliverAttachedEvent(from: link)
-            }
+            if let box { self.deliver(header, payload: range, of: box, from: link) }
         case .progress:
             unsafe self.takeProgress(header, payload: payload)
         case .accepted:
@@ -361,21 +386,6 @@ final class ClientLoop {
             return
         }
         result.channel().yield(ResultEvent(sequence: Int(header.time), bytes: unsafe [UInt8](payload)))
-    }
-
-    @available(*, noasync)
-    private func deliverEvents(_ box: MessageBox, from link: ClientLink) {
-        for (header, payload) in self.events {
-            self.deliver(header, payload: payload, of: box, from: link)
-        }
-        self.events.removeAll(keepingCapacity: true)
-    }
-
-    @available(*, noasync)
-    private func deliverAttachedEvent(from link: ClientLink) {
-        guard let (header, _) = self.events.popLast() else { return }
-        let box = MessageBox(self.attached.take())
-        self.deliver(header, payload: 0..<box.count, of: box, from: link)
     }
 
     @available(*, noasync)

@@ -54,7 +54,13 @@ enum PythonPeer {
         worker.register(Self.ask) { callback, number in try await callback(number) }
         let running = try worker.start(.bind("tcp://127.0.0.1:*"))
         Self.write(running.endpoint)
-        await Task.detached { _ = FileHandle.standardInput.readDataToEndOfFile() }.value
+        await withCheckedContinuation { continuation in
+            // Reading blocks, which a thread of the cooperative pool must not.
+            Thread.detachNewThread {
+                _ = FileHandle.standardInput.readDataToEndOfFile()
+                continuation.resume()
+            }
+        }
         await running.stop(grace: .seconds(1))
     }
 }

@@ -1,0 +1,382 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Drover
+import DroverCodec
+import DroverWire
+import DroverZMQ
+import Foundation
+import Testing
+
+extension ServingTests {
+    /// Wrong input of every kind gives an error that names cause and remedy, and harms nobody else.
+    @Suite(.serialized)
+    struct BadInputTests {}
+}
+
+extension ServingTests.BadInputTests {
+    @Test("a function that no worker knows is named, beside those it knows", .timeLimit(.minutes(1)))
+    func noSuchFunction() throws {
+        try Self.withPair { client in
+            let error = #expect(throws: RemoteError.self) {
+                try client.function(Function<Int, Int>("ecko")).blocking(1)
+            }
+            #expect(error?.code == .unknownFunction)
+            Self.expect(error?.message, says: "\"ecko\"", "register it", "echo")
+        }
+        let (rig, client) = try Self.pair()
+        let error = #expect(throws: UsageError.self) { try client.function("", ((Int) -> Int).self) }
+        #expect(error?.code == .notCallable)
+        Self.expect(error?.message, says: "1 to 255 bytes")
+        client.closeBlocking()
+        rig.stop()
+    }
+
+    @Test("arguments of other types or of another number are refused", .timeLimit(.minutes(1)))
+    func wrongArguments() throws {
+        try Self.withPair { client in
+            let text = #expect(throws: RemoteError.self) {
+                try client.function(Function<String, Int>("echo")).blocking("five")
+            }
+            #expect(text?.code == .badArguments)
+            Self.expect(text?.message, says: "echo can't take these arguments", "same types on both sides")
+            let more = #expect(throws: RemoteError.self) {
+                try client.function(Function<Int, Int, Int>("echo")).blocking(1, 2)
+            }
+            #expect(more?.code == .badArguments)
+            let fewer = #expect(throws: RemoteError.self) { try client.function(Function<Int>("echo")).blocking() }
+            #expect(fewer?.code == .badArguments)
+            // The other way round: the reply has another type.
+            let reply = #expect(throws: ConnectionError.self) {
+                try client.function(Function<Int, String>("echo")).blocking(1)
+            }
+            #expect(reply?.code == .protocol)
+            Self.expect(reply?.message, says: "echo", "String", "declare the function")
+        }
+    }
+
+    @Test("a payload over the limit is refused before or behind the wire", .timeLimit(.minutes(1)))
+    func tooLarge() throws {
+        let rig = try Rig { $0.maxPayloadBytes = 100_000 }
+        let client = try rig.client()
+        let narrow = try rig.client { $0.maxPayloadBytes = 2048 }
+        let there = #expect(throws: RemoteError.self) {
+            try client.function(Job.bytes).blocking([UInt8](repeating: 0, count: 120_000))
+        }
+        #expect(there?.code == .tooLarge)
+        Self.expect(there?.message, says: "100000")
+        let calls = narrow.statistics.calls
+        let here = #expect(throws: CodecError.self) {
+            try narrow.function(Job.bytes).async([UInt8](repeating: 0, count: 4000))
+        }
+        Self.expect(here.map { "\($0)" }, says: "bytes")
+        #expect(narrow.statistics.calls == calls)
+        // What comes back may be too large as well.
+        let growing = Function<Int, [UInt8]>("growing")
+        rig.worker.register(growing) { (count: Int) in [UInt8](repeating: 0, count: count) }
+        let second = try rig.worker.start(.bind("tcp://127.0.0.1:*"))
+        let asking = try Client.forTest(second.endpoint)
+        let back = #expect(throws: RemoteError.self) { try asking.function(growing).blocking(200_000) }
+        #expect(back?.code == .tooLarge)
+        Self.expect(back?.message, says: "result", "limit")
+        for one in [client, asking] { #expect(try one.function(Job.echo).blocking(1) == 1) }
+        #expect(try narrow.function(Job.echo).blocking(1) == 1)
+        for one in [client, asking, narrow] { one.closeBlocking() }
+        second.stopBlocking(grace: .zero)
+        rig.stop()
+    }
+
+    @Test("a message far over the limit ends that connection only", .timeLimit(.minutes(1)))
+    func farTooLarge() throws {
+        let rig = try Rig { $0.maxPayloadBytes = 100_000 }
+        let client = try rig.client()
+        let large = try rig.client()
+        let result = try large.function(Job.bytes).async([UInt8](repeating: 0, count: 1 << 20))
+        eventually("the call ends", within: .seconds(10)) { result.isTerminal }
+        Self.expect(result.outcome.map { "\($0)" }, says: "limit")
+        #expect(try client.function(Job.echo).blocking(1) == 1)
+        #expect(try large.function(Job.echo).blocking(1) == 1)
+        large.closeBlocking()
+        client.closeBlocking()
+        rig.stop()
+    }
+
+    private struct Unencodable: Codable, Sendable {
+        init() {}
+        init(from decoder: any Decoder) throws {}
+        func encode(to encoder: any Encoder) throws { throw FixtureError(message: "can't be written") }
+    }
+
+    @Test("S3 an argument that can't be encoded throws at the call, with nothing sent", .timeLimit(.minutes(1)))
+    func unencodable() throws {
+        try Self.withPair { client in
+            let error = #expect(throws: (any Error).self) {
+                _ = try client.function(Function<Unencodable, Int>("echo")).async(Unencodable())
+            }
+            Self.expect(error.map { "\($0)" }, says: "can't be written")
+            #expect(client.statistics.calls == 0)
+            #expect(client.statistics.outstandingNow == 0)
+        }
+    }
+
+    @Test("malformed and truncated frames are counted by the worker", .timeLimit(.minutes(1)))
+    func malformed() throws {
+        try Self.withPair { client, rig in
+            let raw = try RawClient(rig.endpoint)
+            raw.introduce(functions: "echo")
+            let request = RawMessage(.request, id: 1, time: Header.noTimeLimit, payload: Packed.arguments(1)).bytes
+            raw.send(frames: [Array(request.dropLast())])
+            let error = try #require(raw.messages { $0.kind == .error && $0.id == 1 }.first).error()
+            Self.expect(error.message, says: "truncated")
+            for frames in [[[]], [[0xD1]], [Array(request.prefix(23))], [request, [], []], [request, [1, 2]]] as [[[UInt8]]] {
+                raw.send(frames: frames)
+            }
+            raw.request(2, Packed.arguments(2))
+            #expect(raw.messages { $0.kind == .reply && $0.id == 2 }.count == 1)
+            raw.stop()
+        }
+    }
+
+    @Test("another version of the protocol is named as such", .timeLimit(.minutes(1)))
+    func version() async throws {
+        let rig = try Rig()
+        let raw = try RawClient(rig.endpoint)
+        var bytes = RawMessage(.hello, id: 1, payload: Packed.hello(client: raw.identity)).bytes
+        bytes[0] = 0xD2
+        raw.send(frames: [bytes])
+        // The same connection may still introduce itself properly.
+        raw.introduce(functions: "echo")
+        raw.request(1, Packed.arguments(1))
+        #expect(raw.messages { $0.kind == .reply }.count == 1)
+        raw.stop()
+        rig.stop()
+
+        let router = try RawPeer(.router, bind: "tcp://127.0.0.1:*") { frames in
+            guard let frames else { return [] }
+            var welcome = RawMessage(.welcome, id: 1, payload: Packed.welcome(window: 1, isResumed: false)).bytes
+            welcome[0] = 0xD2
+            return [[frames[0], welcome]]
+        }
+        let client = try Client.forTest(router.endpoint)
+        let error = await #expect(throws: ConnectionError.self) { try await client.connect(timeout: .milliseconds(500)) }
+        Self.expect(error?.message, says: "version 2", "version 1", "update")
+        await client.close()
+        router.stop()
+    }
+
+    @Test("endpoints that can't be right are refused with the right form", arguments: [
+        ("127.0.0.1:5555", "tcp://127.0.0.1:5555"), ("tcp://127.0.0.1", "no port"), ("tcp://:5555", "no host"),
+        ("tcp://127.0.0.1:http", "a port is a number"), ("tcp://127.0.0.1:70000", "65535"), ("udp://127.0.0.1:1", "tcp, ipc"),
+        ("ipc://", "path"), ("inproc://", "name"), ("", "tcp://HOST:PORT"),
+        ("ipc:///" + String(repeating: "x", count: 120), "107"),
+    ])
+    func endpointSyntax(address: String, hint: String) {
+        for error in [
+            #expect(throws: UsageError.self, performing: { _ = try Client(address) }),
+            #expect(throws: UsageError.self, performing: { _ = try Worker().start(.bind(address)) }),
+        ] {
+            #expect(error?.code == .badConfiguration)
+            Self.expect(error?.message, says: hint)
+        }
+    }
+
+    @Test("an address that is in use is named, with what to do", .timeLimit(.minutes(1)))
+    func addressInUse() throws {
+        try Self.withPair { _, rig in
+            let error = #expect(throws: ConnectionError.self) { try Worker().start(.bind(rig.endpoint)) }
+            Self.expect(error?.message, says: rig.endpoint, "in use", "choose another port")
+        }
+    }
+
+    @Test("a folder where no socket can be made is named, with what to do", .timeLimit(.minutes(1)))
+    func noPermission() throws {
+        // Nobody may write there, root neither.
+        let error = #expect(throws: ConnectionError.self) { try Worker().start(.bind("ipc:///proc/drover.sock")) }
+        Self.expect(error?.message, says: "/proc/drover.sock")
+        #expect(["permission", "directory"].contains { error?.message.contains($0) == true }, "\(error?.message ?? "")")
+        let missing = #expect(throws: ConnectionError.self) {
+            try Worker().start(.bind("ipc:///nonexistent-drover/worker.sock"))
+        }
+        Self.expect(missing?.message, says: "create the directory")
+        // Root passes over permissions, so this shows only for others.
+        guard geteuid() != 0 else { return }
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("drover-\(getpid())").path
+        try FileManager.default.createDirectory(
+            atPath: folder,
+            withIntermediateDirectories: true,
+            attributes: [.posixPermissions: 0o500]
+        )
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let denied = #expect(throws: ConnectionError.self) { try Worker().start(.bind("ipc://\(folder)/w.sock")) }
+        Self.expect(denied?.message, says: "permission")
+    }
+
+    @Test("a name that does not resolve is told by connect", .timeLimit(.minutes(1)))
+    func unresolvable() async throws {
+        let client = try Client.forTest("tcp://no-such-host.invalid:5555")
+        let error = await #expect(throws: ConnectionError.self) { try await client.connect(timeout: .seconds(1)) }
+        Self.expect(error?.message, says: "no-such-host.invalid")
+        await client.close()
+        let binding = #expect(throws: (any Error).self) {
+            var configuration = WorkerConfiguration()
+            configuration.allowsUnencryptedNetwork = true
+            _ = try Worker(configuration: configuration).start(.bind("tcp://no-such-host.invalid:5555"))
+        }
+        Self.expect(binding.map { "\($0)" }, says: "no-such-host.invalid", "host")
+    }
+
+    @Test("a peer that speaks HTTP is told apart from one that is not there", .timeLimit(.minutes(1)))
+    func otherProtocol() async throws {
+        let server = try HTTPServer()
+        let client = try Client.forTest(server.endpoint)
+        let error = await #expect(throws: ConnectionError.self) { try await client.connect(timeout: .seconds(3)) }
+        Self.expect(error?.message, says: server.endpoint)
+        #expect(
+            ["ZeroMQ", "can't be talked to"].contains { error?.message.contains($0) == true },
+            "\(error?.message ?? "")"
+        )
+        await client.close()
+        server.stop()
+    }
+
+    @Test("the limit of descriptors is named, and harms no other client", .timeLimit(.minutes(1)))
+    func descriptors() throws {
+        let rig = try Rig()
+        let child = try WorkerProcess(arguments: ["descriptors", rig.endpoint, "48"])
+        let end = child.waitForExit()
+        #expect(end.status == 0 && !end.wasSignalled)
+        eventually("its last words came") { child.printed.count >= 2 }
+        let first = child.printed.first ?? ""
+        #expect(first.hasPrefix("error"), "\(child.printed)")
+        Self.expect(first, says: "open files")
+        #expect(child.printed.last == "echo 2", "\(child.printed)")
+        rig.stop()
+    }
+
+    @Test("S4 a client that was closed refuses calls at once", .timeLimit(.minutes(1)))
+    func closed() async throws {
+        let rig = try Rig()
+        let client = try rig.client()
+        let done = try client.function(Job.echo).async(1)
+        #expect(try await done.value == 1)
+        await client.close()
+        func expectClosed(_ body: () async throws -> Void) async {
+            let error = await #expect(throws: ConnectionError.self) { try await body() }
+            #expect(error?.code == .closed)
+            Self.expect(error?.message, says: "closed", "make a new one")
+        }
+        await expectClosed { _ = try client.function(Job.echo).async(1) }
+        await expectClosed { _ = try await client.function(Job.echo)(1) }
+        await expectClosed { _ = try await client.ping() }
+        await expectClosed { _ = try await client.connect() }
+        await expectClosed { _ = try BackgroundPoller(serving: client) }
+        #expect(try await done.value == 1)
+        let other = try rig.client()
+        #expect(try await other.function(Job.echo)(2) == 2)
+        await other.close()
+        rig.stop()
+    }
+
+    @Test("settings that can't work are refused with their name and range")
+    func settings() {
+        func expectRefused(_ words: String..., configure: (inout ClientConfiguration) -> Void) {
+            let error = #expect(throws: UsageError.self) {
+                _ = try Client.forTest("tcp://127.0.0.1:1", configure: configure)
+            }
+            #expect(error?.code == .badConfiguration)
+            for word in words { Self.expect(error?.message, says: word) }
+        }
+        expectRefused("maxOutstandingCalls", "at least 1") { $0.maxOutstandingCalls = 0 }
+        expectRefused("maxPayloadBytes", "1 KiB") { $0.maxPayloadBytes = 1 }
+        expectRefused("silenceLimit", "heartbeatInterval") { $0.silenceLimit = .milliseconds(1) }
+        expectRefused("maxAttempts", "1 to 255") { $0.maxAttempts = 0 }
+        var configuration = WorkerConfiguration()
+        configuration.concurrency = 0
+        let error = #expect(throws: UsageError.self) {
+            try Worker(configuration: configuration).start(.bind("tcp://127.0.0.1:*"))
+        }
+        Self.expect(error?.message, says: "concurrency")
+        #expect(throws: UsageError.self) { _ = try Client([]) }
+    }
+
+    // MARK: Helpers
+
+    private static func pair() throws -> (Rig, Client) {
+        let rig = try Rig()
+        return (rig, try rig.client())
+    }
+
+    /// Runs `body`, then shows that worker, client and another client still work.
+    private static func withPair(_ body: (Client) throws -> Void) throws {
+        try self.withPair { client, _ in try body(client) }
+    }
+
+    private static func withPair(_ body: (Client, Rig) throws -> Void) throws {
+        let (rig, client) = try self.pair()
+        let other = try rig.client()
+        try body(client, rig)
+        #expect(try client.function(Job.echo).blocking(1) == 1)
+        #expect(try other.function(Job.echo).blocking(2) == 2)
+        #expect(client.statistics.disconnections == 0 && other.statistics.disconnections == 0)
+        client.closeBlocking()
+        other.closeBlocking()
+        rig.stop()
+    }
+
+    private static func expect(
+        _ text: String?,
+        says words: String...,
+        sourceLocation: SourceLocation = #_sourceLocation
+    ) {
+        for word in words {
+            #expect(
+                text?.lowercased().contains(word.lowercased()) == true,
+                "\"\(text ?? "nothing")\" does not say \"\(word)\"",
+                sourceLocation: sourceLocation
+            )
+        }
+    }
+}
+
+/// A plain TCP listener that answers everything as a web server would.
+private final class HTTPServer: Sendable {
+    let endpoint: String
+    private let listener: CInt
+    private let flag = Flag()
+    private let thread: LoopThread
+
+    init() throws {
+        let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+        withUnsafeMutablePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
+                #expect(bind(listener, address, length) == 0)
+                #expect(listen(listener, 16) == 0)
+                #expect(getsockname(listener, address, &length) == 0)
+            }
+        }
+        self.listener = listener
+        self.endpoint = "tcp://127.0.0.1:\(UInt16(bigEndian: address.sin_port))"
+        let flag = self.flag
+        self.thread = try LoopThread.start(named: "http") {
+            let answer = Array("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".utf8)
+            while !flag.isSet {
+                var item = pollfd(fd: listener, events: Int16(POLLIN), revents: 0)
+                guard poll(&item, 1, 20) > 0 else { continue }
+                let connection = accept(listener, nil, nil)
+                var bytes = [UInt8](repeating: 0, count: 512)
+                _ = recv(connection, &bytes, bytes.count, 0)
+                _ = send(connection, answer, answer.count, Int32(MSG_NOSIGNAL))
+                Glibc.close(connection)
+            }
+        }
+    }
+
+    func stop() {
+        self.flag.set()
+        self.thread.join()
+        Glibc.close(self.listener)
+    }
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Drover
+import DroverZMQ
+import Foundation
+import Testing
+
+extension ServingTests {
+    /// Workers that are killed, stopped and restarted under load.
+    ///
+    /// `DROVER_FAULT_ROUNDS` says how often each is done.
+    @Suite(.serialized)
+    struct FaultTests {}
+}
+
+extension ServingTests.FaultTests {
+    private static let rounds = setting("DROVER_FAULT_ROUNDS", 2)
+    private static let calls = 1000
+
+    /// A thousand calls in flight, every other one idempotent.
+    private struct Load {
+        let results: [AsyncResult<Int>]
+
+        init(on client: Client, from base: Int) throws {
+            let plain = client.function(Job.echo)
+            let sure = client.function(Job.sureEcho)
+            let clog = client.function(Job.sleep)
+            // They keep the worker's threads busy, so that the echoes behind them are truly in flight.
+            for index in 0..<4 { _ = try clog.async(0.15, "\(index)") }
+            self.results = try (0..<calls).map { number in
+                try (number % 2 == 0 ? plain : sure).async(base + number)
+            }
+        }
+
+        /// Waits for all ends, and judges them.
+        func check(from base: Int, within limit: Duration, completesIdempotent: Bool = true) -> [String: Int] {
+            eventually("every call has ended", within: limit) { self.results.allSatisfy { $0.isTerminal } }
+            var ends: [String: Int] = [:]
+            for (number, result) in self.results.enumerated() {
+                switch result.outcome {
+                case .value(let value):
+                    if value != base + number { Issue.record("call \(base + number) got the answer of \(value)") }
+                    ends["value", default: 0] += 1
+                case .lost(let error):
+                    if error.code != .lost { Issue.record("\(error)") }
+                    if completesIdempotent, number % 2 == 1 { Issue.record("an idempotent call was lost: \(error)") }
+                    ends["lost", default: 0] += 1
+                case .failed(let error):
+                    Issue.record("\(error)")
+                case let other:
+                    Issue.record("call \(base + number) came to \(String(describing: other))")
+                }
+            }
+            return ends
+        }
+    }
+
+    @Test("a killed worker among two: every call ends, idempotent ones complete on the other", .timeLimit(.minutes(10)))
+    func killed() throws {
+        let lasting = try WorkerProcess()
+        for round in 0..<Self.rounds {
+            let victim = try WorkerProcess()
+            let client = try Client.forTest(lasting.endpoint, victim.endpoint)
+            try client.pingBoth()
+            let base = round * 1_000_000
+            let load = try Load(on: client, from: base)
+            victim.end()
+            let ends = load.check(from: base, within: .seconds(20))
+            #expect((ends["value"] ?? 0) >= Self.calls / 2)
+            #expect(try client.function(Job.echo).blocking(7) == 7)
+            client.closeBlocking()
+        }
+        lasting.end()
+    }
+
+    @Test("a worker killed alone: calls end, and its successor serves", .timeLimit(.minutes(10)))
+    func killedAlone() throws {
+        for round in 0..<Self.rounds {
+            let victim = try WorkerProcess()
+            let client = try Client.forTest(victim.endpoint)
+            try client.connectBlocking()
+            let base = round * 1_000_000
+            let load = try Load(on: client, from: base)
+            victim.end()
+            // Those that may run only once are lost in time; the others wait for a worker.
+            eventually("the plain calls have ended", within: .seconds(5)) {
+                load.results.enumerated().allSatisfy { $0.offset % 2 == 1 || $0.element.isTerminal }
+            }
+            let successor = try WorkerProcess(at: victim.endpoint)
+            _ = load.check(from: base, within: .seconds(20))
+            client.closeBlocking()
+            successor.end()
+        }
+    }
+
+    @Test("a worker restarted at once on its address is taken for a new one", .timeLimit(.minutes(10)))
+    func restarted() throws {
+        var worker = try WorkerProcess()
+        for round in 0..<Self.rounds {
+            let client = try Client.forTest(worker.endpoint)
+            try client.connectBlocking()
+            let base = round * 1_000_000
+            let load = try Load(on: client, from: base)
+            let endpoint = worker.endpoint
+            worker.end()
+            worker = try WorkerProcess(at: endpoint)
+            _ = load.check(from: base, within: .seconds(20))
+            #expect(try client.function(Job.echo).blocking(7) == 7)
+            client.closeBlocking()
+        }
+        worker.end()
+    }
+
+    @Test("a worker stopped for longer than the silence limit is lost, and comes back", .timeLimit(.minutes(10)))
+    func stopped() throws {
+        let worker = try WorkerProcess()
+        for round in 0..<Self.rounds {
+            let client = try Client.forTest(worker.endpoint) { $0.maxAttempts = 10 }
+            try client.connectBlocking()
+            let base = round * 1_000_000
+            let load = try Load(on: client, from: base)
+            worker.signal(SIGSTOP)
+            eventually("the plain calls have ended", within: .seconds(5)) {
+                load.results.enumerated().allSatisfy { $0.offset % 2 == 1 || $0.element.isTerminal }
+            }
+            worker.signal(SIGCONT)
+            _ = load.check(from: base, within: .seconds(20))
+            #expect(try client.function(Job.echo).blocking(7) == 7)
+            #expect(client.statistics.disconnections >= 1)
+            client.closeBlocking()
+        }
+        worker.end()
+    }
+
+    @Test("a worker stopped for less than the silence limit is not lost", .timeLimit(.minutes(10)))
+    func hiccup() throws {
+        let worker = try WorkerProcess()
+        for round in 0..<Self.rounds {
+            let client = try Client.forTest(worker.endpoint) { $0.silenceLimit = .seconds(5) }
+            try client.connectBlocking()
+            let base = round * 1_000_000
+            let load = try Load(on: client, from: base)
+            worker.signal(SIGSTOP)
+            block(for: .milliseconds(1000))
+            worker.signal(SIGCONT)
+            // The worker stood still itself and must not take its silent client for gone.
+            let ends = load.check(from: base, within: .seconds(20))
+            #expect(ends["value"] == Self.calls)
+            client.closeBlocking()
+        }
+        worker.end()
+    }
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Drover
+import Foundation
+import Logging
+
+/// A worker, or a client short of descriptors, in a process of its own.
+///
+/// `fault-worker serve ADDRESS` prints `listens ADDRESS` and serves until SIGTERM. `fault-worker descriptors ENDPOINT LIMIT`
+/// makes clients until the limit of open files stops it, and prints what it was told.
+@main
+struct FaultWorker {
+    static func main() async throws {
+        let arguments = CommandLine.arguments
+        switch arguments.dropFirst().first {
+        case "serve": try await self.serve(arguments[2])
+        case "descriptors": try await self.exhaust(arguments[2], limit: UInt(arguments[3]) ?? 64)
+        default: exit(64)
+        }
+    }
+
+    private static func serve(_ address: String) async throws {
+        var configuration = WorkerConfiguration()
+        configuration.name = "fault-worker-\(getpid())"
+        configuration.heartbeatInterval = .milliseconds(200)
+        configuration.silenceLimit = .milliseconds(600)
+        configuration.drainGrace = .seconds(5)
+        configuration.logger = Logger(label: "fault-worker") { _ in ListenHandler() }
+        let worker = Worker(configuration: configuration)
+        worker.register(Function<Int, Int>("echo")) { (number: Int) in number }
+        worker.register(Function<Double, String, String>("sleep")) { (seconds: Double, tag: String) in
+            usleep(UInt32(seconds * 1_000_000))
+            return tag
+        }
+        worker.register(Function<Int32>("pid")) { getpid() }
+        worker.register(Function<Nothing>("crash")) { () -> Nothing in
+            kill(getpid(), SIGKILL)
+            return Nothing()
+        }
+        worker.register(Function<Callback<Int, Nothing>, Int, Double, Int>("tick")) {
+            (callback: Callback<Int, Nothing>, count: Int, gap: Double) in
+            for number in 0..<count {
+                try callback.emit(number)
+                usleep(UInt32(gap * 1_000_000))
+            }
+            return count
+        }
+        try await worker.run(.bind(address))
+        say("left")
+    }
+
+    private static func exhaust(_ endpoint: String, limit: UInt) async throws {
+        let first = try Client(endpoint)
+        let echo = first.function(Function<Int, Int>("echo"))
+        _ = try await echo(1)
+        var limits = rlimit(rlim_cur: rlim_t(limit), rlim_max: rlim_t(limit))
+        setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limits)
+        var clients: [Client] = []
+        do {
+            for _ in 0..<limit { clients.append(try Client(endpoint)) }
+            // The sockets are the pollers' to make: it shows on a connect.
+            for client in clients { try await client.connect(timeout: .seconds(2)) }
+            say("no error")
+        } catch {
+            say("error \(type(of: error)) \(error)")
+        }
+        // The first client is none the worse.
+        say("echo \(try await echo(2))")
+        exit(0)
+    }
+
+}
+
+/// Prints a line at once.
+private func say(_ line: String) {
+    FileHandle.standardOutput.write(Data((line.replacing("\n", with: " ") + "\n").utf8))
+}
+
+/// Prints where the worker listens, since with port `*` nobody else knows.
+private struct ListenHandler: LogHandler {
+    var logLevel = Logger.Level.debug
+    var metadata: Logger.Metadata = [:]
+
+    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+        get { self.metadata[key] }
+        set { self.metadata[key] = newValue }
+    }
+
+    func log(event: LogEvent) {
+        guard "\(event.message)" == "a worker listens" else { return }
+        for value in (event.metadata ?? [:]).values { say("listens \(value)") }
+    }
+}
