@@ -30,6 +30,8 @@ final class ClientLink {
     private var parked = Deque<Parked>()
     /// Functions the worker knows the number of, in this session.
     private var defined: [Bool] = []
+    /// The largest request that the worker takes.
+    var maxPayloadBytes = Int.max
     /// Handshakes that failed one after the other.
     var failedHandshakes = 0
     /// What went wrong with the connection last, for error messages.

@@ -124,10 +124,28 @@ final class ClientLoop {
         if call.deadline < self.nextTick { self.nextTick = call.deadline }
         self.book.put(result, in: slot)
         guard let endpoint else { return }
-        result.show(.sent, endpoint: endpoint)
-        self.attempt(self.links[endpoint]) { link throws(ZMQError) in
-            try link.send(result, isResent: false, at: self.now)
+        self.transmit(result, to: self.links[endpoint], isResent: false)
+    }
+
+    @available(*, noasync)
+    private func transmit(_ result: AnyAsyncResult, to link: ClientLink, isResent: Bool) {
+        let count = result.request.payloadCount
+        guard count <= link.maxPayloadBytes else {
+            // The worker would drop the connection over it, again and again.
+            guard let slot = self.book.machine.spoiled(result.correlationID.rawValue, from: link.index, at: self.now)
+            else {
+                return
+            }
+            _ = self.book.take(slot)
+            result.request.free()
+            let worker = self.core.workerName(of: link.index)
+            let message =
+                "the arguments have \(count) bytes, \(worker) takes \(link.maxPayloadBytes); send less at once"
+            let body = ErrorBody(code: .tooLarge, message: message, worker: worker)
+            return self.end(result, .failed, .remote(body.error(of: result)))
         }
+        result.show(.sent, endpoint: link.index)
+        self.attempt(link) { link throws(ZMQError) in try link.send(result, isResent: isResent, at: self.now) }
     }
 
     @available(*, noasync)
@@ -357,18 +375,28 @@ final class ClientLoop {
                 waiting = unsafe result.settle(value: payload)
             }
             self.note(result, waiting)
+        case .expire(let slot, let function, let nanoseconds):
+            guard let result = self.book.take(slot) else { return }
+            result.request.release()
+            self.end(result, .expired, result.timeout(at: self.now))
+            self.reportLate(header.id, function: function, nanoseconds: nanoseconds)
         case .late(let function, let nanoseconds):
-            self.core.counters.lateReplies.count()
-            guard let hook = self.core.configuration.onLateReply else { return }
-            let reply = LateReply(
-                correlationID: CorrelationID(header.id),
-                function: self.core.function(function)?.name ?? "",
-                lateness: Duration(nanoseconds: nanoseconds)
-            )
-            self.core.callbacks.enqueue { hook(reply) }
+            self.reportLate(header.id, function: function, nanoseconds: nanoseconds)
         case .duplicate: self.core.counters.duplicateReplies.count()
         case .unknown: self.core.counters.unknownReplies.count()
         }
+    }
+
+    /// A reply came that nobody waits for any more.
+    private func reportLate(_ id: UInt64, function: UInt32, nanoseconds: UInt64) {
+        self.core.counters.lateReplies.count()
+        guard let hook = self.core.configuration.onLateReply else { return }
+        let reply = LateReply(
+            correlationID: CorrelationID(id),
+            function: self.core.function(function)?.name ?? "",
+            lateness: Duration(nanoseconds: nanoseconds)
+        )
+        self.core.callbacks.enqueue { hook(reply) }
     }
 
     private func settleError(_ result: AnyAsyncResult, payload: UnsafeRawBufferPointer) -> Waiting? {
@@ -455,6 +483,7 @@ final class ClientLoop {
     private func welcome(_ welcome: Welcome, _ header: Header, from link: ClientLink) {
         link.failedHandshakes = 0
         link.forgetFunctions()
+        link.maxPayloadBytes = welcome.maxPayloadBytes > 0 ? welcome.maxPayloadBytes : .max
         self.core.setWorkerName(welcome.name, of: link.index)
         self.book.machine.welcomed(
             by: link.index,
@@ -550,10 +579,7 @@ final class ClientLoop {
         case .transmit(let slot, let endpoint, let isResent):
             guard let result = self.book.handle(in: slot) else { return }
             if isResent { self.core.counters.resends.count() }
-            result.show(.sent, endpoint: endpoint)
-            self.attempt(self.links[endpoint]) { link throws(ZMQError) in
-                try link.send(result, isResent: isResent, at: self.now)
-            }
+            self.transmit(result, to: self.links[endpoint], isResent: isResent)
         case .sendHello(let endpoint):
             let hello = Hello(
                 client: self.core.identity,
@@ -650,6 +676,12 @@ final class ClientLoop {
             metadata: [LogKeys.endpoint: "\(link.endpoint)", LogKeys.worker: "\(worker)"]
         )
         link.lastProblem = nil
+        for subscription in self.core.subscriptions.all {
+            // A pause, or its end, may have gone with the former connection; a new worker numbers its events anew.
+            if !isResumed { subscription.forgetSequence(of: link.index) }
+            let pause = Header(.flow, id: subscription.isPaused ? 0 : 1, number: subscription.id.rawValue)
+            if isResumed { self.reply(to: link, pause) }
+        }
         guard let hook = self.core.configuration.onConnect else { return }
         let connection = Connection(endpoint: link.endpoint, worker: worker, isResumed: isResumed)
         self.core.callbacks.enqueue { hook(connection) }

@@ -100,6 +100,11 @@ final class Subscription: Sendable {
     }
 
     var statistics: SubscriptionStatistics { self.state.withLock { $0.statistics } }
+    var isPaused: Bool { self.state.withLock { $0.isPaused } }
+
+    /// The events of an endpoint are numbered anew.
+    func forgetSequence(of endpoint: Int) { self.state.withLock { $0.sequences[endpoint] = nil } }
+
     var isEnded: Bool { self.state.withLock { $0.isEnded } }
 
     // MARK: On the poller

@@ -116,7 +116,11 @@ extension Worker {
         of function: Function<repeat each Argument, Result>,
         from reader: inout PackReader
     ) throws -> (repeat each Argument) {
-        do throws(CodecError) { return try function.unpackArguments(&reader) } catch {
+        do throws(CodecError) {
+            let arguments = try function.unpackArguments(&reader)
+            try reader.expectEnd()
+            return arguments
+        } catch {
             throw ArgumentError(cause: error)
         }
     }
