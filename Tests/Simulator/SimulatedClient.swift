@@ -147,7 +147,8 @@ final class SimulatedClient {
     private func connect(_ endpoint: Int, after delay: UInt64) {
         self.links[endpoint].attempt += 1
         let attempt = self.links[endpoint].attempt
-        self.cluster.add(.connect(client: self.index, life: self.life, worker: endpoint, attempt: attempt), after: delay)
+        let event = Cluster.Event.connect(client: self.index, life: self.life, worker: endpoint, attempt: attempt)
+        self.cluster.add(event, after: delay)
     }
 
     func connectNow(_ endpoint: Int, attempt: Int) throws(Violation) {
@@ -276,7 +277,9 @@ final class SimulatedClient {
     private func perform(_ action: ClientAction) throws(Violation) {
         switch action {
         case .transmit(let slot, let endpoint, let isResent):
-            guard let record = self.handles[slot] else { throw Violation("slot \(slot) was sent, and nothing is in it") }
+            guard let record = self.handles[slot] else {
+                throw Violation("slot \(slot) was sent, and nothing is in it")
+            }
             self.transmit(record, to: endpoint, isResent: isResent)
         case .sendHello(let endpoint):
             let epoch = self.epoch &+ self.machine.endpoints[endpoint].losses
@@ -325,7 +328,7 @@ final class SimulatedClient {
         for (index, endpoint) in self.machine.endpoints.enumerated() {
             try check(
                 endpoint.outstanding <= endpoint.window,
-                "client \(self.index) has \(endpoint.outstanding) requests at worker \(index), which takes \(endpoint.window)"
+                "client \(self.index) has \(endpoint.outstanding) requests at \(index), which takes \(endpoint.window)"
             )
             try check(endpoint.withdrawn.count <= endpoint.outstanding, "withdrawn requests are not counted")
         }

@@ -332,7 +332,7 @@ final class SimulatedWorker {
     private func checkInvariants() throws(Violation) {
         try check(self.machine.requestCount == self.jobs.count, "the machine has other requests than the worker")
         let held = self.jobs.values.count { $0.state == .held }
-        try check(self.machine.heldCount == held, "the machine holds \(self.machine.heldCount) requests, the worker \(held)")
+        try check(self.machine.heldCount == held, "the machine holds \(self.machine.heldCount), the worker \(held)")
         for (function, limit) in Self.functionLimits.enumerated() {
             guard let limit else { continue }
             let active = self.jobs.values.count { job in

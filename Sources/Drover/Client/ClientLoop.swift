@@ -589,8 +589,10 @@ final class ClientLoop {
         }
     }
 
-    /// What this client's life is called towards a worker. One that was given up is met under another epoch, so that it
-    /// ends the session that was left, with all that still runs or waits in it.
+    /// What this client's life is called towards a worker.
+    ///
+    /// One that was given up is met under another epoch, so that it ends the session that was left, with all that still
+    /// runs or waits in it.
     private func epoch(for endpoint: Int) -> UInt64 {
         self.core.epoch &+ self.book.machine.endpoints[endpoint].losses
     }

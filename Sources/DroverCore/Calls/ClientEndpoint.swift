@@ -10,7 +10,9 @@ package struct ClientEndpoint: Sendable {
     package var epoch: UInt64?
     /// The worker's number of the session, which tells a session that goes on from a new one with the same worker.
     package var sessionNumber: UInt32 = 0
-    /// How often the worker was given up. Who gave a session up begins another one, whatever the other side thinks.
+    /// How often the worker was given up.
+    ///
+    /// Who gave a session up begins another one, whatever the other side thinks.
     package var losses: UInt64 = 0
     /// How many requests the worker takes at once.
     package var window = 0

@@ -34,6 +34,10 @@ package struct ClientMachine: ~Copyable {
 
     /// Calls that have not ended.
     package var callCount: Int { self.calls.count }
+    /// Places in the queues of calls that have not been sent; some may be of calls that have ended.
+    package var queuedIDs: Int {
+        self.endpoints.reduce(self.waiting.count + self.pings.count) { $0 + $1.bound.count }
+    }
     /// Timers that are set.
     package var timerCount: Int { self.wheel.count }
 
@@ -252,13 +256,13 @@ package struct ClientMachine: ~Copyable {
         let known = self.endpoints[endpoint].epoch
         let isSameLife = known == epoch && self.endpoints[endpoint].sessionNumber == session
         if let known, !isSameLife {
-            self.abandonCalls(
-                of: endpoint,
-                reason: known == epoch ? .forgotten : .restarted,
-                at: now,
-                actions: &actions
-            )
-            actions.append(.lost(endpoint: endpoint, reason: known == epoch ? .forgotten : .restarted))
+            guard known != epoch else {
+                // What was sent since the worker forgot this client may have reached either session. A new connection and
+                // a new epoch part what belongs to the one that begins from all that.
+                return self.lose(endpoint, reason: .forgotten, at: now, actions: &actions)
+            }
+            self.abandonCalls(of: endpoint, reason: .restarted, at: now, actions: &actions)
+            actions.append(.lost(endpoint: endpoint, reason: .restarted))
         }
         self.endpoints[endpoint].epoch = epoch
         self.endpoints[endpoint].sessionNumber = session

@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import DroverCore
+import DroverWire
+import Testing
+
+@Suite struct ClientMachineTests {
+    private static func at(_ milliseconds: UInt64) -> Instant { Instant(nanoseconds: milliseconds * 1_000_000) }
+
+    /// A machine with a session at each endpoint.
+    private static func machine(endpoints: Int = 1, window: Int = 2) -> ClientMachine {
+        var machine = ClientMachine(endpointCount: endpoints)
+        var actions: [ClientAction] = []
+        for index in 0..<endpoints { Self.open(&machine, index, window: window, actions: &actions) }
+        return machine
+    }
+
+    private static func open(
+        _ machine: inout ClientMachine,
+        _ index: Int,
+        epoch: UInt64 = 7,
+        session: UInt32 = 1,
+        window: Int = 2,
+        at now: Instant = at(1),
+        actions: inout [ClientAction]
+    ) {
+        machine.connected(index, at: now, actions: &actions)
+        machine.welcomed(
+            by: index,
+            epoch: epoch,
+            session: session,
+            window: window,
+            at: now,
+            actions: &actions
+        )
+    }
+
+    private static func submit(_ machine: inout ClientMachine, _ call: Call) throws -> (slot: UInt32, endpoint: Int?) {
+        let place = machine.submitted(call, at: Self.at(2))
+        return try #require(place)
+    }
+
+    @Test("S100 the endpoint with the fewest outstanding calls is chosen, none beyond its window")
+    func choice() throws {
+        var machine = Self.machine(endpoints: 2)
+        var chosen: [Int?] = []
+        for id in 1...5 { chosen.append(try Self.submit(&machine, Call(id: UInt64(id))).endpoint) }
+        #expect(Set(chosen[0..<2]) == [0, 1])
+        #expect(Set(chosen[2..<4]) == [0, 1])
+        #expect(chosen[4] == nil)
+        let first = try #require(chosen[0])
+        #expect(machine.replied(1, from: first, at: Self.at(3)) == .deliver(slot: 0))
+        var actions: [ClientAction] = []
+        machine.dispatch(actions: &actions)
+        #expect(actions == [.transmit(slot: 4, endpoint: first, isResent: false)])
+    }
+
+    @Test("S33 calls expire in the order of their deadlines, and the worker is told")
+    func expiry() throws {
+        var machine = Self.machine(window: 8)
+        for (id, deadline) in [(1, 30), (2, 10), (3, 20)] {
+            _ = try Self.submit(&machine, Call(id: UInt64(id), deadline: Self.at(UInt64(deadline))))
+        }
+        var actions: [ClientAction] = []
+        machine.ticked(at: Self.at(9), actions: &actions)
+        #expect(actions.isEmpty)
+        machine.ticked(at: Self.at(40), actions: &actions)
+        let ended = actions.compactMap { action in
+            if case .finish(_, let id, .expired) = action { id } else { nil }
+        }
+        #expect(ended == [2, 3, 1])
+        #expect(actions.contains(.sendCancel(endpoint: 0, id: 2, reason: .expired)))
+        #expect(machine.callCount == 0)
+        #expect(machine.timerCount == 0)
+    }
+
+    @Test("S35 a reply that comes first wins, S36 and nothing expires afterwards")
+    func replyFirst() throws {
+        var machine = Self.machine()
+        let slot = try Self.submit(&machine, Call(id: 1, deadline: Self.at(10))).slot
+        #expect(machine.replied(1, from: 0, at: Self.at(20)) == .deliver(slot: slot))
+        machine.deadlineMoved(1, to: Self.at(5))
+        var actions: [ClientAction] = []
+        machine.ticked(at: Self.at(30), actions: &actions)
+        #expect(actions.isEmpty)
+    }
+
+    @Test("S34 a call whose deadline has passed is never sent")
+    func tooLate() {
+        var machine = Self.machine()
+        #expect(machine.submitted(Call(id: 1, deadline: Self.at(2)), at: Self.at(2)) == nil)
+        #expect(machine.callCount == 0)
+    }
+
+    @Test("S94 a second answer is a duplicate, S95 one after the end is late, of a stranger unknown")
+    func verdicts() throws {
+        var machine = Self.machine()
+        _ = try Self.submit(&machine, Call(id: 1))
+        _ = try Self.submit(&machine, Call(id: 2, function: 5))
+        var actions: [ClientAction] = []
+        _ = machine.replied(1, from: 0, at: Self.at(3))
+        #expect(machine.replied(1, from: 0, at: Self.at(3)) == .duplicate)
+        _ = machine.abandoned(2, as: .requested, at: Self.at(3), actions: &actions)
+        #expect(machine.replied(2, from: 0, at: Self.at(5)) == .late(function: 5, nanoseconds: 2_000_000))
+        #expect(machine.replied(2, from: 0, at: Self.at(6)) == .duplicate)
+        #expect(machine.replied(99, from: 0, at: Self.at(6)) == .unknown)
+        #expect(machine.endpoints[0].outstanding == 0)
+    }
+
+    @Test("S98 a cancelled call keeps its place at the worker until the worker says that it is gone")
+    func cancel() throws {
+        var machine = Self.machine(window: 1)
+        _ = try Self.submit(&machine, Call(id: 1))
+        var actions: [ClientAction] = []
+        #expect(machine.abandoned(1, as: .requested, at: Self.at(3), actions: &actions) == 0)
+        #expect(actions == [.sendCancel(endpoint: 0, id: 1, reason: .requested)])
+        #expect(try Self.submit(&machine, Call(id: 2)).endpoint == nil)
+        actions = []
+        machine.cancellationConfirmed(1, stage: .beforeStart, from: 0, at: Self.at(4), actions: &actions)
+        machine.dispatch(actions: &actions)
+        #expect(actions == [.transmit(slot: 0, endpoint: 0, isResent: false)])
+    }
+
+    @Test("a late pong frees no request's place")
+    func latePong() throws {
+        var machine = Self.machine(window: 1)
+        var actions: [ClientAction] = []
+        _ = try Self.submit(&machine, Call(id: 1))
+        _ = try Self.submit(&machine, Call(id: 2, isPing: true, deadline: Self.at(5)))
+        machine.dispatch(actions: &actions)
+        machine.ticked(at: Self.at(10), actions: &actions)
+        _ = machine.replied(2, from: 0, at: Self.at(11))
+        #expect(machine.endpoints[0].outstanding == 1)
+    }
+
+    @Test("the place of a cancelled call is freed by an answer that comes after its tombstone is gone")
+    func lateBeyondTombstones() throws {
+        var configuration = ClientMachine.Configuration()
+        configuration.tombstoneCount = 2
+        var machine = ClientMachine(endpointCount: 1, configuration: configuration)
+        var actions: [ClientAction] = []
+        Self.open(&machine, 0, window: 2, actions: &actions)
+        _ = try Self.submit(&machine, Call(id: 1))
+        _ = machine.abandoned(1, as: .requested, at: Self.at(3), actions: &actions)
+        for id in 2...6 {
+            _ = try Self.submit(&machine, Call(id: UInt64(id)))
+            _ = machine.replied(UInt64(id), from: 0, at: Self.at(3))
+        }
+        #expect(machine.endpoints[0].outstanding == 1)
+        #expect(machine.replied(1, from: 0, at: Self.at(4)) == .unknown)
+        #expect(machine.endpoints[0].outstanding == 0)
+    }
+
+    @Test("S88 when a session goes on, cancels and open calls are sent again, in the order they were made")
+    func resumption() throws {
+        var machine = Self.machine(window: 4)
+        for id in 1...3 { _ = try Self.submit(&machine, Call(id: UInt64(id))) }
+        var actions: [ClientAction] = []
+        _ = machine.replied(1, from: 0, at: Self.at(3))
+        // Takes the slot of the first.
+        _ = try Self.submit(&machine, Call(id: 4))
+        machine.disconnected(0, at: Self.at(4), actions: &actions)
+        _ = machine.abandoned(3, as: .requested, at: Self.at(4), actions: &actions)
+        #expect(actions.isEmpty)
+        Self.open(&machine, 0, window: 4, at: Self.at(5), actions: &actions)
+        #expect(
+            actions == [
+                .sendHello(endpoint: 0), .opened(endpoint: 0, isResumed: true),
+                .sendCancel(endpoint: 0, id: 3, reason: .requested),
+                .transmit(slot: 1, endpoint: 0, isResent: true),
+                .transmit(slot: 0, endpoint: 0, isResent: true),
+            ]
+        )
+        #expect(machine.endpoints[0].outstanding == 3)
+    }
+
+    @Test("S88 at a new epoch idempotent calls are sent again under their ids, S97 the others are lost")
+    func restart() throws {
+        var machine = Self.machine()
+        _ = try Self.submit(&machine, Call(id: 1, isIdempotent: true))
+        _ = try Self.submit(&machine, Call(id: 2))
+        var actions: [ClientAction] = []
+        machine.disconnected(0, at: Self.at(3), actions: &actions)
+        Self.open(&machine, 0, epoch: 8, at: Self.at(4), actions: &actions)
+        #expect(actions.contains(.finish(slot: 1, id: 2, ending: .lost(.restarted))))
+        actions = []
+        machine.dispatch(actions: &actions)
+        #expect(actions == [.transmit(slot: 0, endpoint: 0, isResent: true)])
+    }
+
+    @Test("S88 an idempotent call is given to workers a bounded number of times")
+    func attempts() throws {
+        var configuration = ClientMachine.Configuration()
+        configuration.maxAttempts = 2
+        var machine = ClientMachine(endpointCount: 1, configuration: configuration)
+        var actions: [ClientAction] = []
+        Self.open(&machine, 0, actions: &actions)
+        _ = try Self.submit(&machine, Call(id: 1, isIdempotent: true))
+        machine.beatReceived(from: 0, epoch: 8, at: Self.at(3), actions: &actions)
+        #expect(machine.callCount == 1)
+        Self.open(&machine, 0, epoch: 8, at: Self.at(4), actions: &actions)
+        machine.dispatch(actions: &actions)
+        actions = []
+        machine.beatReceived(from: 0, epoch: 9, at: Self.at(5), actions: &actions)
+        #expect(actions.contains(.finish(slot: 0, id: 1, ending: .lost(.restarted))))
+    }
+
+    @Test("S97 a worker that forgot this client and met it again has another session: nothing is sent to it again")
+    func forgotten() throws {
+        var machine = Self.machine()
+        _ = try Self.submit(&machine, Call(id: 1))
+        var actions: [ClientAction] = []
+        machine.disconnected(0, at: Self.at(3), actions: &actions)
+        Self.open(&machine, 0, session: 2, at: Self.at(4), actions: &actions)
+        #expect(actions.contains(.finish(slot: 0, id: 1, ending: .lost(.forgotten))))
+        #expect(actions.contains(.rebuild(endpoint: 0)))
+        #expect(!actions.contains(.transmit(slot: 0, endpoint: 0, isResent: true)))
+        #expect(machine.endpoints[0].losses == 1)
+    }
+
+    @Test("S87 a worker that is silent for the limit is lost, once")
+    func silence() throws {
+        var machine = Self.machine()
+        _ = try Self.submit(&machine, Call(id: 1))
+        var actions: [ClientAction] = []
+        for time in stride(from: UInt64(1000), through: 12_000, by: 500) {
+            machine.ticked(at: Self.at(time), actions: &actions)
+        }
+        #expect(actions.count { $0 == .lost(endpoint: 0, reason: .silent) } == 1)
+        #expect(actions.contains(.finish(slot: 0, id: 1, ending: .lost(.silent))))
+    }
+
+    @Test("S39 a request that lapsed at the worker goes out again if its deadline was moved meanwhile")
+    func lapsedButMoved() throws {
+        var machine = Self.machine()
+        let slot = try Self.submit(&machine, Call(id: 1, deadline: Self.at(10))).slot
+        machine.deadlineMoved(1, to: Self.at(100))
+        var actions: [ClientAction] = []
+        machine.cancellationConfirmed(1, stage: .lapsed, from: 0, at: Self.at(12), actions: &actions)
+        #expect(actions == [.show(slot: slot, phase: .local, endpoint: 0)])
+        actions = []
+        machine.dispatch(actions: &actions)
+        #expect(actions == [.transmit(slot: slot, endpoint: 0, isResent: false)])
+        #expect(machine.endpoints[0].outstanding == 1)
+    }
+
+    @Test("S9 a call with an ordering key does not overtake one that waits for room")
+    func overtaking() throws {
+        var machine = Self.machine(window: 1)
+        _ = try Self.submit(&machine, Call(id: 1, affinity: 3))
+        #expect(try Self.submit(&machine, Call(id: 2, affinity: 3)).endpoint == nil)
+        _ = machine.replied(1, from: 0, at: Self.at(3))
+        #expect(try Self.submit(&machine, Call(id: 3, affinity: 3)).endpoint == nil)
+        var actions: [ClientAction] = []
+        machine.dispatch(actions: &actions)
+        #expect(actions == [.transmit(slot: 1, endpoint: 0, isResent: false)])
+    }
+
+    @Test("S9 calls of a key that are sent again go before those that had not been sent")
+    func orderAfterRestart() throws {
+        var machine = Self.machine(window: 1)
+        _ = try Self.submit(&machine, Call(id: 1, isIdempotent: true, affinity: 3))
+        _ = try Self.submit(&machine, Call(id: 2, affinity: 3))
+        var actions: [ClientAction] = []
+        machine.disconnected(0, at: Self.at(3), actions: &actions)
+        Self.open(&machine, 0, epoch: 8, window: 1, at: Self.at(4), actions: &actions)
+        actions = []
+        machine.dispatch(actions: &actions)
+        #expect(actions == [.transmit(slot: 0, endpoint: 0, isResent: true)])
+    }
+
+    @Test("an endpoint that refused and then accepted no longer counts as refusing")
+    func refusedOnce() throws {
+        var machine = ClientMachine(endpointCount: 2)
+        var actions: [ClientAction] = []
+        machine.refused(by: 0, reason: .authentication, at: Self.at(1), actions: &actions)
+        Self.open(&machine, 0, window: 1, actions: &actions)
+        _ = try Self.submit(&machine, Call(id: 1))
+        _ = try Self.submit(&machine, Call(id: 2))
+        machine.refused(by: 1, reason: .authentication, at: Self.at(3), actions: &actions)
+        #expect(machine.callCount == 2)
+        machine.refused(by: 0, reason: .authentication, at: Self.at(4), actions: &actions)
+        #expect(machine.callCount == 0)
+    }
+
+    @Test("S102 calls that end while no worker is there leave nothing behind, even behind one that stays")
+    func queueOfEnded() throws {
+        var machine = ClientMachine(endpointCount: 1)
+        var actions: [ClientAction] = []
+        _ = try Self.submit(&machine, Call(id: 1))
+        for id in 2...10_000 {
+            _ = try Self.submit(&machine, Call(id: UInt64(id)))
+            _ = machine.abandoned(UInt64(id), as: .requested, at: Self.at(3), actions: &actions)
+            #expect(machine.queuedIDs <= 128)
+        }
+        #expect(actions.isEmpty)
+    }
+
+    @Test("S91 a draining worker is given nothing, what was bound to it goes elsewhere")
+    func draining() throws {
+        var machine = Self.machine(endpoints: 2, window: 1)
+        let first = try #require(try Self.submit(&machine, Call(id: 1, affinity: 2)).endpoint)
+        #expect(try Self.submit(&machine, Call(id: 2, affinity: 2)).endpoint == nil)
+        var actions: [ClientAction] = []
+        machine.goodbyeReceived(from: first, reason: .draining, at: Self.at(3), actions: &actions)
+        machine.dispatch(actions: &actions)
+        #expect(actions == [.transmit(slot: 1, endpoint: 1 - first, isResent: false)])
+    }
+}

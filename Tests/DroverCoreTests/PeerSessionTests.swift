@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import DroverCore
+import Testing
+
+@Suite struct PeerSessionTests {
+    private static func at(_ milliseconds: UInt64) -> Instant { Instant(nanoseconds: milliseconds * 1_000_000) }
+
+    private static func established() -> PeerSession {
+        var session = PeerSession(limits: .standard)
+        session.established(at: Self.at(0))
+        return session
+    }
+
+    /// Ticks whenever the session asks for it; what came of it, and when.
+    private static func events(_ session: inout PeerSession, until end: UInt64) -> [(UInt64, PeerSession.Action)] {
+        var events: [(UInt64, PeerSession.Action)] = []
+        while session.nextDeadline <= Self.at(end) {
+            let now = session.nextDeadline
+            let action = session.ticked(at: now)
+            if action != .none { events.append((now.nanoseconds / 1_000_000, action)) }
+        }
+        return events
+    }
+
+    @Test("S87 a sign of life is shown every beat, and silence ends the session at its limit, once")
+    func silence() {
+        var session = Self.established()
+        let events = Self.events(&session, until: 60_000)
+        #expect(events.map { $0.0 } == [2000, 4000, 6000])
+        #expect(events.map { $0.1 } == [.sendHeartbeat, .sendHeartbeat, .endSession(.silent)])
+    }
+
+    @Test("S87 anything heard counts as a sign of life, anything sent saves one")
+    func traffic() {
+        var session = Self.established()
+        session.heard(at: Self.at(5000))
+        session.sent(at: Self.at(5000))
+        let events = Self.events(&session, until: 60_000)
+        #expect(events.first?.0 == 7000)
+        #expect(events.last?.0 == 11_000)
+    }
+
+    @Test("S88 an interrupted session is over at the same limit as a silent one")
+    func interrupted() {
+        var session = Self.established()
+        _ = session.ticked(at: Self.at(1000))
+        session.heard(at: Self.at(1100))
+        _ = session.disconnected(at: Self.at(1200))
+        let events = Self.events(&session, until: 60_000)
+        #expect(events.map { $0.0 } == [7100])
+    }
+
+    @Test("S87 a pause of this side says nothing about the peer", arguments: [4500, 6000, 100_000] as [UInt64])
+    func stall(pause: UInt64) {
+        var session = Self.established()
+        _ = session.ticked(at: Self.at(1900))
+        let end = 1900 + pause
+        #expect(session.ticked(at: Self.at(end)) == .sendHeartbeat)
+        session.heard(at: Self.at(end + 1))
+        #expect(session.ticked(at: Self.at(end + 1000)) == .none)
+        #expect(session.isEstablished)
+    }
+
+    @Test("S87 after a pause a peer that stays silent is lost one beat later")
+    func stallAndSilence() {
+        var session = Self.established()
+        _ = session.ticked(at: Self.at(1000))
+        _ = session.ticked(at: Self.at(50_000))
+        #expect(Self.events(&session, until: 60_000).last?.0 == 52_000)
+    }
+
+    @Test("S88 introductions are repeated with growing pauses, for ever if there was no session")
+    func introduction() {
+        var session = PeerSession(limits: .standard)
+        #expect(session.connected(at: Self.at(0)) == .sendHello)
+        let events = Self.events(&session, until: 20_000)
+        #expect(events.map { $0.0 } == [100, 300, 700, 1500, 3100, 6300, 12_300, 18_300])
+    }
+
+    @Test("S88 an introduction after a session is given up when the peer was silent for the limit")
+    func introductionAfterSession() {
+        var session = Self.established()
+        _ = session.disconnected(at: Self.at(1000))
+        #expect(session.connected(at: Self.at(1500)) == .sendHello)
+        let events = Self.events(&session, until: 20_000)
+        #expect(events.last?.0 == 6000)
+        #expect(events.last?.1 == .endSession(.silent))
+    }
+
+    @Test("S88 a peer that does not know the session is introduced to again")
+    func reset() {
+        var session = Self.established()
+        #expect(session.resetReceived(at: Self.at(10)) == .sendHello)
+        #expect(session.resetReceived(at: Self.at(11)) == .none)
+    }
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import DroverCore
+import Simulator
+import Testing
+
+@Suite struct ResultCacheTests {
+    private static func remember(_ cache: inout ResultCache, _ id: UInt64, _ count: Int) {
+        let message = [UInt8](repeating: UInt8(truncatingIfNeeded: id), count: count)
+        unsafe message.withUnsafeBytes { bytes in unsafe cache.remember(id, message: bytes) }
+    }
+
+    @Test("S97 an answer is held, was forgotten, or never came: in any history")
+    func histories() throws {
+        try withSeeds { random in
+            var cache = ResultCache(maxBytes: 1024)
+            var counts: [UInt64: Int] = [:]
+            var highestGone: UInt64 = 0
+            for id in 1...UInt64(60) where !random.oneIn(4) {
+                let count = random.below(80)
+                Self.remember(&cache, id, count)
+                counts[id] = count
+                for (id, count) in counts {
+                    switch cache.find(id) {
+                    case .held:
+                        var isRight = false
+                        unsafe cache.withMessage(id) { bytes in
+                            isRight = unsafe bytes.count == count && bytes.allSatisfy { $0 == UInt8(id) }
+                        }
+                        try check(isRight, "the answer to \(id) is another")
+                    case .forgotten: highestGone = max(highestGone, id)
+                    case .never: throw Violation("\(id) was answered, and the cache says never")
+                    }
+                }
+                try check(cache.find(id + 1000) == .never, "an id above all is not known")
+            }
+            try check(highestGone > 0, "nothing was forgotten")
+        }
+    }
+
+    @Test("S97 a cache without room remembers that there were answers")
+    func withoutRoom() {
+        var cache = ResultCache(maxBytes: 0)
+        Self.remember(&cache, 3, 24)
+        #expect(cache.count == 0)
+        #expect(cache.find(2) == .forgotten)
+        #expect(cache.find(4) == .never)
+    }
+}
+
+@Suite struct TombstoneRingTests {
+    @Test("S41 the last calls are remembered, older ones give way, S95 an id is never taken for another")
+    func ring() {
+        var ring = TombstoneRing(capacity: 3)
+        let now = Instant(nanoseconds: 5)
+        for id in 1...6 { ring.insert(UInt64(id), function: UInt32(id), wasAnswered: false, endedAt: now) }
+        #expect(ring.find(1) == nil)
+        #expect(ring.find(2) == nil)
+        #expect(ring.find(0) == nil)
+        #expect(ring.find(6)?.function == 6)
+        ring.markAnswered(2)
+        ring.markAnswered(6)
+        #expect(ring.find(6)?.wasAnswered == true)
+    }
+}
+
+@Suite struct SequenceTrackerTests {
+    @Test("S76 what is missing is told, what came before is a duplicate, a call takes a number")
+    func arrivals() {
+        var tracker = SequenceTracker()
+        let numbers: [UInt64?] = [0, 1, nil, 3, 5, 4, 5, 6]
+        let verdicts = numbers.map { tracker.received($0) }
+        #expect(verdicts == [.inOrder, .inOrder, .inOrder, .inOrder, .gap(1), .duplicate, .duplicate, .inOrder])
+    }
+}
+
+@Suite struct OrderingKeysTests {
+    @Test("S9 jobs of a key start one at a time in their order, and a key leaves nothing behind")
+    func order() {
+        var keys = OrderingKeys<String>()
+        #expect(keys.admit("a", 1) == .start)
+        #expect(keys.admit("a", 2) == .queued)
+        #expect(keys.admit("a", 3) == .queued)
+        #expect(keys.admit("b", 4) == .start)
+        #expect(keys.remove("a", 2) == true)
+        #expect(keys.remove("a", 2) == false)
+        #expect(keys.finished("a") == 3)
+        #expect(keys.finished("a") == nil)
+        #expect(keys.count == 1)
+        #expect(keys.finished("b") == nil)
+        #expect(keys.count == 0)
+    }
+}
