@@ -100,7 +100,7 @@ let package = Package(
         ),
         .executableTarget(
             name: "offload",
-            dependencies: ["Drover"],
+            dependencies: ["Drover", .product(name: "Logging", package: "swift-log")],
             path: "examples/offload",
             exclude: ["README.md", "smoke.sh"],
             swiftSettings: strict

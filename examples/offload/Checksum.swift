@@ -53,6 +53,7 @@ func runWorker(at address: String) throws {
     guard SHA256.isCorrect else { throw Failure("this build's SHA-256 is wrong") }
     var configuration = WorkerConfiguration()
     configuration.name = "worker-\(getpid())"
+    configuration.heartbeatInterval = .milliseconds(500)
     let worker = Worker(concurrency: 2, configuration: configuration)
     worker.register(.checksum) { path in try checksum(of: path) }
     let running = try worker.start(.bind(address))

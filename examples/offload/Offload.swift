@@ -2,7 +2,7 @@
 import Dispatch
 import Drover
 import Foundation
-import Synchronization
+import Logging
 
 @main
 enum Offload {
@@ -34,13 +34,27 @@ enum Offload {
             "\(files.paths.count) files below \(options.folder); workers: \(workers.all.map { "\($0.pid)" }.joined(separator: ", "))"
         )
 
-        let client = try Client(workers.all.map { $0.endpoint })
+        let notes = Notes()
+        let client = try Client(workers.all.map { $0.endpoint }, configuration: configuration(notes))
         defer { client.closeBlocking() }
-        let work = Work(files: files, client: client, workers: workers)
+        let work = Work(files: files, client: client, workers: workers, notes: notes)
         let outcome = work.run(killing: options.kills ? workers.all.first?.pid : nil)
         let report = try Report(outcome, of: files, resends: client.statistics.resends)
         report.show()
         return report.isGood
+    }
+
+    private static func configuration(_ notes: Notes) -> ClientConfiguration {
+        var configuration = ClientConfiguration()
+        // Silence decides that a worker is lost; by default after 6 s, which is long to watch.
+        configuration.heartbeatInterval = .milliseconds(500)
+        configuration.silenceLimit = .seconds(2)
+        // It is told below instead, without tearing the progress line apart.
+        configuration.logger.logLevel = .error
+        configuration.onDisconnect = { lost in
+            notes.add("lost the worker at \(lost.endpoint): its calls go to the others")
+        }
+        return configuration
     }
 
     /// Ends the workers, then this program, when the signal comes.

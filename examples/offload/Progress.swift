@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import Foundation
+import Synchronization
 
 /// How far the work has come: one line that is redrawn on a terminal, a line now and then elsewhere.
 struct Progress {
@@ -48,6 +49,21 @@ struct Progress {
     }
 
     private func write(_ text: String) { FileHandle.standardOutput.write(Data(text.utf8)) }
+}
+
+/// Lines that other threads want to be shown above the bar.
+final class Notes: Sendable {
+    private let lines = Mutex<[String]>([])
+
+    func add(_ line: String) { self.lines.withLock { $0.append(line) } }
+
+    /// The lines since the last time.
+    func take() -> [String] {
+        self.lines.withLock { lines in
+            defer { lines = [] }
+            return lines
+        }
+    }
 }
 
 func seconds(_ duration: Duration) -> Double {

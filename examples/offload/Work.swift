@@ -25,12 +25,14 @@ struct Work {
     private let files: FileList
     private let checksum: AsyncFunction<String, Digest>
     private let workers: WorkerProcesses
+    private let notes: Notes
     private let tally = Tally()
 
-    init(files: FileList, client: Client, workers: WorkerProcesses) {
+    init(files: FileList, client: Client, workers: WorkerProcesses, notes: Notes) {
         self.files = files
         self.checksum = async(client.function(.checksum))
         self.workers = workers
+        self.notes = notes
     }
 
     /// Runs all calls to their end.
@@ -70,6 +72,7 @@ struct Work {
 
     private func takePlace(showing progress: inout Progress) {
         repeat {
+            for line in self.notes.take() { progress.note(line) }
             let (ended, bytes) = self.tally.state.withLock { ($0.ended, $0.bytes) }
             progress.show(done: ended, bytes: bytes)
         } while self.tally.places.wait(timeout: .now() + .milliseconds(100)) == .timedOut

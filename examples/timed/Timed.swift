@@ -35,10 +35,16 @@ struct Timed {
             print("timed:     hasExpired \(late.hasExpired), isReady \(late.isReady), hasError \(late.hasError)")
         }
 
-        // setExpiry(): counts from now, replaces what was set before, nil takes it away.
-        let moved = try timedNap(400)
-        moved.setExpiry(nil)
-        print("setExpiry: \(try await moved.value) ms, since the limit was taken away")
+        // setExpiry(): the limit of one handle, counted from now; it replaces what was set before.
+        let limited = try nap(10_000)
+        limited.setExpiry(.seconds(60))
+        limited.setExpiry(.milliseconds(100))
+        do {
+            _ = try await limited.value
+        } catch let error as AsyncResultTimeout {
+            print("setExpiry: \(error.function) expired, its limit was \(error.limit)")
+        }
+        print("setExpiry: changes an ended call? \(limited.setExpiry(.seconds(60)))")
 
         // cancel(): the handle ends at once; the handler is asked to stop.
         let unwanted = try nap(10_000)
