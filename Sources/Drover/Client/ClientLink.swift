@@ -36,6 +36,8 @@ final class ClientLink {
     var lastProblem: String? {
         didSet { self.core.setProblem(self.lastProblem, of: self.index) }
     }
+    /// The largest payload that the worker takes; a larger message would cost the connection.
+    var maxPayloadBytes = Int.max
     /// Something was sent since the machine was told last.
     var hasSent = false
 

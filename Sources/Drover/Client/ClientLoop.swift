@@ -124,10 +124,39 @@ final class ClientLoop {
         if call.deadline < self.nextTick { self.nextTick = call.deadline }
         self.book.put(result, in: slot)
         guard let endpoint else { return }
-        result.show(.sent, endpoint: endpoint)
-        self.attempt(self.links[endpoint]) { link throws(ZMQError) in
-            try link.send(result, isResent: false, at: self.now)
+        self.transmit(result, in: slot, by: self.links[endpoint], isResent: false)
+    }
+
+    /// Sends a call's request, unless it is more than the worker takes: that would break the connection, and again when it
+    /// is back.
+    @available(*, noasync)
+    private func transmit(_ result: AnyAsyncResult, in slot: UInt32, by link: ClientLink, isResent: Bool) {
+        guard result.request.payloadCount <= link.maxPayloadBytes else {
+            return self.refuse(result, in: slot, link)
         }
+        result.show(.sent, endpoint: link.index)
+        self.attempt(link) { link throws(ZMQError) in
+            try link.send(result, isResent: isResent, at: self.now)
+        }
+    }
+
+    private func refuse(_ result: AnyAsyncResult, in slot: UInt32, _ link: ClientLink) {
+        let id = result.correlationID.rawValue
+        let count = result.request.payloadCount
+        guard self.book.machine.spoiled(id, from: link.index, at: self.now) == slot, self.book.take(slot) != nil else {
+            return
+        }
+        result.request.free()
+        let worker = self.core.workerName(of: link.index)
+        let error = RemoteError(
+            .tooLarge,
+            message: "the arguments take \(count) bytes, \(worker) takes \(link.maxPayloadBytes): send less at once, or raise "
+                + "maxPayloadBytes there",
+            worker: worker,
+            function: result.functionName,
+            correlationID: result.correlationID
+        )
+        self.end(result, .failed, .remote(error))
     }
 
     @available(*, noasync)
@@ -455,6 +484,8 @@ final class ClientLoop {
     private func welcome(_ welcome: Welcome, _ header: Header, from link: ClientLink) {
         link.failedHandshakes = 0
         link.forgetFunctions()
+        // Workers that don't say take what this client allows.
+        link.maxPayloadBytes = welcome.maxPayloadBytes > 0 ? welcome.maxPayloadBytes : Int.max
         self.core.setWorkerName(welcome.name, of: link.index)
         self.book.machine.welcomed(
             by: link.index,
@@ -550,10 +581,7 @@ final class ClientLoop {
         case .transmit(let slot, let endpoint, let isResent):
             guard let result = self.book.handle(in: slot) else { return }
             if isResent { self.core.counters.resends.count() }
-            result.show(.sent, endpoint: endpoint)
-            self.attempt(self.links[endpoint]) { link throws(ZMQError) in
-                try link.send(result, isResent: isResent, at: self.now)
-            }
+            self.transmit(result, in: slot, by: self.links[endpoint], isResent: isResent)
         case .sendHello(let endpoint):
             let hello = Hello(
                 client: self.core.identity,
