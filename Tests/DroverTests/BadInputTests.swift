@@ -85,14 +85,21 @@ extension ServingTests.BadInputTests {
         rig.stop()
     }
 
-    @Test("a message far over the limit ends that connection only", .timeLimit(.minutes(1)))
+    @Test("a call far over the worker's limit fails, and costs no connection", .timeLimit(.minutes(1)))
     func farTooLarge() throws {
         let rig = try Rig { $0.maxPayloadBytes = 100_000 }
         let client = try rig.client()
         let large = try rig.client()
-        let result = try large.function(Job.bytes).async([UInt8](repeating: 0, count: 1 << 20))
-        eventually("the call ends", within: .seconds(10)) { result.isTerminal }
-        Self.expect(result.outcome.map { "\($0)" }, says: "limit")
+        let early = try large.function(Job.bytes).async([UInt8](repeating: 0, count: 1 << 20))
+        let result = try large.function(Job.echo).async(5)
+        for call in [early, try large.function(Job.bytes).async([UInt8](repeating: 0, count: 1 << 20))] {
+            eventually("the call ends", within: .seconds(10)) { call.isTerminal }
+            let error = #expect(throws: RemoteError.self) { try call.get() }
+            #expect(error?.code == .tooLarge)
+            Self.expect(error?.message, says: "100000", "maxPayloadBytes")
+        }
+        #expect(try result.get() == 5)
+        #expect(large.statistics.sessions == 1)
         #expect(try client.function(Job.echo).blocking(1) == 1)
         #expect(try large.function(Job.echo).blocking(1) == 1)
         large.closeBlocking()

@@ -91,6 +91,10 @@ extension ServingTests.CorrelationTests {
             do {
                 let results = try (0..<500).map { try echo.async(thread * 1000 + $0) }
                 for (number, result) in results.enumerated() {
+                    guard try result.wait(timeout: .seconds(10)) else {
+                        Issue.record("\(result) \(client.statistics) \(raw.requests.count)")
+                        return
+                    }
                     let value = try result.get()
                     #expect(value == thread * 1000 + number)
                 }

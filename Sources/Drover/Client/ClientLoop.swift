@@ -124,28 +124,39 @@ final class ClientLoop {
         if call.deadline < self.nextTick { self.nextTick = call.deadline }
         self.book.put(result, in: slot)
         guard let endpoint else { return }
-        self.transmit(result, to: self.links[endpoint], isResent: false)
+        self.transmit(result, in: slot, by: self.links[endpoint], isResent: false)
     }
 
+    /// Sends a call's request, unless it is more than the worker takes: that would break the connection, and again when it
+    /// is back.
     @available(*, noasync)
-    private func transmit(_ result: AnyAsyncResult, to link: ClientLink, isResent: Bool) {
-        let count = result.request.payloadCount
-        guard count <= link.maxPayloadBytes else {
-            // The worker would drop the connection over it, again and again.
-            guard let slot = self.book.machine.spoiled(result.correlationID.rawValue, from: link.index, at: self.now)
-            else {
-                return
-            }
-            _ = self.book.take(slot)
-            result.request.free()
-            let worker = self.core.workerName(of: link.index)
-            let message =
-                "the arguments have \(count) bytes, \(worker) takes \(link.maxPayloadBytes); send less at once"
-            let body = ErrorBody(code: .tooLarge, message: message, worker: worker)
-            return self.end(result, .failed, .remote(body.error(of: result)))
+    private func transmit(_ result: AnyAsyncResult, in slot: UInt32, by link: ClientLink, isResent: Bool) {
+        guard result.request.payloadCount <= link.maxPayloadBytes else {
+            return self.refuse(result, in: slot, link)
         }
         result.show(.sent, endpoint: link.index)
-        self.attempt(link) { link throws(ZMQError) in try link.send(result, isResent: isResent, at: self.now) }
+        self.attempt(link) { link throws(ZMQError) in
+            try link.send(result, isResent: isResent, at: self.now)
+        }
+    }
+
+    private func refuse(_ result: AnyAsyncResult, in slot: UInt32, _ link: ClientLink) {
+        let id = result.correlationID.rawValue
+        let count = result.request.payloadCount
+        guard self.book.machine.spoiled(id, from: link.index, at: self.now) == slot, self.book.take(slot) != nil else {
+            return
+        }
+        result.request.free()
+        let worker = self.core.workerName(of: link.index)
+        let error = RemoteError(
+            .tooLarge,
+            message: "the arguments take \(count) bytes, \(worker) takes \(link.maxPayloadBytes): send less at once, or raise "
+                + "maxPayloadBytes there",
+            worker: worker,
+            function: result.functionName,
+            correlationID: result.correlationID
+        )
+        self.end(result, .failed, .remote(error))
     }
 
     @available(*, noasync)
@@ -483,7 +494,8 @@ final class ClientLoop {
     private func welcome(_ welcome: Welcome, _ header: Header, from link: ClientLink) {
         link.failedHandshakes = 0
         link.forgetFunctions()
-        link.maxPayloadBytes = welcome.maxPayloadBytes > 0 ? welcome.maxPayloadBytes : .max
+        // Workers that don't say take what this client allows.
+        link.maxPayloadBytes = welcome.maxPayloadBytes > 0 ? welcome.maxPayloadBytes : Int.max
         self.core.setWorkerName(welcome.name, of: link.index)
         self.book.machine.welcomed(
             by: link.index,
@@ -579,7 +591,7 @@ final class ClientLoop {
         case .transmit(let slot, let endpoint, let isResent):
             guard let result = self.book.handle(in: slot) else { return }
             if isResent { self.core.counters.resends.count() }
-            self.transmit(result, to: self.links[endpoint], isResent: isResent)
+            self.transmit(result, in: slot, by: self.links[endpoint], isResent: isResent)
         case .sendHello(let endpoint):
             let hello = Hello(
                 client: self.core.identity,

@@ -172,8 +172,7 @@ final class RawWorker: Sendable {
 
     /// Starts a worker.
     ///
-    /// - Parameter script: What to answer to a message that isn't part of the session's upkeep; a message of several
-    ///   becomes one frame.
+    /// - Parameter script: What to answer to a message that isn't part of the session's upkeep, as one frame.
     init(
         _ settings: Settings = Settings(),
         at address: String = "tcp://127.0.0.1:*",
@@ -184,11 +183,10 @@ final class RawWorker: Sendable {
         self.peer = try RawPeer(.router, bind: address, keeps: false) { frames in
             guard let frames else { return Self.beat(box) }
             guard let route = frames.first else { return [] }
-            var answers: [UInt8] = []
-            for message in RawMessage.all(in: Array(frames.dropFirst())) {
-                answers += Self.take(message, from: route, box, script).flatMap { $0.bytes }
+            return RawMessage.all(in: Array(frames.dropFirst())).compactMap { message in
+                let answer = Self.take(message, from: route, box, script).flatMap { $0.bytes }
+                return answer.isEmpty ? nil : [route, answer]
             }
-            return answers.isEmpty ? [] : [[route, answers]]
         }
     }
 
