@@ -30,6 +30,7 @@ import Testing
             epoch: epoch,
             session: session,
             window: window,
+            isResumed: true,
             at: now,
             actions: &actions
         )
@@ -216,6 +217,24 @@ import Testing
         #expect(actions.contains(.rebuild(endpoint: 0)))
         #expect(!actions.contains(.transmit(slot: 0, endpoint: 0, isResent: true)))
         #expect(machine.endpoints[0].losses == 1)
+    }
+
+    @Test("S97 a worker that says so has forgotten this client, even if it does not number its sessions")
+    func forgottenWithoutNumbers() throws {
+        var machine = ClientMachine(endpointCount: 1)
+        var actions: [ClientAction] = []
+        Self.open(&machine, 0, session: 0, actions: &actions)
+        _ = try Self.submit(&machine, Call(id: 1))
+        machine.welcomed(
+            by: 0,
+            epoch: 7,
+            session: 0,
+            window: 2,
+            isResumed: false,
+            at: Self.at(3),
+            actions: &actions
+        )
+        #expect(actions.contains(.finish(slot: 0, id: 1, ending: .lost(.forgotten))))
     }
 
     @Test("S87 a worker that is silent for the limit is lost, once")

@@ -110,6 +110,7 @@ import Testing
                         epoch: UInt64(session[endpoint] / 2),
                         session: session[endpoint],
                         window: 3,
+                        isResumed: true,
                         at: now,
                         actions: &actions
                     )

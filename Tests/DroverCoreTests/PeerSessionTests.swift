@@ -62,6 +62,18 @@ import Testing
         #expect(session.isEstablished)
     }
 
+    @Test("S87 a side that sends all the time is not taken for one that stood still")
+    func busySender() {
+        var session = Self.established()
+        var now: UInt64 = 0
+        while session.isEstablished, now < 20_000 {
+            now += 100
+            session.sent(at: Self.at(now))
+            if session.nextDeadline <= Self.at(now) { _ = session.ticked(at: Self.at(now)) }
+        }
+        #expect(now == 6000)
+    }
+
     @Test("S87 after a pause a peer that stays silent is lost one beat later")
     func stallAndSilence() {
         var session = Self.established()

@@ -107,7 +107,7 @@ package final class Cluster {
         try self.checkEnd()
         for client in self.clients { try client.leave() }
         let leftAt = self.now
-        try self.proceed { self.now > leftAt + 500 * Self.millisecond }
+        try self.proceed { self.now > leftAt + 1000 * Self.millisecond }
         for worker in self.workers {
             try check(worker.machine.sessionCount == 0, "worker \(worker.index) keeps sessions nobody has")
         }

@@ -189,13 +189,14 @@ final class SimulatedClient {
         guard self.links[endpoint].connection === connection else { return }
         self.machine.heard(from: endpoint, at: self.now)
         switch packet {
-        case .welcome(let epoch, let session, let window):
+        case .welcome(let epoch, let session, let window, let isResumed):
             self.links[endpoint].defined = []
             self.machine.welcomed(
                 by: endpoint,
                 epoch: epoch,
                 session: session,
                 window: window,
+                isResumed: isResumed,
                 at: self.now,
                 actions: &self.actions
             )

@@ -6,7 +6,7 @@ package import DroverWire
 /// A message on its way.
 package enum Packet: Sendable {
     case hello(client: PeerID, epoch: UInt64)
-    case welcome(epoch: UInt64, session: UInt32, window: Int)
+    case welcome(epoch: UInt64, session: UInt32, window: Int, isResumed: Bool)
     case reset
     case goodbye(GoodbyeReason)
     case beat(epoch: UInt64)

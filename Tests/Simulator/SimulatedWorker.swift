@@ -99,10 +99,15 @@ final class SimulatedWorker {
                 actions: &self.actions
             )
             try self.performActions()
-            guard case .welcome(let session, _) = introduction else { throw Violation("a client was refused") }
+            guard case .welcome(let session, let isResumed) = introduction else {
+                throw Violation("a client was refused")
+            }
             self.cluster.connections[route] = connection
             let number = self.machine.sessions[session].number
-            self.send(.welcome(epoch: self.epoch, session: number, window: self.window), to: session)
+            self.send(
+                .welcome(epoch: self.epoch, session: number, window: self.window, isResumed: isResumed),
+                to: session
+            )
         case (_, nil): self.cluster.sendToClient(.reset, by: connection)
         case (.define(let number), let session?):
             let isDefined = self.machine.defined(number, name: "f\(number)", handler: Int32(number), in: session)
@@ -195,7 +200,8 @@ final class SimulatedWorker {
 
     /// Takes a job out before it starts, or asks its handler to stop.
     private func stop(_ slot: UInt32) throws(Violation) {
-        guard let job = self.jobs[slot] else { throw Violation("slot \(slot) is to be stopped, and nothing is in it") }
+        // A request may lapse and lose its client in one tick, and is stopped for both.
+        guard let job = self.jobs[slot] else { return }
         job.isUnwanted = true
         switch job.state {
         case .queued: try self.drop(job, .beforeStart)

@@ -502,6 +502,7 @@ final class ClientLoop {
             epoch: header.id,
             session: header.number,
             window: welcome.window,
+            isResumed: welcome.isResumed,
             at: self.now,
             actions: &self.actions
         )

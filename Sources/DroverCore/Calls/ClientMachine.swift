@@ -255,11 +255,12 @@ package struct ClientMachine: ~Copyable {
         epoch: UInt64,
         session: UInt32,
         window: Int,
+        isResumed: Bool,
         at now: Instant,
         actions: inout [ClientAction]
     ) {
         let known = self.endpoints[endpoint].epoch
-        let isSameLife = known == epoch && self.endpoints[endpoint].sessionNumber == session
+        let isSameLife = known == epoch && isResumed && self.endpoints[endpoint].sessionNumber == session
         if let known, !isSameLife {
             guard known != epoch else {
                 // What was sent since the worker forgot this client may have reached either session. A new connection and

@@ -156,7 +156,8 @@ package struct PeerSession: Equatable, Sendable {
         case .established(let lastHeard, let lastSent):
             min(
                 lastHeard.advanced(byNanoseconds: self.limits.silenceNanoseconds),
-                lastSent.advanced(byNanoseconds: self.limits.beatNanoseconds)
+                lastSent.advanced(byNanoseconds: self.limits.beatNanoseconds),
+                self.lastTick?.advanced(byNanoseconds: self.limits.beatNanoseconds) ?? .distantFuture
             )
         }
     }
