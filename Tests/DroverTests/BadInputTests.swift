@@ -134,7 +134,9 @@ extension ServingTests.BadInputTests {
             raw.send(frames: [Array(request.dropLast())])
             let error = try #require(raw.messages { $0.kind == .error && $0.id == 1 }.first).error()
             Self.expect(error.message, says: "truncated")
-            for frames in [[[]], [[0xD1]], [Array(request.prefix(23))], [request, [], []], [request, [1, 2]]] as [[[UInt8]]] {
+            for frames in [[[]], [[0xD1]], [Array(request.prefix(23))], [request, [], []], [request, [1, 2]]]
+                as [[[UInt8]]]
+            {
                 raw.send(frames: frames)
             }
             raw.request(2, Packed.arguments(2))
@@ -164,18 +166,24 @@ extension ServingTests.BadInputTests {
             return [[frames[0], welcome]]
         }
         let client = try Client.forTest(router.endpoint)
-        let error = await #expect(throws: ConnectionError.self) { try await client.connect(timeout: .milliseconds(500)) }
+        let error = await #expect(throws: ConnectionError.self) {
+            try await client.connect(timeout: .milliseconds(500))
+        }
         Self.expect(error?.message, says: "version 2", "version 1", "update")
         await client.close()
         router.stop()
     }
 
-    @Test("endpoints that can't be right are refused with the right form", arguments: [
-        ("127.0.0.1:5555", "tcp://127.0.0.1:5555"), ("tcp://127.0.0.1", "no port"), ("tcp://:5555", "no host"),
-        ("tcp://127.0.0.1:http", "a port is a number"), ("tcp://127.0.0.1:70000", "65535"), ("udp://127.0.0.1:1", "tcp, ipc"),
-        ("ipc://", "path"), ("inproc://", "name"), ("", "tcp://HOST:PORT"),
-        ("ipc:///" + String(repeating: "x", count: 120), "107"),
-    ])
+    @Test(
+        "endpoints that can't be right are refused with the right form",
+        arguments: [
+            ("127.0.0.1:5555", "tcp://127.0.0.1:5555"), ("tcp://127.0.0.1", "no port"), ("tcp://:5555", "no host"),
+            ("tcp://127.0.0.1:http", "a port is a number"), ("tcp://127.0.0.1:70000", "65535"),
+            ("udp://127.0.0.1:1", "tcp, ipc"),
+            ("ipc://", "path"), ("inproc://", "name"), ("", "tcp://HOST:PORT"),
+            ("ipc:///" + String(repeating: "x", count: 120), "107"),
+        ]
+    )
     func endpointSyntax(address: String, hint: String) {
         for error in [
             #expect(throws: UsageError.self, performing: { _ = try Client(address) }),
@@ -199,7 +207,10 @@ extension ServingTests.BadInputTests {
         // Nobody may write there, root neither.
         let error = #expect(throws: ConnectionError.self) { try Worker().start(.bind("ipc:///proc/drover.sock")) }
         Self.expect(error?.message, says: "/proc/drover.sock")
-        #expect(["permission", "directory"].contains { error?.message.contains($0) == true }, "\(error?.message ?? "")")
+        #expect(
+            ["permission", "directory"].contains { error?.message.contains($0) == true },
+            "\(error?.message ?? "")"
+        )
         let missing = #expect(throws: ConnectionError.self) {
             try Worker().start(.bind("ipc:///nonexistent-drover/worker.sock"))
         }

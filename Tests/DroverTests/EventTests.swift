@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-@testable import Drover
 import DroverWire
 import DroverZMQ
 import Foundation
 import Synchronization
 import Testing
+
+@testable import Drover
 
 extension ServingTests {
     /// Contract section G: events that the server initiates.
@@ -59,7 +60,10 @@ extension ServingTests.EventTests {
         rig.stop()
     }
 
-    @Test("S76 events of a subscription are delivered in order, one at a time, never re-entrant", .timeLimit(.minutes(1)))
+    @Test(
+        "S76 events of a subscription are delivered in order, one at a time, never re-entrant",
+        .timeLimit(.minutes(1))
+    )
     func order() throws {
         let rig = try Rig()
         let client = try rig.client()
@@ -125,6 +129,12 @@ extension ServingTests.EventTests {
         eventually("the events came") { events.values == [0, 4] }
         #expect(client.statistics(of: callback)?.missing == 3)
         #expect(client.statistics(of: callback)?.received == 2)
+        // Numbers that no worker gives, twice: the count stays at what it can hold.
+        for id in [UInt64.max - 1, 5, .max] {
+            raw.send(RawMessage(.event, id: id, number: 1, payload: Packed.arguments(1)))
+        }
+        eventually("they came") { client.statistics(of: callback)?.received == 5 }
+        #expect(client.statistics(of: callback)?.missing == .max)
         call.cancel()
         client.closeBlocking()
         raw.stop()
@@ -230,7 +240,10 @@ extension ServingTests.EventTests {
         rig.stop()
     }
 
-    @Test("S78 push back makes the worker pause and go on, and loses nothing that was accepted", .timeLimit(.minutes(1)))
+    @Test(
+        "S78 push back makes the worker pause and go on, and loses nothing that was accepted",
+        .timeLimit(.minutes(1))
+    )
     func pushBack() throws {
         let rig = try Rig()
         let accepted = Function<Callback<Int, Nothing>, Int, Int>("accepted")
@@ -261,7 +274,10 @@ extension ServingTests.EventTests {
         rig.stop()
     }
 
-    @Test("S79 a callback's error is reported with its subscription, and goes to a worker that waits", .timeLimit(.minutes(1)))
+    @Test(
+        "S79 a callback's error is reported with its subscription, and goes to a worker that waits",
+        .timeLimit(.minutes(1))
+    )
     func throwing() throws {
         let rig = try Rig()
         let reports = Gathered<CallbackErrorSource>()
@@ -286,7 +302,10 @@ extension ServingTests.EventTests {
         rig.stop()
     }
 
-    @Test("S80 a subscription ends by the client, by the worker, with its job, or with the client", .timeLimit(.minutes(1)))
+    @Test(
+        "S80 a subscription ends by the client, by the worker, with its job, or with the client",
+        .timeLimit(.minutes(1))
+    )
     func lifetime() throws {
         let rig = try Rig()
         let client = try rig.client()
@@ -361,7 +380,10 @@ extension ServingTests.EventTests {
         rig.stop()
     }
 
-    @Test("S83 an event that was sent before the reply is delivered before the result's callback", .timeLimit(.minutes(1)))
+    @Test(
+        "S83 an event that was sent before the reply is delivered before the result's callback",
+        .timeLimit(.minutes(1))
+    )
     func beforeTheResult() throws {
         let rig = try Rig()
         let client = try rig.client()
@@ -527,7 +549,10 @@ extension ServingTests.EventTests {
         rig.stop()
     }
 
-    @Test("A34 a client that vanishes during its events is noticed; the worker serves the next", .timeLimit(.minutes(1)))
+    @Test(
+        "A34 a client that vanishes during its events is noticed; the worker serves the next",
+        .timeLimit(.minutes(1))
+    )
     func vanishing() throws {
         let rig = try Rig()
         let raw = try RawClient(rig.endpoint)

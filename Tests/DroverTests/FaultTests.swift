@@ -27,9 +27,10 @@ extension ServingTests.FaultTests {
             let clog = client.function(Job.sleep)
             // They keep the worker's threads busy, so that the echoes behind them are truly in flight.
             for index in 0..<4 { _ = try clog.async(0.15, "\(index)") }
-            self.results = try (0..<calls).map { number in
-                try (number % 2 == 0 ? plain : sure).async(base + number)
-            }
+            self.results = try (0..<calls)
+                .map { number in
+                    try (number % 2 == 0 ? plain : sure).async(base + number)
+                }
         }
 
         /// Waits for all ends, and judges them.

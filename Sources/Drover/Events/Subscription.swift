@@ -241,7 +241,10 @@ extension Subscription.State {
     fileprivate mutating func track(_ sequence: UInt64?, from endpoint: Int) {
         switch self.sequences[endpoint, default: SequenceTracker()].received(sequence) {
         case .inOrder, .duplicate: break
-        case .gap(let count): self.statistics.missing += Int(clamping: count)
+        case .gap(let count):
+            // A peer may claim any number.
+            let (sum, overflow) = self.statistics.missing.addingReportingOverflow(Int(clamping: count))
+            self.statistics.missing = overflow ? .max : sum
         }
     }
 }
