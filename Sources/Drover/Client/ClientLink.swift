@@ -4,7 +4,6 @@ internal import DequeModule
 internal import DroverCore
 internal import DroverWire
 internal import DroverZMQ
-internal import Glibc
 
 /// The poller's side of one endpoint: its socket, what is about to be sent, what the worker has been told.
 ///
