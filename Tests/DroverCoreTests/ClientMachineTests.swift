@@ -184,6 +184,8 @@ import Testing
         machine.disconnected(0, at: Self.at(3), actions: &actions)
         Self.open(&machine, 0, epoch: 8, at: Self.at(4), actions: &actions)
         #expect(actions.contains(.finish(slot: 1, id: 2, ending: .lost(.restarted))))
+        #expect(actions.contains(.rebuild(endpoint: 0)))
+        Self.open(&machine, 0, epoch: 8, at: Self.at(5), actions: &actions)
         actions = []
         machine.dispatch(actions: &actions)
         #expect(actions == [.transmit(slot: 0, endpoint: 0, isResent: true)])
@@ -283,6 +285,7 @@ import Testing
         var actions: [ClientAction] = []
         machine.disconnected(0, at: Self.at(3), actions: &actions)
         Self.open(&machine, 0, epoch: 8, window: 1, at: Self.at(4), actions: &actions)
+        Self.open(&machine, 0, epoch: 8, window: 1, at: Self.at(5), actions: &actions)
         actions = []
         machine.dispatch(actions: &actions)
         #expect(actions == [.transmit(slot: 0, endpoint: 0, isResent: true)])

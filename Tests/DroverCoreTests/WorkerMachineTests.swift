@@ -168,6 +168,31 @@ import Testing
         #expect(addressee?.session == nil)
     }
 
+    @Test("S97 no session begins for a client that wants to go on with one that is gone")
+    func claims() throws {
+        var machine = Self.machine()
+        var actions: [WorkerAction] = []
+        let session = try Self.hello(&machine, actions: &actions)
+        let number = machine.sessions[session].number
+        func introduce(_ claimed: UInt32) -> WorkerMachine.Introduction {
+            machine.helloReceived(
+                client: Self.client,
+                epoch: 1,
+                claimed: claimed,
+                name: "",
+                route: 4,
+                at: Self.at(2),
+                actions: &actions
+            )
+        }
+        #expect(introduce(number) == .welcome(session: session, isResumed: true))
+        #expect(introduce(number + 1) == .forgotten)
+        machine.goodbyeReceived(from: session, at: Self.at(3), actions: &actions)
+        #expect(introduce(number) == .forgotten)
+        #expect(machine.sessionCount == 0)
+        #expect(introduce(0) == .welcome(session: session, isResumed: false))
+    }
+
     @Test("when a client goes, its key passes to another client's request, never to one that goes as well")
     func lostWithKey() throws {
         var machine = Self.machine()

@@ -285,7 +285,8 @@ final class SimulatedClient {
             self.transmit(record, to: endpoint, isResent: isResent)
         case .sendHello(let endpoint):
             let epoch = self.epoch &+ self.machine.endpoints[endpoint].losses
-            self.send(.hello(client: self.identity, epoch: epoch), to: endpoint)
+            let claimed = self.machine.endpoints[endpoint].claimedSession
+            self.send(.hello(client: self.identity, epoch: epoch, claimed: claimed), to: endpoint)
         case .sendBeat(let endpoint):
             self.send(.beat(epoch: self.epoch &+ self.machine.endpoints[endpoint].losses), to: endpoint)
         case .sendCancel(let endpoint, let id, _): self.send(.cancel(id), to: endpoint)

@@ -5,7 +5,7 @@ package import DroverWire
 
 /// A message on its way.
 package enum Packet: Sendable {
-    case hello(client: PeerID, epoch: UInt64)
+    case hello(client: PeerID, epoch: UInt64, claimed: UInt32)
     case welcome(epoch: UInt64, session: UInt32, window: Int, isResumed: Bool)
     case reset
     case goodbye(GoodbyeReason)

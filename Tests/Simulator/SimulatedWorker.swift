@@ -89,16 +89,21 @@ final class SimulatedWorker {
         let session = self.machine.session(route: route)
         if let session { self.machine.heard(from: session, at: self.now) }
         switch (packet, session) {
-        case (.hello(let client, let epoch), _):
+        case (.hello(let client, let epoch, let claimed), _):
             let introduction = self.machine.helloReceived(
                 client: client,
                 epoch: epoch,
+                claimed: claimed,
                 name: "",
                 route: route,
                 at: self.now,
                 actions: &self.actions
             )
             try self.performActions()
+            if introduction == .forgotten {
+                let welcome = Packet.welcome(epoch: self.epoch, session: 0, window: self.window, isResumed: false)
+                return self.cluster.sendToClient(welcome, by: connection)
+            }
             guard case .welcome(let session, let isResumed) = introduction else {
                 throw Violation("a client was refused")
             }

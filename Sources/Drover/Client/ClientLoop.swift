@@ -150,8 +150,8 @@ final class ClientLoop {
         let worker = self.core.workerName(of: link.index)
         let error = RemoteError(
             .tooLarge,
-            message: "the arguments take \(count) bytes, \(worker) takes \(link.maxPayloadBytes): send less at once, or raise "
-                + "maxPayloadBytes there",
+            message: "the arguments take \(count) bytes, \(worker) takes \(link.maxPayloadBytes): send less at once, or "
+                + "raise maxPayloadBytes there",
             worker: worker,
             function: result.functionName,
             correlationID: result.correlationID
@@ -247,10 +247,9 @@ final class ClientLoop {
         }
     }
 
-    /// Takes a frame's messages one after the other.
+    /// Takes a frame's messages one after the other; `box` keeps the frame, nil as long as nobody has to.
     ///
-    /// - Parameter box: What keeps the frame; nil as long as nobody has to keep it.
-    /// - Returns: Where the first event stands if there is no box for it: the rest is to be taken again with one.
+    /// Returns where the first event stands if there is no box for it: the rest is to be taken again with one.
     @available(*, noasync)
     private func takeMessages(
         _ bytes: UnsafeRawBufferPointer,
@@ -601,7 +600,9 @@ final class ClientLoop {
                 maxPayloadBytes: self.core.configuration.maxPayloadBytes
             )
             self.attempt(self.links[endpoint]) { link throws(ZMQError) in
-                try link.send(Header(.hello, id: self.epoch(for: endpoint)), consuming: hello.packed())
+                let claimed = self.book.machine.endpoints[endpoint].claimedSession
+                let header = Header(.hello, id: self.epoch(for: endpoint), number: claimed)
+                try link.send(header, consuming: hello.packed())
             }
         case .sendBeat(let endpoint):
             self.reply(to: self.links[endpoint], Header(.beat, id: self.epoch(for: endpoint)))

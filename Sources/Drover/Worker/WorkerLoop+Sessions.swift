@@ -36,12 +36,16 @@ extension WorkerLoop {
         let introduction = self.machine.helloReceived(
             client: hello.client,
             epoch: header.id,
+            claimed: header.number,
             name: hello.name,
             route: route,
             at: self.now,
             actions: &self.actions
         )
         switch introduction {
+        case .forgotten:
+            self.send(self.welcomePayload(isResumed: false), as: Header(.welcome, id: self.core.epoch), to: routingID)
+            return nil
         case .refuse(let limit):
             self.core.counters.refused.count()
             let message = "the worker has \(limit) clients, its limit; raise maxClients there or close clients"
@@ -98,10 +102,18 @@ extension WorkerLoop {
 
     @available(*, noasync)
     func refuse(_ body: ErrorBody, to routingID: [UInt8]) {
-        var block = body.packed()
+        self.send(body.packed(), as: Header(.refused), to: routingID)
+    }
+
+    /// Sends an encoded message by a route that has no session.
+    @available(*, noasync)
+    func send(_ block: RequestBytes, as header: Header, to routingID: [UInt8]) {
+        var block = block
         defer { block.free() }
         guard let base = unsafe block.base else { return }
-        unsafe Header(.refused, payloadLength: UInt32(block.payloadCount)).write(to: base)
+        var header = header
+        header.payloadLength = UInt32(block.payloadCount)
+        unsafe header.write(to: base)
         let bytes = unsafe UnsafeRawBufferPointer(start: base, count: block.count)
         self.sendFrame(unsafe Message(copying: bytes), to: routingID)
     }

@@ -33,6 +33,9 @@ package struct ClientEndpoint: Sendable {
         self.session = PeerSession(limits: limits)
     }
 
+    /// The session that this side wants to go on with when it introduces itself; 0 for none.
+    package var claimedSession: UInt32 { self.epoch == nil ? 0 : self.sessionNumber }
+
     /// Whether another request may be sent.
     package var hasRoom: Bool { self.isOpen && !self.isDraining && self.outstanding < self.window }
 

@@ -261,14 +261,11 @@ package struct ClientMachine: ~Copyable {
     ) {
         let known = self.endpoints[endpoint].epoch
         let isSameLife = known == epoch && isResumed && self.endpoints[endpoint].sessionNumber == session
-        if let known, !isSameLife {
-            guard known != epoch else {
-                // What was sent since the worker forgot this client may have reached either session. A new connection and
-                // a new epoch part what belongs to the one that begins from all that.
-                return self.lose(endpoint, reason: .forgotten, at: now, actions: &actions)
-            }
-            self.abandonCalls(of: endpoint, reason: .restarted, at: now, actions: &actions)
-            actions.append(.lost(endpoint: endpoint, reason: .restarted))
+        guard known == nil || isSameLife else {
+            // What was sent on the strength of the former session must not be taken for part of another one. A new
+            // connection and a new epoch part the two.
+            let reason: LossReason = known == epoch ? .forgotten : .restarted
+            return self.lose(endpoint, reason: reason, at: now, actions: &actions)
         }
         self.endpoints[endpoint].epoch = epoch
         self.endpoints[endpoint].sessionNumber = session

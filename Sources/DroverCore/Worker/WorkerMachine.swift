@@ -84,14 +84,21 @@ package struct WorkerMachine: ~Copyable {
     /// What becomes of a client's introduction.
     package enum Introduction: Equatable, Sendable {
         case welcome(session: Int, isResumed: Bool)
+        /// The session that the client wants to go on with is gone: it must begin another.
+        case forgotten
         /// There are too many clients.
         case refuse(limit: Int)
     }
 
     /// A client introduced itself.
+    ///
+    /// `claimed` is the session that it wants to go on with. If that is gone, none is made: what the client sent after a
+    /// welcome to the former one, requests for the second time above all, would be taken for part of the new one, which
+    /// doesn't know what has run.
     package mutating func helloReceived(
         client: PeerID,
         epoch: UInt64,
+        claimed: UInt32 = 0,
         name: String,
         route: UInt64,
         at now: Instant,
@@ -99,6 +106,7 @@ package struct WorkerMachine: ~Copyable {
     ) -> Introduction {
         self.lastRoute = nil
         if let index = self.clients[client], self.sessions[index].epoch == epoch {
+            guard claimed == 0 || claimed == self.sessions[index].number else { return .forgotten }
             let former = self.sessions[index].route
             if former != route {
                 // One connection, another client: the former one is gone.
@@ -110,6 +118,7 @@ package struct WorkerMachine: ~Copyable {
             self.sessions[index].session.established(at: now)
             return .welcome(session: index, isResumed: true)
         }
+        guard claimed == 0 else { return .forgotten }
         if let index = self.clients[client] {
             self.loseSession(index, at: now, actions: &actions)
         }

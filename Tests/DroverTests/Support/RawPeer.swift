@@ -26,9 +26,8 @@ final class RawPeer: Sendable {
     /// Where it listens.
     var endpoint: String { self.address.wait() }
 
-    /// Starts a peer.
-    ///
-    /// - Parameter react: What to send for a message that came, on the peer's thread; it is called every 20 ms with nil.
+    /// Starts a peer; `react` says what to send for a message that came, on the peer's thread, and is called every 20 ms
+    /// with nil.
     init(
         _ kind: SocketKind,
         bind: String? = nil,
@@ -173,9 +172,7 @@ final class RawWorker: Sendable {
 
     var endpoint: String { self.peer.endpoint }
 
-    /// Starts a worker.
-    ///
-    /// - Parameter script: What to answer to a message that isn't part of the session's upkeep, as one frame.
+    /// Starts a worker; `script` says what to answer, as one frame, to a message that isn't part of the session's upkeep.
     init(
         _ settings: Settings = Settings(),
         at address: String = "tcp://127.0.0.1:*",
