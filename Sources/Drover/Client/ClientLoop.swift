@@ -150,7 +150,8 @@ final class ClientLoop {
         let worker = self.core.workerName(of: link.index)
         let error = RemoteError(
             .tooLarge,
-            message: "the arguments take \(count) bytes, \(worker) takes \(link.maxPayloadBytes): send less at once, or "
+            message:
+                "the arguments take \(count) bytes, \(worker) takes \(link.maxPayloadBytes): send less at once, or "
                 + "raise maxPayloadBytes there",
             worker: worker,
             function: result.functionName,

@@ -20,7 +20,11 @@ extension WorkerLoop {
         self.core.counters.received.count()
         guard header.contentType == ContentType.messagePack.rawValue else {
             let message = "content type \(header.contentType) is not known to this worker; send MessagePack"
-            return self.refuse(header.id, ErrorBody(code: .unsupported, message: message, worker: self.core.name), to: session)
+            return self.refuse(
+                header.id,
+                ErrorBody(code: .unsupported, message: message, worker: self.core.name),
+                to: session
+            )
         }
         var range = range
         var key: String?
