@@ -300,7 +300,7 @@ extension ServingTests.PollerTests {
         }
         #expect(client.statistics.malformedMessages >= 2)
         #expect(lines.values.contains { $0.contains("malformed") })
-        #expect(client.statistics.tableEntriesNow <= 1)
+        eventually("the table is empty") { client.statistics.tableEntriesNow <= 1 }
         client.closeBlocking()
         raw.stop()
     }
