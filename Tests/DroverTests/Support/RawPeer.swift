@@ -183,10 +183,11 @@ final class RawWorker: Sendable {
         self.peer = try RawPeer(.router, bind: address, keeps: false) { frames in
             guard let frames else { return Self.beat(box) }
             guard let route = frames.first else { return [] }
-            return RawMessage.all(in: Array(frames.dropFirst())).compactMap { message in
-                let answer = Self.take(message, from: route, box, script).flatMap { $0.bytes }
-                return answer.isEmpty ? nil : [route, answer]
-            }
+            return RawMessage.all(in: Array(frames.dropFirst()))
+                .compactMap { message in
+                    let answer = Self.take(message, from: route, box, script).flatMap { $0.bytes }
+                    return answer.isEmpty ? nil : [route, answer]
+                }
         }
     }
 
