@@ -80,7 +80,7 @@ extension ServingTests.ClosingTests {
 
     @Test("A42 cancelling a queued job, a running one, and one that has finished")
     func cancel() throws {
-        try withRig(concurrency: 1) { rig, client in
+        try withRig(concurrency: 1) { (rig, client) throws in
             let gated = client.function(Job.gated)
             rig.gate.open("finished")
             let finished = try gated.async("finished")
