@@ -19,13 +19,14 @@ final class WorkerProcess: Sendable {
     }
 
     /// Starts the helper in another role.
-    init(arguments: [String], isWorker: Bool = false) throws {
+    init(arguments: [String], environment: [String: String] = [:], isWorker: Bool = false) throws {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "/proc/self/exe")
             .resolvingSymlinksInPath()
             .deletingLastPathComponent()
             .appendingPathComponent("fault-worker")
         process.arguments = arguments
+        process.environment = ProcessInfo.processInfo.environment.merging(environment) { _, new in new }
         let output = Pipe()
         process.standardOutput = output
         let lines = self.lines
