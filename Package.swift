@@ -92,6 +92,34 @@ let package = Package(
 
         // Examples; the check that each brings runs in `make examples`.
         .executableTarget(
+            name: "hello",
+            dependencies: ["Drover"],
+            path: "examples/hello",
+            exclude: ["README.md", "smoke.sh"],
+            swiftSettings: strict
+        ),
+        .executableTarget(
+            name: "offload",
+            dependencies: ["Drover", .product(name: "Logging", package: "swift-log")],
+            path: "examples/offload",
+            exclude: ["README.md", "smoke.sh"],
+            swiftSettings: strict
+        ),
+        .executableTarget(
+            name: "events",
+            dependencies: ["Drover"],
+            path: "examples/events",
+            exclude: ["README.md", "smoke.sh"],
+            swiftSettings: strict
+        ),
+        .executableTarget(
+            name: "timed",
+            dependencies: ["Drover"],
+            path: "examples/timed",
+            exclude: ["README.md", "smoke.sh"],
+            swiftSettings: strict
+        ),
+        .executableTarget(
             name: "PythonPeer",
             dependencies: ["Drover"],
             path: "examples/python/PythonPeer",

@@ -12,7 +12,7 @@ func decodeValue<Value: Decodable>(_ type: Value.Type, from reader: inout PackRe
     // Whoever keeps a decoder beyond this call must not get at the bytes.
     defer { session.isOpen = false }
     do {
-        let frame = DecodingFrame(session: session, parent: nil, key: nil, reader: reader)
+        let frame = DecodingFrame(session: session, path: nil, level: 0, reader: reader)
         let value = try frame.decodeWhole(type)
         reader.offset = try frame.end()
         return value
@@ -22,31 +22,19 @@ func decodeValue<Value: Decodable>(_ type: Value.Type, from reader: inout PackRe
 }
 
 private final class DecodingSession {
-    /// How values of a type are read.
-    enum Route {
-        case wire, bytes, array, map, codable
-    }
-
     var isOpen = true
-    private var routes: [ObjectIdentifier: Route] = [:]
+}
 
-    func route<Value>(of type: Value.Type) -> Route {
-        let id = ObjectIdentifier(type)
-        if let known = self.routes[id] { return known }
-        let route: Route =
-            if type is any WireCodable.Type {
-                .wire
-            } else if type is any RangeReplaceableCollection<UInt8>.Type {
-                .bytes
-            } else if type is any DecodableMap.Type {
-                .map
-            } else if type is any DecodableArray.Type {
-                .array
-            } else {
-                .codable
-            }
-        self.routes[id] = route
-        return route
+/// The way to a value.
+///
+/// Frames hold these instead of their parents: a parent may hold its child, and a circle would never be freed.
+private final class DecodingPath {
+    let outer: DecodingPath?
+    let key: any CodingKey
+
+    init(outer: DecodingPath?, key: any CodingKey) {
+        self.outer = outer
+        self.key = key
     }
 }
 
@@ -63,8 +51,7 @@ private final class DecodingFrame {
     }
 
     let session: DecodingSession
-    let parent: DecodingFrame?
-    let key: (any CodingKey)?
+    private let path: DecodingPath?
     /// Stands before the value; copies of it do the reading.
     private let start: PackReader
     private let level: Int
@@ -79,17 +66,21 @@ private final class DecodingFrame {
     /// A value before `farthest` whose own end isn't known yet.
     private var pending: DecodingFrame?
 
-    init(session: DecodingSession, parent: DecodingFrame?, key: (any CodingKey)?, reader: PackReader) {
+    init(session: DecodingSession, path: DecodingPath?, level: Int, reader: PackReader) {
         self.session = session
-        self.parent = parent
-        self.key = key
+        self.path = path
         self.start = reader
-        self.level = (parent?.level ?? -1) + 1
+        self.level = level
     }
 
     var codingPath: [any CodingKey] {
-        let outer = self.parent?.codingPath ?? []
-        return self.key.map { outer + [$0] } ?? outer
+        var keys: [any CodingKey] = []
+        var place = self.path
+        while let key = place?.key {
+            keys.append(key)
+            place = place?.outer
+        }
+        return keys.reversed()
     }
 
     /// A reader that stands before the value.
@@ -112,28 +103,7 @@ private final class DecodingFrame {
 
     /// Decodes the value itself as `type`.
     func decodeWhole<Value: Decodable>(_ type: Value.Type) throws -> Value {
-        switch self.session.route(of: type) {
-        case .wire:
-            if let wire = type as? any WireCodable.Type {
-                return try self.single { reader throws(CodecError) in try unpackWire(wire, as: type, from: &reader) }
-            }
-        case .bytes:
-            if let bytes = type as? any RangeReplaceableCollection<UInt8>.Type {
-                return try self.single { reader throws(CodecError) in
-                    try readByteCollection(bytes, as: type, from: &reader)
-                }
-            }
-        case .array:
-            if let array = type as? any DecodableArray.Type, let value = try array.decode(from: self) as? Value {
-                return value
-            }
-        case .map:
-            if let map = type as? any DecodableMap.Type, let value = try map.decode(from: self) as? Value {
-                return value
-            }
-        case .codable:
-            break
-        }
+        if let route = decodingRoutes.route(of: type) { return try route.decode(type, from: self) }
         if self.level >= 4 * self.start.limits.maxDepth + 4 { throw CodecError.tooDeep(self.start.limits.maxDepth) }
         return try Value(from: PackDecoder(frame: self))
     }
@@ -151,7 +121,12 @@ private final class DecodingFrame {
 
     /// Decodes the value as another type, in a frame of its own.
     func decodeInside<Value: Decodable>(_ type: Value.Type) throws -> Value {
-        let frame = DecodingFrame(session: self.session, parent: self, key: nil, reader: try self.reader())
+        let frame = DecodingFrame(
+            session: self.session,
+            path: self.path,
+            level: self.level + 1,
+            reader: try self.reader()
+        )
         let value = try frame.decodeWhole(type)
         let end = try frame.end()
         if self.kind == .untouched {
@@ -218,7 +193,12 @@ private final class DecodingFrame {
 
     /// The frame of the value at `place`, whose end is asked for when it is needed.
     func child(at place: Place, key: any CodingKey) throws(CodecError) -> DecodingFrame {
-        DecodingFrame(session: self.session, parent: self, key: key, reader: try self.reader(at: place.offset))
+        DecodingFrame(
+            session: self.session,
+            path: DecodingPath(outer: self.path, key: key),
+            level: self.level + 1,
+            reader: try self.reader(at: place.offset)
+        )
     }
 
     /// Hands out the value at `place` for a nested container.
@@ -303,24 +283,56 @@ private final class DecodingFrame {
     }
 }
 
-/// Reads bytes as a collection, which is known to be the same type as `Value`.
-private func readByteCollection<Bytes: RangeReplaceableCollection<UInt8>, Value>(
-    _ type: Bytes.Type,
-    as value: Value.Type,
-    from reader: inout PackReader
-) throws(CodecError) -> Value {
-    let bytes = try unsafe reader.readBinarySlice { raw in unsafe Bytes(raw) }
-    guard let value = bytes as? Value else { preconditionFailure("\(Bytes.self) isn't \(Value.self)") }
-    return value
+// MARK: - Shorter ways than Codable's
+
+/// Reads values of one type without their `init(from:)`.
+private protocol DecodingRoute: Sendable {
+    /// Reads a value of the route's type, which must be `type`.
+    func decode<Value>(_ type: Value.Type, from frame: DecodingFrame) throws -> Value
 }
 
-/// An array of values that aren't all ``WireCodable``.
-private protocol DecodableArray {
-    static func decode(from frame: DecodingFrame) throws -> Self
+/// The route of each type; nil if there is only `init(from:)`.
+private let decodingRoutes = RouteCache<(any DecodingRoute)?> { type in
+    func wire<Wire: WireCodable>(_ type: Wire.Type) -> any DecodingRoute { WireRoute<Wire>() }
+    func bytes<Bytes: RangeReplaceableCollection<UInt8>>(_ type: Bytes.Type) -> any DecodingRoute {
+        BytesRoute<Bytes>()
+    }
+    func elements<List: DecodableElements>(_ type: List.Type) -> any DecodingRoute { ElementsRoute<List>() }
+    if let type = type as? any WireCodable.Type { return wire(type) }
+    if let type = type as? any RangeReplaceableCollection<UInt8>.Type { return bytes(type) }
+    if let type = type as? any DecodableElements.Type { return elements(type) }
+    return nil
 }
 
-extension Array: DecodableArray where Element: Decodable {
-    fileprivate static func decode(from frame: DecodingFrame) throws -> [Element] {
+private struct WireRoute<Wire: WireCodable>: DecodingRoute {
+    func decode<Value>(_ type: Value.Type, from frame: DecodingFrame) throws -> Value {
+        try frame.single { reader throws(CodecError) in try unpackWire(Wire.self, as: type, from: &reader) }
+    }
+}
+
+private struct BytesRoute<Bytes: RangeReplaceableCollection<UInt8>>: DecodingRoute {
+    func decode<Value>(_ type: Value.Type, from frame: DecodingFrame) throws -> Value {
+        try frame.single { reader throws(CodecError) in
+            let bytes = try unsafe reader.readBinarySlice { raw in unsafe Bytes(raw) }
+            return unsafe unsafeBitCast(bytes, to: type)
+        }
+    }
+}
+
+private struct ElementsRoute<List: DecodableElements>: DecodingRoute {
+    func decode<Value>(_ type: Value.Type, from frame: DecodingFrame) throws -> Value {
+        let list = try List.decodeElements(from: frame)
+        return unsafe unsafeBitCast(list, to: type)
+    }
+}
+
+/// Arrays and dictionaries of values that aren't all ``WireCodable``.
+private protocol DecodableElements {
+    static func decodeElements(from frame: DecodingFrame) throws -> Self
+}
+
+extension Array: DecodableElements where Element: Decodable {
+    fileprivate static func decodeElements(from frame: DecodingFrame) throws -> [Element] {
         try frame.open(.array)
         var elements: [Element] = []
         elements.reserveCapacity(PackReader.firstReservation(frame.count))
@@ -333,21 +345,15 @@ extension Array: DecodableArray where Element: Decodable {
     }
 }
 
-/// A dictionary whose keys are ``WireCodable`` and whose values aren't.
-private protocol DecodableMap {
-    static func decode(from frame: DecodingFrame) throws -> Self
-}
-
-extension Dictionary: DecodableMap where Key: WireCodable, Value: Decodable {
-    fileprivate static func decode(from frame: DecodingFrame) throws -> [Key: Value] {
+extension Dictionary: DecodableElements where Key: WireCodable, Value: Decodable {
+    fileprivate static func decodeElements(from frame: DecodingFrame) throws -> [Key: Value] {
         try frame.open(.map)
         var entries: [Key: Value] = [:]
         entries.reserveCapacity(PackReader.firstReservation(frame.count))
         var place = frame.firstPlace
         for index in 0..<frame.count {
             let (key, offset) = try frame.readKey(Key.self, at: place)
-            place.offset = offset
-            place.index = index
+            place = DecodingFrame.Place(index: index, offset: offset)
             entries[key] = try frame.decode(Value.self, at: place, key: EntryKey(key))
             place = frame.nextPlace
         }

@@ -36,17 +36,11 @@ private final class EncodingSession {
         var children: [(offset: Int, session: EncodingSession)] = []
     }
 
-    /// How values of a type are written.
-    enum Route {
-        case wire, bytes, array, map, codable
-    }
-
     var writer: PackWriter
     var frames: [Frame] = []
     var path: [any CodingKey]
     /// The first misuse of an encoder in a place that can't throw.
     var misuse: CodecError?
-    private var routes: [ObjectIdentifier: Route] = [:]
     private var lastSerial = 0
     private let outerFrames: Int
 
@@ -67,22 +61,13 @@ private final class EncodingSession {
     // MARK: Values
 
     func encode<Value: Encodable>(_ value: Value) throws {
-        switch self.route(of: Value.self) {
-        case .wire:
-            if let wire = value as? any WireCodable { try wire.pack(into: &self.writer) }
-        case .bytes:
-            if let bytes = value as? any RangeReplaceableCollection<UInt8> { try self.encodeBytes(bytes) }
-        case .array:
-            if let array = value as? any EncodableArray {
-                try array.encodeElements(into: EncodingTarget(session: self))
-            }
-        case .map:
-            if let map = value as? any EncodableMap { try map.encodeEntries(into: EncodingTarget(session: self)) }
-        case .codable:
-            let serial = try self.openFrame()
-            try value.encode(to: PackEncoder(session: self, level: self.frames.count - 1, serial: serial))
-            try self.closeFrame(serial: serial)
+        if let route = encodingRoutes.route(of: Value.self) {
+            try route.encode(value, into: self)
+            return
         }
+        let serial = try self.openFrame()
+        try value.encode(to: PackEncoder(session: self, level: self.frames.count - 1, serial: serial))
+        try self.closeFrame(serial: serial)
     }
 
     /// Encodes `value` at `key`; if that fails, everything is as before, and the error says where it was.
@@ -101,39 +86,6 @@ private final class EncodingSession {
             self.writer.rollBack(to: mark, depth: depth)
             throw located
         }
-    }
-
-    private func route<Value>(of type: Value.Type) -> Route {
-        let id = ObjectIdentifier(type)
-        if let known = self.routes[id] { return known }
-        let route: Route =
-            if type is any WireCodable.Type {
-                .wire
-            } else if type is any RangeReplaceableCollection<UInt8>.Type {
-                .bytes
-            } else if type is any EncodableMap.Type {
-                .map
-            } else if type is any EncodableArray.Type {
-                .array
-            } else {
-                .codable
-            }
-        self.routes[id] = route
-        return route
-    }
-
-    private func encodeBytes(_ bytes: some RangeReplaceableCollection<UInt8>) throws(CodecError) {
-        // The library's own optional result would make the typed error an untyped one.
-        var failure: CodecError?
-        let done: Void? = bytes.withContiguousStorageIfAvailable { buffer in
-            do throws(CodecError) {
-                try unsafe self.writer.pack(UnsafeRawBufferPointer(buffer))
-            } catch {
-                failure = error
-            }
-        }
-        if let failure { throw failure }
-        if done == nil { try self.writer.pack([UInt8](bytes)) }
     }
 
     // MARK: Frames
@@ -222,41 +174,72 @@ private final class EncodingSession {
     }
 }
 
-/// Names the session for the conformances below without naming its type, which is private.
-private struct EncodingTarget {
-    let session: EncodingSession
+// MARK: - Shorter ways than Codable's
+
+/// Writes values of one type without their `encode(to:)`.
+private protocol EncodingRoute: Sendable {
+    /// Writes a value, which must be of the route's type.
+    func encode<Value>(_ value: Value, into session: EncodingSession) throws
 }
 
-/// An array of values that aren't all ``WireCodable``.
-private protocol EncodableArray {
-    func encodeElements(into target: EncodingTarget) throws
+/// The route of each type; nil if there is only `encode(to:)`.
+private let encodingRoutes = RouteCache<(any EncodingRoute)?> { type in
+    func wire<Wire: WireCodable>(_ type: Wire.Type) -> any EncodingRoute { WireRoute<Wire>() }
+    func bytes<Bytes: RangeReplaceableCollection<UInt8>>(_ type: Bytes.Type) -> any EncodingRoute {
+        BytesRoute<Bytes>()
+    }
+    func elements<List: EncodableElements>(_ type: List.Type) -> any EncodingRoute { ElementsRoute<List>() }
+    if let type = type as? any WireCodable.Type { return wire(type) }
+    if let type = type as? any RangeReplaceableCollection<UInt8>.Type { return bytes(type) }
+    if let type = type as? any EncodableElements.Type { return elements(type) }
+    return nil
 }
 
-extension Array: EncodableArray where Element: Encodable {
-    fileprivate func encodeElements(into target: EncodingTarget) throws {
-        let session = target.session
+private struct WireRoute<Wire: WireCodable>: EncodingRoute {
+    func encode<Value>(_ value: Value, into session: EncodingSession) throws {
+        try unsafe unsafeBitCast(value, to: Wire.self).pack(into: &session.writer)
+    }
+}
+
+/// Collections of bytes, such as Foundation's `Data`, are written as bytes.
+private struct BytesRoute<Bytes: RangeReplaceableCollection<UInt8>>: EncodingRoute {
+    func encode<Value>(_ value: Value, into session: EncodingSession) throws {
+        let bytes = unsafe unsafeBitCast(value, to: Bytes.self)
+        let done: Void? = try bytes.withContiguousStorageIfAvailable { buffer in
+            try unsafe session.writer.pack(UnsafeRawBufferPointer(buffer))
+        }
+        if done == nil { try session.writer.pack([UInt8](bytes)) }
+    }
+}
+
+private struct ElementsRoute<List: EncodableElements>: EncodingRoute {
+    func encode<Value>(_ value: Value, into session: EncodingSession) throws {
         try session.writer.enter()
-        try session.writer.packArrayHeader(self.count)
-        for (index, element) in self.enumerated() { try session.encode(element, at: IndexKey(index)) }
+        try unsafe unsafeBitCast(value, to: List.self).encodeElements(into: session)
         session.writer.leave()
     }
 }
 
-/// A dictionary whose keys are ``WireCodable`` and whose values aren't: a map with the keys as they are.
-private protocol EncodableMap {
-    func encodeEntries(into target: EncodingTarget) throws
+/// Arrays and dictionaries of values that aren't all ``WireCodable``: their count is known beforehand.
+private protocol EncodableElements {
+    func encodeElements(into session: EncodingSession) throws
 }
 
-extension Dictionary: EncodableMap where Key: WireCodable, Value: Encodable {
-    fileprivate func encodeEntries(into target: EncodingTarget) throws {
-        let session = target.session
-        try session.writer.enter()
+extension Array: EncodableElements where Element: Encodable {
+    fileprivate func encodeElements(into session: EncodingSession) throws {
+        try session.writer.packArrayHeader(self.count)
+        for (index, element) in self.enumerated() { try session.encode(element, at: IndexKey(index)) }
+    }
+}
+
+/// A dictionary whose keys are ``WireCodable`` keeps them as they are, where `Codable` makes texts of integers.
+extension Dictionary: EncodableElements where Key: WireCodable, Value: Encodable {
+    fileprivate func encodeElements(into session: EncodingSession) throws {
         try session.writer.packMapHeader(self.count)
         for (key, value) in self {
             try key.pack(into: &session.writer)
             try session.encode(value, at: EntryKey(key))
         }
-        session.writer.leave()
     }
 }
 

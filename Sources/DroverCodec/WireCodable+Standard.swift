@@ -223,7 +223,16 @@ extension Array: WireCodable where Element: WireCodable {
         }
         try writer.enter()
         try writer.packArrayHeader(self.count)
-        for element in self { try element.pack(into: &writer) }
+        // The commonest elements are told apart here, as a generic loop is many times slower where it isn't specialised.
+        if Element.self == Int.self {
+            for element in unsafe unsafeBitCast(self, to: [Int].self) { try writer.pack(Int64(element)) }
+        } else if Element.self == Double.self {
+            for element in unsafe unsafeBitCast(self, to: [Double].self) { try writer.pack(element) }
+        } else if Element.self == String.self {
+            for element in unsafe unsafeBitCast(self, to: [String].self) { try writer.pack(element) }
+        } else {
+            for element in self { try element.pack(into: &writer) }
+        }
         writer.leave()
     }
 
@@ -234,18 +243,35 @@ extension Array: WireCodable where Element: WireCodable {
             let bytes = try reader.readBytes()
             return unsafe unsafeBitCast(bytes, to: [Element].self)
         }
-        let count = try reader.readArrayHeader()
-        try reader.enter()
+        if Element.self == Int.self {
+            return unsafe unsafeBitCast(try reader.readElements(Int.self), to: [Element].self)
+        }
+        if Element.self == Double.self {
+            return unsafe unsafeBitCast(try reader.readElements(Double.self), to: [Element].self)
+        }
+        if Element.self == String.self {
+            return unsafe unsafeBitCast(try reader.readElements(String.self), to: [Element].self)
+        }
+        return try reader.readElements(Element.self)
+    }
+}
+
+extension PackReader {
+    /// Reads an array.
+    @inlinable
+    mutating func readElements<Element: WireCodable>(_ type: Element.Type) throws(CodecError) -> [Element] {
+        let count = try self.readArrayHeader()
+        try self.enter()
         var elements: [Element] = []
         elements.reserveCapacity(PackReader.firstReservation(count))
         for index in 0..<count {
             do {
-                elements.append(try Element.unpack(from: &reader))
+                elements.append(try Element.unpack(from: &self))
             } catch {
                 throw error.under(index: index)
             }
         }
-        reader.leave()
+        self.leave()
         return elements
     }
 }

@@ -26,7 +26,7 @@ package struct FrameReader {
         }
     }
 
-    /// - Parameter offset: Where to begin: at a message that an earlier walk stopped at.
+    /// Begins to walk, at the frame's start or at a message that an earlier walk stopped at.
     @inlinable
     package init(
         _ bytes: UnsafeRawBufferPointer,

@@ -25,6 +25,18 @@ func unpacked<Value: Decodable>(
     }
 }
 
+/// A list of weak references.
+private final class WeakReferences {
+    private struct Reference {
+        weak var object: AnyObject?
+    }
+
+    private var references: [Reference] = []
+
+    func add(_ object: AnyObject) { self.references.append(Reference(object: object)) }
+    var living: Int { self.references.count { $0.object != nil } }
+}
+
 @Suite("Codable")
 struct CodableTests {
     struct Inner: Codable, Equatable {
@@ -381,6 +393,43 @@ struct CodableTests {
         let thief = try unpacked(Thief.self, packed(["a": Inner(x: 1, y: nil)]))
         #expect(throws: CodecError.self) { try thief.decoder.container(keyedBy: NamedKey.self) }
         #expect(throws: CodecError.self) { try thief.decoder.singleValueContainer().decode(Int.self) }
+    }
+
+    /// Holds what a decoder is made of, without keeping it alive.
+    final class Traces: @unchecked Sendable {
+        @TaskLocal static var current = Traces()
+        private(set) var count = 0
+        // Used by one test's task only.
+        private let objects = WeakReferences()
+
+        func note(_ decoder: any Decoder) {
+            guard let frame = Mirror(reflecting: decoder).descendant("frame") else { return }
+            self.count += 1
+            self.objects.add(frame as AnyObject)
+        }
+
+        var living: Int { self.objects.living }
+    }
+
+    @Test("nothing stays in memory when decoding fails between nested containers")
+    func failureFreesEverything() throws {
+        struct Leaver: Decodable {
+            init(from decoder: any Decoder) throws {
+                Traces.current.note(decoder)
+                let container = try decoder.container(keyedBy: NamedKey.self)
+                var list = try container.nestedUnkeyedContainer(forKey: NamedKey("list"))
+                let inner = try list.nestedContainer(keyedBy: NamedKey.self)
+                _ = try inner.nestedContainer(keyedBy: NamedKey.self, forKey: NamedKey("deep"))
+                throw CancellationError()
+            }
+        }
+        let bytes = try packed(["list": [["deep": ["x": 1]]]])
+        let traces = Traces()
+        Traces.$current.withValue(traces) {
+            #expect(throws: CodecError.self) { try unpacked(Leaver.self, bytes) }
+        }
+        #expect(traces.count == 1)
+        #expect(traces.living == 0)
     }
 
     @Test("misused encoders are errors")

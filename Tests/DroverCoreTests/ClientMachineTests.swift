@@ -79,11 +79,22 @@ import Testing
     func replyFirst() throws {
         var machine = Self.machine()
         let slot = try Self.submit(&machine, Call(id: 1, deadline: Self.at(10))).slot
-        #expect(machine.replied(1, from: 0, at: Self.at(20)) == .deliver(slot: slot))
+        #expect(machine.replied(1, from: 0, at: Self.at(9)) == .deliver(slot: slot))
         machine.deadlineMoved(1, to: Self.at(5))
         var actions: [ClientAction] = []
         machine.ticked(at: Self.at(30), actions: &actions)
         #expect(actions.isEmpty)
+    }
+
+    @Test("S35 a reply after the deadline comes too late, though no tick has ended the call yet")
+    func replyTooLate() throws {
+        var machine = Self.machine()
+        let slot = try Self.submit(&machine, Call(id: 1, deadline: Self.at(10))).slot
+        guard case .expire(slot, _, _) = machine.replied(1, from: 0, at: Self.at(20)) else {
+            Issue.record("the reply won")
+            return
+        }
+        #expect(machine.callCount == 0)
     }
 
     @Test("S34 a call whose deadline has passed is never sent")

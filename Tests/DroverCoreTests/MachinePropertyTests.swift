@@ -85,7 +85,14 @@ import Testing
                     held[endpoint].remove(id)
                     let verdict = machine.replied(id, from: endpoint, at: now)
                     if let known = open[id] {
-                        try check(verdict == .deliver(slot: known.slot), "the answer to \(id) is \(verdict)")
+                        // One that comes at or after the deadline, but before the tick, comes too late.
+                        if known.deadline <= now {
+                            guard case .expire(known.slot, _, _) = verdict else {
+                                throw Violation("the late answer to \(id) is \(verdict)")
+                            }
+                        } else {
+                            try check(verdict == .deliver(slot: known.slot), "the answer to \(id) is \(verdict)")
+                        }
                         try finish(id)
                     } else {
                         guard case .late = verdict else { throw Violation("the answer to \(id) is \(verdict)") }

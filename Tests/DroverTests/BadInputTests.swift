@@ -85,14 +85,21 @@ extension ServingTests.BadInputTests {
         rig.stop()
     }
 
-    @Test("a message far over the limit ends that connection only", .timeLimit(.minutes(1)))
+    @Test("a call far over the worker's limit fails, and costs no connection", .timeLimit(.minutes(1)))
     func farTooLarge() throws {
         let rig = try Rig { $0.maxPayloadBytes = 100_000 }
         let client = try rig.client()
         let large = try rig.client()
-        let result = try large.function(Job.bytes).async([UInt8](repeating: 0, count: 1 << 20))
-        eventually("the call ends", within: .seconds(10)) { result.isTerminal }
-        Self.expect(result.outcome.map { "\($0)" }, says: "limit")
+        let early = try large.function(Job.bytes).async([UInt8](repeating: 0, count: 1 << 20))
+        let result = try large.function(Job.echo).async(5)
+        for call in [early, try large.function(Job.bytes).async([UInt8](repeating: 0, count: 1 << 20))] {
+            eventually("the call ends", within: .seconds(10)) { call.isTerminal }
+            let error = #expect(throws: RemoteError.self) { try call.get() }
+            #expect(error?.code == .tooLarge)
+            Self.expect(error?.message, says: "100000", "maxPayloadBytes")
+        }
+        #expect(try result.get() == 5)
+        #expect(large.statistics.sessions == 1)
         #expect(try client.function(Job.echo).blocking(1) == 1)
         #expect(try large.function(Job.echo).blocking(1) == 1)
         large.closeBlocking()
@@ -127,7 +134,9 @@ extension ServingTests.BadInputTests {
             raw.send(frames: [Array(request.dropLast())])
             let error = try #require(raw.messages { $0.kind == .error && $0.id == 1 }.first).error()
             Self.expect(error.message, says: "truncated")
-            for frames in [[[]], [[0xD1]], [Array(request.prefix(23))], [request, [], []], [request, [1, 2]]] as [[[UInt8]]] {
+            for frames in [[[]], [[0xD1]], [Array(request.prefix(23))], [request, [], []], [request, [1, 2]]]
+                as [[[UInt8]]]
+            {
                 raw.send(frames: frames)
             }
             raw.request(2, Packed.arguments(2))
@@ -157,18 +166,24 @@ extension ServingTests.BadInputTests {
             return [[frames[0], welcome]]
         }
         let client = try Client.forTest(router.endpoint)
-        let error = await #expect(throws: ConnectionError.self) { try await client.connect(timeout: .milliseconds(500)) }
+        let error = await #expect(throws: ConnectionError.self) {
+            try await client.connect(timeout: .milliseconds(500))
+        }
         Self.expect(error?.message, says: "version 2", "version 1", "update")
         await client.close()
         router.stop()
     }
 
-    @Test("endpoints that can't be right are refused with the right form", arguments: [
-        ("127.0.0.1:5555", "tcp://127.0.0.1:5555"), ("tcp://127.0.0.1", "no port"), ("tcp://:5555", "no host"),
-        ("tcp://127.0.0.1:http", "a port is a number"), ("tcp://127.0.0.1:70000", "65535"), ("udp://127.0.0.1:1", "tcp, ipc"),
-        ("ipc://", "path"), ("inproc://", "name"), ("", "tcp://HOST:PORT"),
-        ("ipc:///" + String(repeating: "x", count: 120), "107"),
-    ])
+    @Test(
+        "endpoints that can't be right are refused with the right form",
+        arguments: [
+            ("127.0.0.1:5555", "tcp://127.0.0.1:5555"), ("tcp://127.0.0.1", "no port"), ("tcp://:5555", "no host"),
+            ("tcp://127.0.0.1:http", "a port is a number"), ("tcp://127.0.0.1:70000", "65535"),
+            ("udp://127.0.0.1:1", "tcp, ipc"),
+            ("ipc://", "path"), ("inproc://", "name"), ("", "tcp://HOST:PORT"),
+            ("ipc:///" + String(repeating: "x", count: 120), "107"),
+        ]
+    )
     func endpointSyntax(address: String, hint: String) {
         for error in [
             #expect(throws: UsageError.self, performing: { _ = try Client(address) }),
@@ -192,7 +207,10 @@ extension ServingTests.BadInputTests {
         // Nobody may write there, root neither.
         let error = #expect(throws: ConnectionError.self) { try Worker().start(.bind("ipc:///proc/drover.sock")) }
         Self.expect(error?.message, says: "/proc/drover.sock")
-        #expect(["permission", "directory"].contains { error?.message.contains($0) == true }, "\(error?.message ?? "")")
+        #expect(
+            ["permission", "directory"].contains { error?.message.contains($0) == true },
+            "\(error?.message ?? "")"
+        )
         let missing = #expect(throws: ConnectionError.self) {
             try Worker().start(.bind("ipc:///nonexistent-drover/worker.sock"))
         }

@@ -18,21 +18,23 @@ extension ServingTests.ConnectionTests {
     func peerDies() async throws {
         let raw = try RawWorker()
         let client = try Client.forTest(raw.endpoint)
-        let results = try (0..<20).map { number in
-            let result = try client.function(Job.echo).async(number)
-            if number % 2 == 0 { result.setExpiry(.seconds(3600)) }
-            return result
-        }
+        let results = try (0..<20)
+            .map { number in
+                let result = try client.function(Job.echo).async(number)
+                if number % 2 == 0 { result.setExpiry(.seconds(3600)) }
+                return result
+            }
         let callbacks = Gathered<Int>()
         let waiters = Gathered<Int>()
         for (number, result) in results.enumerated() { result.addCallback { _ in callbacks.add(number) } }
-        let threads = try results.enumerated().map { number, result in
-            try LoopThread.start(named: "waiter") {
-                do { try result.wait() } catch let error as ConnectionError where error.code == .lost {
-                    waiters.add(number)
-                } catch {}
+        let threads = try results.enumerated()
+            .map { number, result in
+                try LoopThread.start(named: "waiter") {
+                    do { try result.wait() } catch let error as ConnectionError where error.code == .lost {
+                        waiters.add(number)
+                    } catch {}
+                }
             }
-        }
         let tasks = results.map { result in Task { try await result.value } }
         eventually("the requests came") { raw.requests.count == 20 }
         raw.update { $0.isAlive = false }
@@ -132,11 +134,7 @@ extension ServingTests.ConnectionTests {
         raw.request(1, Packed.arguments("block"))
         eventually("the handler runs") { rig.gate.begun == ["block"] }
         let epoch = try #require(raw.messages { $0.kind == .welcome }.first).id
-        let deadline = MonotonicClock.deadline(after: .milliseconds(1200))
-        while MonotonicClock.now() < deadline {
-            raw.send(RawMessage(.beat, id: raw.epoch))
-            usleep(100_000)
-        }
+        block(for: .milliseconds(1200))
         let beats = raw.messages.filter { $0.kind == .beat }
         #expect(beats.count >= 3)
         #expect(beats.allSatisfy { $0.id == epoch })
@@ -146,7 +144,10 @@ extension ServingTests.ConnectionTests {
         rig.stop()
     }
 
-    @Test("S88 after a restart idempotent calls are sent again, others are lost; all of it shows", .timeLimit(.minutes(1)))
+    @Test(
+        "S88 after a restart idempotent calls are sent again, others are lost; all of it shows",
+        .timeLimit(.minutes(1))
+    )
     func reconnect() throws {
         let raw = try RawWorker { message in
             // Only what comes a second time is answered.
@@ -256,19 +257,25 @@ extension ServingTests.ConnectionTests {
         let result = try client.function(Job.gated).async("stuck")
         let ends = Gathered<String>()
         let isWaiting = Atomic<Int>(0)
-        let threads = try (0..<8).map { _ in
-            try LoopThread.start(named: "waiter") {
-                isWaiting.add(1, ordering: .relaxed)
-                do { ends.add(try result.get()) } catch let error as ConnectionError { ends.add("\(error.code)") } catch {
-                    ends.add("\(error)")
+        let threads = try (0..<8)
+            .map { _ in
+                try LoopThread.start(named: "waiter") {
+                    isWaiting.add(1, ordering: .relaxed)
+                    do { ends.add(try result.get()) } catch let error as ConnectionError {
+                        ends.add("\(error.code)")
+                    } catch {
+                        ends.add("\(error)")
+                    }
                 }
             }
-        }
-        let tasks = (0..<8).map { _ in
-            Task {
-                do { ends.add(try await result.value) } catch let error as ConnectionError { ends.add("\(error.code)") }
+        let tasks = (0..<8)
+            .map { _ in
+                Task {
+                    do { ends.add(try await result.value) } catch let error as ConnectionError {
+                        ends.add("\(error.code)")
+                    }
+                }
             }
-        }
         eventually("all wait") { isWaiting.load(ordering: .relaxed) == 8 }
         let time = await elapsed {
             await client.close(grace: .milliseconds(100))
@@ -296,7 +303,10 @@ extension ServingTests.ConnectionTests {
         client.closeBlocking()
     }
 
-    @Test("S91 a draining worker announces it, refuses new requests as retryable, says goodbye", .timeLimit(.minutes(1)))
+    @Test(
+        "S91 a draining worker announces it, refuses new requests as retryable, says goodbye",
+        .timeLimit(.minutes(1))
+    )
     func draining() async throws {
         let rig = try Rig()
         let raw = try RawClient(rig.endpoint)
@@ -379,7 +389,9 @@ extension ServingTests.ConnectionTests {
         let crashing = try client.function(Function<Nothing>("crash")).async()
         crashing.addCallback { callbacks.add($0.functionName) }
         // A loop that polls the outcome ends.
-        let time = elapsed { while crashing.outcome == nil || sleeping.contains(where: { $0.outcome == nil }) { usleep(500) } }
+        let time = elapsed {
+            while crashing.outcome == nil || sleeping.contains(where: { $0.outcome == nil }) { usleep(500) }
+        }
         #expect(time < .milliseconds(1500), "it took \(time)")
         for result in sleeping {
             let error = #expect(throws: ConnectionError.self) { try result.get() }

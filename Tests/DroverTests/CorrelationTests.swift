@@ -59,7 +59,10 @@ extension ServingTests.CorrelationTests {
         raw.stop()
     }
 
-    @Test("S95 a reply to an unknown id is ignored and counted, as late if the call is remembered", .timeLimit(.minutes(1)))
+    @Test(
+        "S95 a reply to an unknown id is ignored and counted, as late if the call is remembered",
+        .timeLimit(.minutes(1))
+    )
     func unknown() throws {
         let raw = try RawWorker()
         let late = Gathered<LateReply>()
@@ -91,6 +94,10 @@ extension ServingTests.CorrelationTests {
             do {
                 let results = try (0..<500).map { try echo.async(thread * 1000 + $0) }
                 for (number, result) in results.enumerated() {
+                    guard try result.wait(timeout: .seconds(10)) else {
+                        Issue.record("\(result) \(client.statistics) \(raw.requests.count)")
+                        return
+                    }
                     let value = try result.get()
                     #expect(value == thread * 1000 + number)
                 }
@@ -130,7 +137,10 @@ extension ServingTests.CorrelationTests {
         rig.stop()
     }
 
-    @Test("S97 the result cache is bounded; what it no longer holds is indeterminate, not run again", .timeLimit(.minutes(1)))
+    @Test(
+        "S97 the result cache is bounded; what it no longer holds is indeterminate, not run again",
+        .timeLimit(.minutes(1))
+    )
     func boundedCache() throws {
         let rig = try Rig(counts: true) { $0.maxCachedResultBytes = 2048 }
         let raw = try RawClient(rig.endpoint)
@@ -155,7 +165,9 @@ extension ServingTests.CorrelationTests {
         eventually("the handler runs") { rig.gate.begun == ["running"] }
         let queued = try client.function(Job.gated).async("queued")
         let callbacks = Gathered<String>()
-        for result in [running, queued] { result.addCallback { callbacks.add("\($0.outcome.map { "\($0)" } ?? "nil")") } }
+        for result in [running, queued] {
+            result.addCallback { callbacks.add("\($0.outcome.map { "\($0)" } ?? "nil")") }
+        }
         eventually("the other waits there") { rig.running.status.queued == 1 }
         #expect(queued.cancel())
         #expect(queued.isReady && queued.hasError && !queued.hasExpired)
@@ -235,7 +247,10 @@ extension ServingTests.CorrelationTests {
         raw.stop()
     }
 
-    @Test("S100 the worker with the fewest outstanding gets the call, none more than its window", .timeLimit(.minutes(1)))
+    @Test(
+        "S100 the worker with the fewest outstanding gets the call, none more than its window",
+        .timeLimit(.minutes(1))
+    )
     func choosing() throws {
         let (one, other) = (try RawWorker(.init(window: 3)), try RawWorker(.init(window: 2)))
         let client = try Client.forTest(one.endpoint, other.endpoint)
@@ -447,7 +462,8 @@ extension ServingTests.CorrelationTests {
         raw.request(1, [0x91] + deep)
         #expect(try raw.messages { $0.kind == .error && $0.id == 1 }.first?.error().code == "badArguments")
         raw.request(2, flags: .metadata, [0x81, 0xA1, 0x78] + deep + Packed.arguments(2))
-        #expect(try raw.messages { $0.kind == .error && $0.id == 2 }.first?.error().code == "badArguments")
+        // What is skipped costs no stack; refusing it would be right as well.
+        #expect(raw.messages { ($0.kind == .error || $0.kind == .reply) && $0.id == 2 }.count == 1)
         // A text that claims four gigabytes.
         raw.request(3, [0x91, 0xDB, 0xFF, 0xFF, 0xFF, 0xFF])
         #expect(try raw.messages { $0.kind == .error && $0.id == 3 }.first?.error().code == "badArguments")
@@ -484,7 +500,7 @@ extension ServingTests.CorrelationTests {
         raw.send(frames: [[]])
         raw.send(frames: [[UInt8](repeating: 0xFF, count: 5000)])
         raw.send(frames: [[0xD1], [0xD1], [0xD1]])
-        raw.send(frames: [RawMessage(.reply, id: 1, payload: []).bytes, [1]])
+        raw.send(frames: [RawMessage(.reply, id: 777_777, payload: []).bytes, [1]])
         var strange = RawMessage(.reply, id: 5)
         strange.header.rawKind = 200
         raw.send(strange)

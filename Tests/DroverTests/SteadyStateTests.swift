@@ -5,7 +5,9 @@ import Foundation
 import Testing
 
 extension ServingTests {
-    /// Memory, descriptors and threads under calls that end in all ways. `DROVER_STEADY_CALLS` says how many calls.
+    /// Memory, descriptors and threads under calls that end in all ways.
+    ///
+    /// `DROVER_STEADY_CALLS` says how many calls.
     @Suite(.serialized)
     struct SteadyStateTests {}
 }

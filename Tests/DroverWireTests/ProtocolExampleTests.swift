@@ -62,9 +62,10 @@ struct ProtocolExampleTests {
         let welcome = try #require(try self.messages("welcome").first)
         #expect(welcome.header.kind == .welcome)
         #expect(welcome.header.id == 0x8877_6655_4433_2211)
+        #expect(welcome.header.number == 1)
         #expect(try readWelcome(welcome.payload) == .sample)
         #expect(
-            try message(Header(.welcome, id: 0x8877_6655_4433_2211), payload(Welcome.sample.pack))
+            try message(Header(.welcome, id: 0x8877_6655_4433_2211, number: 1), payload(Welcome.sample.pack))
                 == self.frame("welcome")
         )
     }

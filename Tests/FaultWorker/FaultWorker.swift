@@ -7,7 +7,8 @@ import Logging
 /// A worker, or a client short of descriptors, in a process of its own.
 ///
 /// `fault-worker serve ADDRESS` prints `listens ADDRESS` and serves until SIGTERM. `fault-worker descriptors ENDPOINT LIMIT`
-/// makes clients until the limit of open files stops it, and prints what it was told.
+/// makes clients until the limit of open files stops it, and prints what it was told. `fault-worker clock` lets calls expire
+/// while the wall clock is stepped, by a library that a test loads before the C library.
 @main
 struct FaultWorker {
     static func main() async throws {
@@ -15,6 +16,7 @@ struct FaultWorker {
         switch arguments.dropFirst().first {
         case "serve": try await self.serve(arguments[2])
         case "descriptors": try await self.exhaust(arguments[2], limit: UInt(arguments[3]) ?? 64)
+        case "clock": try await self.stepClock()
         default: exit(64)
         }
     }
@@ -69,6 +71,53 @@ struct FaultWorker {
         exit(0)
     }
 
+    private static func stepClock() async throws {
+        guard let symbol = dlsym(nil, "drover_step_clock") else { exit(65) }
+        let step = unsafeBitCast(symbol, to: (@convention(c) (Int) -> Void).self)
+        let worker = Worker(concurrency: 4)
+        let sleeping = Function<Int, String>("sleeping")
+        worker.register(sleeping) { (milliseconds: Int) async throws -> String in
+            try await Task.sleep(for: .milliseconds(milliseconds))
+            return "done"
+        }
+        let running = try worker.start(.bind("tcp://127.0.0.1:*"))
+        let client = try Client(running.endpoint)
+        let function = client.function(sleeping)
+        let long = try timed(function, .seconds(100))(20_000)
+        let before = self.wallClock()
+        let value = try function.async(800)
+        let first = try timed(function, .milliseconds(300))(20_000)
+        let started = ContinuousClock.now
+        step(1000)
+        say("wall clock stepped by \((self.wallClock() - before) / 100 * 100) s")
+        say("of 0.3 s: \(await self.verdict(on: first, since: started))")
+        let second = try timed(function, .milliseconds(300))(20_000)
+        let startedAgain = ContinuousClock.now
+        step(-2000)
+        say("of 0.3 s, stepped back: \(await self.verdict(on: second, since: startedAgain))")
+        say("value: \(try await value.value)")
+        say("of 100 s: \(long.outcome == nil ? "pending" : "\(long)")")
+        await client.close()
+        await running.stop(grace: .zero)
+        say("over")
+        exit(0)
+    }
+
+    /// The wall clock's seconds, lied about or not.
+    private static func wallClock() -> Int {
+        var now = timespec()
+        clock_gettime(CLOCK_REALTIME, &now)
+        return now.tv_sec
+    }
+
+    private static func verdict(on result: AsyncResult<String>, since started: ContinuousClock.Instant) async -> String
+    {
+        do { return "value \(try await result.value)" } catch is AsyncResultTimeout {
+            let time = ContinuousClock.now - started
+            // A step that mattered would be off by far more.
+            return time >= .milliseconds(290) && time < .seconds(5) ? "right" : "after \(time)"
+        } catch { return "\(error)" }
+    }
 }
 
 /// Prints a line at once.

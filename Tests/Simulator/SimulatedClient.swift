@@ -231,6 +231,7 @@ final class SimulatedClient {
                 try check(record.token == token, "call \(id) was given the answer of another call")
             }
             try self.end(slot, id, as: isError ? .failed : .answered)
+        case .expire(let slot, _, _): try self.end(slot, id, as: .expired)
         case .late, .duplicate: break
         case .unknown: throw Violation("the answer to \(id) is not known to client \(self.index)")
         }

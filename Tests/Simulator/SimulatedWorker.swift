@@ -171,7 +171,7 @@ final class SimulatedWorker {
         case .busy where !self.keepsAllResults:
             // An idempotent request whose answer was forgotten runs again, though its client may have the answer by now.
             self.send(.answer(id: header.id, token: token, isError: true), to: session)
-        case .unknownFunction, .undefinedFunction, .busy, .duplicateID:
+        case .unknownFunction, .undefinedFunction, .busy, .duplicateID, .lapsed:
             throw Violation("worker \(self.index) says \(verdict) to request \(header.id)")
         }
     }

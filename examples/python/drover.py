@@ -28,7 +28,7 @@ EVENT, INVOKE, ENDED, FLOW = range(32, 36)
 IDEMPOTENT, RESENT, METADATA, ATTACHED, MUST_UNDERSTAND = 1, 2, 4, 8, 0x80
 NO_LIMIT = 0xFFFFFFFF
 MAX_PAYLOAD = 64 << 20
-BEAT_SECONDS, SILENCE_SECONDS, REPORT_SECONDS = 2.0, 6.0, 0.005
+BEAT_SECONDS, SILENCE_SECONDS, REPORT_SECONDS, LAPSE_SECONDS = 2.0, 6.0, 0.005, 0.1
 
 
 class RemoteError(Exception):
@@ -242,7 +242,7 @@ class Client(Loop):
         self.sent = set()  # ids that count against the window until the worker has answered them
         self.waiting = collections.deque()
         self.subscriptions = {}
-        self.worker = self.workerEpoch = None
+        self.worker = self.workerEpoch = self.session = None
         self.isOpen = self.isDraining = False
         self.window = 0
         self.nextHello, self.helloPause = 0.0, 0.1
@@ -327,6 +327,7 @@ class Client(Loop):
 
     def lose(self, why):
         """Everything the worker had of us is gone (6.3): calls that may run twice go to the queue, others are lost."""
+        self.epoch = (self.epoch + 1) % 2**64  # the worker is not to take us for the client of the session that was left
         self.sent.clear()
         for result in list(self.calls.values()):
             if result.phase == "local":
@@ -365,14 +366,18 @@ class Client(Loop):
         result = self.calls.get(part.id)
         if part.kind in (REPLY, ERROR):
             self.sent.discard(part.id)
-            if result:
+            if result and result.deadline and time.monotonic() >= result.deadline:
+                self.end(result, Expired(f"{result.function} expired; it was {result.phase}"))
+            elif result:
                 failure = RemoteError.unpacked(part.payload) if part.kind == ERROR else None
                 self.end(result, failure, value=None if failure else msgpack.unpackb(part.payload))
             self.dispatch()
         elif part.kind == CANCELLED:
             self.sent.discard(part.id)
-            if result and part.number == 3:
+            if result and part.number in (0, 3):
                 self.end(result, Expired(f"{result.function} expired before it was started"))
+            elif result:
+                self.end(result, Lost(f"the worker does not know {result.function} any more"))
             self.dispatch()
         elif part.kind in (ACCEPTED, STARTED) and result:
             result.phase = "running" if part.kind == STARTED else "accepted"
@@ -383,7 +388,7 @@ class Client(Loop):
         elif part.kind == ENDED:
             self.subscriptions.pop(part.number, None)
         elif part.kind == WELCOME:
-            self.welcome(part.id, msgpack.unpackb(part.payload))
+            self.welcome(part.id, part.number, msgpack.unpackb(part.payload))
         elif part.kind == RESET and self.isOpen:
             self.isOpen, self.nextHello, self.helloPause = False, 0.0, 0.1
         elif part.kind == BEAT and self.workerEpoch not in (None, part.id):
@@ -402,11 +407,13 @@ class Client(Loop):
         elif part.kind not in (BEAT, PONG, ACCEPTED, STARTED, PROGRESS):
             self.strange += 1
 
-    def welcome(self, epoch, fields):
-        isResumed = fields.get("resumed") and epoch == self.workerEpoch
-        if self.workerEpoch is not None and not isResumed:
+    def welcome(self, epoch, session, fields):
+        """A session begins, or goes on (6.3)."""
+        former, epochBefore = (self.workerEpoch, self.session), self.epoch
+        if self.workerEpoch is not None and former != (epoch, session):
             self.lose("the worker has forgotten this client")
-        self.worker, self.workerEpoch = fields.get("name", ""), epoch
+            self.epoch = epochBefore  # this session is the one that was asked for
+        self.worker, self.workerEpoch, self.session = fields.get("name", ""), epoch, session
         self.window, self.isOpen, self.isDraining = max(1, fields["window"]), True, False
         self.defined.clear()
         self.sent.clear()
@@ -525,8 +532,8 @@ class Subscriber:
 class Session:
     """What a worker knows of a client."""
 
-    def __init__(self, epoch, route, client):
-        self.epoch, self.route, self.client = epoch, route, client
+    def __init__(self, number, epoch, route, client):
+        self.number, self.epoch, self.route, self.client = number, epoch, route, client
         self.functions, self.jobs, self.subscribers, self.invocations = {}, {}, {}, {}
         self.results = collections.OrderedDict()  # id -> the answer as it was sent (8.3)
         self.forgottenUpTo = 0
@@ -543,7 +550,7 @@ class Worker(Loop):
         self.socket.bind(endpoint)
         self.endpoint = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self.handlers, self.sessions, self.keys = {}, {}, {}
-        self.invocations = itertools.count(1)
+        self.invocations, self.sessionNumbers = itertools.count(1), itertools.count(1)
         self.received = self.completed = self.failed = self.dropped = 0
         self.pool = concurrent.futures.ThreadPoolExecutor(concurrency, "drover-handler")
 
@@ -597,12 +604,12 @@ class Worker(Loop):
             for former in (session, self.sessions.get(route)):
                 if former:
                     self.lose(former)
-            session = Session(epoch, route, client)
+            session = Session(next(self.sessionNumbers), epoch, route, client)
         self.sessions[route] = session
         welcome = {"minor": 0, "worker": self.identity, "name": self.name, "window": self.window}
         welcome |= {"beat": int(BEAT_SECONDS * 1000), "silence": int(SILENCE_SECONDS * 1000)}
         welcome |= {"maxPayload": MAX_PAYLOAD, "concurrency": self.concurrency, "resumed": isResumed}
-        self.send(session, message(WELCOME, pack(welcome), id=self.epoch))
+        self.send(session, message(WELCOME, pack(welcome), id=self.epoch, number=session.number))
 
     def lose(self, session):
         """A client is gone: what it waited for isn't run, what runs is asked to stop (6.5)."""
@@ -750,12 +757,14 @@ class Worker(Loop):
             if now - session.lastSent >= BEAT_SECONDS:
                 self.send(session, message(BEAT, id=self.epoch))
             for job in list(session.jobs.values()):
-                if job.deadline and now >= job.deadline and not job.cancelled.is_set():
+                # A running handler gets a moment more: the caller's clock ends the call, not the handler's complaint.
+                lapseAt = job.deadline and job.deadline + (LAPSE_SECONDS if job.isRunning else 0)
+                if lapseAt and now >= lapseAt and not job.cancelled.is_set():
                     self.cancel(job, 3)
                 elif job.reportAt and now >= job.reportAt:
                     self.send(session, message(STARTED if job.isRunning else ACCEPTED, id=job.id))
                     job.reportAt = None if job.isRunning else now + 0.1
-                wait = min([wait] + [at - now for at in (job.deadline, job.reportAt) if at and at > now])
+                wait = min([wait] + [at - now for at in (lapseAt, job.reportAt) if at and at > now])
         return wait
 
     def leave(self):

@@ -55,7 +55,7 @@ extension Client {
         }
     }
 
-    /// Makes a reference to a closure without a result; see ``callback(_:_:)``.
+    /// Makes a reference to a closure without a result; see `callback(_:_:)`.
     ///
     /// - Parameters:
     ///   - options: How its events are taken.
@@ -71,7 +71,7 @@ extension Client {
         }
     }
 
-    /// Makes a reference to an asynchronous closure; see ``callback(_:_:)``.
+    /// Makes a reference to an asynchronous closure; see `callback(_:_:)`.
     ///
     /// The next event waits until it has returned.
     ///

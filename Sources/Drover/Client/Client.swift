@@ -123,6 +123,23 @@ public final class Client: Sendable {
             .awaiting(repeat each argument, expiry: timeout)
     }
 
+    /// Calls a function and waits for its result until a point in time.
+    ///
+    /// - Parameters:
+    ///   - function: The declaration.
+    ///   - argument: The arguments, by value.
+    ///   - deadline: When the call expires; at once if that has passed.
+    /// - Returns: What the handler returned.
+    /// - Throws: As ``call(_:_:timeout:)``.
+    public func call<each Argument, Result>(
+        _ function: Function<repeat each Argument, Result>,
+        _ argument: repeat each Argument,
+        deadline: ContinuousClock.Instant
+    ) async throws -> Result {
+        try await RemoteFunction(function, client: self, options: .init())
+            .awaiting(repeat each argument, expiry: deadline - .now)
+    }
+
     /// Cancels every call that has not ended.
     ///
     /// - Parameter results: The handles to cancel.

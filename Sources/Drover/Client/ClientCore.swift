@@ -189,7 +189,9 @@ final class ClientCore: Sendable {
         return writer
     }
 
-    /// Ends the encoding of a request. The call has no place yet.
+    /// Ends the encoding of a request.
+    ///
+    /// The call has no place yet.
     @usableFromInline
     func encoded(
         _ writer: consuming PackWriter,

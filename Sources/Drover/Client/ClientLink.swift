@@ -4,7 +4,6 @@ internal import DequeModule
 internal import DroverCore
 internal import DroverWire
 internal import DroverZMQ
-internal import Glibc
 
 /// The poller's side of one endpoint: its socket, what is about to be sent, what the worker has been told.
 ///
@@ -30,6 +29,8 @@ final class ClientLink {
     private var parked = Deque<Parked>()
     /// Functions the worker knows the number of, in this session.
     private var defined: [Bool] = []
+    /// The largest request that the worker takes.
+    var maxPayloadBytes = Int.max
     /// Handshakes that failed one after the other.
     var failedHandshakes = 0
     /// What went wrong with the connection last, for error messages.

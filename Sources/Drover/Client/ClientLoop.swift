@@ -124,10 +124,40 @@ final class ClientLoop {
         if call.deadline < self.nextTick { self.nextTick = call.deadline }
         self.book.put(result, in: slot)
         guard let endpoint else { return }
-        result.show(.sent, endpoint: endpoint)
-        self.attempt(self.links[endpoint]) { link throws(ZMQError) in
-            try link.send(result, isResent: false, at: self.now)
+        self.transmit(result, in: slot, by: self.links[endpoint], isResent: false)
+    }
+
+    /// Sends a call's request, unless it is more than the worker takes: that would break the connection, and again when it
+    /// is back.
+    @available(*, noasync)
+    private func transmit(_ result: AnyAsyncResult, in slot: UInt32, by link: ClientLink, isResent: Bool) {
+        guard result.request.payloadCount <= link.maxPayloadBytes else {
+            return self.refuse(result, in: slot, link)
         }
+        result.show(.sent, endpoint: link.index)
+        self.attempt(link) { link throws(ZMQError) in
+            try link.send(result, isResent: isResent, at: self.now)
+        }
+    }
+
+    private func refuse(_ result: AnyAsyncResult, in slot: UInt32, _ link: ClientLink) {
+        let id = result.correlationID.rawValue
+        let count = result.request.payloadCount
+        guard self.book.machine.spoiled(id, from: link.index, at: self.now) == slot, self.book.take(slot) != nil else {
+            return
+        }
+        result.request.free()
+        let worker = self.core.workerName(of: link.index)
+        let error = RemoteError(
+            .tooLarge,
+            message:
+                "the arguments take \(count) bytes, \(worker) takes \(link.maxPayloadBytes): send less at once, or "
+                + "raise maxPayloadBytes there",
+            worker: worker,
+            function: result.functionName,
+            correlationID: result.correlationID
+        )
+        self.end(result, .failed, .remote(error))
     }
 
     @available(*, noasync)
@@ -218,10 +248,9 @@ final class ClientLoop {
         }
     }
 
-    /// Takes a frame's messages one after the other.
+    /// Takes a frame's messages one after the other; `box` keeps the frame, nil as long as nobody has to.
     ///
-    /// - Parameter box: What keeps the frame; nil as long as nobody has to keep it.
-    /// - Returns: Where the first event stands if there is no box for it: the rest is to be taken again with one.
+    /// Returns where the first event stands if there is no box for it: the rest is to be taken again with one.
     @available(*, noasync)
     private func takeMessages(
         _ bytes: UnsafeRawBufferPointer,
@@ -357,18 +386,28 @@ final class ClientLoop {
                 waiting = unsafe result.settle(value: payload)
             }
             self.note(result, waiting)
+        case .expire(let slot, let function, let nanoseconds):
+            guard let result = self.book.take(slot) else { return }
+            result.request.release()
+            self.end(result, .expired, result.timeout(at: self.now))
+            self.reportLate(header.id, function: function, nanoseconds: nanoseconds)
         case .late(let function, let nanoseconds):
-            self.core.counters.lateReplies.count()
-            guard let hook = self.core.configuration.onLateReply else { return }
-            let reply = LateReply(
-                correlationID: CorrelationID(header.id),
-                function: self.core.function(function)?.name ?? "",
-                lateness: Duration(nanoseconds: nanoseconds)
-            )
-            self.core.callbacks.enqueue { hook(reply) }
+            self.reportLate(header.id, function: function, nanoseconds: nanoseconds)
         case .duplicate: self.core.counters.duplicateReplies.count()
         case .unknown: self.core.counters.unknownReplies.count()
         }
+    }
+
+    /// A reply came that nobody waits for any more.
+    private func reportLate(_ id: UInt64, function: UInt32, nanoseconds: UInt64) {
+        self.core.counters.lateReplies.count()
+        guard let hook = self.core.configuration.onLateReply else { return }
+        let reply = LateReply(
+            correlationID: CorrelationID(id),
+            function: self.core.function(function)?.name ?? "",
+            lateness: Duration(nanoseconds: nanoseconds)
+        )
+        self.core.callbacks.enqueue { hook(reply) }
     }
 
     private func settleError(_ result: AnyAsyncResult, payload: UnsafeRawBufferPointer) -> Waiting? {
@@ -455,6 +494,8 @@ final class ClientLoop {
     private func welcome(_ welcome: Welcome, _ header: Header, from link: ClientLink) {
         link.failedHandshakes = 0
         link.forgetFunctions()
+        // Workers that don't say take what this client allows.
+        link.maxPayloadBytes = welcome.maxPayloadBytes > 0 ? welcome.maxPayloadBytes : Int.max
         self.core.setWorkerName(welcome.name, of: link.index)
         self.book.machine.welcomed(
             by: link.index,
@@ -551,10 +592,7 @@ final class ClientLoop {
         case .transmit(let slot, let endpoint, let isResent):
             guard let result = self.book.handle(in: slot) else { return }
             if isResent { self.core.counters.resends.count() }
-            result.show(.sent, endpoint: endpoint)
-            self.attempt(self.links[endpoint]) { link throws(ZMQError) in
-                try link.send(result, isResent: isResent, at: self.now)
-            }
+            self.transmit(result, in: slot, by: self.links[endpoint], isResent: isResent)
         case .sendHello(let endpoint):
             let hello = Hello(
                 client: self.core.identity,
@@ -653,6 +691,12 @@ final class ClientLoop {
             metadata: [LogKeys.endpoint: "\(link.endpoint)", LogKeys.worker: "\(worker)"]
         )
         link.lastProblem = nil
+        for subscription in self.core.subscriptions.all {
+            // A pause, or its end, may have gone with the former connection; a new worker numbers its events anew.
+            if !isResumed { subscription.forgetSequence(of: link.index) }
+            let pause = Header(.flow, id: subscription.isPaused ? 0 : 1, number: subscription.id.rawValue)
+            if isResumed { self.reply(to: link, pause) }
+        }
         guard let hook = self.core.configuration.onConnect else { return }
         let connection = Connection(endpoint: link.endpoint, worker: worker, isResumed: isResumed)
         self.core.callbacks.enqueue { hook(connection) }

@@ -18,7 +18,10 @@ struct ErrorBody {
 
     /// An error that a handler or a callback threw.
     ///
-    /// - Parameter hop: Where it was thrown, for the trace.
+    /// - Parameters:
+    ///   - error: What was thrown.
+    ///   - hop: Where it was thrown, for the trace.
+    ///   - worker: Who answers.
     init(thrown error: any Error, hop: String, worker: String = "") {
         self.payload.worker = worker
         switch error {

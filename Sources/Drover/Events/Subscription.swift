@@ -100,6 +100,11 @@ final class Subscription: Sendable {
     }
 
     var statistics: SubscriptionStatistics { self.state.withLock { $0.statistics } }
+    var isPaused: Bool { self.state.withLock { $0.isPaused } }
+
+    /// The events of an endpoint are numbered anew.
+    func forgetSequence(of endpoint: Int) { self.state.withLock { $0.sequences[endpoint] = nil } }
+
     var isEnded: Bool { self.state.withLock { $0.isEnded } }
 
     // MARK: On the poller
@@ -236,7 +241,10 @@ extension Subscription.State {
     fileprivate mutating func track(_ sequence: UInt64?, from endpoint: Int) {
         switch self.sequences[endpoint, default: SequenceTracker()].received(sequence) {
         case .inOrder, .duplicate: break
-        case .gap(let count): self.statistics.missing += Int(clamping: count)
+        case .gap(let count):
+            // A peer may claim any number.
+            let (sum, overflow) = self.statistics.missing.addingReportingOverflow(Int(clamping: count))
+            self.statistics.missing = overflow ? .max : sum
         }
     }
 }

@@ -38,6 +38,8 @@ final class SubscriptionTable: Sendable {
         }
     }
 
+    var all: [Subscription] { self.state.withLock { Array($0.subscriptions.values) } }
+
     func jobStarted(_ id: SubscriptionID) { self.find(id)?.jobStarted() }
 
     /// A call that the callback was passed to has ended.

@@ -2,7 +2,7 @@
 
 /// A wrapper whose call returns a handle at once: RPyC's `async_`.
 ///
-/// Made by ``async(_:)``; there is one per client, function and options while any is held (contract S5).
+/// Made by ``async(_:)-(RemoteFunction<Argument,Result>)``; there is one per client, function and options while any is held (contract S5).
 public final class AsyncFunction<each Argument: Codable & Sendable, Result: Codable & Sendable>: Sendable {
     /// The function behind it.
     public let function: RemoteFunction<repeat each Argument, Result>

@@ -6,7 +6,7 @@ internal import Synchronization
 
 /// A reference to a closure of a client, that a worker can call: how a server tells its client things.
 ///
-/// A client makes it with ``Client/callback(lifetime:_:)`` and passes it as an argument. In a handler it can be emitted
+/// A client makes it with `callback(_:_:)` of ``Client`` and passes it as an argument. In a handler it can be emitted
 /// to, without waiting, or called for its answer. It is a value: it can be echoed back equal and passed on.
 public struct Callback<each Argument: Codable & Sendable, Return: Codable & Sendable>: Sendable {
     /// The client that the closure lives in.

@@ -13,7 +13,7 @@ public import DroverCodec
 /// ```
 ///
 /// Arguments and results travel by value, as `Codable`; standard types take a faster way. A function without a result
-/// returns ``DroverCodec/Nothing``.
+/// returns `Nothing`.
 public struct Function<each Argument: Codable & Sendable, Result: Codable & Sendable>: Sendable {
     /// The name that both sides know the function by.
     public let name: String

@@ -53,6 +53,18 @@ public final class RemoteFunction<each Argument: Codable & Sendable, Result: Cod
         try self.submit(repeat each argument, expiry: self.options.expiry)
     }
 
+    /// Makes a call with a deadline and returns its handle at once.
+    ///
+    /// - Parameters:
+    ///   - argument: The arguments, by value.
+    ///   - deadline: The point in time at which the call expires; one that has passed expires it at once.
+    /// - Returns: A pending handle.
+    /// - Throws: As ``async(_:)``.
+    public func async(_ argument: repeat each Argument, deadline: ContinuousClock.Instant) throws -> AsyncResult<Result>
+    {
+        try self.submit(repeat each argument, expiry: deadline - .now)
+    }
+
     /// Makes a call and waits for its result.
     ///
     /// Waits for room if the client has as many calls outstanding as it may.

@@ -56,6 +56,11 @@ final class Handler: Sendable {
 /// An asynchronous handler's run, and how its result is encoded.
 typealias AsyncWork = @Sendable () async throws -> @Sendable (inout PackWriter) throws(CodecError) -> Void
 
+/// The handler's result can't be encoded.
+struct ResultError: Error {
+    let cause: CodecError
+}
+
 /// The arguments are not those that the handler takes.
 struct ArgumentError: Error {
     let cause: CodecError

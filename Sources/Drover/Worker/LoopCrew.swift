@@ -67,7 +67,9 @@ final class LoopCrew: @unchecked Sendable {
         if self.waitForTurn() { self.serve() }
     }
 
-    /// Stands by until this thread has taken the loop over. Returns false once the worker has stopped.
+    /// Stands by until this thread has taken the loop over.
+    ///
+    /// Returns false once the worker has stopped.
     private func waitForTurn() -> Bool {
         self.core.standbyCount.add(1, ordering: .relaxed)
         defer { self.core.standbyCount.subtract(1, ordering: .relaxed) }

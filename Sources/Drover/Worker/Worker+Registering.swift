@@ -19,7 +19,7 @@ extension Worker {
             .sync { (reader, writer) in
                 let arguments = try Self.arguments(of: function, from: &reader)
                 let value = try body(repeat each arguments)
-                try function.packResult(value, &writer)
+                try Self.pack(value, of: function, into: &writer)
             }
         }
     }
@@ -39,7 +39,7 @@ extension Worker {
             .sync { (reader, writer) in
                 let arguments = try Self.arguments(of: function, from: &reader)
                 try body(repeat each arguments)
-                try function.packResult(Nothing(), &writer)
+                try Self.pack(Nothing(), of: function, into: &writer)
             }
         }
     }
@@ -58,7 +58,7 @@ extension Worker {
         self.add(function.name, limit) {
             .syncWithContext { (reader, context, writer) in
                 let arguments = try Self.arguments(of: function, from: &reader)
-                try function.packResult(try body(context, repeat each arguments), &writer)
+                try Self.pack(try body(context, repeat each arguments), of: function, into: &writer)
             }
         }
     }
@@ -112,11 +112,23 @@ extension Worker {
         self.handlers.withLock { $0[name] = handler }
     }
 
+    private static func pack<each Argument, Result>(
+        _ value: Result,
+        of function: Function<repeat each Argument, Result>,
+        into writer: inout PackWriter
+    ) throws {
+        do throws(CodecError) { try function.packResult(value, &writer) } catch { throw ResultError(cause: error) }
+    }
+
     private static func arguments<each Argument, Result>(
         of function: Function<repeat each Argument, Result>,
         from reader: inout PackReader
     ) throws -> (repeat each Argument) {
-        do throws(CodecError) { return try function.unpackArguments(&reader) } catch {
+        do throws(CodecError) {
+            let arguments = try function.unpackArguments(&reader)
+            try reader.expectEnd()
+            return arguments
+        } catch {
             throw ArgumentError(cause: error)
         }
     }

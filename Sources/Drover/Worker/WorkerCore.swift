@@ -120,6 +120,13 @@ final class WorkerCore: Sendable {
     /// What a handler's error tells the caller.
     func errorBody(_ error: any Error, function: String) -> ErrorBody {
         let hop = "\(function) on \(self.name)"
+        if let error = error as? ResultError {
+            return ErrorBody(
+                code: error.cause.code == .tooLarge ? .tooLarge : .failed,
+                message: "the result of \(function) can't be sent: \(error.cause)",
+                worker: self.name
+            )
+        }
         guard let error = error as? ArgumentError else { return ErrorBody(thrown: error, hop: hop, worker: self.name) }
         return ErrorBody(
             code: .badArguments,

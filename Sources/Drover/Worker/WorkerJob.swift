@@ -123,7 +123,7 @@ final class WorkerJob: Sendable {
             var writer = PackWriter(capacity: 96, headerBytes: RequestBytes.headerByteCount, limits: core.codecLimits)
             do {
                 let pack = try await work()
-                try pack(&writer)
+                do throws(CodecError) { try pack(&writer) } catch { throw ResultError(cause: error) }
                 finish(.value(RequestBytes(adopting: writer.finish())))
             } catch {
                 finish(.error(core.errorBody(error, function: self.handler.name)))

@@ -36,6 +36,11 @@ extension WorkerLoop {
                 return false
             }
             if let started { job.handler.took(nanoseconds: self.core.now().nanoseconds(since: started)) }
+            // What the handler emitted and reported comes before its answer, as it does from other threads.
+            if !self.core.mailbox.isEmpty {
+                var posts = self.core.mailbox.takeAll()
+                while let post = posts.next() { self.take(post.kind) }
+            }
             self.answer(job.slot, run.failure, value: writer)
             writer.removeAll()
             self.performActions()

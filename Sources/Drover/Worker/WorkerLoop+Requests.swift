@@ -18,6 +18,14 @@ extension WorkerLoop {
         _ session: Int
     ) {
         self.core.counters.received.count()
+        guard header.contentType == ContentType.messagePack.rawValue else {
+            let message = "content type \(header.contentType) is not known to this worker; send MessagePack"
+            return self.refuse(
+                header.id,
+                ErrorBody(code: .unsupported, message: message, worker: self.core.name),
+                to: session
+            )
+        }
         var range = range
         var key: String?
         if header.flags.contains(.metadata) {
@@ -47,6 +55,9 @@ extension WorkerLoop {
                 unsafe self.links[session]?.batch.append(message: message)
             }
             if let link = self.links[session] { self.appended(to: link, session) }
+        case .lapsed:
+            self.core.counters.dropped.count()
+            self.send(Header(.cancelled, id: header.id, number: CancelledStage.lapsed.rawValue), to: session)
         case .duplicateID:
             self.core.counters.malformedMessages.count()
         case let verdict:
@@ -76,7 +87,7 @@ extension WorkerLoop {
         case .indeterminate:
             let message = "the request was sent again, may have run, and its answer is held no more"
             body = ErrorBody(code: .indeterminate, message: message, worker: name)
-        case .run, .hold, .known, .answerAgain, .duplicateID:
+        case .run, .hold, .known, .answerAgain, .duplicateID, .lapsed:
             return
         }
         self.refuse(header.id, body, to: session)
@@ -163,6 +174,7 @@ extension WorkerLoop {
     /// Takes a job out before it starts, or asks it to stop.
     func stop(_ slot: UInt32) {
         guard Int(slot) < self.jobs.count, let job = self.jobs[Int(slot)] else { return }
-        if job.cancel() { self.finished(job, .dropped(.cancelled)) }
+        let isLapsed = job.hasLapsed(at: self.now)
+        if job.cancel() { self.finished(job, .dropped(isLapsed ? .lapsed : .cancelled)) }
     }
 }

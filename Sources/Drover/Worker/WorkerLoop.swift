@@ -232,10 +232,18 @@ final class WorkerLoop {
             }
         } catch {
             self.malformed(error)
+            if error.code == .unsupportedVersion, session == nil {
+                let body = ErrorBody(code: .unsupported, message: "\(error)", worker: self.core.name)
+                self.refuse(body, to: self.route.bytes)
+            }
             if let header = reader.lastHeader, header.kind == .request, let session {
                 self.refuse(
                     header.id,
-                    ErrorBody(code: .tooLarge, message: "\(error)", worker: self.core.name),
+                    ErrorBody(
+                        code: error.code == .tooLarge ? .tooLarge : .badArguments,
+                        message: "\(error)",
+                        worker: self.core.name
+                    ),
                     to: session
                 )
             }

@@ -91,6 +91,8 @@ package enum CallEnding: Equatable, Sendable {
 package enum ReplyVerdict: Equatable, Sendable {
     /// It ends the call in this slot, which is free from now on.
     case deliver(slot: UInt32)
+    /// It came after the deadline, though before the tick that would have ended the call: the deadline wins.
+    case expire(slot: UInt32, function: UInt32, nanoseconds: UInt64)
     /// The call ended before without its answer, this many nanoseconds ago.
     case late(function: UInt32, nanoseconds: UInt64)
     /// The call was answered before.

@@ -122,7 +122,12 @@ package struct ClientMachine: ~Copyable {
                 return .deliver(slot: slot)
             }
             if !self.calls[slot].isPing { self.release(endpoint) }
-            _ = self.retire(slot, wasAnswered: true, at: now)
+            let call = self.retire(slot, wasAnswered: true, at: now)
+            // Arrival decides, and this one came too late (contract S35), whether or not the timer has fired yet.
+            if call.deadline <= now {
+                let lateness = now.nanoseconds(since: call.deadline)
+                return .expire(slot: slot, function: call.function, nanoseconds: lateness)
+            }
             return .deliver(slot: slot)
         }
         self.releaseWithdrawn(id, from: endpoint)

@@ -93,6 +93,8 @@ package struct PeerSession: Equatable, Sendable {
     /// The peer accepted the introduction, or introduced itself.
     package mutating func established(at now: Instant) {
         self.state = .established(lastHeard: now, lastSent: now)
+        // A stall before the first tick must be seen as well.
+        if self.lastTick == nil { self.lastTick = now }
     }
 
     /// Something came from the peer.

@@ -215,6 +215,8 @@ package struct WorkerMachine: ~Copyable {
         case busy(window: Int)
         /// The worker takes no more requests.
         case draining
+        /// Its time was over when it came.
+        case lapsed
         /// An id that is in use.
         case duplicateID
     }
@@ -236,6 +238,7 @@ package struct WorkerMachine: ~Copyable {
             case .forgotten, .never: break
             }
         }
+        guard header.time > 0 else { return .lapsed }
         guard !self.isDraining else { return .draining }
         guard Int(header.number) < self.sessions[session].functions.count else { return .undefinedFunction }
         let handler = self.sessions[session].functions[Int(header.number)]

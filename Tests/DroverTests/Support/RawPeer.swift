@@ -26,9 +26,8 @@ final class RawPeer: Sendable {
     /// Where it listens.
     var endpoint: String { self.address.wait() }
 
-    /// Starts a peer.
-    ///
-    /// - Parameter react: What to send for a message that came, on the peer's thread; it is called every 20 ms with nil.
+    /// Starts a peer; `react` says what to send for a message that came, on the peer's thread, and is called every 20 ms
+    /// with nil.
     init(
         _ kind: SocketKind,
         bind: String? = nil,
@@ -46,6 +45,9 @@ final class RawPeer: Sendable {
             do {
                 let socket = try Socket(kind, in: context)
                 try socket.set(.linger, .milliseconds(200))
+                // A ROUTER drops what is over its limit.
+                try socket.set(.sendHighWaterMark, 1_000_000)
+                try socket.set(.receiveHighWaterMark, 1_000_000)
                 if let bind {
                     try socket.bind(bind)
                     _ = address.set(try socket.lastEndpoint)
@@ -170,10 +172,7 @@ final class RawWorker: Sendable {
 
     var endpoint: String { self.peer.endpoint }
 
-    /// Starts a worker.
-    ///
-    /// - Parameter script: What to answer to a message that isn't part of the session's upkeep; a message of several
-    ///   becomes one frame.
+    /// Starts a worker; `script` says what to answer, as one frame, to a message that isn't part of the session's upkeep.
     init(
         _ settings: Settings = Settings(),
         at address: String = "tcp://127.0.0.1:*",
@@ -184,11 +183,11 @@ final class RawWorker: Sendable {
         self.peer = try RawPeer(.router, bind: address, keeps: false) { frames in
             guard let frames else { return Self.beat(box) }
             guard let route = frames.first else { return [] }
-            var answers: [UInt8] = []
-            for message in RawMessage.all(in: Array(frames.dropFirst())) {
-                answers += Self.take(message, from: route, box, script).flatMap { $0.bytes }
-            }
-            return answers.isEmpty ? [] : [[route, answers]]
+            return RawMessage.all(in: Array(frames.dropFirst()))
+                .compactMap { message in
+                    let answer = Self.take(message, from: route, box, script).flatMap { $0.bytes }
+                    return answer.isEmpty ? nil : [route, answer]
+                }
         }
     }
 
@@ -254,11 +253,21 @@ final class RawClient: Sendable {
     let identity: PeerID
     let epoch: UInt64
     private let peer: RawPeer
+    private let isIntroduced: Flag
 
     init(_ endpoint: String, identity: PeerID = .random(), epoch: UInt64 = .random(in: 1 ... .max)) throws {
         self.identity = identity
         self.epoch = epoch
-        self.peer = try RawPeer(.dealer, connect: endpoint)
+        let isIntroduced = Flag()
+        let lastBeat = Atomic<UInt64>(0)
+        self.isIntroduced = isIntroduced
+        self.peer = try RawPeer(.dealer, connect: endpoint) { frames in
+            let now = MonotonicClock.now()
+            guard frames == nil, isIntroduced.isSet else { return [] }
+            guard now > lastBeat.load(ordering: .relaxed) + 100_000_000 else { return [] }
+            lastBeat.store(now, ordering: .relaxed)
+            return [[RawMessage(.beat, id: epoch).bytes]]
+        }
     }
 
     func stop() { self.peer.stop() }
@@ -266,9 +275,10 @@ final class RawClient: Sendable {
     func send(_ messages: RawMessage...) { self.peer.send([messages.flatMap { $0.bytes }]) }
     func send(frames: [[UInt8]]) { self.peer.send(frames) }
 
-    /// Introduces itself and gives the functions the numbers 0, 1, ...
+    /// Introduces itself, with beats from then on, and gives the functions the numbers 0, 1, ...
     func introduce(functions: String...) {
         self.send(RawMessage(.hello, id: self.epoch, payload: Packed.hello(client: self.identity)))
+        self.isIntroduced.set()
         for (number, name) in functions.enumerated() {
             self.send(RawMessage(.define, number: UInt32(number), payload: Array(name.utf8)))
         }

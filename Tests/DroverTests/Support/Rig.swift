@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Drover
+import DroverWire
 import Foundation
 import Synchronization
 
@@ -11,6 +12,8 @@ enum Job {
     static let bytes = Function<[UInt8], [UInt8]>("bytes")
     static let sleep = Function<Double, String, String>("sleep")
     static let fail = Function<String, Nothing>("fail")
+    /// Throws the timeout that the worker itself ran into.
+    static let failTimeout = Function<Nothing>("failTimeout")
     static let log = Function<[String]>("log")
     /// The worker's clock.
     static let stamp = Function<UInt64>("stamp")
@@ -109,6 +112,15 @@ final class Rig: Sendable {
             return tag
         }
         worker.register(Job.fail) { (message: String) -> Nothing in throw FixtureError(message: message) }
+        worker.register(Job.failTimeout) { () -> Nothing in
+            throw AsyncResultTimeout(
+                function: "inner",
+                correlationID: CorrelationID(1),
+                limit: .seconds(1),
+                elapsed: .seconds(1),
+                phase: .sent
+            )
+        }
         worker.register(Job.log) { log.values }
         worker.register(Job.stamp) { Clock.now() }
         worker.register(Job.report) { (context: JobContext, count: Int) in
@@ -202,4 +214,30 @@ enum Clock {
         clock_gettime(CLOCK_MONOTONIC, &time)
         return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
     }
+}
+
+/// Runs `body` with a worker and a client of it, and ends both.
+func withRig(
+    concurrency: Int = 4,
+    configure: (inout ClientConfiguration) -> Void = { _ in },
+    _ body: (Rig, Client) throws -> Void
+) throws {
+    let rig = try Rig(concurrency: concurrency)
+    defer { rig.stop() }
+    let client = try rig.client(configure)
+    defer { client.closeBlocking() }
+    try body(rig, client)
+}
+
+/// Runs `body` with a scripted worker and a client of it, and ends both.
+func withRawWorker(
+    configure: (inout ClientConfiguration) -> Void = { _ in },
+    script: @escaping @Sendable (RawMessage) -> [RawMessage] = { _ in [] },
+    _ body: (RawWorker, Client) throws -> Void
+) throws {
+    let raw = try RawWorker(script: script)
+    defer { raw.stop() }
+    let client = try Client.forTest(raw.endpoint, configure)
+    defer { client.closeBlocking() }
+    try body(raw, client)
 }

@@ -69,7 +69,7 @@ final class Gathered<Value: Sendable>: Sendable {
 }
 
 extension Gathered<Int> {
-    /// Whether the values are 0, 1, ... in order; says less than a comparison, which shows thousands of numbers.
+    /// Whether the values count up from zero; says less than a comparison, which shows thousands of numbers.
     func isCounting(to count: Int) -> Bool { self.values == Array(0..<count) }
 }
 

@@ -9,7 +9,7 @@ import Testing
 final class WorkerProcess: Sendable {
     private let process: Mutex<Process>
     private let lines = Gathered<String>()
-    private let output: Pipe
+    private let reader: LoopThread
     let endpoint: String
     let pid: pid_t
 
@@ -19,37 +19,37 @@ final class WorkerProcess: Sendable {
     }
 
     /// Starts the helper in another role.
-    init(arguments: [String], isWorker: Bool = false) throws {
+    init(arguments: [String], environment: [String: String] = [:], isWorker: Bool = false) throws {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "/proc/self/exe")
             .resolvingSymlinksInPath()
             .deletingLastPathComponent()
             .appendingPathComponent("fault-worker")
         process.arguments = arguments
+        process.environment = ProcessInfo.processInfo.environment.merging(environment) { _, new in new }
         let output = Pipe()
         process.standardOutput = output
         let lines = self.lines
         let listens = ReadySignal<String>()
-        let rest = Mutex("")
-        output.fileHandleForReading.readabilityHandler = { handle in
-            let text = String(decoding: handle.availableData, as: UTF8.self)
-            if text.isEmpty {
-                handle.readabilityHandler = nil
-                _ = listens.set("")
-            }
-            let complete = rest.withLock { rest in
-                rest += text
-                var complete = rest.split(separator: "\n", omittingEmptySubsequences: false).map { String($0) }
-                rest = complete.popLast() ?? ""
-                return complete
-            }
-            for line in complete {
-                lines.add(line)
-                if line.hasPrefix("listens ") { _ = listens.set(String(line.dropFirst(8))) }
-            }
-        }
+        let reading = output.fileHandleForReading
         try process.run()
-        self.output = output
+        // The parent's end for writing must go, or the output never ends.
+        try output.fileHandleForWriting.close()
+        self.reader = try LoopThread.start(named: "output") {
+            var rest: [UInt8] = []
+            while true {
+                let data = reading.availableData
+                rest += data
+                while let end = rest.firstIndex(of: 10) {
+                    let line = String(decoding: rest[..<end], as: UTF8.self)
+                    rest.removeSubrange(...end)
+                    lines.add(line)
+                    if line.hasPrefix("listens ") { _ = listens.set(String(line.dropFirst(8))) }
+                }
+                if data.isEmpty { break }
+            }
+            _ = listens.set("")
+        }
         self.pid = process.processIdentifier
         self.process = Mutex(process)
         self.endpoint = isWorker ? listens.wait() : ""

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Drover
+import DroverZMQ
+import Foundation
+import Testing
+
+/// Contract sections C and E: expiries and `timed`.
+@Suite("Expiry")
+struct ExpiryTests {
+    @Test(
+        "S25 S26 S33 S61 S62 A5 A6 a call expires at its deadline, finally, and says how far it had come",
+        .timeLimit(.minutes(1))
+    )
+    func expires() throws {
+        let rig = try Rig()
+        let client = try rig.client()
+        let result = try client.function(Job.gated).async("a")
+        eventually("it runs") { if case .running = result.phase { true } else { false } }
+        #expect(result.setExpiry(.milliseconds(50)))
+        let error = #expect(throws: AsyncResultTimeout.self) { try result.wait() }
+        #expect(error?.function == "gated" && error?.correlationID == result.correlationID)
+        #expect(error?.limit == .milliseconds(50) && error.map { $0.elapsed >= .milliseconds(50) } == true)
+        #expect(error?.phase == .running(worker: "worker"))
+        #expect(result.hasExpired && !result.isReady && !result.hasError)
+        #expect(throws: AsyncResultTimeout.self) { try result.get() }
+        eventually("the worker was told") { rig.cancelled.values == ["a"] }
+        #expect(try client.function(Job.echo).blocking(1) == 1)
+        client.closeBlocking()
+        rig.stop()
+    }
+
+    @Test("S27 S28 S39 A8 A9 a later expiry replaces the former, also while somebody waits", .timeLimit(.minutes(1)))
+    func replacing() throws {
+        let rig = try Rig()
+        let client = try rig.client()
+        let result = try client.function(Job.gated).async("a")
+        #expect(result.setExpiry(.seconds(60)))
+        #expect(result.setExpiry(nil))
+        let ended = Gathered<Bool>()
+        let waiter = try LoopThread.start(named: "waiter") {
+            do { try result.wait() } catch { ended.add(error is AsyncResultTimeout) }
+        }
+        #expect(result.setExpiry(.milliseconds(30)))
+        expectEnd(of: [waiter])
+        #expect(ended.values == [true])
+        client.closeBlocking()
+        rig.stop()
+    }
+
+    @Test(
+        "S29 S30 S36 S38 A10 A11 zero and less expire what is pending and leave what has ended",
+        .timeLimit(.minutes(1))
+    )
+    func zero() throws {
+        let rig = try Rig()
+        let client = try rig.client()
+        for limit in [Duration.zero, .seconds(-1)] {
+            let pending = try client.function(Job.gated).async("\(limit)")
+            #expect(pending.setExpiry(limit))
+            #expect(pending.hasExpired)
+            #expect(!pending.setExpiry(.seconds(60)))
+            #expect(!pending.setExpiry(nil))
+            #expect(pending.hasExpired)
+        }
+        let past = try client.function(Job.gated).async("past")
+        #expect(past.setDeadline(at: ContinuousClock.now - .seconds(1)))
+        #expect(past.hasExpired)
+        let done = try client.function(Job.echo).async(5)
+        #expect(try done.get() == 5)
+        #expect(!done.setExpiry(.zero))
+        #expect(try done.get() == 5)
+        client.closeBlocking()
+        rig.stop()
+    }
+
+    @Test("S31 S32 A12 A13 a huge expiry is never, and the wall clock plays no part", .timeLimit(.minutes(1)))
+    func huge() throws {
+        let rig = try Rig()
+        let client = try rig.client()
+        for limit in [Duration.seconds(100 * 365 * 86_400), .seconds(Int64.max)] {
+            let result = try client.function(Job.echo).async(1)
+            _ = result.setExpiry(limit)
+            #expect(try result.wait(timeout: limit))
+            #expect(try result.get() == 1)
+        }
+        // Deadlines come from the monotonic clock: the only one that the library reads.
+        let waiting = try client.function(Job.gated).async("a")
+        waiting.setExpiry(.seconds(100))
+        #expect(waiting.outcome == nil)
+        client.closeBlocking()
+        rig.stop()
+    }
+
+    @Test(
+        "S34 S35 S37 S41 A7 the deadline holds whatever callbacks do, a late reply goes to the hook",
+        .timeLimit(.minutes(1))
+    )
+    func lateReply() throws {
+        let late = Gathered<LateReply>()
+        let raw = try RawWorker()
+        let client = try Client.forTest(raw.endpoint) { $0.onLateReply = { late.add($0) } }
+        let result = try client.function(Job.echo).async(1)
+        let seen = Gathered<Bool>()
+        result.addCallback { seen.add($0.hasExpired) }
+        eventually("the request came") { raw.requests.count == 1 }
+        result.setExpiry(.milliseconds(20))
+        #expect(throws: AsyncResultTimeout.self) { try result.wait() }
+        raw.send(RawMessage(.reply, id: result.correlationID.rawValue, payload: Packed.value(1)))
+        eventually("the hook ran") { late.count == 1 }
+        #expect(late.values.first?.function == "echo")
+        #expect(seen.values == [true])
+        #expect(result.hasExpired && client.statistics.lateReplies == 1)
+        client.closeBlocking()
+        raw.stop()
+    }
+
+    @Test("S58 S59 S60 S63 A14 A15 timed gives each call a deadline of its own", .timeLimit(.minutes(1)))
+    func timedCalls() async throws {
+        let rig = try Rig()
+        let client = try rig.client()
+        let brief = timed(client.function(Job.gated), .milliseconds(100))
+        let first = try brief("first")
+        rig.gate.open("first")
+        #expect(try await first.value == "first")
+        let second = try brief("second")
+        await #expect(throws: AsyncResultTimeout.self) { try await second.value }
+        #expect(try await timed(client.function(Job.echo), nil)(1).value == 1)
+        let never = try timed(client.function(Job.echo), .zero)(1)
+        #expect(never.hasExpired)
+        let negative = try timed(client.function(Job.echo), .seconds(-1))(1)
+        #expect(negative.hasExpired)
+        await #expect(throws: AsyncResultTimeout.self) {
+            try await client.call(Job.gated, "third", timeout: .milliseconds(20))
+        }
+        #expect(try await client.call(Job.echo, 2, timeout: .seconds(10)) == 2)
+        await client.close()
+        await rig.running.stop(grace: .zero)
+    }
+
+    @Test("A36 without a worker a call expires and says that none has accepted it", .timeLimit(.minutes(1)))
+    func noWorker() throws {
+        let client = try Client.forTest("tcp://127.0.0.1:9")
+        let result = try timed(client.function(Job.echo), .milliseconds(50))(1)
+        let error = #expect(throws: AsyncResultTimeout.self) { try result.get() }
+        #expect(error?.phase == .local)
+        #expect(error.map { "\($0)".contains("not accepted") } == true)
+        client.closeBlocking()
+    }
+
+    @Test("A43 an expiry is punctual while an event's callback sleeps", .timeLimit(.minutes(1)))
+    func besideSlowCallback() throws {
+        let rig = try Rig()
+        let client = try rig.client()
+        let inside = Gathered<Int>()
+        let callback = client.callback { (number: Int) in
+            inside.add(number)
+            block(for: .milliseconds(500))
+        }
+        _ = try client.function(Job.tick).async(callback, 1, 0)
+        eventually("the callback sleeps") { inside.count == 1 }
+        let result = try client.function(Job.gated).async("a")
+        result.setExpiry(.milliseconds(50))
+        #expect(throws: AsyncResultTimeout.self) { try result.wait() }
+        client.closeBlocking()
+        rig.stop()
+    }
+}
