@@ -175,6 +175,8 @@ extension WorkerLoop {
     func stop(_ slot: UInt32) {
         guard Int(slot) < self.jobs.count, let job = self.jobs[Int(slot)] else { return }
         let isLapsed = job.hasLapsed(at: self.now)
-        if job.cancel() { self.finished(job, .dropped(isLapsed ? .lapsed : .cancelled)) }
+        guard job.cancel() else { return }
+        self.core.threads.withdraw(job)
+        self.finished(job, .dropped(isLapsed ? .lapsed : .cancelled))
     }
 }
