@@ -45,7 +45,17 @@ build: setup ## Build everything, for debugging
 
 .PHONY: test
 test: setup ## Run all tests, or those of FILTER
+ifeq ($(FILTER),)
+	swift build --build-tests
+	swift test --disable-xctest --skip-build --filter '$(pure_tests)'
+	swift test --disable-xctest --skip-build --no-parallel --filter '$(threaded_tests)'
+else
 	swift test --disable-xctest $(only)
+endif
+
+# Tests that start threads run one after the other: their limits of time are theirs alone then.
+pure_tests := TidyTests|DroverCodecTests|DroverWireTests|DroverCoreTests|SimulationTests
+threaded_tests := DroverZMQTests|DroverTests
 
 .PHONY: check
 check: lint ## What a patch must pass besides the tests: lint, warnings, imports, house rules, documentation

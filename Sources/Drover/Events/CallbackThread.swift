@@ -20,7 +20,7 @@ final class CallbackThread: CallbackExecutor {
     func run(_ work: @escaping @Sendable () -> Void) {
         self.state.withLock { state in
             state.work.append(work)
-            if state.thread == nil, !state.isStopping {
+            if state.thread == nil {
                 // Without a thread the work stays queued, and the next callback tries again.
                 state.thread = try? LoopThread.start(named: "drover-callback") { self.loop() }
             }
@@ -39,10 +39,16 @@ final class CallbackThread: CallbackExecutor {
 
     private func loop() {
         while true {
-            let (work, isStopping) = self.state.withLock { state in (state.work.popFirst(), state.isStopping) }
+            let (work, isOver) = self.state.withLock { state in
+                let work = state.work.popFirst()
+                let isOver = work == nil && state.isStopping
+                // A callback registered on an ended call of a closed client still runs: the next one starts a thread again.
+                if isOver { state.thread = nil }
+                return (work, isOver)
+            }
             if let work {
                 work()
-            } else if isStopping {
+            } else if isOver {
                 return
             } else {
                 _ = self.parker.park()

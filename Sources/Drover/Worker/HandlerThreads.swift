@@ -48,6 +48,15 @@ final class HandlerThreads: Sendable {
         self.state.withLock { state in state.queue.isEmpty ? nil : state.idle.popLast() }?.unpark()
     }
 
+    /// Takes a cancelled job out of the queue, if it still waits there.
+    func withdraw(_ job: WorkerJob) {
+        self.state.withLock { state in
+            guard let index = state.queue.firstIndex(where: { $0 === job }) else { return }
+            state.queue.remove(at: index)
+            self.queuedCount.subtract(1, ordering: .sequentiallyConsistent)
+        }
+    }
+
     /// Queues jobs and wakes as many threads as can run them.
     ///
     /// Threads are started as they are needed.

@@ -81,6 +81,21 @@ final class WorkerJob: Sendable {
         return false
     }
 
+    /// Takes the job out if it has not started; a running handler goes on.
+    func cancelBeforeStart() -> Bool {
+        guard
+            self.state
+                .compareExchange(
+                    expected: State.queued.rawValue,
+                    desired: State.cancelledBeforeStart.rawValue,
+                    ordering: .sequentiallyConsistent
+                )
+                .exchanged
+        else { return false }
+        self.context.cancel()
+        return true
+    }
+
     /// Whether its caller's deadline passed before it started: it must not start then (contract S40).
     func hasLapsed(at now: Instant) -> Bool { now >= self.deadline }
 

@@ -171,10 +171,25 @@ extension WorkerLoop {
         }
     }
 
+    /// A request's time is over, or its client gone.
+    ///
+    /// The time that travelled with a request may have been extended since, so it stops no handler that runs: the client
+    /// says so when its own deadline passes.
+    func stopOrLapse(_ slot: UInt32) {
+        guard let request = self.machine.request(in: slot), request.session >= 0, request.deadline <= self.now else {
+            return self.stop(slot)
+        }
+        guard Int(slot) < self.jobs.count, let job = self.jobs[Int(slot)], job.cancelBeforeStart() else { return }
+        self.core.threads.withdraw(job)
+        self.finished(job, .dropped(.lapsed))
+    }
+
     /// Takes a job out before it starts, or asks it to stop.
     func stop(_ slot: UInt32) {
         guard Int(slot) < self.jobs.count, let job = self.jobs[Int(slot)] else { return }
         let isLapsed = job.hasLapsed(at: self.now)
-        if job.cancel() { self.finished(job, .dropped(isLapsed ? .lapsed : .cancelled)) }
+        guard job.cancel() else { return }
+        self.core.threads.withdraw(job)
+        self.finished(job, .dropped(isLapsed ? .lapsed : .cancelled))
     }
 }

@@ -128,7 +128,7 @@ extension WorkerLoop {
         case .run(let slot, let handler):
             guard let (box, payload) = self.held.removeValue(forKey: slot) else { return }
             self.enqueue(slot, handler: self.core.handlers[Int(handler)], box, payload)
-        case .stop(let slot): self.stop(slot)
+        case .stop(let slot): self.stopOrLapse(slot)
         case .lapsed(let slot, let session, let id):
             self.held[slot] = nil
             self.core.counters.dropped.count()
