@@ -252,9 +252,6 @@ enum DroverRoles {
         guard fields.count > 1, let pages = Int(fields[1]) else { throw Failure("/proc/self/statm is unreadable") }
         return pages * Int(getpagesize())
     }
-
-    /// Nanoseconds to encode and decode the arguments and the result of a typed call.
-    static func codec() -> Double { 0 }
 }
 
 /// Waits for a number of events and times them.

@@ -37,7 +37,6 @@ enum DroverRows {
         ),
         "idle-cpu": idlePair(client: "idle"),
         "bytes-per-call": .value("Drover") { try DroverRoles.bytesPerCall() },
-        "codec": .value("Drover") { DroverRoles.codec() },
     ]
 
     /// What `--role NAME ...` runs.
