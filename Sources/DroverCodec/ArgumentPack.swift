@@ -19,9 +19,17 @@ public func packValue<Value: Encodable>(_ value: Value, into writer: inout PackW
         try writer.pack(unsafe unsafeBitCast(value, to: Double.self))
     } else if Value.self == Bool.self {
         try writer.pack(unsafe unsafeBitCast(value, to: Bool.self))
+    } else if Value.self == [UInt8].self {
+        try writer.pack(unsafe unsafeBitCast(value, to: [UInt8].self))
     } else {
         try packOther(value, into: &writer)
     }
+}
+
+/// Whether ``packValue(_:into:)`` and ``unpackValue(_:from:)`` need look nothing up for the type.
+@inlinable
+public func isCommon<Value>(_ type: Value.Type) -> Bool {
+    type == String.self || type == Int.self || type == Double.self || type == Bool.self || type == [UInt8].self
 }
 
 /// Writes a value whose way has to be looked up.
@@ -55,6 +63,8 @@ public func unpackValue<Value: Decodable>(
         unsafe unsafeBitCast(try reader.readDouble(), to: Value.self)
     } else if Value.self == Bool.self {
         unsafe unsafeBitCast(try reader.readBool(), to: Value.self)
+    } else if Value.self == [UInt8].self {
+        unsafe unsafeBitCast(try reader.readBytes(), to: Value.self)
     } else {
         try unpackOther(type, from: &reader)
     }

@@ -45,6 +45,15 @@ private func wireUnpacker<Wire: WireCodable, Value: Sendable>(_ wire: Wire.Type,
     }
 }
 
+/// Whether all of the types are common ones, which are written and read without looking anything up.
+@inlinable
+public func areCommon<each Argument>(_ type: repeat (each Argument).Type) -> Bool {
+    for type in repeat each type {
+        if !isCommon(type) { return false }
+    }
+    return true
+}
+
 /// How many types there are.
 @inlinable
 public func argumentCount<each Argument>(_ type: repeat (each Argument).Type) -> Int {

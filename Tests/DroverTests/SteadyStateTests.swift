@@ -55,8 +55,9 @@ extension ServingTests.SteadyStateTests {
             let now = Footprint.now
             let growth = now.residentBytes - settled.residentBytes
             #expect(growth < Self.tolerance, "after \(part + 1) tenths: from \(settled) to \(now)")
-            #expect(abs(now.descriptors - settled.descriptors) <= 2, "from \(settled) to \(now)")
-            #expect(abs(now.threads - settled.threads) <= 2, "from \(settled) to \(now)")
+            // What earlier tests left to be closed may go meanwhile; nothing may come.
+            #expect(now.descriptors <= settled.descriptors + 2, "from \(settled) to \(now)")
+            #expect(now.threads <= settled.threads + 2, "from \(settled) to \(now)")
         }
         eventually("the tables are empty") {
             client.statistics.tableEntriesNow == 0 && client.statistics.timersNow == 0

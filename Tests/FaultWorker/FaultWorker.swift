@@ -25,7 +25,7 @@ struct FaultWorker {
         var configuration = WorkerConfiguration()
         configuration.name = "fault-worker-\(getpid())"
         configuration.heartbeatInterval = .milliseconds(200)
-        configuration.silenceLimit = .milliseconds(600)
+        configuration.silenceLimit = .milliseconds(1500)
         configuration.drainGrace = .seconds(5)
         configuration.logger = Logger(label: "fault-worker") { _ in ListenHandler() }
         let worker = Worker(configuration: configuration)

@@ -13,15 +13,15 @@ struct ClientBook: ~Copyable, Sendable {
         self.machine = ClientMachine(endpointCount: endpointCount, configuration: configuration)
     }
 
-    mutating func put(_ handle: AnyAsyncResult, in slot: UInt32) {
+    mutating func put(_ handle: consuming AnyAsyncResult, in slot: UInt32) {
         while self.handles.count <= Int(slot) { self.handles.append(nil) }
         self.handles[Int(slot)] = handle
     }
 
     /// The handle in a slot, which is empty afterwards.
     mutating func take(_ slot: UInt32) -> AnyAsyncResult? {
-        let handle = self.handles[Int(slot)]
-        self.handles[Int(slot)] = nil
+        var handle: AnyAsyncResult?
+        swap(&handle, &self.handles[Int(slot)])
         return handle
     }
 

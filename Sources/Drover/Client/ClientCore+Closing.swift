@@ -60,8 +60,10 @@ extension ClientCore {
             kind: .ping(endpoint: endpoint)
         )
         let ticket = self.ticket(for: request, of: self.pingInfo, options: CallOptions(), expiry: expiry)
-        let result = AsyncResult(ticket) { (reader: inout PackReader) throws(CodecError) in
-            try WorkerStatus.unpack(from: &reader)
+        let result = AsyncResult<WorkerStatus>(ticket) { (result, reader: inout PackReader) throws(CodecError) in
+            let status = try WorkerStatus.unpack(from: &reader)
+            try reader.expectEnd()
+            result.stored = status
         }
         self.start(result)
         return result

@@ -216,10 +216,12 @@ final class ClientCore: Sendable {
     ) -> CallTicket {
         CallTicket(
             id: self.lastID.add(1, ordering: .relaxed).newValue,
-            function: function,
+            function: function.number,
             client: self,
             request: request,
-            options: options,
+            affinity: options.affinity,
+            isIdempotent: options.isIdempotent ?? false,
+            cancelsWithWaiter: options.cancelsWithWaiter,
             submittedAt: self.now(),
             limitNanoseconds: (expiry ?? self.configuration.defaultExpiry)?.clampedNanoseconds
         )
@@ -243,7 +245,7 @@ final class ClientCore: Sendable {
         if self.takePlace() { return }
         do {
             let limit = ticket.limitNanoseconds.map { Duration(nanoseconds: $0) }
-            try await self.waitForPlace(function: ticket.function.name, expiry: limit)
+            try await self.waitForPlace(function: self.functionName(ticket.function), expiry: limit)
         } catch {
             ticket.request.block.free()
             throw error
@@ -399,6 +401,9 @@ final class ClientCore: Sendable {
     func function(_ number: UInt32) -> FunctionInfo? {
         self.functionList.withLock { Int(number) < $0.count ? $0[Int(number)] : nil }
     }
+
+    /// A function's name, by its number; signs of life have none.
+    func functionName(_ number: UInt32) -> String { self.function(number)?.name ?? self.pingInfo.name }
 
     func workerName(of endpoint: Int) -> String {
         self.workerNames.withLock { endpoint < $0.count ? $0[endpoint] : "" }

@@ -23,22 +23,22 @@ final class ClientLink {
     let index: Int
     let endpoint: Endpoint
     private let core: ClientCore
-    private(set) var socket: Socket?
-    private(set) var monitor: Monitor?
-    private var batch = OutgoingBatch()
-    private var parked = Deque<Parked>()
+    @safe @exclusivity(unchecked) private(set) var socket: Socket?
+    @safe @exclusivity(unchecked) private(set) var monitor: Monitor?
+    @safe @exclusivity(unchecked) private var batch = OutgoingBatch()
+    @safe @exclusivity(unchecked) private var parked = Deque<Parked>()
     /// Functions the worker knows the number of, in this session.
-    private var defined: [Bool] = []
+    @safe @exclusivity(unchecked) private var defined: [Bool] = []
     /// The largest request that the worker takes.
-    var maxPayloadBytes = Int.max
+    @safe @exclusivity(unchecked) var maxPayloadBytes = Int.max
     /// Handshakes that failed one after the other.
-    var failedHandshakes = 0
+    @safe @exclusivity(unchecked) var failedHandshakes = 0
     /// What went wrong with the connection last, for error messages.
     var lastProblem: String? {
         didSet { self.core.setProblem(self.lastProblem, of: self.index) }
     }
     /// Something was sent since the machine was told last.
-    var hasSent = false
+    @safe @exclusivity(unchecked) var hasSent = false
 
     /// Handshakes that must fail one after the other before the endpoint counts as refusing.
     static let handshakeLimit = 3
@@ -134,7 +134,7 @@ final class ClientLink {
             payloadLength: UInt32(result.request.payloadCount),
             id: result.correlationID.rawValue,
             time: Self.remaining(until: result.deadline, at: now),
-            number: result.function.number
+            number: result.function
         )
         guard let base = unsafe result.request.base else { return }
         if result.request.payloadCount >= OutgoingBatch.flushBytes {
@@ -251,13 +251,13 @@ final class ClientLink {
     }
 
     @available(*, noasync)
-    private func define(_ function: FunctionInfo) throws(ZMQError) {
-        let number = Int(function.number)
+    private func define(_ function: UInt32) throws(ZMQError) {
+        let number = Int(function)
         if number < self.defined.count, self.defined[number] { return }
         while self.defined.count <= number { self.defined.append(false) }
         self.defined[number] = true
-        let name = Array(function.name.utf8)
-        let header = Header(.define, payloadLength: UInt32(name.count), number: function.number)
+        let name = Array(self.core.functionName(function).utf8)
+        let header = Header(.define, payloadLength: UInt32(name.count), number: function)
         unsafe name.withUnsafeBytes { unsafe self.batch.append(header, payload: $0) }
         try self.flushIfFull()
     }

@@ -15,19 +15,19 @@ internal import Synchronization
 /// It lives on one thread and is not `Sendable`.
 final class ClientLoop {
     private let core: ClientCore
-    private var book: ClientBook
-    private var links: [ClientLink]
-    private var actions: [ClientAction] = []
+    @safe @exclusivity(unchecked) private var book: ClientBook
+    @safe @exclusivity(unchecked) private var links: [ClientLink]
+    @safe @exclusivity(unchecked) private var actions: [ClientAction] = []
     /// Handles that ended in this turn and have somebody to tell.
-    private var ended: [(AnyAsyncResult, Waiting)] = []
-    private var endCounts = EndCounts()
-    private var now: Instant
-    private var nextTick = Instant.distantFuture
-    private var message = Message()
-    private var attached = Message()
-    private var poll: PollSet
-    private var lastSubscription: Subscription?
-    private var peakHandles = 0
+    @safe @exclusivity(unchecked) private var ended: [(AnyAsyncResult, Waiting)] = []
+    @safe @exclusivity(unchecked) private var endCounts = EndCounts()
+    @safe @exclusivity(unchecked) private var now: Instant
+    @safe @exclusivity(unchecked) private var nextTick = Instant.distantFuture
+    @safe @exclusivity(unchecked) private var message = Message()
+    @safe @exclusivity(unchecked) private var attached = Message()
+    @safe @exclusivity(unchecked) private var poll: PollSet
+    @safe @exclusivity(unchecked) private var lastSubscription: Subscription?
+    @safe @exclusivity(unchecked) private var peakHandles = 0
 
     /// How many frames one turn receives at most, so that callers aren't starved.
     private static let receiveBatch = 512
@@ -94,7 +94,7 @@ final class ClientLoop {
     }
 
     @available(*, noasync)
-    private func submit(_ result: AnyAsyncResult) {
+    private func submit(_ result: consuming AnyAsyncResult) {
         guard !result.isTerminal else {
             // Cancelled or expired before it came this far: there is nothing to send.
             result.request.free()
@@ -110,7 +110,7 @@ final class ClientLoop {
         }
         let call = Call(
             id: result.correlationID.rawValue,
-            function: result.function.number,
+            function: result.function,
             isIdempotent: result.isIdempotent,
             affinity: result.affinity,
             isPing: isPing,
@@ -122,18 +122,21 @@ final class ClientLoop {
             return
         }
         if call.deadline < self.nextTick { self.nextTick = call.deadline }
+        guard let endpoint else { return self.book.put(result, in: slot) }
+        let link = self.links[endpoint]
+        guard result.request.payloadCount <= link.maxPayloadBytes else {
+            let refused = copy result
+            self.book.put(result, in: slot)
+            return self.refuse(refused, in: slot, link)
+        }
+        self.transmit(result, by: link, isResent: false)
         self.book.put(result, in: slot)
-        guard let endpoint else { return }
-        self.transmit(result, in: slot, by: self.links[endpoint], isResent: false)
     }
 
-    /// Sends a call's request, unless it is more than the worker takes: that would break the connection, and again when it
-    /// is back.
+    /// Sends a call's request, which must not be more than the worker takes: that would break the connection, and again
+    /// when it is back.
     @available(*, noasync)
-    private func transmit(_ result: AnyAsyncResult, in slot: UInt32, by link: ClientLink, isResent: Bool) {
-        guard result.request.payloadCount <= link.maxPayloadBytes else {
-            return self.refuse(result, in: slot, link)
-        }
+    private func transmit(_ result: AnyAsyncResult, by link: ClientLink, isResent: Bool) {
         result.show(.sent, endpoint: link.index)
         self.attempt(link) { link throws(ZMQError) in
             try link.send(result, isResent: isResent, at: self.now)
@@ -592,7 +595,12 @@ final class ClientLoop {
         case .transmit(let slot, let endpoint, let isResent):
             guard let result = self.book.handle(in: slot) else { return }
             if isResent { self.core.counters.resends.count() }
-            self.transmit(result, in: slot, by: self.links[endpoint], isResent: isResent)
+            let link = self.links[endpoint]
+            if result.request.payloadCount > link.maxPayloadBytes {
+                self.refuse(result, in: slot, link)
+            } else {
+                self.transmit(result, by: link, isResent: isResent)
+            }
         case .sendHello(let endpoint):
             let hello = Hello(
                 client: self.core.identity,

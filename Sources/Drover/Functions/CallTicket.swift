@@ -4,12 +4,15 @@ internal import DroverCore
 
 /// Everything a handle is made from, save its result's type.
 @usableFromInline
-struct CallTicket: Sendable {
+struct CallTicket: ~Copyable, Sendable {
     let id: UInt64
-    let function: FunctionInfo
+    /// The client's number of the function.
+    let function: UInt32
     let client: ClientCore
     var request: EncodedRequest
-    let options: CallOptions
+    let affinity: UInt64
+    let isIdempotent: Bool
+    let cancelsWithWaiter: Bool
     let submittedAt: Instant
     /// The time until the call expires, or nil for no limit.
     let limitNanoseconds: UInt64?

@@ -20,10 +20,17 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
     /// Whether a call may run more than once without harm, so that it may be sent again when a worker is lost.
     public let isIdempotent: Bool
 
-    @usableFromInline let packArguments: @Sendable (inout PackWriter, repeat each Argument) throws(CodecError) -> Void
-    let unpackArguments: @Sendable (inout PackReader) throws(CodecError) -> (repeat each Argument)
-    let packResult: @Sendable (Result, inout PackWriter) throws(CodecError) -> Void
-    @usableFromInline let unpackResult: @Sendable (inout PackReader) throws(CodecError) -> Result
+    @usableFromInline
+    typealias ArgumentPacker = @Sendable (inout PackWriter, repeat each Argument) throws(CodecError) -> Void
+    @usableFromInline
+    typealias ArgumentUnpacker = @Sendable (inout PackReader) throws(CodecError) -> (repeat each Argument)
+    @usableFromInline
+    typealias ResultPacker = @Sendable (Result, inout PackWriter) throws(CodecError) -> Void
+
+    @usableFromInline let packArguments: ArgumentPacker
+    @usableFromInline let unpackArguments: ArgumentUnpacker
+    @usableFromInline let packResult: ResultPacker
+    @usableFromInline let readResult: ResultReader<Result>
 
     /// Declares a function.
     ///
@@ -32,14 +39,36 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
     ///   - isIdempotent: Whether it may run more than once without harm; such calls survive the loss of a worker.
     @inlinable
     public init(_ name: String, isIdempotent: Bool = false) {
-        // How each type is written and read is looked up here, once, and not in each call.
-        let packers = (repeat valuePacker(of: (each Argument).self))
-        let unpackers = (repeat valueUnpacker(of: (each Argument).self))
-        let count = argumentCount(repeat (each Argument).self)
+        let (pack, unpack) = Self.argumentCodec()
+        let (packResult, readResult) = Self.resultCodec()
         self.init(
             name: name,
             isIdempotent: isIdempotent,
-            packArguments: { (writer: inout PackWriter, argument: repeat each Argument) throws(CodecError) in
+            packArguments: pack,
+            unpackArguments: unpack,
+            packResult: packResult,
+            readResult: readResult
+        )
+    }
+
+    /// How arguments are written and read: decided here, once, and not in each call.
+    @inlinable
+    static func argumentCodec() -> (pack: ArgumentPacker, unpack: ArgumentUnpacker) {
+        if areCommon(repeat (each Argument).self) {
+            return (
+                { (writer: inout PackWriter, argument: repeat each Argument) throws(CodecError) in
+                    try DroverCodec.packArguments(repeat each argument, into: &writer)
+                },
+                { (reader: inout PackReader) throws(CodecError) -> (repeat each Argument) in
+                    try DroverCodec.unpackArguments(repeat (each Argument).self, from: &reader)
+                }
+            )
+        }
+        let packers = (repeat valuePacker(of: (each Argument).self))
+        let unpackers = (repeat valueUnpacker(of: (each Argument).self))
+        let count = argumentCount(repeat (each Argument).self)
+        return (
+            { (writer: inout PackWriter, argument: repeat each Argument) throws(CodecError) in
                 try DroverCodec.packArguments(
                     repeat each argument,
                     by: (repeat each packers),
@@ -47,11 +76,34 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
                     into: &writer
                 )
             },
-            unpackArguments: { (reader: inout PackReader) throws(CodecError) -> (repeat each Argument) in
+            { (reader: inout PackReader) throws(CodecError) -> (repeat each Argument) in
                 try DroverCodec.unpackArguments(by: (repeat each unpackers), count: count, from: &reader)
-            },
-            packResult: valuePacker(of: Result.self),
-            unpackResult: valueUnpacker(of: Result.self)
+            }
+        )
+    }
+
+    @inlinable
+    static func resultCodec() -> (pack: ResultPacker, read: ResultReader<Result>) {
+        if isCommon(Result.self) {
+            return (
+                { (value: Result, writer: inout PackWriter) throws(CodecError) in
+                    try packValue(value, into: &writer)
+                },
+                { (result: AsyncResult<Result>, reader: inout PackReader) throws(CodecError) in
+                    let value = try unpackValue(Result.self, from: &reader)
+                    try reader.expectEnd()
+                    result.stored = value
+                }
+            )
+        }
+        let unpack = valueUnpacker(of: Result.self)
+        return (
+            valuePacker(of: Result.self),
+            { (result: AsyncResult<Result>, reader: inout PackReader) throws(CodecError) in
+                let value = try unpack(&reader)
+                try reader.expectEnd()
+                result.stored = value
+            }
         )
     }
 
@@ -59,17 +111,17 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
     init(
         name: String,
         isIdempotent: Bool,
-        packArguments: @escaping @Sendable (inout PackWriter, repeat each Argument) throws(CodecError) -> Void,
-        unpackArguments: @escaping @Sendable (inout PackReader) throws(CodecError) -> (repeat each Argument),
-        packResult: @escaping @Sendable (Result, inout PackWriter) throws(CodecError) -> Void,
-        unpackResult: @escaping @Sendable (inout PackReader) throws(CodecError) -> Result
+        packArguments: @escaping ArgumentPacker,
+        unpackArguments: @escaping ArgumentUnpacker,
+        packResult: @escaping ResultPacker,
+        readResult: @escaping ResultReader<Result>
     ) {
         self.name = name
         self.isIdempotent = isIdempotent
         self.packArguments = packArguments
         self.unpackArguments = unpackArguments
         self.packResult = packResult
-        self.unpackResult = unpackResult
+        self.readResult = readResult
     }
 }
 

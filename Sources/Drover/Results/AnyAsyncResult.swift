@@ -14,9 +14,11 @@ internal import Synchronization
 /// - what the initialiser sets never changes;
 /// - `request` belongs to one side at a time: to the caller until the handle is posted to the mailbox, to the poller
 ///   afterwards (the mailbox orders the two);
-/// - `failure`, and the value of the subclass, are written once, under `waiting`'s lock and before `status` is released;
-///   readers acquire `status` first;
+/// - `failure` is written once, under `waiting`'s lock and before `status` is released; the value of the subclass is
+///   written by the poller before that; readers acquire `status` first;
 /// - everything else is atomic or behind that lock.
+///
+/// By the same rules no two accesses overlap, so they aren't checked at run time.
 public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     @usableFromInline
     enum Status: UInt8 {
@@ -33,7 +35,8 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     /// The call's number, unique within its client's life.
     public final let correlationID: CorrelationID
 
-    final let function: FunctionInfo
+    /// The client's number of the function.
+    final let function: UInt32
     final let client: ClientCore
     final let submittedAt: Instant
     final let affinity: UInt64
@@ -45,7 +48,7 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     final let references: [SubscriptionID]
 
     /// The request as it goes over the wire, header first; see the class's comment for who may touch it.
-    final var request: RequestBytes
+    @safe @exclusivity(unchecked) final var request: RequestBytes
     package final let mailboxLink = MailboxLink()
 
     private let status = Atomic<UInt8>(Status.pending.rawValue)
@@ -54,9 +57,9 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     private let deadlineWord: Atomic<UInt64>
     private let limitWord: Atomic<UInt64>
     private let waiting = Mutex(Waiting())
-    private final var failure: FailureBox?
+    @safe @exclusivity(unchecked) private final var failure: FailureBox?
     /// Behind `waiting`'s lock; made when the first event comes or is asked for.
-    private final var eventChannel: ResultChannel?
+    @safe @exclusivity(unchecked) private final var eventChannel: ResultChannel?
 
     @usableFromInline
     init(_ ticket: consuming CallTicket) {
@@ -68,9 +71,9 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         self.references = ticket.request.references
         self.kind = ticket.request.kind
         self.submittedAt = ticket.submittedAt
-        self.affinity = ticket.options.affinity
-        self.isIdempotent = ticket.options.isIdempotent ?? false
-        self.cancelsWithWaiter = ticket.options.cancelsWithWaiter
+        self.affinity = ticket.affinity
+        self.isIdempotent = ticket.isIdempotent
+        self.cancelsWithWaiter = ticket.cancelsWithWaiter
         self.limitWord = Atomic(ticket.limitNanoseconds ?? .max)
         let deadline = ticket.limitNanoseconds.map { ticket.submittedAt.advanced(byNanoseconds: $0) } ?? .distantFuture
         self.deadlineWord = Atomic(deadline.nanoseconds)
@@ -81,7 +84,7 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     // MARK: Reading
 
     /// The function's name.
-    public final var functionName: String { self.function.name }
+    public final var functionName: String { self.client.functionName(self.function) }
 
     /// Whether the call ended in a value, an error, a cancellation or a loss (contract S11).
     public final var isReady: Bool {
@@ -177,7 +180,7 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         let limit = self.limitWord.load(ordering: .relaxed)
         return .timeout(
             AsyncResultTimeout(
-                function: self.function.name,
+                function: self.functionName,
                 correlationID: self.correlationID,
                 limit: Duration(nanoseconds: limit),
                 elapsed: Duration(nanoseconds: now.nanoseconds(since: self.submittedAt)),
@@ -288,7 +291,7 @@ extension AnyAsyncResult: CustomStringConvertible {
         let now = self.client.now()
         let age = Duration(nanoseconds: now.nanoseconds(since: self.submittedAt))
         let status = self.currentStatus
-        var text = "AsyncResult \(self.function.name) \(self.correlationID) \(status), \(age) old"
+        var text = "AsyncResult \(self.functionName) \(self.correlationID) \(status), \(age) old"
         if status == .pending {
             text += ", \(self.lastPhase)"
             let deadline = self.deadline

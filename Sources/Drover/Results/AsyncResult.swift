@@ -15,13 +15,17 @@ internal import Synchronization
 ///
 /// Dropping a handle cancels nothing: the call goes on and its callbacks run (contract S8).
 public final class AsyncResult<Value: Sendable>: AnyAsyncResult, @unchecked Sendable {
-    private let decode: ResultDecoder<Value>
-    /// Written once, under the lock of the class above and before its status; see there.
-    @usableFromInline var stored: Value?
+    @usableFromInline let readResult: ResultReader<Value>
+    /// Written by the poller alone, before the status that lets others read it.
+    ///
+    /// That is why exclusivity needn't be checked at run time.
+    @safe @exclusivity(unchecked) @usableFromInline var stored: Value?
 
-    @usableFromInline
-    init(_ ticket: consuming CallTicket, decode: @escaping ResultDecoder<Value>) {
-        self.decode = decode
+    /// Inlinable, so that nothing of the result's type has to be looked up for each call.
+    @inlinable
+    init(_ ticket: consuming CallTicket, readResult: @escaping ResultReader<Value>) {
+        self.readResult = readResult
+        self.stored = nil
         super.init(ticket)
     }
 
@@ -47,14 +51,13 @@ public final class AsyncResult<Value: Sendable>: AnyAsyncResult, @unchecked Send
     @inlinable var readyValue: Value? { self.currentStatus == .value ? self.stored : nil }
 
     override func settle(value payload: UnsafeRawBufferPointer) -> Waiting? {
-        do {
-            let value = try unsafe withPackReader(over: payload) { reader throws(CodecError) in
-                reader.context = self.client
-                let value = try self.decode(&reader)
-                try reader.expectEnd()
-                return value
-            }
-            return self.settle(.value) { self.stored = value }
+        var reader = unsafe PackReader(over: payload)
+        do throws(CodecError) {
+            try self.readResult(self, &reader)
+            if let waiting = self.settle(.value) { return waiting }
+            // It was cancelled meanwhile: nobody will ask for the value.
+            self.stored = nil
+            return nil
         } catch {
             let message =
                 "the reply to \(self.functionName) \(self.correlationID) is not a \(Value.self): \(error); "
@@ -64,9 +67,9 @@ public final class AsyncResult<Value: Sendable>: AnyAsyncResult, @unchecked Send
     }
 }
 
-/// Turns a reply's payload into the value.
+/// Reads a reply's payload, all of it, and stores the value in the handle.
 @usableFromInline
-typealias ResultDecoder<Value> = @Sendable (inout PackReader) throws(CodecError) -> Value
+typealias ResultReader<Value> = @Sendable (AsyncResult<Value>, inout PackReader) throws(CodecError) -> Void
 
 /// Why a call ended without a value; boxed, to keep handles small.
 indirect enum FailureBox: Sendable {

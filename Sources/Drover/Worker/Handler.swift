@@ -57,11 +57,19 @@ final class Handler: Sendable {
 typealias AsyncWork = @Sendable () async throws -> @Sendable (inout PackWriter) throws(CodecError) -> Void
 
 /// The handler's result can't be encoded.
+@usableFromInline
 struct ResultError: Error {
     let cause: CodecError
+
+    @usableFromInline
+    init(cause: CodecError) { self.cause = cause }
 }
 
 /// The arguments are not those that the handler takes.
+@usableFromInline
 struct ArgumentError: Error {
     let cause: CodecError
+
+    @usableFromInline
+    init(cause: CodecError) { self.cause = cause }
 }

@@ -10,17 +10,16 @@ extension Worker {
     ///   - function: The function it implements. Registering a name again replaces its handler.
     ///   - limit: How many of this function may run at once; nil for no limit beyond the worker's.
     ///   - body: The handler. What it throws is the caller's ``RemoteError``.
+    @inlinable
     public func register<each Argument, Result>(
         _ function: Function<repeat each Argument, Result>,
         limit: Int? = nil,
         _ body: @escaping @Sendable (repeat each Argument) throws -> Result
     ) {
-        self.add(function.name, limit) {
-            .sync { (reader, writer) in
-                let arguments = try Self.arguments(of: function, from: &reader)
-                let value = try body(repeat each arguments)
-                try Self.pack(value, of: function, into: &writer)
-            }
+        self.addSync(function.name, limit) { (reader, writer) in
+            let arguments = try Self.arguments(of: function, from: &reader)
+            let value = try body(repeat each arguments)
+            try Self.pack(value, of: function, into: &writer)
         }
     }
 
@@ -30,17 +29,16 @@ extension Worker {
     ///   - function: The function it implements.
     ///   - limit: How many of this function may run at once.
     ///   - body: The handler.
+    @inlinable
     public func register<each Argument>(
         _ function: Function<repeat each Argument, Nothing>,
         limit: Int? = nil,
         _ body: @escaping @Sendable (repeat each Argument) throws -> Void
     ) {
-        self.add(function.name, limit) {
-            .sync { (reader, writer) in
-                let arguments = try Self.arguments(of: function, from: &reader)
-                try body(repeat each arguments)
-                try Self.pack(Nothing(), of: function, into: &writer)
-            }
+        self.addSync(function.name, limit) { (reader, writer) in
+            let arguments = try Self.arguments(of: function, from: &reader)
+            try body(repeat each arguments)
+            try Self.pack(Nothing(), of: function, into: &writer)
         }
     }
 
@@ -107,12 +105,23 @@ extension Worker {
         }
     }
 
+    /// For the synchronous forms, which are inlinable so that their types are known where the arguments are read.
+    @usableFromInline
+    func addSync(
+        _ name: String,
+        _ limit: Int?,
+        _ body: @escaping @Sendable (inout PackReader, inout PackWriter) throws -> Void
+    ) {
+        self.add(name, limit) { .sync(body) }
+    }
+
     private func add(_ name: String, _ limit: Int?, _ body: () -> Handler.Body) {
         let handler = Handler(name: name, body: body(), limit: limit)
         self.handlers.withLock { $0[name] = handler }
     }
 
-    private static func pack<each Argument, Result>(
+    @inlinable
+    static func pack<each Argument, Result>(
         _ value: Result,
         of function: Function<repeat each Argument, Result>,
         into writer: inout PackWriter
@@ -120,7 +129,8 @@ extension Worker {
         do throws(CodecError) { try function.packResult(value, &writer) } catch { throw ResultError(cause: error) }
     }
 
-    private static func arguments<each Argument, Result>(
+    @inlinable
+    static func arguments<each Argument, Result>(
         of function: Function<repeat each Argument, Result>,
         from reader: inout PackReader
     ) throws -> (repeat each Argument) {

@@ -15,11 +15,11 @@ final class WorkerLink {
     }
 
     /// libzmq's name of the connection.
-    var routingID: [UInt8]
-    var batch = OutgoingBatch()
-    var parked = Deque<Parked>()
+    @safe @exclusivity(unchecked) var routingID: [UInt8]
+    @safe @exclusivity(unchecked) var batch = OutgoingBatch()
+    @safe @exclusivity(unchecked) var parked = Deque<Parked>()
     /// Has something to flush in this turn.
-    var isDirty = false
+    @safe @exclusivity(unchecked) var isDirty = false
 
     init(routingID: [UInt8]) { self.routingID = routingID }
 }

@@ -22,15 +22,14 @@ extension WorkerLoop {
             return true
         }
         var writer = PackWriter(capacity: 256, limits: self.core.codecLimits)
-        var arguments: [UInt8] = []
+        // This thread's own hold on the arguments: another one may take the loop over while a handler reads them.
+        let arena = self.arena
         var count = 0
         while let job = self.quick.popFirst() {
             // The clock costs as much as a quick handler; one in sixteen is timed.
             let started = count & 15 == 0 ? self.core.now() : nil
             count += 1
-            arguments.removeAll(keepingCapacity: true)
-            arguments.append(contentsOf: self.arena[job.payload])
-            let run = Self.run(job.handler, arguments, &writer, core: self.core)
+            let run = Self.run(job.handler, arena, job.payload, &writer, core: self.core)
             if let ticket = run.ticket, !self.core.baton.reclaim(ticket) {
                 Self.comeBackLate(job, run.failure, writer, core: self.core)
                 return false
@@ -53,18 +52,19 @@ extension WorkerLoop {
     /// Runs one handler while the loop is lent: nothing of the loop is touched here.
     static func run(
         _ handler: Handler,
-        _ arguments: [UInt8],
+        _ arena: [UInt8],
+        _ payload: Range<Int>,
         _ writer: inout PackWriter,
         core: WorkerCore
     ) -> (ticket: Baton.Ticket?, failure: ErrorBody?) {
         guard case .sync(let body) = handler.body else { return (nil, nil) }
         let ticket = core.baton.lend()
         do {
-            try unsafe arguments.withUnsafeBytes { bytes in
-                try unsafe withPackReader(over: bytes, limits: core.codecLimits) { reader in
-                    reader.context = core
-                    try body(&reader, &writer)
-                }
+            try unsafe arena.withUnsafeBytes { bytes in
+                let arguments = unsafe UnsafeRawBufferPointer(rebasing: bytes[payload])
+                var reader = unsafe PackReader(over: arguments, limits: core.codecLimits)
+                reader.context = core
+                try body(&reader, &writer)
             }
             return (ticket, nil)
         } catch {

@@ -22,26 +22,26 @@ final class WorkerLoop {
     }
 
     let core: WorkerCore
-    var socket: Socket
-    var machine: WorkerMachine
-    var links: [WorkerLink?] = []
-    var dirty: [Int] = []
-    var blocked: Set<Int> = []
-    var jobs: [WorkerJob?] = []
-    var toRun: [WorkerJob] = []
-    var quick = Deque<QuickJob>()
-    var arena: [UInt8] = []
+    @safe @exclusivity(unchecked) var socket: Socket
+    @safe @exclusivity(unchecked) var machine: WorkerMachine
+    @safe @exclusivity(unchecked) var links: [WorkerLink?] = []
+    @safe @exclusivity(unchecked) var dirty: [Int] = []
+    @safe @exclusivity(unchecked) var blocked: Set<Int> = []
+    @safe @exclusivity(unchecked) var jobs: [WorkerJob?] = []
+    @safe @exclusivity(unchecked) var toRun: [WorkerJob] = []
+    @safe @exclusivity(unchecked) var quick = Deque<QuickJob>()
+    @safe @exclusivity(unchecked) var arena: [UInt8] = []
     /// Requests that wait in the machine: the frames with their arguments.
-    var held: [UInt32: (MessageBox, Range<Int>)] = [:]
-    var actions: [WorkerAction] = []
-    var now: Instant
-    var nextTick: Instant
-    var route = Message()
-    var message = Message()
-    var attached = Message()
-    var poll = PollSet(capacity: 2)
-    var otherRoutes: [[UInt8]: UInt64] = [:]
-    var isDrainAnnounced = false
+    @safe @exclusivity(unchecked) var held: [UInt32: (MessageBox, Range<Int>)] = [:]
+    @safe @exclusivity(unchecked) var actions: [WorkerAction] = []
+    @safe @exclusivity(unchecked) var now: Instant
+    @safe @exclusivity(unchecked) var nextTick: Instant
+    @safe @exclusivity(unchecked) var route = Message()
+    @safe @exclusivity(unchecked) var message = Message()
+    @safe @exclusivity(unchecked) var attached = Message()
+    @safe @exclusivity(unchecked) var poll = PollSet(capacity: 2)
+    @safe @exclusivity(unchecked) var otherRoutes: [[UInt8]: UInt64] = [:]
+    @safe @exclusivity(unchecked) var isDrainAnnounced = false
     /// Whether another thread stands by to take the loop over; without one no handler may run here.
     var hasStandby: Bool { self.core.standbyCount.load(ordering: .relaxed) > 0 }
 

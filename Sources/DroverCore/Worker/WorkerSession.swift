@@ -62,7 +62,8 @@ package struct WorkerSession {
 ///
 /// A reference, since sessions stand in an array and the index can't be copied.
 package final class RequestIndex {
-    private var index: IDIndex
+    // Only the machine it belongs to uses it, one access after the other.
+    @safe @exclusivity(unchecked) private var index: IDIndex
     private let seed: UInt64
 
     init(seed: UInt64) {

@@ -66,7 +66,7 @@ final class Rig: Sendable {
         var configuration = WorkerConfiguration()
         configuration.concurrency = concurrency
         configuration.heartbeatInterval = .milliseconds(200)
-        configuration.silenceLimit = .milliseconds(600)
+        configuration.silenceLimit = .milliseconds(1500)
         configuration.logger = .quiet
         configure(&configuration)
         let worker = Worker(configuration: configuration)
@@ -189,7 +189,7 @@ extension Client {
     ) throws -> Client {
         var configuration = ClientConfiguration()
         configuration.heartbeatInterval = .milliseconds(200)
-        configuration.silenceLimit = .milliseconds(600)
+        configuration.silenceLimit = .milliseconds(1500)
         configuration.logger = .quiet
         configure(&configuration)
         return try Client(endpoints, configuration: configuration)
