@@ -95,6 +95,10 @@ package struct Monitor: ~Copyable {
     private let watched: SocketLifetime
     private var frame = Message()
 
+    /// What becomes readable when there may be an event; see ``DescriptorPoll``.
+    @available(*, noasync)
+    package var fileDescriptor: CInt { get throws(ZMQError) { try self.socket.get(.fileDescriptor) } }
+
     init(of watched: SocketLifetime, events: Events, in context: Context) throws(ZMQError) {
         guard !watched.isMonitored else { throw ZMQError(errno: EBUSY, .monitor, "a socket that has a monitor") }
         let number = Self.lastNumber.add(1, ordering: .relaxed).newValue

@@ -27,6 +27,15 @@ final class ClientLink {
     @safe @exclusivity(unchecked) private(set) var monitor: Monitor?
     @safe @exclusivity(unchecked) private var batch = OutgoingBatch()
     @safe @exclusivity(unchecked) private var parked = Deque<Parked>()
+    /// What becomes readable when something happens to the socket, or to the monitor.
+    @safe @exclusivity(unchecked) private var socketDescriptor: CInt = -1
+    @safe @exclusivity(unchecked) private var monitorDescriptor: CInt = -1
+    /// Where they stand in the last poll.
+    @safe @exclusivity(unchecked) private var monitorPlace: Int?
+    /// The socket was used last by a receive that found nothing.
+    @safe @exclusivity(unchecked) private var isDrained = false
+    /// The monitor may have something to tell.
+    @safe @exclusivity(unchecked) var mayHaveConnectionEvents = false
     /// Functions the worker knows the number of, in this session.
     @safe @exclusivity(unchecked) private var defined: [Bool] = []
     /// The largest request that the worker takes.
@@ -77,8 +86,12 @@ final class ClientLink {
         }
         let monitor = try socket.monitor([.connected, .disconnected, .connectRetried, .handshake, .closed])
         try socket.connect(self.endpoint.address)
+        self.monitorDescriptor = try monitor.fileDescriptor
+        self.socketDescriptor = try socket.get(.fileDescriptor)
         self.monitor = consume monitor
         self.socket = consume socket
+        self.isDrained = false
+        self.mayHaveConnectionEvents = true
     }
 
     @available(*, noasync)
@@ -200,22 +213,31 @@ final class ClientLink {
     @available(*, noasync)
     func unpark() throws(ZMQError) {
         while let first = self.parked.first {
+            self.isDrained = false
             guard try self.socket?.send(&first.message, more: first.more) ?? true else { return }
             self.parked.removeFirst()
         }
     }
 
-    /// Adds the socket and its monitor to what a poll waits for.
+    /// Whether there is nothing to do until a descriptor becomes readable.
     @available(*, noasync)
-    func addToPoll(_ poll: inout PollSet) {
-        switch self.socket {
-        case .some(let socket): _ = poll.add(socket, for: self.isBlocked ? [.readable, .writable] : .readable)
-        case .none: break
-        }
-        switch self.monitor {
-        case .some(let monitor): _ = poll.add(monitor)
-        case .none: break
-        }
+    func isQuiet() throws(ZMQError) -> Bool {
+        if self.isDrained { return true }
+        guard let events = try self.socket?.get(.events) else { return true }
+        self.isDrained = !events.contains(.readable)
+        return self.isDrained && !(self.isBlocked && events.contains(.writable))
+    }
+
+    /// Adds the socket and its monitor to what a poll waits for.
+    func addToPoll(_ poll: inout DescriptorPoll) {
+        self.monitorPlace = nil
+        if self.socket != nil { _ = poll.add(self.socketDescriptor) }
+        if self.monitor != nil { self.monitorPlace = poll.add(self.monitorDescriptor) }
+    }
+
+    /// Notes what the poll found.
+    func didPoll(_ poll: borrowing DescriptorPoll) {
+        if let place = self.monitorPlace, poll.isReady(place) { self.mayHaveConnectionEvents = true }
     }
 
     /// Receives the next frame into `message`.
@@ -223,13 +245,17 @@ final class ClientLink {
     /// Returns false if there is none.
     @available(*, noasync)
     func receive(into message: inout Message) throws(ZMQError) -> Bool {
-        try self.socket?.receive(into: &message) ?? false
+        if try self.socket?.receive(into: &message) ?? false { return true }
+        self.isDrained = true
+        return false
     }
 
     /// The next thing the monitor saw.
     @available(*, noasync)
     func nextConnectionEvent() throws(ZMQError) -> Monitor.Event.Kind? {
-        try self.monitor?.next()?.kind
+        if let event = try self.monitor?.next() { return event.kind }
+        self.mayHaveConnectionEvents = false
+        return nil
     }
 
     @available(*, noasync)
@@ -246,6 +272,7 @@ final class ClientLink {
             self.parked.append(Parked(message, more: more))
             return
         }
+        self.isDrained = false
         if try self.socket?.send(&message, more: more) ?? false { return }
         self.parked.append(Parked(message, more: more))
     }

@@ -26,11 +26,12 @@ final class ClientLoop {
     @safe @exclusivity(unchecked) private var nextTick = Instant.distantFuture
     @safe @exclusivity(unchecked) private var message = Message()
     @safe @exclusivity(unchecked) private var attached = Message()
-    @safe @exclusivity(unchecked) private var poll: PollSet
+    @safe @exclusivity(unchecked) private var poll: DescriptorPoll
     @safe @exclusivity(unchecked) private var lastSubscription: Subscription?
-    @safe @exclusivity(unchecked) private var peakHandles = 0
+    @safe @exclusivity(unchecked) private var turns = 0
 
     /// With more calls outstanding than this their number counts, not the time of each.
+    private static let monitorPeriod = 64
     private static let gatherThreshold = 16
     /// How often a turn looks for more calls before it sends.
     private static let gatherLooks = 64
@@ -42,7 +43,7 @@ final class ClientLoop {
         self.core = core
         self.book = book
         self.now = core.now()
-        self.poll = PollSet(capacity: 1 + core.endpoints.count * 2)
+        self.poll = DescriptorPoll(capacity: 1 + core.endpoints.count * 2)
         self.links = core.endpoints.indices.map { ClientLink(index: $0, endpoint: core.endpoints[$0], core: core) }
     }
 
@@ -54,21 +55,22 @@ final class ClientLoop {
         for link in self.links { self.open(link) }
         self.nextTick = self.now
         while true {
-            let isBusy = self.turn()
+            self.turn()
             switch self.core.currentState {
             case .running: break
             case .stopped, .stopping: return self.leave(isClosing: false)
             case .closing, .closed: if self.isFinished { return self.leave(isClosing: true) }
             }
-            if !isBusy { self.sleep() }
+            self.sleep()
         }
     }
 
     // MARK: A turn
 
     @available(*, noasync)
-    private func turn() -> Bool {
+    private func turn() {
         var isBusy = false
+        self.turns &+= 1
         // Commands first, then calls, but worked off the other way round: the call that a command is about was posted
         // before the command, so it is in this lot or was in an earlier one.
         var commands = self.core.commands.takeAll()
@@ -82,7 +84,8 @@ final class ClientLoop {
         if isBusy, self.book.machine.callCount > Self.gatherThreshold { self.gather() }
         if isBusy { self.flush() }
         for link in self.links {
-            self.observeConnection(of: link)
+            // While there is no end of work no poll looks after the monitors.
+            if link.mayHaveConnectionEvents || self.turns % Self.monitorPeriod == 0 { self.observeConnection(of: link) }
             if self.receive(from: link) { isBusy = true }
         }
         if self.now >= self.nextTick || !isBusy {
@@ -96,7 +99,6 @@ final class ClientLoop {
         self.performActions()
         self.flush()
         self.wakeWaiters()
-        return isBusy
     }
 
     /// Takes more of what a busy caller posts, so that it goes out in few frames.
@@ -789,6 +791,8 @@ final class ClientLoop {
 
     @available(*, noasync)
     private func sleep() {
+        guard self.isQuiet else { return }
+        self.now = self.core.now()
         self.core.counters.tableEntries.store(self.book.machine.callCount, ordering: .relaxed)
         self.core.counters.timers.store(self.book.machine.timerCount, ordering: .relaxed)
         self.trimIfIdle()
@@ -805,18 +809,33 @@ final class ClientLoop {
             wakeAt = min(wakeAt, Instant(nanoseconds: self.core.closeDeadline.load(ordering: .relaxed)))
         }
         self.poll.removeAll()
-        let waker = self.poll.add(fileDescriptor: self.core.waker.fileDescriptor)
+        let waker = self.poll.add(self.core.waker.fileDescriptor)
         for link in self.links {
             link.addToPoll(&self.poll)
         }
         do throws(ZMQError) {
-            _ = try self.poll.wait(milliseconds: Self.milliseconds(until: wakeAt, at: self.now))
+            try self.poll.wait(milliseconds: Self.milliseconds(until: wakeAt, at: self.now))
         } catch {
             self.core.logger.warning("a poll failed", metadata: [LogKeys.error: "\(error)"])
         }
-        self.core.commands.didWake(isSignalled: self.poll.isReadable(waker))
+        for link in self.links { link.didPoll(self.poll) }
+        self.core.commands.didWake(isSignalled: self.poll.isReady(waker))
         self.core.submissions.didWake(isSignalled: false)
         self.now = self.core.now()
+    }
+
+    /// Whether all sockets wait for something to happen.
+    @available(*, noasync)
+    private var isQuiet: Bool {
+        for link in self.links {
+            do throws(ZMQError) {
+                guard try link.isQuiet() else { return false }
+            } catch {
+                self.socketFailed(link, error)
+                return false
+            }
+        }
+        return true
     }
 
     /// After a burst the memory it needed is given back.

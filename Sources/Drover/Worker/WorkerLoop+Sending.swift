@@ -82,6 +82,7 @@ extension WorkerLoop {
     func tryToSend(_ frame: inout Message, by link: WorkerLink) -> Attempt {
         do throws(ZMQError) {
             var address = Message(copying: link.routingID)
+            self.isDrained = false
             let isTaken = try self.socket.send(&address, more: true)
             guard isTaken else { return .full }
             // Once the route is taken the frame is too: libzmq has room for whole messages or none.
@@ -158,6 +159,8 @@ extension WorkerLoop {
 
     @available(*, noasync)
     func sleep() {
+        guard self.isQuiet else { return }
+        self.now = self.core.now()
         self.core.counters.requests.store(self.machine.requestCount, ordering: .relaxed)
         self.core.counters.timers.store(self.machine.timerCount, ordering: .relaxed)
         self.machine.settle()
@@ -170,17 +173,30 @@ extension WorkerLoop {
             return
         }
         self.poll.removeAll()
-        let waker = self.poll.add(fileDescriptor: self.core.waker.fileDescriptor)
-        _ = self.poll.add(self.socket)
+        let waker = self.poll.add(self.core.waker.fileDescriptor)
+        _ = self.poll.add(self.descriptor)
         do throws(ZMQError) {
             // Frames that libzmq would not take are tried again soon: a ROUTER can't say which peer has room.
             let limit = self.blocked.isEmpty ? Instant.distantFuture : self.now.advanced(byNanoseconds: 1_000_000)
-            _ = try self.poll.wait(milliseconds: Self.milliseconds(until: min(self.nextTick, limit), at: self.now))
+            try self.poll.wait(milliseconds: Self.milliseconds(until: min(self.nextTick, limit), at: self.now))
         } catch {
             self.core.logger.warning("a poll failed", metadata: [LogKeys.error: "\(error)"])
         }
-        self.core.mailbox.didWake(isSignalled: self.poll.isReadable(waker))
+        self.core.mailbox.didWake(isSignalled: self.poll.isReady(waker))
         self.now = self.core.now()
+    }
+
+    /// Whether the socket waits for something to happen.
+    @available(*, noasync)
+    var isQuiet: Bool {
+        if self.isDrained { return true }
+        do throws(ZMQError) {
+            self.isDrained = !(try self.socket.get(.events).contains(.readable))
+        } catch {
+            self.core.logger.warning("a look at the socket failed", metadata: [LogKeys.error: "\(error)"])
+            self.isDrained = true
+        }
+        return self.isDrained
     }
 
     static func milliseconds(until instant: Instant, at now: Instant) -> Int {

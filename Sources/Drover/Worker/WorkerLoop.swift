@@ -40,7 +40,10 @@ final class WorkerLoop {
     @safe @exclusivity(unchecked) var route = Message()
     @safe @exclusivity(unchecked) var message = Message()
     @safe @exclusivity(unchecked) var attached = Message()
-    @safe @exclusivity(unchecked) var poll = PollSet(capacity: 2)
+    @safe @exclusivity(unchecked) var poll = DescriptorPoll(capacity: 2)
+    let descriptor: CInt
+    /// The socket was used last by a receive that found nothing.
+    @safe @exclusivity(unchecked) var isDrained = false
     @safe @exclusivity(unchecked) var otherRoutes: [[UInt8]: UInt64] = [:]
     @safe @exclusivity(unchecked) var isDrainAnnounced = false
     /// Whether another thread stands by to take the loop over; without one no handler may run here.
@@ -81,6 +84,7 @@ final class WorkerLoop {
             try socket.set(.backlog, 1024)
         }
         try socket.bind(address)
+        self.descriptor = try socket.get(.fileDescriptor)
         self.socket = socket
         var configuration = WorkerMachine.Configuration()
         configuration.session = PeerSession.Limits(
@@ -117,20 +121,20 @@ final class WorkerLoop {
     @available(*, noasync)
     func run() -> Exit {
         while true {
-            guard let isBusy = self.turn() else { return .takenOver }
+            guard self.turn() else { return .takenOver }
             if self.mayLeave {
                 self.leave()
                 return .stopped
             }
-            if !isBusy { self.sleep() }
+            self.sleep()
         }
     }
 
     // MARK: A turn
 
-    /// - Returns: Whether there was something to do, or nil if the loop is another thread's now.
+    /// - Returns: False if the loop is another thread's now.
     @available(*, noasync)
-    func turn() -> Bool? {
+    func turn() -> Bool {
         var isBusy = false
         var posts = self.core.mailbox.takeAll()
         if !posts.isEmpty {
@@ -151,12 +155,12 @@ final class WorkerLoop {
         self.performActions()
         if !self.toRun.isEmpty { self.core.threads.submit(&self.toRun, core: self.core) }
         if !self.quick.isEmpty {
-            guard self.runQuickJobs() else { return nil }
+            guard self.runQuickJobs() else { return false }
             self.performActions()
             if !self.toRun.isEmpty { self.core.threads.submit(&self.toRun, core: self.core) }
         }
         self.flush()
-        return isBusy
+        return true
     }
 
     /// Looks for more requests if there are many: their answers then go out in fewer frames, of which each costs four
@@ -177,7 +181,10 @@ final class WorkerLoop {
         var count = 0
         while count < Self.receiveBatch {
             do throws(ZMQError) {
-                guard try self.socket.receive(into: &self.route) else { break }
+                guard try self.socket.receive(into: &self.route) else {
+                    self.isDrained = true
+                    break
+                }
                 if count == 0 { self.now = self.core.now() }
                 count += 1
                 try self.takeFrame()

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Glibc
+
+/// Waits for file descriptors to become readable, with one system call.
+///
+/// `zmq_poll` asks each socket before and after its wait, which costs several system calls a socket. A loop that reads its
+/// sockets until they are empty can wait for their descriptors (``SocketOption/fileDescriptor``) instead: such a descriptor
+/// becomes readable when something happens to a socket, and stays so until the socket is used. It may have been used up by
+/// a send, so before the wait the last thing done to a socket must have been a receive that found nothing, or a look at its
+/// ``SocketOption/events``.
+@safe package struct DescriptorPoll: ~Copyable {
+    private let items: UnsafeMutableBufferPointer<pollfd>
+    /// The number of descriptors.
+    package private(set) var count = 0
+
+    /// Creates an empty set with room for `capacity` descriptors.
+    package init(capacity: Int) {
+        unsafe self.items = .allocate(capacity: capacity)
+        unsafe self.items.initialize(repeating: pollfd())
+    }
+
+    deinit {
+        unsafe self.items.deallocate()
+    }
+
+    /// Forgets all descriptors.
+    package mutating func removeAll() {
+        self.count = 0
+    }
+
+    /// Adds a descriptor.
+    ///
+    /// - Returns: Its place in the set.
+    package mutating func add(_ descriptor: CInt) -> Int {
+        unsafe precondition(self.count < self.items.count, "the set is full")
+        unsafe self.items[self.count] = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+        defer { self.count += 1 }
+        return self.count
+    }
+
+    /// Waits until a descriptor is readable, the time is up or a signal came.
+    ///
+    /// - Parameter milliseconds: How long at most; 0 looks without waiting, a negative number waits for ever.
+    /// - Throws: ``ZMQError`` if the system can't wait.
+    @available(*, noasync)
+    package mutating func wait(milliseconds: Int) throws(ZMQError) {
+        let limit = CInt(clamping: max(milliseconds, -1))
+        guard unsafe poll(self.items.baseAddress, nfds_t(self.count), limit) < 0 else { return }
+        for index in 0..<self.count { unsafe self.items[index].revents = 0 }
+        let code = errno
+        if code != EINTR { throw ZMQError(errno: code, .poll) }
+    }
+
+    /// Whether a descriptor was readable, or broken, at the last wait.
+    package borrowing func isReady(_ index: Int) -> Bool {
+        precondition(index < self.count, "no such descriptor")
+        return unsafe self.items[index].revents != 0
+    }
+}
