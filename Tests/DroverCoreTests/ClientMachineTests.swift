@@ -80,8 +80,8 @@ import Testing
         var machine = Self.machine()
         let slot = try Self.submit(&machine, Call(id: 1, deadline: Self.at(10))).slot
         #expect(machine.replied(1, from: 0, at: Self.at(9)) == .deliver(slot: slot))
-        machine.deadlineMoved(1, to: Self.at(5))
         var actions: [ClientAction] = []
+        machine.deadlineMoved(1, to: Self.at(5), actions: &actions)
         machine.ticked(at: Self.at(30), actions: &actions)
         #expect(actions.isEmpty)
     }
@@ -262,12 +262,42 @@ import Testing
         #expect(actions.contains(.finish(slot: 0, id: 1, ending: .lost(.silent))))
     }
 
+    @Test("S27 S28 the worker that has a call is told of its new deadline, nobody else is")
+    func movedDeadline() throws {
+        var machine = Self.machine(window: 1)
+        _ = try Self.submit(&machine, Call(id: 1, deadline: Self.at(10)))
+        let waiting = try Self.submit(&machine, Call(id: 2, deadline: Self.at(10)))
+        #expect(waiting.endpoint == nil)
+        var actions: [ClientAction] = []
+        machine.deadlineMoved(1, to: Self.at(100), actions: &actions)
+        machine.deadlineMoved(1, to: Self.at(100), actions: &actions)
+        machine.deadlineMoved(1, to: .distantFuture, actions: &actions)
+        machine.deadlineMoved(2, to: Self.at(100), actions: &actions)
+        machine.deadlineMoved(9, to: Self.at(100), actions: &actions)
+        #expect(
+            actions == [
+                .sendDeadline(endpoint: 0, id: 1, deadline: Self.at(100)),
+                .sendDeadline(endpoint: 0, id: 1, deadline: .distantFuture),
+            ]
+        )
+        actions = []
+        machine.ticked(at: Self.at(50), actions: &actions)
+        #expect(actions.isEmpty)
+        // Without a session nothing is said: the request brings its new time when it is sent again.
+        machine.disconnected(0, at: Self.at(51), actions: &actions)
+        actions = []
+        machine.deadlineMoved(1, to: Self.at(70), actions: &actions)
+        #expect(actions.isEmpty)
+        #expect(machine.timerCount == 2)
+    }
+
     @Test("S39 a request that lapsed at the worker goes out again if its deadline was moved meanwhile")
     func lapsedButMoved() throws {
         var machine = Self.machine()
         let slot = try Self.submit(&machine, Call(id: 1, deadline: Self.at(10))).slot
-        machine.deadlineMoved(1, to: Self.at(100))
         var actions: [ClientAction] = []
+        machine.deadlineMoved(1, to: Self.at(100), actions: &actions)
+        actions = []
         machine.cancellationConfirmed(1, stage: .lapsed, from: 0, at: Self.at(12), actions: &actions)
         #expect(actions == [.show(slot: slot, phase: .local, endpoint: 0)])
         actions = []

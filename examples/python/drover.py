@@ -23,7 +23,7 @@ import zmq
 HEADER = struct.Struct("<BBBBIQII")  # first byte, kind, flags, content type, length, id, time, number (4)
 FIRST = 0xD1
 HELLO, WELCOME, RESET, GOODBYE, BEAT, PING, PONG, REFUSED = range(1, 9)
-DEFINE, REQUEST, REPLY, ERROR, CANCEL, ACCEPTED, STARTED, PROGRESS, CANCELLED = range(16, 25)
+DEFINE, REQUEST, REPLY, ERROR, CANCEL, ACCEPTED, STARTED, PROGRESS, CANCELLED, DEADLINE = range(16, 26)
 EVENT, INVOKE, ENDED, FLOW = range(32, 36)
 IDEMPOTENT, RESENT, METADATA, ATTACHED, MUST_UNDERSTAND = 1, 2, 4, 8, 0x80
 NO_LIMIT = 0xFFFFFFFF
@@ -461,14 +461,19 @@ class Client(Loop):
 class Job:
     """A request on its way through the worker; handlers that ask for it get it as their first argument."""
 
-    def __init__(self, worker, session, id, function, payload, deadline, key):
+    def __init__(self, worker, session, id, function, payload, time_left, key):
         self.worker, self.session, self.id, self.function = worker, session, id, function
-        self.payload, self.deadline, self.key = payload, deadline, key
+        self.payload, self.key = payload, key
+        self.limit(time_left)
         self.reportAt = time.monotonic() + REPORT_SECONDS
         self.future = None
         self.isRunning = False
         self.cancelled = threading.Event()
         self.sequence = itertools.count()
+
+    def limit(self, time_left):
+        """The caller waits for so many milliseconds from now: said with the request, or moved since (8.1)."""
+        self.deadline = None if time_left == NO_LIMIT else time.monotonic() + time_left / 1000
 
     def check(self):
         if self.cancelled.is_set():
@@ -633,6 +638,9 @@ class Worker(Loop):
                 self.cancel(job, 0)
             else:
                 self.send(session, message(CANCELLED, id=part.id, number=2))
+        elif part.kind == DEADLINE:
+            if part.id in session.jobs:
+                session.jobs[part.id].limit(part.time)
         elif part.kind in (REPLY, ERROR):
             _, answer = session.invocations.pop(part.id, (0, None))
             if answer and part.kind == REPLY:
@@ -671,6 +679,8 @@ class Worker(Loop):
         """At most once: a request that is here is not taken again, one that was answered is answered again (8.3)."""
         self.received += 1
         if part.id in session.jobs:
+            if part.flags & RESENT:
+                session.jobs[part.id].limit(part.time)
             return
         if part.flags & RESENT:
             if part.id in session.results:
@@ -689,8 +699,7 @@ class Worker(Loop):
             unpacker.feed(payload)
             key = unpacker.unpack().get("key")
             payload = payload[unpacker.tell() :]
-        deadline = None if part.time == NO_LIMIT else time.monotonic() + part.time / 1000
-        job = Job(self, session, part.id, function, payload, deadline, key)
+        job = Job(self, session, part.id, function, payload, part.time, key)
         session.jobs[part.id] = job
         if key is not None:
             self.keys.setdefault(key, collections.deque()).append(job)
@@ -712,7 +721,8 @@ class Worker(Loop):
             self.finish(job, None if stage is None else message(CANCELLED, id=job.id, number=stage), keeps=False)
 
     def perform(self, job):  # on a handler's thread
-        if job.deadline and time.monotonic() >= job.deadline:
+        deadline = job.deadline  # the loop's thread may move it meanwhile
+        if deadline and time.monotonic() >= deadline:
             return self.post(self.finish, job, message(CANCELLED, id=job.id, number=3), False)
         job.isRunning = True
         isError = False

@@ -98,15 +98,16 @@ package struct ClientMachine: ~Copyable {
 
     /// The deadline of a call was moved.
     ///
-    /// A deadline in the past ends it with the next tick.
-    package mutating func deadlineMoved(_ id: UInt64, to deadline: Instant) {
-        guard let slot = self.calls.slot(of: id) else { return }
+    /// A deadline in the past ends it with the next tick. A worker that has the request is told, so that it neither drops
+    /// the request at the deadline that travelled with it nor starts it after the one that counts now.
+    package mutating func deadlineMoved(_ id: UInt64, to deadline: Instant, actions: inout [ClientAction]) {
+        guard let slot = self.calls.slot(of: id), self.calls[slot].deadline != deadline else { return }
         self.calls[slot].deadline = deadline
-        if deadline == .distantFuture {
-            self.wheel.cancel(slot)
-        } else {
-            self.wheel.schedule(slot, at: deadline)
-        }
+        self.wheel.schedule(slot, at: deadline)
+        let call = self.calls[slot]
+        // Without a session it would be lost: a request that is sent again brings the time it has then.
+        guard call.endpoint != Call.noEndpoint, !call.isPing, self.endpoints[Int(call.endpoint)].isOpen else { return }
+        actions.append(.sendDeadline(endpoint: Int(call.endpoint), id: id, deadline: deadline))
     }
 
     /// A reply or an error for `id` came.
