@@ -97,6 +97,25 @@ import Testing
         #expect(machine.callCount == 0)
     }
 
+    @Test("S35 after the deadline the answer of a worker that a call was moved away from comes too late as well")
+    func movedReplyTooLate() throws {
+        var machine = Self.machine(endpoints: 2)
+        let place = try Self.submit(&machine, Call(id: 1, isIdempotent: true, deadline: Self.at(10)))
+        let former = try #require(place.endpoint)
+        let later = 1 - former
+        var actions: [ClientAction] = []
+        machine.goodbyeReceived(from: former, reason: .leaving, at: Self.at(3), actions: &actions)
+        machine.dispatch(actions: &actions)
+        #expect(actions.contains(.transmit(slot: place.slot, endpoint: later, isResent: true)))
+        let verdict = machine.replied(1, from: former, at: Self.at(20))
+        #expect(verdict == .expire(slot: place.slot, function: 0, nanoseconds: 10_000_000))
+        #expect(machine.callCount == 0 && machine.timerCount == 0)
+        // Where it was moved to it still takes a place.
+        #expect(machine.endpoints[later].outstanding == 1)
+        #expect(machine.replied(1, from: later, at: Self.at(21)) == .duplicate)
+        #expect(machine.endpoints[later].outstanding == 0)
+    }
+
     @Test("S34 a call whose deadline has passed is never sent")
     func tooLate() {
         var machine = Self.machine()

@@ -114,15 +114,14 @@ package struct ClientMachine: ~Copyable {
     package mutating func replied(_ id: UInt64, from endpoint: Int, at now: Instant) -> ReplyVerdict {
         if let slot = self.calls.slot(of: id) {
             let current = self.calls[slot].endpoint
-            guard Int(current) == endpoint else {
+            if Int(current) == endpoint {
+                if !self.calls[slot].isPing { self.release(endpoint) }
+            } else {
                 // Another worker's answer to a call that was moved: it is as good (it is idempotent), but the one it was
                 // moved to still counts the call until it answers as well.
                 guard self.calls[slot].attempts > 0 else { return .unknown }
                 if current != Call.noEndpoint { self.endpoints[Int(current)].withdrawn[id] = .requested }
-                _ = self.retire(slot, wasAnswered: true, at: now)
-                return .deliver(slot: slot)
             }
-            if !self.calls[slot].isPing { self.release(endpoint) }
             let call = self.retire(slot, wasAnswered: true, at: now)
             // Arrival decides, and this one came too late (contract S35), whether or not the timer has fired yet.
             if call.deadline <= now {
