@@ -16,10 +16,15 @@ final class WorkerLink {
 
     /// libzmq's name of the connection.
     var routingID: [UInt8]
+    /// The largest payload that the client takes, and that this worker sends: a larger one would cost the connection.
+    var maxPayloadBytes: Int
     var batch = OutgoingBatch()
     var parked = Deque<Parked>()
     /// Has something to flush in this turn.
     var isDirty = false
 
-    init(routingID: [UInt8]) { self.routingID = routingID }
+    init(routingID: [UInt8], maxPayloadBytes: Int) {
+        self.routingID = routingID
+        self.maxPayloadBytes = maxPayloadBytes
+    }
 }
