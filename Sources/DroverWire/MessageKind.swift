@@ -41,6 +41,8 @@ package enum MessageKind: UInt8, CaseIterable, Sendable {
     case progress = 23
     /// A request ended without an answer, since it was cancelled or lapsed.
     case cancelled = 24
+    /// The requester moved the time limit of a request; `time` is what is left now.
+    case deadline = 25
 
     // Events: 32...47.
 

@@ -80,8 +80,8 @@ import Testing
         var machine = Self.machine()
         let slot = try Self.submit(&machine, Call(id: 1, deadline: Self.at(10))).slot
         #expect(machine.replied(1, from: 0, at: Self.at(9)) == .deliver(slot: slot))
-        machine.deadlineMoved(1, to: Self.at(5))
         var actions: [ClientAction] = []
+        machine.deadlineMoved(1, to: Self.at(5), actions: &actions)
         machine.ticked(at: Self.at(30), actions: &actions)
         #expect(actions.isEmpty)
     }
@@ -95,6 +95,25 @@ import Testing
             return
         }
         #expect(machine.callCount == 0)
+    }
+
+    @Test("S35 after the deadline the answer of a worker that a call was moved away from comes too late as well")
+    func movedReplyTooLate() throws {
+        var machine = Self.machine(endpoints: 2)
+        let place = try Self.submit(&machine, Call(id: 1, isIdempotent: true, deadline: Self.at(10)))
+        let former = try #require(place.endpoint)
+        let later = 1 - former
+        var actions: [ClientAction] = []
+        machine.goodbyeReceived(from: former, reason: .leaving, at: Self.at(3), actions: &actions)
+        machine.dispatch(actions: &actions)
+        #expect(actions.contains(.transmit(slot: place.slot, endpoint: later, isResent: true)))
+        let verdict = machine.replied(1, from: former, at: Self.at(20))
+        #expect(verdict == .expire(slot: place.slot, function: 0, nanoseconds: 10_000_000))
+        #expect(machine.callCount == 0 && machine.timerCount == 0)
+        // Where it was moved to it still takes a place.
+        #expect(machine.endpoints[later].outstanding == 1)
+        #expect(machine.replied(1, from: later, at: Self.at(21)) == .duplicate)
+        #expect(machine.endpoints[later].outstanding == 0)
     }
 
     @Test("S34 a call whose deadline has passed is never sent")
@@ -262,12 +281,42 @@ import Testing
         #expect(actions.contains(.finish(slot: 0, id: 1, ending: .lost(.silent))))
     }
 
+    @Test("S27 S28 the worker that has a call is told of its new deadline, nobody else is")
+    func movedDeadline() throws {
+        var machine = Self.machine(window: 1)
+        _ = try Self.submit(&machine, Call(id: 1, deadline: Self.at(10)))
+        let waiting = try Self.submit(&machine, Call(id: 2, deadline: Self.at(10)))
+        #expect(waiting.endpoint == nil)
+        var actions: [ClientAction] = []
+        machine.deadlineMoved(1, to: Self.at(100), actions: &actions)
+        machine.deadlineMoved(1, to: Self.at(100), actions: &actions)
+        machine.deadlineMoved(1, to: .distantFuture, actions: &actions)
+        machine.deadlineMoved(2, to: Self.at(100), actions: &actions)
+        machine.deadlineMoved(9, to: Self.at(100), actions: &actions)
+        #expect(
+            actions == [
+                .sendDeadline(endpoint: 0, id: 1, deadline: Self.at(100)),
+                .sendDeadline(endpoint: 0, id: 1, deadline: .distantFuture),
+            ]
+        )
+        actions = []
+        machine.ticked(at: Self.at(50), actions: &actions)
+        #expect(actions.isEmpty)
+        // Without a session nothing is said: the request brings its new time when it is sent again.
+        machine.disconnected(0, at: Self.at(51), actions: &actions)
+        actions = []
+        machine.deadlineMoved(1, to: Self.at(70), actions: &actions)
+        #expect(actions.isEmpty)
+        #expect(machine.timerCount == 2)
+    }
+
     @Test("S39 a request that lapsed at the worker goes out again if its deadline was moved meanwhile")
     func lapsedButMoved() throws {
         var machine = Self.machine()
         let slot = try Self.submit(&machine, Call(id: 1, deadline: Self.at(10))).slot
-        machine.deadlineMoved(1, to: Self.at(100))
         var actions: [ClientAction] = []
+        machine.deadlineMoved(1, to: Self.at(100), actions: &actions)
+        actions = []
         machine.cancellationConfirmed(1, stage: .lapsed, from: 0, at: Self.at(12), actions: &actions)
         #expect(actions == [.show(slot: slot, phase: .local, endpoint: 0)])
         actions = []

@@ -148,6 +148,33 @@ import Testing
         #expect(actions.isEmpty)
     }
 
+    @Test("S27 S28 a request that waits lapses at the deadline that was said last, by itself or sent again")
+    func movedDeadline() throws {
+        var machine = Self.machine()
+        var actions: [WorkerAction] = []
+        try Self.hello(&machine, actions: &actions)
+        _ = Self.request(&machine, 1, number: 1)
+        for id in UInt64(2)...5 { _ = Self.request(&machine, id, time: 50, number: 1) }
+        #expect(machine.deadlineReceived(2, time: 200, from: 0, at: Self.at(10)) == 1)
+        #expect(machine.deadlineReceived(3, time: Header.noTimeLimit, from: 0, at: Self.at(10)) == 2)
+        #expect(machine.deadlineReceived(4, time: 5, from: 0, at: Self.at(10)) == 3)
+        #expect(machine.deadlineReceived(9, time: 5, from: 0, at: Self.at(10)) == nil)
+        #expect(Self.request(&machine, 5, flags: .resent, time: 300, number: 1) == .known(slot: 4))
+        #expect(machine.request(in: 2)?.deadline == .distantFuture)
+        func lapsed(at time: UInt64) -> [UInt64] {
+            actions = []
+            machine.ticked(at: Self.at(time), actions: &actions)
+            return actions.compactMap { if case .lapsed(_, _, let id) = $0 { id } else { nil } }
+        }
+        #expect(lapsed(at: 14) == [])
+        #expect(lapsed(at: 16) == [4])
+        #expect(lapsed(at: 209) == [])
+        #expect(lapsed(at: 211) == [2])
+        #expect(lapsed(at: 303) == [5])
+        #expect(machine.timerCount == 0)
+        #expect(machine.requestCount == 2)
+    }
+
     @Test("S97 an introduction under the same epoch goes on with the session, S87 another epoch ends it")
     func introductions() throws {
         var machine = Self.machine()

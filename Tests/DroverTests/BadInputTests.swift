@@ -107,6 +107,64 @@ extension ServingTests.BadInputTests {
         rig.stop()
     }
 
+    @Test("a reply over the client's limit ends that one call, and costs no connection", .timeLimit(.minutes(1)))
+    func replyTooLarge() throws {
+        let rig = try Rig()
+        let worker = rig.worker
+        let growing = Function<Int, [UInt8]>("growing")
+        worker.register(growing) { (count: Int) in [UInt8](repeating: 0, count: count) }
+        let complaining = Function<Int, Nothing>("complaining")
+        worker.register(complaining) { (count: Int) -> Nothing in
+            throw FixtureError(message: String(repeating: "a", count: count))
+        }
+        let running = try worker.start(.bind("tcp://127.0.0.1:*"))
+        let client = try Client.forTest(running.endpoint) { $0.maxPayloadBytes = 2048 }
+        let waiting = try client.function(growing).async(1)
+        // Small enough to run beside the loop once the handler has proved quick, to be coalesced, to be sent by itself.
+        for count in [2100, 2100, 2100, 40_000, 3_000_000] {
+            let error = #expect(throws: RemoteError.self) { try client.function(growing).blocking(count) }
+            #expect(error?.code == .tooLarge)
+            Self.expect(error?.message, says: "the result takes", "2048", "client", "maxPayloadBytes")
+            let failed = #expect(throws: RemoteError.self) { try client.function(complaining).blocking(count) }
+            #expect(failed?.code == .tooLarge)
+            #expect(try client.function(growing).blocking(2000).count == 2000)
+        }
+        #expect(try waiting.get() == [0])
+        #expect(client.statistics.sessions == 1 && client.statistics.malformedMessages == 0)
+        client.closeBlocking()
+        running.stopBlocking(grace: .zero)
+        rig.stop()
+    }
+
+    @Test("an event over the client's limit is missed by the client, a question fails", .timeLimit(.minutes(1)))
+    func eventTooLarge() throws {
+        let rig = try Rig()
+        let worker = rig.worker
+        let telling = Function<Callback<[UInt8], Int>, Int, String>("telling")
+        worker.register(telling) { (callback: Callback<[UInt8], Int>, count: Int) in
+            let bytes = [UInt8](repeating: 0, count: count)
+            try callback.emit(bytes)
+            defer { _ = try? callback.emit([1]) }
+            do { return "\(try callback.blocking(bytes))" } catch let error as RemoteError { return "\(error.code)" }
+        }
+        let running = try worker.start(.bind("tcp://127.0.0.1:*"))
+        let client = try Client.forTest(running.endpoint) { $0.maxPayloadBytes = 2048 }
+        let counts = Gathered<Int>()
+        let callback = client.callback(.init(lifetime: .untilCancelled)) { (bytes: [UInt8]) -> Int in
+            counts.add(bytes.count)
+            return bytes.count
+        }
+        for count in [3000, 300_000] {
+            #expect(try client.function(telling).blocking(callback, count) == "\(RemoteError.Code.tooLarge)")
+        }
+        eventually("the small ones came") { counts.values == [1, 1] }
+        #expect(client.statistics(of: callback)?.missing == 2)
+        #expect(client.statistics.sessions == 1 && client.statistics.malformedMessages == 0)
+        client.closeBlocking()
+        running.stopBlocking(grace: .zero)
+        rig.stop()
+    }
+
     private struct Unencodable: Codable, Sendable {
         init() {}
         init(from decoder: any Decoder) throws {}

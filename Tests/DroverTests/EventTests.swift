@@ -549,6 +549,75 @@ extension ServingTests.EventTests {
         rig.stop()
     }
 
+    @Test("a callback kept beyond its worker's life fails when used, and keeps nothing alive", .timeLimit(.minutes(1)))
+    func beyondTheWorker() throws {
+        let keep = Function<Callback<Int, Int>, Nothing>("keep")
+        let kept = Gathered<Callback<Int, Int>>()
+        // The worker has no session with the second client, so nothing ends its callback before the worker goes.
+        let stranger = try Client.forTest("tcp://127.0.0.1:9")
+        weak var core: WorkerCore?
+        do {
+            let worker = Worker()
+            worker.register(keep) { callback in
+                kept.add(callback)
+                return Nothing()
+            }
+            let running = try worker.start(.bind("tcp://127.0.0.1:*"))
+            core = running.core
+            let client = try Client.forTest(running.endpoint)
+            for owner in [client, stranger] {
+                let callback = owner.callback(.init(lifetime: .untilCancelled)) { (number: Int) in number }
+                _ = try client.function(keep).blocking(callback)
+            }
+            client.closeBlocking()
+            running.stopBlocking(grace: .zero)
+            for callback in kept.values { Self.expectGone(callback) }
+        }
+        eventually("the worker is released") { core == nil }
+        #expect(kept.count == 2)
+        for callback in kept.values { Self.expectGone(callback) }
+        for callback in kept.values { callback.cancel() }
+        stranger.closeBlocking()
+    }
+
+    private static func expectGone(_ callback: Callback<Int, Int>) {
+        let emitting = #expect(throws: RemoteError.self) { try callback.emit(1) }
+        #expect(emitting?.code == .subscriberGone)
+        #expect(emitting?.message.contains("worker has stopped") == true)
+        let calling = #expect(throws: RemoteError.self) { try callback.blocking(1) }
+        #expect(calling?.code == .subscriberGone)
+    }
+
+    @Test("a client that is dropped while events wait delivers them and leaves nothing", .timeLimit(.minutes(1)))
+    func droppedClient() throws {
+        let rig = try Rig()
+        let gate = Gate()
+        let seen = Gathered<Int>()
+        weak var core: ClientCore?
+        let weakWitness: WeakWitness
+        do {
+            let witness = Witness()
+            weakWitness = WeakWitness(witness)
+            let client = try rig.client()
+            core = client.core
+            let callback = client.callback(.init(lifetime: .untilCancelled)) { (number: Int) in
+                _ = witness
+                gate.enter("\(number)")
+                while number == 0, !gate.isOpen("go") { block(for: .milliseconds(1)) }
+                seen.add(number)
+                if number == 3 { throw FixtureError(message: "nobody is there to be told") }
+            }
+            #expect(try client.function(Job.tick).blocking(callback, 5, 0) == 5)
+            eventually("the first is being delivered") { gate.begun == ["0"] }
+        }
+        eventually("the client has left") { rig.running.status.clients == 0 }
+        gate.open("go")
+        eventually("all were delivered") { seen.values == [0, 1, 2, 3, 4] }
+        eventually("the closure is released") { weakWitness.isGone }
+        eventually("the client is released") { core == nil }
+        rig.stop()
+    }
+
     @Test(
         "A34 a client that vanishes during its events is noticed; the worker serves the next",
         .timeLimit(.minutes(1))

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Drover
+import DroverWire
 import DroverZMQ
 import Foundation
 import Testing
@@ -46,6 +47,60 @@ struct ExpiryTests {
         #expect(ended.values == [true])
         client.closeBlocking()
         rig.stop()
+    }
+
+    @Test("S27 S28 a worker keeps a queued request whose expiry is lengthened or removed", .timeLimit(.minutes(1)))
+    func queuedAndMoved() throws {
+        try withRig(concurrency: 1) { rig, client in
+            let gated = client.function(Job.gated)
+            let first = try gated.async("first")
+            eventually("it runs") { rig.gate.begun == ["first"] }
+            let brief = timed(gated, .seconds(1))
+            let (longer, endless) = (try brief("longer"), try brief("endless"))
+            // Lapses behind both.
+            let marker = try timed(gated, .milliseconds(1100))("marker")
+            eventually("they wait at the worker") {
+                [longer, endless, marker].allSatisfy { if case .accepted = $0.phase { true } else { false } }
+            }
+            #expect(longer.setExpiry(.seconds(60)))
+            #expect(endless.setExpiry(nil))
+            eventually("the time that travelled is over") { marker.hasExpired && rig.running.status.dropped > 0 }
+            for key in ["first", "longer", "endless"] { rig.gate.open(key) }
+            #expect(try [first.get(), longer.get(), endless.get()] == ["first", "longer", "endless"])
+            #expect(rig.running.status.dropped == 1 && rig.running.status.received == 4)
+        }
+    }
+
+    @Test("S27 S28 a running handler sees how its caller's expiry moves", .timeLimit(.minutes(1)))
+    func runningAndMoved() throws {
+        try withRig { _, client in
+            let untilLeft = timed(client.function(Job.untilLeft), .seconds(100))
+            for (expiry, least, most) in [(200, 150, 200), (nil, -1, -1), (60, 40, 60)] as [(Int?, Int, Int)] {
+                let result = try untilLeft(least, most)
+                eventually("it runs") { if case .running = result.phase { true } else { false } }
+                #expect(result.setExpiry(expiry.map { .seconds($0) }))
+                #expect(try result.wait(timeout: .seconds(20)), "\(expiry ?? -1) never came")
+                if result.isReady { #expect(try (least...most).contains(result.get())) }
+            }
+        }
+    }
+
+    @Test("S27 what a worker is told of a moved expiry is what is left of it", .timeLimit(.minutes(1)))
+    func movedOnTheWire() throws {
+        try withRawWorker { raw, client in
+            let result = try timed(client.function(Job.echo), .seconds(100))(1)
+            eventually("the request came") { raw.requests.count == 1 }
+            result.setExpiry(.seconds(500))
+            // One that follows at once would replace it before it is sent.
+            eventually("the first was told") { raw.messages.contains { $0.kind == .deadline } }
+            result.setExpiry(nil)
+            let id = result.correlationID.rawValue
+            eventually("both were told") { raw.messages.count { $0.kind == .deadline } == 2 }
+            let told = raw.messages.filter { $0.kind == .deadline }
+            #expect(told.allSatisfy { $0.id == id && $0.payload.isEmpty })
+            #expect((450_000...500_000).contains(told.first?.header.time ?? 0))
+            #expect(told.last?.header.time == Header.noTimeLimit)
+        }
     }
 
     @Test(

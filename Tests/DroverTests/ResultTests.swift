@@ -204,6 +204,42 @@ struct ResultTests {
         rig.stop()
     }
 
+    @Test("a handler without a result may be asynchronous: it is awaited and cancelled", .timeLimit(.minutes(1)))
+    func asyncWithoutResult() throws {
+        let rig = try Rig()
+        let note = Function<Int, Nothing>("note")
+        let noted = Gathered<Int>()
+        let isCancelled = Flag()
+        rig.worker.register(note) { (number: Int) in
+            await Task.yield()
+            guard number >= 0 else { throw FixtureError(message: "negative") }
+            if number > 100 {
+                do { try await Task.sleep(for: .seconds(60)) } catch { isCancelled.set() }
+            }
+            noted.add(number)
+        }
+        // The synchronous one beside it, of several statements as well.
+        let noteTwice = Function<Int, Nothing>("noteTwice")
+        rig.worker.register(noteTwice) { (number: Int) in
+            noted.add(number)
+            noted.add(number)
+        }
+        let running = try rig.worker.start(.bind("tcp://127.0.0.1:*"))
+        let client = try Client.forTest(running.endpoint)
+        #expect(try client.function(note).blocking(7) == Nothing())
+        #expect(try client.function(noteTwice).blocking(8) == Nothing())
+        #expect(noted.values == [7, 8, 8])
+        let error = #expect(throws: RemoteError.self) { try client.function(note).blocking(-1) }
+        #expect(error?.message == "negative")
+        let long = try client.function(note).async(1000)
+        eventually("it runs") { if case .running = long.phase { true } else { false } }
+        long.cancel()
+        eventually("its task is cancelled") { isCancelled.isSet }
+        client.closeBlocking()
+        running.stopBlocking(grace: .zero)
+        rig.stop()
+    }
+
     @Test("S23 A44 results are awaited in any number and order, each gets its own answer", .timeLimit(.minutes(1)))
     func awaiting() async throws {
         let rig = try Rig()

@@ -98,9 +98,9 @@ struct HeaderTests {
     func numbers() {
         let kinds: [MessageKind] = [
             .hello, .welcome, .reset, .goodbye, .beat, .ping, .pong, .refused, .define, .request, .reply, .error,
-            .cancel, .accepted, .started, .progress, .cancelled, .event, .invoke, .ended, .flow,
+            .cancel, .accepted, .started, .progress, .cancelled, .deadline, .event, .invoke, .ended, .flow,
         ]
-        #expect(kinds.map { $0.rawValue } == [UInt8](1...8) + [UInt8](16...24) + [UInt8](32...35))
+        #expect(kinds.map { $0.rawValue } == [UInt8](1...8) + [UInt8](16...25) + [UInt8](32...35))
         #expect(kinds.count == MessageKind.allCases.count)
         let flags: [Header.Flags] = [.idempotent, .resent, .metadata, .attached, .mustUnderstand]
         #expect(flags.map { $0.rawValue } == [1, 2, 4, 8, 0x80])

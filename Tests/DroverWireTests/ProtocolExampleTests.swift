@@ -43,7 +43,7 @@ struct ProtocolExampleTests {
         #expect(
             Set(self.blocks.keys) == [
                 "hello", "welcome", "define-request", "reply", "keyed-request", "error", "callback-request", "events",
-                "answer", "cancel", "cancelled", "beat", "goodbye",
+                "answer", "cancel", "deadline", "cancelled", "beat", "goodbye",
             ]
         )
         for name in self.blocks.keys { #expect(try !self.messages(name).isEmpty) }
@@ -95,6 +95,7 @@ struct ProtocolExampleTests {
         #expect(
             try self.frame("cancel") == message(Header(.cancel, id: 3, number: CancelReason.expired.rawValue))
         )
+        #expect(try self.frame("deadline") == message(Header(.deadline, id: 2, time: Header.noTimeLimit)))
         #expect(try self.frame("cancelled") == message(Header(.cancelled, id: 3)))
     }
 

@@ -117,7 +117,7 @@ final class SimulatedClient {
     func move(_ record: CallRecord, to deadline: Instant) throws(Violation) {
         guard record.end == nil else { return }
         record.deadline = deadline
-        self.machine.deadlineMoved(record.id, to: deadline)
+        self.machine.deadlineMoved(record.id, to: deadline, actions: &self.actions)
         try self.turn()
     }
 
@@ -219,7 +219,7 @@ final class SimulatedClient {
             )
         case .phase(let id, let phase):
             self.machine.phaseReported(id, phase: phase, from: endpoint, actions: &self.actions)
-        case .hello, .define, .request, .cancel: throw Violation("a client received \(packet)")
+        case .hello, .define, .request, .cancel, .deadline: throw Violation("a client received \(packet)")
         }
         try self.turn()
     }
@@ -290,6 +290,8 @@ final class SimulatedClient {
         case .sendBeat(let endpoint):
             self.send(.beat(epoch: self.epoch &+ self.machine.endpoints[endpoint].losses), to: endpoint)
         case .sendCancel(let endpoint, let id, _): self.send(.cancel(id), to: endpoint)
+        case .sendDeadline(let endpoint, let id, let deadline):
+            self.send(.deadline(id, time: self.timeLeft(until: deadline)), to: endpoint)
         case .finish(let slot, let id, let ending):
             switch ending {
             case .expired: try self.end(slot, id, as: .expired)
@@ -318,12 +320,15 @@ final class SimulatedClient {
             flags.insert(.resent)
             self.cluster.outcome.resends += 1
         }
-        var time = Header.noTimeLimit
-        if record.deadline != .distantFuture {
-            time = UInt32(clamping: max(1, (record.deadline.nanoseconds(since: self.now) + 999_999) / 1_000_000))
-        }
+        let time = self.timeLeft(until: record.deadline)
         let header = Header(.request, flags: flags, id: record.id, time: time, number: record.function)
         self.send(.request(header, key: record.key, token: record.token), to: endpoint)
+    }
+
+    /// As a header has it.
+    private func timeLeft(until deadline: Instant) -> UInt32 {
+        guard deadline != .distantFuture else { return Header.noTimeLimit }
+        return UInt32(clamping: max(1, (deadline.nanoseconds(since: self.now) + 999_999) / 1_000_000))
     }
 
     private func checkInvariants() throws(Violation) {

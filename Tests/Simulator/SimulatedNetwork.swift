@@ -17,6 +17,7 @@ package enum Packet: Sendable {
     case request(Header, key: String?, token: UInt64)
     case answer(id: UInt64, token: UInt64, isError: Bool)
     case cancel(UInt64)
+    case deadline(UInt64, time: UInt32)
     case cancelled(UInt64, CancelledStage)
     case phase(UInt64, CallPhase)
 }

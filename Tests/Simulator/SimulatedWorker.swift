@@ -11,7 +11,7 @@ final class SimulatedJob {
     let id: UInt64
     let token: UInt64
     let key: String?
-    let deadline: Instant
+    var deadline: Instant
     /// Counts the requests that the worker took in.
     let number: Int
     let session: UInt32
@@ -129,6 +129,9 @@ final class SimulatedWorker {
                 try self.performActions()
                 try self.stop(slot)
             }
+        case (.deadline(let id, let time), let session?):
+            let slot = self.machine.deadlineReceived(id, time: time, from: session, at: self.now)
+            if let slot { try self.moveDeadline(slot, id) }
         case (.beat(let epoch), let session?):
             if !self.machine.isEpoch(epoch, of: session) { self.cluster.sendToClient(.reset, by: connection) }
         case (.ping(let id), let session?): self.send(.pong(id), to: session)
@@ -156,6 +159,7 @@ final class SimulatedWorker {
         case .hold(let slot, _): _ = self.take(slot, header, key: key, token: token, session: session)
         case .known(let slot):
             try check(self.jobs[slot]?.token == token, "request \(header.id) is known, but as another")
+            try self.moveDeadline(slot, header.id)
             self.report(slot, session: session, id: header.id)
         case .answerAgain:
             var answer: (token: UInt64, isError: Bool)?
@@ -190,6 +194,13 @@ final class SimulatedWorker {
         )
         self.jobs[slot] = job
         return job
+    }
+
+    private func moveDeadline(_ slot: UInt32, _ id: UInt64) throws(Violation) {
+        guard let job = self.jobs[slot], job.id == id, let request = self.machine.request(in: slot) else {
+            throw Violation("the deadline of request \(id) was moved, and another's is meant")
+        }
+        job.deadline = request.deadline
     }
 
     private func enqueue(_ job: SimulatedJob) {
@@ -243,6 +254,8 @@ final class SimulatedWorker {
 
     private func start(_ job: SimulatedJob) throws(Violation) {
         try check(!job.isUnwanted, "request \(job.id) started after it was cancelled")
+        let known = self.machine.request(in: job.slot)?.deadline
+        try check(known == job.deadline, "request \(job.id) starts with another deadline than its own")
         job.state = .running
         self.running += 1
         try self.cluster.ran(job.token)

@@ -23,7 +23,7 @@ import zmq
 HEADER = struct.Struct("<BBBBIQII")  # first byte, kind, flags, content type, length, id, time, number (4)
 FIRST = 0xD1
 HELLO, WELCOME, RESET, GOODBYE, BEAT, PING, PONG, REFUSED = range(1, 9)
-DEFINE, REQUEST, REPLY, ERROR, CANCEL, ACCEPTED, STARTED, PROGRESS, CANCELLED = range(16, 25)
+DEFINE, REQUEST, REPLY, ERROR, CANCEL, ACCEPTED, STARTED, PROGRESS, CANCELLED, DEADLINE = range(16, 26)
 EVENT, INVOKE, ENDED, FLOW = range(32, 36)
 IDEMPOTENT, RESENT, METADATA, ATTACHED, MUST_UNDERSTAND = 1, 2, 4, 8, 0x80
 NO_LIMIT = 0xFFFFFFFF
@@ -125,7 +125,18 @@ class Loop:
     """A thread that owns a socket. Other threads hand it work with `post`; nobody else touches the socket."""
 
     def __init__(self, kind):
-        self.socket = zmq.Context.instance().socket(kind)
+        self.socket = self.opened(kind)
+        self.poller = zmq.Poller()
+        self.identity = os.urandom(16)
+        self.epoch = int.from_bytes(os.urandom(8), "little")
+        self.malformed = self.strange = 0
+        self.isClosing = False
+        self.posts = queue.SimpleQueue()
+        self.bell, self.ringer = socket.socketpair()
+        self.thread = threading.Thread(target=self.run, name="drover", daemon=True)
+
+    def opened(self, kind):
+        opened = zmq.Context.instance().socket(kind)
         for option, value in {
             zmq.LINGER: 500,
             zmq.SNDHWM: 100_000,
@@ -135,26 +146,19 @@ class Loop:
             zmq.HEARTBEAT_TIMEOUT: 6000,
             zmq.HEARTBEAT_TTL: 6000,
         }.items():
-            self.socket.setsockopt(option, value)
-        self.identity = os.urandom(16)
-        self.epoch = int.from_bytes(os.urandom(8), "little")
-        self.malformed = self.strange = 0
-        self.isClosing = False
-        self.posts = queue.SimpleQueue()
-        self.bell, self.ringer = socket.socketpair()
-        self.thread = threading.Thread(target=self.run, name="drover", daemon=True)
+            opened.setsockopt(option, value)
+        return opened
 
     def post(self, work, *arguments):
         self.posts.put((work, arguments))
         self.ringer.send(b"!")
 
     def run(self):
-        poller = zmq.Poller()
-        poller.register(self.socket, zmq.POLLIN)
-        poller.register(self.bell, zmq.POLLIN)
+        self.poller.register(self.socket, zmq.POLLIN)
+        self.poller.register(self.bell, zmq.POLLIN)
         while not self.isClosing:
             wait = self.tick(time.monotonic())
-            ready = dict(poller.poll(max(0, min(wait, 1.0)) * 1000 + 1))
+            ready = dict(self.poller.poll(max(0, min(wait, 1.0)) * 1000 + 1))
             if self.bell.fileno() in ready:
                 self.bell.recv(4096)
             while not self.posts.empty():
@@ -231,9 +235,7 @@ class Client(Loop):
 
     def __init__(self, endpoint, name="python"):
         super().__init__(zmq.DEALER)
-        self.name = name
-        self.socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing may queue on a connection that isn't up
-        self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, 5000)
+        self.name, self.endpoint = name, endpoint
         self.socket.connect(endpoint)
         self.ids, self.numbers = itertools.count(1), itertools.count(1)
         self.functions = {}  # name -> number, for the client's life
@@ -242,13 +244,19 @@ class Client(Loop):
         self.sent = set()  # ids that count against the window until the worker has answered them
         self.waiting = collections.deque()
         self.subscriptions = {}
-        self.worker = self.workerEpoch = self.session = None
+        self.worker, self.workerEpoch, self.session = None, None, 0
         self.isOpen = self.isDraining = False
         self.window = 0
         self.nextHello, self.helloPause = 0.0, 0.1
         self.lastHeard = self.lastSent = time.monotonic()
         self.callbacks = concurrent.futures.ThreadPoolExecutor(1, "drover-callbacks")
         self.thread.start()
+
+    def opened(self, kind):
+        opened = super().opened(kind)
+        opened.setsockopt(zmq.IMMEDIATE, 1)  # nothing may queue on a connection that isn't up
+        opened.setsockopt(zmq.RECONNECT_IVL_MAX, 5000)
+        return opened
 
     # Used from any thread.
 
@@ -327,7 +335,15 @@ class Client(Loop):
 
     def lose(self, why):
         """Everything the worker had of us is gone (6.3): calls that may run twice go to the queue, others are lost."""
-        self.epoch = (self.epoch + 1) % 2**64  # the worker is not to take us for the client of the session that was left
+        # By a new connection and under another epoch nothing of the session that was left can be taken for the next.
+        self.epoch = (self.epoch + 1) % 2**64
+        self.poller.unregister(self.socket)
+        self.socket.close(0)
+        self.socket = self.opened(zmq.DEALER)
+        self.socket.connect(self.endpoint)
+        self.poller.register(self.socket, zmq.POLLIN)
+        self.isOpen, self.worker, self.workerEpoch, self.session = False, None, None, 0
+        self.nextHello, self.helloPause = time.monotonic() + 0.05, 0.1
         self.sent.clear()
         for result in list(self.calls.values()):
             if result.phase == "local":
@@ -341,24 +357,24 @@ class Client(Loop):
     def tick(self, now):
         for result in [result for result in self.calls.values() if result.deadline and result.deadline <= now]:
             self.end(result, Expired(f"{result.function} expired; it was {result.phase}"), 1)
-        if self.worker and now - self.lastHeard > SILENCE_SECONDS:
-            self.isOpen, self.worker, self.workerEpoch = False, None, None
+        if self.workerEpoch is not None and now - self.lastHeard > SILENCE_SECONDS:
             self.lose("the worker was silent")
         if not self.isOpen and now >= self.nextHello:
             self.nextHello, self.helloPause = now + self.helloPause, min(self.helloPause * 2, SILENCE_SECONDS)
             hello = {"minor": 0, "client": self.identity, "name": self.name}
             hello |= {"beat": int(BEAT_SECONDS * 1000), "maxPayload": MAX_PAYLOAD}
-            self.send(message(HELLO, pack(hello), id=self.epoch))
+            self.send(message(HELLO, pack(hello), id=self.epoch, number=self.session))
         if self.isOpen and now - self.lastSent >= BEAT_SECONDS:
             self.send(message(BEAT, id=self.epoch))
         deadlines = [result.deadline for result in self.calls.values() if result.deadline]
         return min(deadlines + [self.nextHello if not self.isOpen else now + 1.0]) - now
 
     def receive(self, frames):
-        self.lastHeard = time.monotonic()
+        self.lastHeard, connection = time.monotonic(), self.socket
         try:
             for part in messages(frames):
-                self.take(part)
+                if self.socket is connection:  # what comes behind the end of the session is nothing of the next
+                    self.take(part)
         except (ProtocolError, ValueError, msgpack.UnpackException):
             self.malformed += 1
 
@@ -392,12 +408,10 @@ class Client(Loop):
         elif part.kind == RESET and self.isOpen:
             self.isOpen, self.nextHello, self.helloPause = False, 0.0, 0.1
         elif part.kind == BEAT and self.workerEpoch not in (None, part.id):
-            self.isOpen, self.workerEpoch, self.nextHello = False, None, 0.0
             self.lose("the worker was restarted")
         elif part.kind == GOODBYE:
             self.isDraining = True
-            if part.number == 1:
-                self.isOpen, self.workerEpoch, self.nextHello = False, None, time.monotonic() + 0.1
+            if part.number != 0:
                 self.lose("the worker has left")
         elif part.kind == REFUSED:
             for each in list(self.calls.values()):
@@ -409,10 +423,9 @@ class Client(Loop):
 
     def welcome(self, epoch, session, fields):
         """A session begins, or goes on (6.3)."""
-        former, epochBefore = (self.workerEpoch, self.session), self.epoch
-        if self.workerEpoch is not None and former != (epoch, session):
-            self.lose("the worker has forgotten this client")
-            self.epoch = epochBefore  # this session is the one that was asked for
+        former = (self.workerEpoch, self.session, True)
+        if self.workerEpoch is not None and former != (epoch, session, fields.get("resumed", False)):
+            return self.lose("the worker has forgotten this client")
         self.worker, self.workerEpoch, self.session = fields.get("name", ""), epoch, session
         self.window, self.isOpen, self.isDraining = max(1, fields["window"]), True, False
         self.defined.clear()
@@ -461,14 +474,19 @@ class Client(Loop):
 class Job:
     """A request on its way through the worker; handlers that ask for it get it as their first argument."""
 
-    def __init__(self, worker, session, id, function, payload, deadline, key):
+    def __init__(self, worker, session, id, function, payload, time_left, key):
         self.worker, self.session, self.id, self.function = worker, session, id, function
-        self.payload, self.deadline, self.key = payload, deadline, key
+        self.payload, self.key = payload, key
+        self.limit(time_left)
         self.reportAt = time.monotonic() + REPORT_SECONDS
         self.future = None
         self.isRunning = False
         self.cancelled = threading.Event()
         self.sequence = itertools.count()
+
+    def limit(self, time_left):
+        """The caller waits for so many milliseconds from now: said with the request, or moved since (8.1)."""
+        self.deadline = None if time_left == NO_LIMIT else time.monotonic() + time_left / 1000
 
     def check(self):
         if self.cancelled.is_set():
@@ -584,7 +602,7 @@ class Worker(Loop):
             for part in messages(frames[1:]):
                 session = self.sessions.get(route)
                 if part.kind == HELLO:
-                    self.hello(route, part.id, msgpack.unpackb(part.payload))
+                    self.hello(route, part.id, part.number, msgpack.unpackb(part.payload))
                 elif session:
                     self.take(session, part)
                 else:
@@ -592,11 +610,17 @@ class Worker(Loop):
         except (ProtocolError, ValueError, KeyError, IndexError, msgpack.UnpackException):
             self.malformed += 1
 
-    def hello(self, route, epoch, fields):
+    def hello(self, route, epoch, claimed, fields):
         client = fields["client"]
         session = next((each for each in self.sessions.values() if each.client == client), None)
         isResumed = session is not None and session.epoch == epoch
+        if claimed and not (isResumed and session.number == claimed):
+            # The session that the client wants to go on with is gone. Another one would take what the client sends again
+            # for new (6.3).
+            return self.route(route, self.welcome(0, False))
         if isResumed:
+            if self.sessions.get(route, session) is not session:
+                self.lose(self.sessions[route])
             del self.sessions[session.route]
             session.route = route
             session.lastHeard = time.monotonic()
@@ -606,10 +630,13 @@ class Worker(Loop):
                     self.lose(former)
             session = Session(next(self.sessionNumbers), epoch, route, client)
         self.sessions[route] = session
+        self.send(session, self.welcome(session.number, isResumed))
+
+    def welcome(self, number, isResumed):
         welcome = {"minor": 0, "worker": self.identity, "name": self.name, "window": self.window}
         welcome |= {"beat": int(BEAT_SECONDS * 1000), "silence": int(SILENCE_SECONDS * 1000)}
         welcome |= {"maxPayload": MAX_PAYLOAD, "concurrency": self.concurrency, "resumed": isResumed}
-        self.send(session, message(WELCOME, pack(welcome), id=self.epoch, number=session.number))
+        return message(WELCOME, pack(welcome), id=self.epoch, number=number)
 
     def lose(self, session):
         """A client is gone: what it waited for isn't run, what runs is asked to stop (6.5)."""
@@ -633,6 +660,9 @@ class Worker(Loop):
                 self.cancel(job, 0)
             else:
                 self.send(session, message(CANCELLED, id=part.id, number=2))
+        elif part.kind == DEADLINE:
+            if part.id in session.jobs:
+                session.jobs[part.id].limit(part.time)
         elif part.kind in (REPLY, ERROR):
             _, answer = session.invocations.pop(part.id, (0, None))
             if answer and part.kind == REPLY:
@@ -671,6 +701,8 @@ class Worker(Loop):
         """At most once: a request that is here is not taken again, one that was answered is answered again (8.3)."""
         self.received += 1
         if part.id in session.jobs:
+            if part.flags & RESENT:
+                session.jobs[part.id].limit(part.time)
             return
         if part.flags & RESENT:
             if part.id in session.results:
@@ -689,8 +721,7 @@ class Worker(Loop):
             unpacker.feed(payload)
             key = unpacker.unpack().get("key")
             payload = payload[unpacker.tell() :]
-        deadline = None if part.time == NO_LIMIT else time.monotonic() + part.time / 1000
-        job = Job(self, session, part.id, function, payload, deadline, key)
+        job = Job(self, session, part.id, function, payload, part.time, key)
         session.jobs[part.id] = job
         if key is not None:
             self.keys.setdefault(key, collections.deque()).append(job)
@@ -712,7 +743,8 @@ class Worker(Loop):
             self.finish(job, None if stage is None else message(CANCELLED, id=job.id, number=stage), keeps=False)
 
     def perform(self, job):  # on a handler's thread
-        if job.deadline and time.monotonic() >= job.deadline:
+        deadline = job.deadline  # the loop's thread may move it meanwhile
+        if deadline and time.monotonic() >= deadline:
             return self.post(self.finish, job, message(CANCELLED, id=job.id, number=3), False)
         job.isRunning = True
         isError = False

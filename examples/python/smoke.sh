@@ -55,6 +55,8 @@ exchange() {
     return "$status"
 }
 
+echo "-- sessions"
+timeout "$patience" "$python" "$here/sessions.py"
 exchange python-python "$python" "$here/worker.py" "$python" "$here/client.py"
 exchange python-swift "$peer" worker "$python" "$here/client.py"
 exchange swift-python "$python" "$here/worker.py" "$peer" client

@@ -195,8 +195,10 @@ final class ClientLoop {
                 self.performActions()
             }
         case .deadlineMoved(let result):
-            self.book.machine.deadlineMoved(result.correlationID.rawValue, to: result.deadline)
-            self.nextTick = min(self.nextTick, result.deadline)
+            let deadline = result.deadline
+            self.book.machine.deadlineMoved(result.correlationID.rawValue, to: deadline, actions: &self.actions)
+            self.nextTick = min(self.nextTick, deadline)
+            self.performActions()
         case .unsubscribe(let id):
             if self.lastSubscription?.id == id { self.lastSubscription = nil }
             self.tellAll(Header(.ended, number: id.rawValue))
@@ -639,6 +641,9 @@ final class ClientLoop {
             self.reply(to: self.links[endpoint], Header(.beat, id: self.epoch(for: endpoint)))
         case .sendCancel(let endpoint, let id, let reason):
             self.reply(to: self.links[endpoint], Header(.cancel, id: id, number: reason.rawValue))
+        case .sendDeadline(let endpoint, let id, let deadline):
+            let left = ClientLink.remaining(until: deadline, at: self.now)
+            self.reply(to: self.links[endpoint], Header(.deadline, id: id, time: left))
         case .finish(let slot, _, let ending):
             guard let result = self.book.take(slot) else { return }
             result.request.free()

@@ -79,7 +79,10 @@ final class Subscription: Sendable {
     let limit: Int
     private let queue: CallbackQueue
     private let state: Mutex<State>
-    private unowned let client: ClientCore
+    // Weak, since events may wait for the callback executor when the client is dropped: then they are still delivered, and
+    // nobody is answered. A strong reference would be a cycle, by way of the client's table of subscriptions. While the
+    // closure runs for an event the client is held, by the executor's stack alone.
+    private weak let client: ClientCore?
 
     init(
         id: SubscriptionID,
@@ -162,7 +165,7 @@ final class Subscription: Sendable {
                 if mustResume { state.isPaused = false }
                 return (first, state.body, mustResume)
             }
-            if mustResume { self.client.post(.flow(self.id, isPaused: false)) }
+            if mustResume { self.client?.post(.flow(self.id, isPaused: false)) }
             guard let arrival else { return index > 0 }
             if let body { self.run(body, for: arrival) }
         }
@@ -180,28 +183,30 @@ final class Subscription: Sendable {
     }
 
     private func run(_ body: Body, for arrival: Arrival) {
+        let client = self.client
         var answer = PackWriter(
             capacity: arrival.invocation == nil ? 0 : 128,
             headerBytes: arrival.invocation == nil ? 0 : RequestBytes.headerByteCount,
-            limits: self.client.codecLimits
+            limits: client?.codecLimits ?? .standard
         )
         do {
             unsafe try arrival.frame.withUnsafeBytes { bytes in
                 let payload = unsafe UnsafeRawBufferPointer(rebasing: bytes[arrival.payload])
                 try unsafe withPackReader(over: payload) { reader in
-                    reader.context = self.client
+                    reader.context = client
                     try body(&reader, arrival.invocation != nil, &answer)
                 }
             }
-            if let invocation = arrival.invocation {
-                self.client.post(.answer(invocation, RequestBytes(adopting: answer.finish()), isError: false))
+            if let invocation = arrival.invocation, let client {
+                client.post(.answer(invocation, RequestBytes(adopting: answer.finish()), isError: false))
             }
         } catch {
             self.state.withLock { $0.statistics.failed += 1 }
-            self.client.reportEventError(error, of: self)
+            guard let client else { return }
+            client.reportEventError(error, of: self)
             if let invocation = arrival.invocation {
-                let block = ErrorBody(thrown: error, hop: "callback \(self.id) of client \(self.client.name)").packed()
-                self.client.post(.answer(invocation, block, isError: true))
+                let block = ErrorBody(thrown: error, hop: "callback \(self.id) of client \(client.name)").packed()
+                client.post(.answer(invocation, block, isError: true))
             }
         }
     }

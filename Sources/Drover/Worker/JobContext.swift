@@ -16,7 +16,8 @@ public final class JobContext: Sendable {
     public let function: String
     private let core: WorkerCore
     private let slot: UInt32
-    private let deadline: Instant
+    /// In nanoseconds of the worker's clock; the loop moves it while the handler reads it.
+    private let deadlineWord: Atomic<UInt64>
     private let cancelled = Atomic<Bool>(false)
     private let lastSequence = Atomic<UInt32>(0)
 
@@ -26,13 +27,21 @@ public final class JobContext: Sendable {
         self.function = function
         self.core = core
         self.slot = slot
-        self.deadline = request.deadline
+        self.deadlineWord = Atomic(request.deadline.nanoseconds)
     }
 
+    /// When the caller stops waiting, as far as the worker knows.
+    var deadline: Instant { Instant(nanoseconds: self.deadlineWord.load(ordering: .relaxed)) }
+
+    func move(deadline: Instant) { self.deadlineWord.store(deadline.nanoseconds, ordering: .relaxed) }
+
     /// The time left until the caller stops waiting, or nil without a limit; zero once it has passed.
+    ///
+    /// It follows the caller's `setExpiry` while the handler runs.
     public var remainingTime: Duration? {
-        guard self.deadline != .distantFuture else { return nil }
-        return Duration(nanoseconds: self.deadline.nanoseconds(since: self.core.now()))
+        let deadline = self.deadline
+        guard deadline != .distantFuture else { return nil }
+        return Duration(nanoseconds: deadline.nanoseconds(since: self.core.now()))
     }
 
     /// Whether nobody wants the result any more: the caller cancelled, its deadline passed, it is gone, or the worker shuts

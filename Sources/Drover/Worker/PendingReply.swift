@@ -89,6 +89,15 @@ final class ReplyTable: Sendable {
         }
     }
 
+    /// The worker stops: whoever still waits is told.
+    func close() {
+        let gone = self.state.withLock { state in
+            defer { state.entries = [:] }
+            return Array(state.entries.values)
+        }
+        for entry in gone { entry.reply.finish(.failure(Subscriber.gone(entry.subscription))) }
+    }
+
     /// A client is gone, or one of its subscriptions: whoever waits for it is told.
     func endAll(of client: PeerID, subscription: SubscriptionID? = nil) {
         let gone = self.state.withLock { state in

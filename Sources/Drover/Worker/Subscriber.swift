@@ -14,7 +14,9 @@ protocol CallbackLinkProvider: AnyObject, Sendable {
 final class Subscriber: CallbackLink {
     let subscription: SubscriptionID
     let client: PeerID
-    private unowned let core: WorkerCore
+    // Weak, since a handler may keep a callback for longer than its worker lives. A strong reference would be a cycle, by
+    // way of the worker's table of subscribers, and by way of its mailbox, whose posts name subscribers.
+    private weak let core: WorkerCore?
     private let isEnded = Atomic<Bool>(false)
     private let isPaused = Atomic<Bool>(false)
     /// The number of the next event; only the holder of the loop's baton touches it.
@@ -26,7 +28,7 @@ final class Subscriber: CallbackLink {
         self.core = core
     }
 
-    func end() { self.isEnded.store(true, ordering: .relaxed) }
+    func end() { self.isEnded.store(true, ordering: .sequentiallyConsistent) }
 
     func pause(_ isPaused: Bool) { self.isPaused.store(isPaused, ordering: .relaxed) }
 
@@ -34,7 +36,8 @@ final class Subscriber: CallbackLink {
 
     func emit(_ block: RequestBytes, to subscription: SubscriptionID, of client: PeerID) throws -> Bool {
         var block = block
-        do { try self.checkOpen() } catch {
+        let core: WorkerCore
+        do { core = try self.openCore() } catch {
             block.free()
             throw error
         }
@@ -42,34 +45,43 @@ final class Subscriber: CallbackLink {
             block.free()
             return false
         }
-        self.core.post(.event(self, block))
+        core.post(.event(self, block))
         return true
     }
 
     func invoke(_ block: RequestBytes, of subscription: SubscriptionID, client: PeerID) throws -> PendingReply {
         var block = block
-        do { try self.checkOpen() } catch {
+        let core: WorkerCore
+        do { core = try self.openCore() } catch {
             block.free()
             throw error
         }
-        let (id, reply) = self.core.replies.add(for: client, subscription: subscription)
-        self.core.post(.invoke(self, id: id, block))
+        let (id, reply) = core.replies.add(for: client, subscription: subscription)
+        core.post(.invoke(self, id: id, block))
+        // The loop may have been left in between: then nobody reads the post, and whoever waits is told here.
+        if self.isEnded.load(ordering: .sequentiallyConsistent) {
+            core.replies.take(id, from: client)?.finish(.failure(Self.gone(subscription)))
+        }
         return reply
     }
 
     func end(_ subscription: SubscriptionID, of client: PeerID) {
         guard !self.isEnded.exchange(true, ordering: .relaxed) else { return }
-        self.core.post(.ended(self))
+        self.core?.post(.ended(self))
     }
 
-    private func checkOpen() throws {
-        guard !self.isEnded.load(ordering: .relaxed) else { throw Self.gone(self.subscription) }
+    /// The worker, unless there is no way to the client any more.
+    private func openCore() throws -> WorkerCore {
+        guard !self.isEnded.load(ordering: .relaxed), let core = self.core else { throw Self.gone(self.subscription) }
+        return core
     }
 
     static func gone(_ subscription: SubscriptionID) -> RemoteError {
         RemoteError(
             .subscriberGone,
-            message: "the callback's subscription \(subscription) is over, or its client gone: nobody listens any more"
+            message:
+                "nobody listens to callback \(subscription) any more: it was cancelled, or its client is gone, or this "
+                + "worker has stopped"
         )
     }
 }
@@ -81,33 +93,50 @@ final class SubscriberTable: Sendable {
         let subscription: SubscriptionID
     }
 
-    private let subscribers = Mutex<[Key: Subscriber]>([:])
+    private struct State: Sendable {
+        var subscribers: [Key: Subscriber] = [:]
+        /// The worker has stopped: whoever comes now has ended already.
+        var isClosed = false
+    }
 
-    var count: Int { self.subscribers.withLock { $0.count } }
+    private let state = Mutex(State())
+
+    var count: Int { self.state.withLock { $0.subscribers.count } }
 
     func subscriber(_ subscription: SubscriptionID, of client: PeerID, core: WorkerCore) -> Subscriber {
-        self.subscribers.withLock { subscribers in
+        self.state.withLock { state in
             let key = Key(client: client, subscription: subscription)
-            if let known = subscribers[key] { return known }
+            if let known = state.subscribers[key] { return known }
             let made = Subscriber(subscription: subscription, client: client, core: core)
-            subscribers[key] = made
+            if state.isClosed { made.end() } else { state.subscribers[key] = made }
             return made
         }
     }
 
     func find(_ subscription: SubscriptionID, of client: PeerID) -> Subscriber? {
-        self.subscribers.withLock { $0[Key(client: client, subscription: subscription)] }
+        self.state.withLock { $0.subscribers[Key(client: client, subscription: subscription)] }
     }
 
     func end(_ subscription: SubscriptionID, of client: PeerID) {
-        self.subscribers.withLock { $0.removeValue(forKey: Key(client: client, subscription: subscription)) }?.end()
+        self.state.withLock { $0.subscribers.removeValue(forKey: Key(client: client, subscription: subscription)) }?
+            .end()
     }
 
     func endAll(of client: PeerID) {
-        let gone = self.subscribers.withLock { subscribers in
-            let gone = subscribers.filter { $0.key.client == client }
-            for key in gone.keys { subscribers[key] = nil }
+        let gone = self.state.withLock { state in
+            let gone = state.subscribers.filter { $0.key.client == client }
+            for key in gone.keys { state.subscribers[key] = nil }
             return gone.values
+        }
+        for subscriber in gone { subscriber.end() }
+    }
+
+    /// The worker stops: all end, those to come too.
+    func close() {
+        let gone = self.state.withLock { state in
+            state.isClosed = true
+            defer { state.subscribers = [:] }
+            return Array(state.subscribers.values)
         }
         for subscriber in gone { subscriber.end() }
     }

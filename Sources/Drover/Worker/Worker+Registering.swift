@@ -3,6 +3,8 @@
 public import DroverCodec
 internal import Synchronization
 
+// Two forms are disfavoured: a closure of several statements without a `return` would fit them as well as their twins for
+// handlers without a result, and it means the latter.
 extension Worker {
     /// Registers a handler that runs on a thread of the worker; it may block.
     ///
@@ -11,6 +13,7 @@ extension Worker {
     ///   - limit: How many of this function may run at once; nil for no limit beyond the worker's.
     ///   - body: The handler. What it throws is the caller's ``RemoteError``.
     @inlinable
+    @_disfavoredOverload
     public func register<each Argument, Result>(
         _ function: Function<repeat each Argument, Result>,
         limit: Int? = nil,
@@ -67,6 +70,7 @@ extension Worker {
     ///   - function: The function it implements.
     ///   - limit: How many of this function may run at once.
     ///   - body: The handler. A cancelled request cancels its task.
+    @_disfavoredOverload
     public func register<each Argument, Result>(
         _ function: Function<repeat each Argument, Result>,
         limit: Int? = nil,
@@ -78,6 +82,30 @@ extension Worker {
                 return {
                     let value = try await body(repeat each arguments)
                     return { (writer: inout PackWriter) throws(CodecError) in try function.packResult(value, &writer) }
+                }
+            }
+        }
+    }
+
+    /// Registers an asynchronous handler without a result.
+    ///
+    /// - Parameters:
+    ///   - function: The function it implements.
+    ///   - limit: How many of this function may run at once.
+    ///   - body: The handler. A cancelled request cancels its task.
+    public func register<each Argument>(
+        _ function: Function<repeat each Argument, Nothing>,
+        limit: Int? = nil,
+        _ body: @escaping @Sendable @concurrent (repeat each Argument) async throws -> Void
+    ) {
+        self.add(function.name, limit) {
+            .async { (reader, _) in
+                let arguments = try Self.arguments(of: function, from: &reader)
+                return {
+                    try await body(repeat each arguments)
+                    return { (writer: inout PackWriter) throws(CodecError) in
+                        try function.packResult(Nothing(), &writer)
+                    }
                 }
             }
         }

@@ -14,7 +14,6 @@ final class WorkerJob: Sendable {
     let slot: UInt32
     let handler: Handler
     let context: JobContext
-    private let deadline: Instant
     private let frame: MessageBox
     private let payload: Range<Int>
     private let state = Atomic<UInt8>(State.queued.rawValue)
@@ -25,14 +24,12 @@ final class WorkerJob: Sendable {
         slot: UInt32,
         handler: Handler,
         context: JobContext,
-        deadline: Instant,
         frame: MessageBox,
         payload: Range<Int>
     ) {
         self.slot = slot
         self.handler = handler
         self.context = context
-        self.deadline = deadline
         self.frame = frame
         self.payload = payload
     }
@@ -97,7 +94,7 @@ final class WorkerJob: Sendable {
     }
 
     /// Whether its caller's deadline passed before it started: it must not start then (contract S40).
-    func hasLapsed(at now: Instant) -> Bool { now >= self.deadline }
+    func hasLapsed(at now: Instant) -> Bool { now >= self.context.deadline }
 
     /// Runs the handler.
     ///

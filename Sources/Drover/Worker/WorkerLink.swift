@@ -16,10 +16,15 @@ final class WorkerLink {
 
     /// libzmq's name of the connection.
     @safe @exclusivity(unchecked) var routingID: [UInt8]
+    /// The largest payload that the client takes, and that this worker sends: a larger one would cost the connection.
+    @safe @exclusivity(unchecked) var maxPayloadBytes: Int
     @safe @exclusivity(unchecked) var batch = OutgoingBatch()
     @safe @exclusivity(unchecked) var parked = Deque<Parked>()
     /// Has something to flush in this turn.
     @safe @exclusivity(unchecked) var isDirty = false
 
-    init(routingID: [UInt8]) { self.routingID = routingID }
+    init(routingID: [UInt8], maxPayloadBytes: Int) {
+        self.routingID = routingID
+        self.maxPayloadBytes = maxPayloadBytes
+    }
 }

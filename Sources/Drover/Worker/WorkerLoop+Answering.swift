@@ -23,16 +23,25 @@ extension WorkerLoop {
             guard let request = self.machine.request(in: slot), request.id == id, request.session >= 0 else {
                 return self.drop(block)
             }
+            guard self.isTaken(block, by: Int(request.session), as: "progress") else { return self.drop(block) }
             self.send(block, as: Header(.progress, id: id, time: sequence), to: Int(request.session))
         case .event(let subscriber, let block):
             guard let session = self.session(of: subscriber) else { return self.drop(block) }
             self.core.counters.events.count()
+            // One that is too large takes its number as well: the client notices that it misses one.
             let header = Header(.event, id: subscriber.nextSequence(), number: subscriber.subscription.rawValue)
+            guard self.isTaken(block, by: session, as: "an event") else { return self.drop(block) }
             self.send(block, as: header, to: session)
         case .invoke(let subscriber, let id, let block):
             guard let session = self.session(of: subscriber) else {
                 self.core.replies.take(id, from: subscriber.client)?
                     .finish(.failure(Subscriber.gone(subscriber.subscription)))
+                return self.drop(block)
+            }
+            if let limit = self.links[session]?.maxPayloadBytes, block.payloadCount > limit {
+                let body = self.tooLarge("the callback's arguments take", block.payloadCount, limit: limit)
+                self.core.replies.take(id, from: subscriber.client)?
+                    .finish(.failure(body.error(function: "callback", correlationID: CorrelationID(id))))
                 return self.drop(block)
             }
             _ = subscriber.nextSequence()
@@ -55,6 +64,26 @@ extension WorkerLoop {
         // The client is gone, or was never here: whoever emits next is told.
         self.core.subscribers.end(subscriber.subscription, of: subscriber.client)
         return nil
+    }
+
+    /// Whether a client takes something that large; nobody who could be told waits for it.
+    private func isTaken(_ block: RequestBytes, by session: Int, as what: String) -> Bool {
+        guard let limit = self.links[session]?.maxPayloadBytes, block.payloadCount > limit else { return true }
+        let body = self.tooLarge("\(what) takes", block.payloadCount, limit: limit)
+        self.core.logger.warning("something can't be sent", metadata: [LogKeys.error: "\(body.message)"])
+        return false
+    }
+
+    /// What is said of a payload over a limit: a client's, or this worker's if that is lower.
+    private func tooLarge(_ what: String, _ count: Int, limit: Int) -> ErrorBody {
+        let isOwn = limit == self.core.configuration.maxPayloadBytes
+        return ErrorBody(
+            code: .tooLarge,
+            message:
+                "\(what) \(count) bytes, the limit of \(isOwn ? self.core.name : "the client") is \(limit): send less at "
+                + "once, or raise maxPayloadBytes there",
+            worker: self.core.name
+        )
     }
 
     func drop(_ block: RequestBytes) {
@@ -110,11 +139,17 @@ extension WorkerLoop {
             return
         }
         let start = link.batch.count
-        unsafe writer.withBytes { bytes in
+        let isSent = unsafe writer.withBytes { bytes in
+            guard bytes.count <= link.maxPayloadBytes else { return false }
             unsafe link.batch.append(
                 Header(.reply, payloadLength: UInt32(bytes.count), id: addressee.id),
                 payload: bytes
             )
+            return true
+        }
+        guard isSent else {
+            let count = writer.count
+            return self.refuseResult(of: addressee.id, count: count, by: link, session)
         }
         self.remember(addressee.id, from: start, of: link, session)
         self.appended(to: link, session)
@@ -122,21 +157,15 @@ extension WorkerLoop {
 
     func answer(_ kind: MessageKind, _ block: RequestBytes, to addressee: WorkerMachine.Addressee?) {
         var block = block
-        guard let addressee, let session = addressee.session, self.links[session] != nil else {
+        guard let addressee, let session = addressee.session, let link = self.links[session] else {
             self.core.counters.undeliverable.count()
             block.free()
             return
         }
-        if block.payloadCount > self.core.configuration.maxPayloadBytes {
+        if block.payloadCount > link.maxPayloadBytes {
+            let count = block.payloadCount
             block.free()
-            self.machine.forgetResult(addressee.id, of: session)
-            let message =
-                "the result has more than \(self.core.configuration.maxPayloadBytes) bytes, the worker's limit"
-            return self.refuse(
-                addressee.id,
-                ErrorBody(code: .tooLarge, message: message, worker: self.core.name),
-                to: session
-            )
+            return self.refuseResult(of: addressee.id, count: count, by: link, session)
         }
         // Before it is sent: sending may empty the batch, and an answer that is neither kept nor passed over would let a
         // request that comes again run again.
@@ -149,6 +178,12 @@ extension WorkerLoop {
             self.machine.forgetResult(addressee.id, of: session)
         }
         self.send(block, as: header, to: session)
+    }
+
+    /// Says that there is a result, or an error, that the client would not take.
+    private func refuseResult(of id: UInt64, count: Int, by link: WorkerLink, _ session: Int) {
+        self.machine.forgetResult(id, of: session)
+        self.refuse(id, self.tooLarge("the result takes", count, limit: link.maxPayloadBytes), to: session)
     }
 
     func remember(_ id: UInt64, from start: Int, of link: WorkerLink, _ session: Int) {

@@ -47,6 +47,7 @@ extension WorkerLoop {
             let content = unsafe UnsafeRawBufferPointer(rebasing: payload[(payload.count - range.count)...])
             self.held[slot] = unsafe Self.kept(content, range, of: frame)
         case .known(let slot):
+            self.deadlineMoved(slot)
             // It is on its way; say again how far, since that report may have been lost.
             self.report(slot, session: session, id: header.id)
         case .answerAgain:
@@ -149,7 +150,6 @@ extension WorkerLoop {
             slot: slot,
             handler: handler,
             context: context,
-            deadline: request.deadline,
             frame: box,
             payload: range
         )
@@ -171,9 +171,22 @@ extension WorkerLoop {
         }
     }
 
+    /// A client moved the deadline of a request.
+    func moveDeadline(_ header: Header, _ session: Int) {
+        let slot = self.machine.deadlineReceived(header.id, time: header.time, from: session, at: self.now)
+        if let slot { self.deadlineMoved(slot) }
+    }
+
+    /// The machine knows another deadline of a request; the handler's view and the loop's clock follow.
+    private func deadlineMoved(_ slot: UInt32) {
+        guard let deadline = self.machine.request(in: slot)?.deadline else { return }
+        if Int(slot) < self.jobs.count { self.jobs[Int(slot)]?.context.move(deadline: deadline) }
+        self.nextTick = min(self.nextTick, deadline)
+    }
+
     /// A request's time is over, or its client gone.
     ///
-    /// The time that travelled with a request may have been extended since, so it stops no handler that runs: the client
+    /// The time may have been extended by a message that is still on its way, so it stops no handler that runs: the client
     /// says so when its own deadline passes.
     func stopOrLapse(_ slot: UInt32) {
         guard let request = self.machine.request(in: slot), request.session >= 0, request.deadline <= self.now else {

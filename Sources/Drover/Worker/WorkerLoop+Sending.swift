@@ -233,10 +233,9 @@ extension WorkerLoop {
     func leave() {
         for case let job? in self.jobs { _ = job.cancel() }
         self.tellAll(Header(.goodbye, number: GoodbyeReason.leaving.rawValue))
-        for session in self.machine.sessions.indices where self.machine.sessions[session].isLive {
-            self.core.replies.endAll(of: self.machine.sessions[session].client)
-            self.core.subscribers.endAll(of: self.machine.sessions[session].client)
-        }
+        // Subscribers first: who asks a client from now on either sees that it has ended or is among the replies.
+        self.core.subscribers.close()
+        self.core.replies.close()
         // What was said last must leave the machine; a linger that can't be set only shortens the goodbye.
         try? self.socket.set(.linger, .seconds(1))
     }

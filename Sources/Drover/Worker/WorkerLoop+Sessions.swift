@@ -57,13 +57,17 @@ extension WorkerLoop {
         case .welcome(let session, let isResumed):
             self.performActions()
             while self.links.count <= session { self.links.append(nil) }
+            // Clients that don't say take what this worker allows.
+            let own = self.core.configuration.maxPayloadBytes
+            let limit = hello.maxPayloadBytes > 0 ? min(hello.maxPayloadBytes, own) : own
             if isResumed, let link = self.links[session] {
                 // What was on its way by the old connection is gone or will be asked for again.
                 link.routingID = routingID
+                link.maxPayloadBytes = limit
                 link.parked.removeAll()
                 link.batch.removeAll()
             } else {
-                self.links[session] = WorkerLink(routingID: routingID)
+                self.links[session] = WorkerLink(routingID: routingID, maxPayloadBytes: limit)
             }
             let number = self.machine.sessions[session].number
             let header = Header(.welcome, id: self.core.epoch, number: number)

@@ -299,6 +299,7 @@ final class WorkerLoop {
         case .hello: known = unsafe self.welcome(header, payload, route: route)
         case .define: unsafe self.define(header, payload, session)
         case .cancel: self.cancel(header, session)
+        case .deadline: self.moveDeadline(header, session)
         case .beat: if !self.machine.isEpoch(header.id, of: session) { self.reset(route) }
         case .ping: self.pong(header.id, session)
         case .pong: break

@@ -98,30 +98,30 @@ package struct ClientMachine: ~Copyable {
 
     /// The deadline of a call was moved.
     ///
-    /// A deadline in the past ends it with the next tick.
-    package mutating func deadlineMoved(_ id: UInt64, to deadline: Instant) {
-        guard let slot = self.calls.slot(of: id) else { return }
+    /// A deadline in the past ends it with the next tick. A worker that has the request is told, so that it neither drops
+    /// the request at the deadline that travelled with it nor starts it after the one that counts now.
+    package mutating func deadlineMoved(_ id: UInt64, to deadline: Instant, actions: inout [ClientAction]) {
+        guard let slot = self.calls.slot(of: id), self.calls[slot].deadline != deadline else { return }
         self.calls[slot].deadline = deadline
-        if deadline == .distantFuture {
-            self.wheel.cancel(slot)
-        } else {
-            self.wheel.schedule(slot, at: deadline)
-        }
+        self.wheel.schedule(slot, at: deadline)
+        let call = self.calls[slot]
+        // Without a session it would be lost: a request that is sent again brings the time it has then.
+        guard call.endpoint != Call.noEndpoint, !call.isPing, self.endpoints[Int(call.endpoint)].isOpen else { return }
+        actions.append(.sendDeadline(endpoint: Int(call.endpoint), id: id, deadline: deadline))
     }
 
     /// A reply or an error for `id` came.
     package mutating func replied(_ id: UInt64, from endpoint: Int, at now: Instant) -> ReplyVerdict {
         if let slot = self.calls.slot(of: id) {
             let current = self.calls[slot].endpoint
-            guard Int(current) == endpoint else {
+            if Int(current) == endpoint {
+                if !self.calls[slot].isPing { self.release(endpoint) }
+            } else {
                 // Another worker's answer to a call that was moved: it is as good (it is idempotent), but the one it was
                 // moved to still counts the call until it answers as well.
                 guard self.calls[slot].attempts > 0 else { return .unknown }
                 if current != Call.noEndpoint { self.endpoints[Int(current)].withdrawn[id] = .requested }
-                _ = self.retire(slot, wasAnswered: true, at: now)
-                return .deliver(slot: slot)
             }
-            if !self.calls[slot].isPing { self.release(endpoint) }
             let call = self.retire(slot, wasAnswered: true, at: now)
             // Arrival decides, and this one came too late (contract S35), whether or not the timer has fired yet.
             if call.deadline <= now {

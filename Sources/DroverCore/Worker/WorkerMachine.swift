@@ -229,7 +229,10 @@ package struct WorkerMachine: ~Copyable {
         at now: Instant
     ) -> RequestVerdict {
         if let slot = self.sessions[session].requests.find(header.id) {
-            return header.flags.contains(.resent) ? .known(slot: slot) : .duplicateID
+            guard header.flags.contains(.resent) else { return .duplicateID }
+            // Its client may have moved its deadline while there was no connection to say so.
+            self.setDeadline(Self.deadline(header.time, at: now), of: slot)
+            return .known(slot: slot)
         }
         if header.flags.contains(.resent) {
             switch self.sessions[session].results.find(header.id) {
@@ -259,9 +262,7 @@ package struct WorkerMachine: ~Copyable {
         session: Int,
         at now: Instant
     ) -> RequestVerdict {
-        let deadline =
-            header.time == Header.noTimeLimit
-            ? Instant.distantFuture : now.advanced(byNanoseconds: UInt64(header.time) * 1_000_000)
+        let deadline = Self.deadline(header.time, at: now)
         let request = WorkerRequest(
             session: Int32(session),
             id: header.id,
@@ -334,6 +335,20 @@ package struct WorkerMachine: ~Copyable {
     ) -> CancelVerdict {
         guard let slot = self.sessions[session].requests.find(id) else { return .unknown }
         return self.removeIfHeld(slot, actions: &actions) ? .removed(slot: slot) : .stop(slot: slot)
+    }
+
+    /// A client moved the deadline of a request.
+    ///
+    /// - Returns: The request's slot; nil if it isn't here, which is no fault: its answer may be on the way.
+    package mutating func deadlineReceived(
+        _ id: UInt64,
+        time: UInt32,
+        from session: Int,
+        at now: Instant
+    ) -> UInt32? {
+        guard let slot = self.sessions[session].requests.find(id) else { return nil }
+        self.setDeadline(Self.deadline(time, at: now), of: slot)
+        return slot
     }
 
     /// No new requests from now on.
@@ -410,6 +425,17 @@ package struct WorkerMachine: ~Copyable {
     }
 
     // MARK: Inside
+
+    /// The point in time that a header's time means.
+    private static func deadline(_ time: UInt32, at now: Instant) -> Instant {
+        guard time != Header.noTimeLimit else { return .distantFuture }
+        return now.advanced(byNanoseconds: UInt64(time) * 1_000_000)
+    }
+
+    private mutating func setDeadline(_ deadline: Instant, of slot: UInt32) {
+        self.requests[Int(slot)]?.deadline = deadline
+        self.wheel.schedule(slot, at: deadline)
+    }
 
     private mutating func takeSlot(_ request: WorkerRequest) -> UInt32 {
         self.requestCount += 1

@@ -30,6 +30,8 @@ enum Job {
     static let emitUntilGone = Function<Callback<Int, Nothing>, Int>("emitUntilGone")
     /// Blocks until `Gate.open` of the same key; then appends to the log.
     static let gated = Function<String, String>("gated")
+    /// Waits until so many whole seconds are left to it, from the first up to the second; -1 stands for no limit.
+    static let untilLeft = Function<Int, Int, Int>("untilLeft")
 }
 
 /// Keeps handlers from going on until a test lets them.
@@ -85,6 +87,14 @@ final class Rig: Sendable {
             }
             log.add(key)
             return key
+        }
+        worker.register(Job.untilLeft) { (context: JobContext, least: Int, most: Int) in
+            while true {
+                try context.checkCancellation()
+                let left = context.remainingTime.map { Int($0.components.seconds) } ?? -1
+                if (least...most).contains(left) { return left }
+                usleep(1000)
+            }
         }
         let counted = Counts()
         self.counted = counted

@@ -104,6 +104,11 @@ struct PeerClient {
         await self.client.drainCallbacks()
         try self.check("callback ran", seen.withLock { $0 }, ["done"])
 
+        // Without the new limit the worker would stop the handler at the first one.
+        let longer = try timed(sleep, .milliseconds(300))(0.7, "longer")
+        try self.check("limit removed", longer.setExpiry(nil), true)
+        try self.check("went on", try await longer.value, "longer")
+
         let keyed = self.client.function(PythonPeer.sleepNumber, options: CallOptions(orderingKey: "account 7"))
         let inOrder = try (0..<5).map { try keyed.async(0.02, $0) }
         var values: [Int] = []
