@@ -32,6 +32,7 @@ final class ClientCore: Sendable {
     let submissions: Mailbox<AnyAsyncResult>
     let commands: Mailbox<ClientCommand>
     let waker: Waker
+    let seat = LoopSeat()
     let callbacks: CallbackQueue
     let callbackThread: CallbackThread?
     let wrappers = WrapperCache()
@@ -263,7 +264,11 @@ final class ClientCore: Sendable {
             self.callEnded(result, as: .expired)
             return waiting.wake(for: result)
         }
-        self.submissions.push(result)
+        if self.submissions.post(result) {
+            // With more calls outstanding the poller gathers them; a lone one goes faster from here.
+            let isSent = self.outstanding.load(ordering: .relaxed) == 1 && self.seat.send()
+            if !isSent { self.submissions.wakeConsumer() }
+        }
         // A close may have come between the check and the push: the poller has then left and would never see the call.
         if self.currentState == .closed { self.lose(result) }
     }

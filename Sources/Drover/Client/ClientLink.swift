@@ -116,6 +116,10 @@ final class ClientLink {
         self.defined.removeAll(keepingCapacity: true)
     }
 
+    /// Another thread uses the socket from now on; see ``LoopSeat``.
+    @available(*, noasync)
+    func moveToCurrentThread() { self.socket?.moveToCurrentThread() }
+
     // MARK: Sending
 
     @available(*, noasync)

@@ -13,7 +13,7 @@ internal import Synchronization
 /// One turn: take what callers posted, receive a bounded batch, let the machine dispatch, flush, wake who waits; sleep
 /// only if nothing was there. It never runs user code, save that results are decoded here.
 ///
-/// It lives on one thread and is not `Sendable`.
+/// It is used by one thread at a time, nearly always the poller's; see ``LoopSeat``.
 final class ClientLoop {
     private let core: ClientCore
     @safe @exclusivity(unchecked) private var book: ClientBook
@@ -52,6 +52,8 @@ final class ClientLoop {
     /// Returns the calls that are left.
     @available(*, noasync)
     func run() -> ClientBook {
+        self.core.seat.take(self)
+        defer { self.core.seat.leave() }
         for link in self.links { self.open(link) }
         self.nextTick = self.now
         while true {
@@ -105,6 +107,26 @@ final class ClientLoop {
     ///
     /// A frame costs four threads a wake-up, a call in a frame next to nothing. With many calls outstanding a few
     /// microseconds are no matter: as long as one more look finds more, there is no hurry to send.
+    /// Sends a lone call's request on its caller's thread, while the poller sleeps.
+    ///
+    /// Nothing is received here: that would run code that the caller doesn't expect (decoding), and there is nothing else
+    /// outstanding.
+    ///
+    /// - Returns: False if the poller must be woken.
+    func sendForCaller() -> Bool {
+        for link in self.links { link.moveToCurrentThread() }
+        self.now = self.core.now()
+        let wakeAt = self.nextTick
+        var submissions = self.core.submissions.takeAll()
+        while let result = submissions.next() { self.submit(result) }
+        self.book.machine.dispatch(actions: &self.actions)
+        self.performActions()
+        self.flush()
+        self.wakeWaiters()
+        // The poller sleeps no longer than it meant to; a socket that has something to tell has perhaps told it here.
+        return self.nextTick >= wakeAt && self.isQuiet
+    }
+
     @available(*, noasync)
     private func gather() {
         for _ in 0..<Self.gatherLooks {
@@ -819,11 +841,15 @@ final class ClientLoop {
             link.addToPoll(&self.poll)
         }
         do throws(ZMQError) {
-            try self.poll.wait(milliseconds: Self.milliseconds(until: wakeAt, at: self.now))
+            let limit = Self.milliseconds(until: wakeAt, at: self.now)
+            try self.core.seat.whileAway { () throws(ZMQError) in try self.poll.wait(milliseconds: limit) }
         } catch {
             self.core.logger.warning("a poll failed", metadata: [LogKeys.error: "\(error)"])
         }
-        for link in self.links { link.didPoll(self.poll) }
+        for link in self.links {
+            link.moveToCurrentThread()
+            link.didPoll(self.poll)
+        }
         self.core.commands.didWake(isSignalled: self.poll.isReady(waker))
         self.core.submissions.didWake(isSignalled: false)
         self.now = self.core.now()

@@ -41,6 +41,18 @@ import Synchronization
         unsafe self.pointer.pointee.compareExchange(expected: expected, desired: desired, ordering: .relaxed).exchanged
     }
 
+    /// Replaces `expected` by `desired`, acquiring; tells whether it was there.
+    func compareExchange(_ expected: UInt32, _ desired: UInt32) -> Bool {
+        unsafe self.pointer.pointee
+            .compareExchange(
+                expected: expected,
+                desired: desired,
+                successOrdering: .acquiring,
+                failureOrdering: .relaxed
+            )
+            .exchanged
+    }
+
     /// Sleeps while the word is `expected`, at most until `deadline`; may return early.
     ///
     /// - Returns: False if the deadline came.

@@ -67,6 +67,14 @@ package final class Mailbox<Node: MailboxNode>: Sendable {
     ///
     /// The consumer is woken only if it sleeps.
     @inlinable package func push(_ node: consuming Node) {
+        if self.post(node) { self.wakeConsumer() }
+    }
+
+    /// Posts an object without waking anybody.
+    ///
+    /// - Returns: Whether the consumer sleeps: then it must be woken with ``wakeConsumer()``, unless somebody else takes
+    ///   out what is there in its place.
+    @inlinable package func post(_ node: consuming Node) -> Bool {
         let pointer = unsafe UInt(bitPattern: Unmanaged.passRetained(node).toOpaque())
         let link = unsafe Unmanaged<Node>.fromOpaque(UnsafeRawPointer(bitPattern: pointer).unsafelyUnwrapped)
         var old = self.head.load(ordering: .relaxed)
@@ -81,7 +89,7 @@ package final class Mailbox<Node: MailboxNode>: Sendable {
             if result.exchanged { break }
             old = result.original
         }
-        if old == 0 && self.sleeping.load(ordering: .sequentiallyConsistent) { self.wakeConsumer() }
+        return old == 0 && self.sleeping.load(ordering: .sequentiallyConsistent)
     }
 
     /// Takes out everything that is there, oldest first; only the consumer may.
@@ -125,8 +133,10 @@ package final class Mailbox<Node: MailboxNode>: Sendable {
         if isSignalled { self.waker.drain() }
     }
 
+    /// Wakes the consumer if it sleeps and nobody else has.
+    ///
     /// Apart from `push`, which is inlined: this is the rare case.
-    @usableFromInline func wakeConsumer() {
+    package func wakeConsumer() {
         // Of several producers one writes.
         if self.sleeping.exchange(false, ordering: .sequentiallyConsistent) { self.waker.wake() }
     }

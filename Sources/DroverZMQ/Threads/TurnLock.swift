@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// A lock that one thread keeps most of the time and others try for while it sleeps.
+///
+/// Only the thread that serves waits for it; whoever else wants it tries, and finds another way if it is taken. What one
+/// holder wrote, the next one sees.
+package final class TurnLock: Sendable {
+    private static let free: UInt32 = 0
+    private static let held: UInt32 = 1
+    /// Held, and the serving thread sleeps until it is released.
+    private static let awaited: UInt32 = 2
+
+    private let word = FutexWord(TurnLock.free)
+
+    package init() {}
+
+    /// Takes the lock if it is free.
+    package func tryToAcquire() -> Bool {
+        self.word.compareExchange(Self.free, Self.held)
+    }
+
+    /// Takes the lock, waiting for it; only the serving thread does.
+    @available(*, noasync)
+    package func acquire() {
+        if self.tryToAcquire() { return }
+        while self.word.exchange(Self.awaited) != Self.free {
+            _ = self.word.wait(while: Self.awaited, until: MonotonicClock.never)
+        }
+    }
+
+    /// Gives the lock back; only its holder does.
+    package func release() {
+        if self.word.exchange(Self.free) == Self.awaited { self.word.wake(1) }
+    }
+}
