@@ -86,6 +86,33 @@ extension ServingTests.SteadyStateTests {
         #expect(now.residentBytes - settled.residentBytes < Self.tolerance, "from \(settled) to \(now)")
     }
 
+    @Test("S102 handlers that return after their worker is gone leave nothing behind", .timeLimit(.minutes(1)))
+    func lateHandlers() throws {
+        let gate = Gate()
+        func once() throws -> WeakWitness {
+            let witness = Witness()
+            let worker = Worker(concurrency: 2)
+            let late = Function<Int, Int>("late")
+            worker.register(late) { (number: Int) in
+                gate.enter("\(number)")
+                while !gate.isOpen("all") { usleep(1000) }
+                return withExtendedLifetime(witness) { number }
+            }
+            let running = try worker.start(.bind("tcp://127.0.0.1:*"))
+            let client = try Client.forTest(running.endpoint)
+            // One may run beside the worker's loop; the other has a thread of its own.
+            for number in 0..<2 { _ = try client.function(late).async(number) }
+            eventually("both handlers run") { gate.begun.count == 2 }
+            running.stopBlocking(grace: .zero)
+            client.closeBlocking()
+            return WeakWitness(witness)
+        }
+        let witness = try once()
+        #expect(!witness.isGone)
+        gate.open("all")
+        eventually("the worker is gone") { witness.isGone }
+    }
+
     /// The lowest of what is seen within half a second.
     private static func lowest() -> Footprint {
         var lowest = Footprint.now

@@ -263,7 +263,7 @@ final class ClientCore: Sendable {
         }
         self.submissions.push(result)
         // A close may have come between the check and the push: the poller has then left and would never see the call.
-        if self.currentState == .closed { self.lose(result) }
+        if self.currentState == .closed { self.losePosted() }
     }
 
     /// A call has ended on a thread other than the poller's, which counts by the turn; called once per call.
@@ -379,6 +379,8 @@ final class ClientCore: Sendable {
 
     func post(_ command: ClientCommand.Kind) {
         self.commands.push(ClientCommand(command))
+        // A callback may return long after the poller has left.
+        if self.currentState == .closed { self.losePosted() }
     }
 
     // MARK: Names
