@@ -45,6 +45,8 @@ extension ClientCore {
     }
 
     func lose(_ result: AnyAsyncResult) {
+        self.tellers.begin()
+        defer { self.tellers.end() }
         guard let waiting = result.settle(.lost, failure: .connection(self.closedError)) else { return }
         self.callEnded(result, as: .lost)
         waiting.wake(for: result)

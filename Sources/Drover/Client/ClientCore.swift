@@ -40,6 +40,7 @@ final class ClientCore: Sendable {
     /// The calls and their handles while no poller serves them; the running poller has them.
     let book: Mutex<ClientBook?>
 
+    let tellers = Tellers()
     private let state = Atomic<UInt8>(State.stopped.rawValue)
     private let lastID = Atomic<UInt64>(0)
     private let lastWaiterKey = Atomic<UInt64>(0)
@@ -257,6 +258,8 @@ final class ClientCore: Sendable {
         if result.deadline <= result.submittedAt {
             // Zero always times out, so there is nothing to send (contract S60).
             let timeout = result.timeout(at: result.submittedAt)
+            self.tellers.begin()
+            defer { self.tellers.end() }
             guard let waiting = result.settle(.expired, failure: timeout) else { return }
             self.callEnded(result, as: .expired)
             return waiting.wake(for: result)

@@ -63,6 +63,8 @@ final class ClientLoop {
 
     @available(*, noasync)
     private func turn() -> Bool {
+        self.core.tellers.beginTurn()
+        defer { self.core.tellers.endTurn() }
         var isBusy = false
         // Commands first, then calls, but worked off the other way round: the call that a command is about was posted
         // before the command, so it is in this lot or was in an earlier one.
@@ -811,6 +813,8 @@ final class ClientLoop {
 
     @available(*, noasync)
     private func leave(isClosing: Bool) -> ClientBook {
+        self.core.tellers.beginTurn()
+        defer { self.core.tellers.endTurn() }
         if isClosing { self.loseAll() }
         for link in self.links {
             if isClosing, self.book.machine.endpoints[link.index].isOpen {
