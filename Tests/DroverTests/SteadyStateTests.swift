@@ -13,8 +13,8 @@ extension ServingTests {
 }
 
 extension ServingTests.SteadyStateTests {
-    /// What the allocator may keep beyond the level after the first tenth.
-    private static let tolerance = 24 << 20
+    /// What the allocator may keep beyond the level after the first tenth; AddressSanitizer's keeps 64 MiB of freed memory.
+    private static let tolerance = (isSanitized ? 128 : 24) << 20
 
     @Test("S102 memory, descriptors and threads stay at the level of the first tenth", .timeLimit(.minutes(60)))
     func level() throws {
@@ -55,8 +55,9 @@ extension ServingTests.SteadyStateTests {
             let now = Footprint.now
             let growth = now.residentBytes - settled.residentBytes
             #expect(growth < Self.tolerance, "after \(part + 1) tenths: from \(settled) to \(now)")
-            #expect(abs(now.descriptors - settled.descriptors) <= 2, "from \(settled) to \(now)")
-            #expect(abs(now.threads - settled.threads) <= 2, "from \(settled) to \(now)")
+            // Fewer there may be: what earlier tests have closed is gone a little later.
+            #expect(now.descriptors - settled.descriptors <= 2, "from \(settled) to \(now)")
+            #expect(now.threads - settled.threads <= 2, "from \(settled) to \(now)")
         }
         eventually("the tables are empty") {
             client.statistics.tableEntriesNow == 0 && client.statistics.timersNow == 0
