@@ -115,15 +115,39 @@ fuzz: ## Fuzz the codec and the wire format for SECONDS each
 .PHONY: sanitize
 sanitize: test-thread test-address ## Run the tests under ThreadSanitizer, then under AddressSanitizer
 
+# What both have in common: only what tests need is built, and tests that are long choose a smaller size. Reports go to
+# files, because those of the processes that tests start must count as well.
+sanitized_pure_tests := $(patsubst TidyTests|%,%,$(pure_tests))
+
+# Builds and runs the tests: $(1) is the folder, $(2) says how to build, $(3) and $(4) name and set the options.
+define run_sanitized
+	@mkdir -p $(1)/reports && rm -f $(1)/reports/*
+	swift build $(2) --product droverPackageTests
+	@set -e; export DROVER_SANITIZED=1 DROVER_SIM_SEEDS="$${DROVER_SIM_SEEDS:-100}" \
+	    $(3)="$(4) log_path=$(abspath $(1))/reports/report"; \
+	run() { \
+	    echo "swift test $$*"; status=0; swift test $(2) --skip-build "$$@" $(SANITIZE_FLAGS) || status=$$?; \
+	    for report in $(1)/reports/*; do if [ -e "$$report" ]; then cat "$$report"; status=1; fi; done; \
+	    if [ $$status -ne 0 ]; then exit $$status; fi; \
+	}; \
+	$(if $(FILTER),run --no-parallel $(only),\
+	    run --filter '$(sanitized_pure_tests)'; run --no-parallel --filter '$(threaded_tests)')
+endef
+
+thread_flags := --disable-xctest --scratch-path .build-tsan --sanitize thread -Xlinker $(abspath .build-tsan/swift_mutex.o)
+
 .PHONY: test-thread
 test-thread: setup ## Run the tests under ThreadSanitizer
-	TSAN_OPTIONS="suppressions=$(suppressions)/thread.supp history_size=4 halt_on_error=0" \
-	    swift test --disable-xctest --scratch-path .build-tsan --sanitize thread --skip TidyTests $(only) $(SANITIZE_FLAGS)
+	@mkdir -p .build-tsan
+	clang -O1 -g -Wall -Wextra -Werror -c Tests/Sanitizers/swift_mutex.c -o .build-tsan/swift_mutex.o
+	$(call run_sanitized,.build-tsan,$(thread_flags),TSAN_OPTIONS,history_size=4 halt_on_error=0)
+
+address_flags := --disable-xctest --scratch-path .build-asan --sanitize address
 
 .PHONY: test-address
+test-address: export LSAN_OPTIONS = suppressions=$(suppressions)/leak.supp print_suppressions=0
 test-address: setup ## Run the tests under AddressSanitizer, leaks included
-	ASAN_OPTIONS="detect_leaks=1" LSAN_OPTIONS="suppressions=$(suppressions)/leak.supp" \
-	    swift test --disable-xctest --scratch-path .build-asan --sanitize address --skip TidyTests $(only) $(SANITIZE_FLAGS)
+	$(call run_sanitized,.build-asan,$(address_flags),ASAN_OPTIONS,detect_leaks=1 quarantine_size_mb=64)
 
 .PHONY: clean
 clean: ## Remove everything that was built

@@ -105,7 +105,8 @@ struct TimerWheelTests {
     func jumpsFireInOrder() {
         var wheel = TimerWheel(now: Self.at(milliseconds: 77))
         var random = SeededRandom(seed: 1)
-        let deadlines = (0..<100_000).map { _ in UInt64(random.below(3 * 3600 * 1000)) + 78 }
+        let count = isSanitized ? 10_000 : 100_000
+        let deadlines = (0..<count).map { _ in UInt64(random.below(3 * 3600 * 1000)) + 78 }
         for (key, deadline) in deadlines.enumerated() {
             wheel.schedule(UInt32(key), at: Self.at(milliseconds: deadline))
         }

@@ -129,6 +129,27 @@ struct CallbackTests {
         await rig.running.stop(grace: .zero)
     }
 
+    @Test("S51 draining waits for the callbacks of a call whose end was only just seen", .timeLimit(.minutes(1)))
+    func drainingAtOnce() async throws {
+        let rig = try Rig()
+        let client = try rig.client()
+        let echo = client.function(Job.echo)
+        let runs = Atomic<Int>(0)
+        var missed = 0
+        for round in 1...1000 {
+            let result = try echo.async(round)
+            result.addCallback { _ in runs.add(1, ordering: .relaxed) }
+            // Others that end in the same turn make the time between an end and its callbacks longer.
+            for number in 0..<20 { _ = try echo.async(number) }
+            while !result.isTerminal {}
+            await client.drainCallbacks()
+            if runs.load(ordering: .relaxed) < round { missed += 1 }
+        }
+        #expect(missed == 0)
+        await client.close()
+        rig.stop()
+    }
+
     @Test("S52 S55 a callback may wait for another call, also by way of another thread", .timeLimit(.minutes(1)))
     func waitingInside() throws {
         let rig = try Rig()

@@ -28,6 +28,9 @@ package func check(_ condition: Bool, _ message: @autoclosure () -> String) thro
     if !condition { throw Violation(message()) }
 }
 
+/// Whether ThreadSanitizer or AddressSanitizer slows everything down.
+package var isSanitized: Bool { ProcessInfo.processInfo.environment["DROVER_SANITIZED"] != nil }
+
 /// Runs a body once for each seed and names the seed in the error if it throws.
 ///
 /// `DROVER_SIM_SEED=n` runs that seed alone, `DROVER_SIM_SEEDS=n` sets how many there are, `DROVER_SIM_FIRST_SEED=n` where

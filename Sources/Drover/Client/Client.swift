@@ -206,8 +206,12 @@ public final class Client: Sendable {
         )
     }
 
-    /// Waits until the callbacks queued so far have run.
-    public func drainCallbacks() async { await self.core.callbacks.drained() }
+    /// Waits until the callbacks of all calls that have ended so far, and what else was queued for the callback executor,
+    /// have run (contract S51).
+    public func drainCallbacks() async {
+        await self.core.tellers.allTold()
+        await self.core.callbacks.drained()
+    }
 
     // MARK: Closing
 

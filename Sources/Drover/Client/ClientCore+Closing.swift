@@ -33,16 +33,20 @@ extension ClientCore {
         self.losePosted()
     }
 
-    private func losePosted() {
-        var submissions = self.submissions.takeAll()
+    /// Ends what was posted when the poller was gone: a handle that is left there holds its client, and so the mailbox
+    /// that it lies in.
+    func losePosted() {
+        var submissions = self.submissions.takeRest()
         while let result = submissions.next() { self.lose(result) }
-        var commands = self.commands.takeAll()
+        var commands = self.commands.takeRest()
         while let command = commands.next() {
             if case .answer(_, var block, _) = command.kind { block.free() }
         }
     }
 
     func lose(_ result: AnyAsyncResult) {
+        self.tellers.begin()
+        defer { self.tellers.end() }
         guard let waiting = result.settle(.lost, failure: .connection(self.closedError)) else { return }
         self.callEnded(result, as: .lost)
         waiting.wake(for: result)

@@ -41,6 +41,7 @@ final class ClientCore: Sendable {
     /// The calls and their handles while no poller serves them; the running poller has them.
     let book: Mutex<ClientBook?>
 
+    let tellers = Tellers()
     private let state = Atomic<UInt8>(State.stopped.rawValue)
     private let lastID = Atomic<UInt64>(0)
     private let lastWaiterKey = Atomic<UInt64>(0)
@@ -260,6 +261,8 @@ final class ClientCore: Sendable {
         if result.deadline <= result.submittedAt {
             // Zero always times out, so there is nothing to send (contract S60).
             let timeout = result.timeout(at: result.submittedAt)
+            self.tellers.begin()
+            defer { self.tellers.end() }
             guard let waiting = result.settle(.expired, failure: timeout) else { return }
             self.callEnded(result, as: .expired)
             return waiting.wake(for: result)
@@ -270,7 +273,7 @@ final class ClientCore: Sendable {
             if !isSent { self.submissions.wakeConsumer() }
         }
         // A close may have come between the check and the push: the poller has then left and would never see the call.
-        if self.currentState == .closed { self.lose(result) }
+        if self.currentState == .closed { self.losePosted() }
     }
 
     /// A call has ended on a thread other than the poller's, which counts by the turn; called once per call.
@@ -386,6 +389,8 @@ final class ClientCore: Sendable {
 
     func post(_ command: ClientCommand.Kind) {
         self.commands.push(ClientCommand(command))
+        // A callback may return long after the poller has left.
+        if self.currentState == .closed { self.losePosted() }
     }
 
     // MARK: Names

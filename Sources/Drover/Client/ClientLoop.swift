@@ -71,6 +71,8 @@ final class ClientLoop {
 
     @available(*, noasync)
     private func turn() {
+        self.core.tellers.beginTurn()
+        defer { self.core.tellers.endTurn() }
         var isBusy = false
         self.turns &+= 1
         // Commands first, then calls, but worked off the other way round: the call that a command is about was posted
@@ -115,6 +117,9 @@ final class ClientLoop {
     /// - Returns: False if the poller must be woken.
     func sendForCaller() -> Bool {
         for link in self.links { link.moveToCurrentThread() }
+        // What has expired by now ends here.
+        self.core.tellers.begin()
+        defer { self.core.tellers.end() }
         self.now = self.core.now()
         let wakeAt = self.nextTick
         var submissions = self.core.submissions.takeAll()
@@ -889,6 +894,8 @@ final class ClientLoop {
 
     @available(*, noasync)
     private func leave(isClosing: Bool) -> ClientBook {
+        self.core.tellers.beginTurn()
+        defer { self.core.tellers.endTurn() }
         if isClosing { self.loseAll() }
         for link in self.links {
             if isClosing, self.book.machine.endpoints[link.index].isOpen {

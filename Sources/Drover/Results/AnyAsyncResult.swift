@@ -164,6 +164,8 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
 
     /// Ends the call on the caller's thread, and tells the poller.
     final func settleHere(_ end: Status, failure: FailureBox?, reason: CancelReason) -> Bool {
+        self.client.tellers.begin()
+        defer { self.client.tellers.end() }
         guard let waiting = self.settle(end, failure: failure) else { return false }
         self.client.callEnded(self, as: end)
         self.client.post(.abandon(self, reason))

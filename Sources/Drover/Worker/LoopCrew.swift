@@ -48,10 +48,10 @@ final class LoopCrew: @unchecked Sendable {
 
     /// Serves as the holder of the baton, until the worker stops or the loop is taken over.
     private func serve() {
-        while let loop = self.loop {
-            loop.moveToCurrentThread()
-            switch loop.run() {
+        while let exit = self.runLoop() {
+            switch exit {
             case .stopped:
+                // Nothing else holds the loop, so this closes the socket, before anybody learns that the worker has left.
                 self.loop = nil
                 self.core.finish()
                 self.core.baton.retire()
@@ -61,6 +61,13 @@ final class LoopCrew: @unchecked Sendable {
                 guard self.waitForTurn() else { return }
             }
         }
+    }
+
+    /// Runs the loop as the holder of the baton; nil if there is none.
+    private func runLoop() -> WorkerLoop.Exit? {
+        guard let loop = self.loop else { return nil }
+        loop.moveToCurrentThread()
+        return loop.run()
     }
 
     private func standBy() {

@@ -91,6 +91,7 @@ final class WorkerCore: Sendable {
     /// The loop has been left: whoever waits for it is told, and the handler threads leave when they are done.
     func finish() {
         self.advance(to: .stopped)
+        self.discardPosts()
         self.threads.stop()
         let waiters = self.stopWaiters.withLock { waiters in
             defer { waiters = [] }
@@ -115,7 +116,27 @@ final class WorkerCore: Sendable {
         return status
     }
 
-    func post(_ kind: WorkerPost.Kind) { self.mailbox.push(WorkerPost(kind)) }
+    func post(_ kind: WorkerPost.Kind) {
+        self.mailbox.push(WorkerPost(kind))
+        // A handler may return long after the loop was left.
+        if self.currentState == .stopped { self.discardPosts() }
+    }
+
+    /// Drops what nobody will take any more: a job that is posted holds its worker, and so the mailbox that it lies in.
+    private func discardPosts() {
+        var posts = self.mailbox.takeRest()
+        while let post = posts.next() {
+            switch post.kind {
+            case .finished(_, .value(var block)), .finishedLate(_, .value(var block)), .progress(_, _, _, var block),
+                .event(_, var block):
+                block.free()
+            case .invoke(let subscriber, _, var block):
+                block.free()
+                self.replies.endAll(of: subscriber.client, subscription: subscriber.subscription)
+            case .finished, .finishedLate, .started, .ended: break
+            }
+        }
+    }
 
     /// What a handler's error tells the caller.
     func errorBody(_ error: any Error, function: String) -> ErrorBody {

@@ -110,6 +110,18 @@ package final class Mailbox<Node: MailboxNode>: Sendable {
         return MailboxChain(first: reversed)
     }
 
+    /// Takes out what is left when the consumer is gone for good; it does so itself when it leaves, and so does every
+    /// producer that finds it gone after its push.
+    ///
+    /// An object left behind that holds the mailbox would keep both for ever. Nothing is left if the consumer makes it
+    /// known that it is gone, the producer asks for that after its push, and both are sequentially consistent: then this
+    /// look of the consumer comes after the push, or the producer finds the consumer gone. Chains are taken whole, so
+    /// several threads may be here at once.
+    package func takeRest() -> MailboxChain<Node> {
+        guard self.head.load(ordering: .sequentiallyConsistent) != 0 else { return MailboxChain(first: 0) }
+        return self.takeAll()
+    }
+
     /// Whether nothing is there at the moment.
     @inlinable package var isEmpty: Bool { self.head.load(ordering: .relaxed) == 0 }
 
