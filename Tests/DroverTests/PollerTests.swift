@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import Drover
 import DroverWire
 import DroverZMQ
 import Foundation
 import Synchronization
 import Testing
+
+@testable import Drover
 
 /// Everything that is proved over sockets with a clock: one test after the other, or they would disturb each other.
 @Suite(.serialized)
@@ -170,6 +171,52 @@ extension ServingTests.PollerTests {
         try poller.start()
         #expect(try queued.get() == 9)
         #expect(try result.get() == "a")
+        client.closeBlocking()
+        rig.stop()
+    }
+
+    @Test("S2 S66 a lone call is sent by its caller while the poller sleeps", .timeLimit(.minutes(1)))
+    func loneCalls() throws {
+        try withRig { (_, client) throws in
+            let echo = client.function(Job.echo)
+            for number in 0..<500 { #expect(try echo.blocking(number) == number) }
+            #expect(client.core.counters.sentByCallers.current > 0)
+        }
+    }
+
+    @Test("S68 lone calls that meet the poller's stops and starts end all the same", .timeLimit(.minutes(1)))
+    func loneCallsAndStops() throws {
+        let rig = try Rig()
+        let client = try rig.client { $0.startsPoller = false }
+        let poller = try BackgroundPoller(serving: client)
+        let isOver = Atomic<Bool>(false)
+        let served = Atomic<Int>(0)
+        let callers = try (0..<2)
+            .map { _ in
+                try LoopThread.start(named: "caller") {
+                    let echo = client.function(Job.echo)
+                    while !isOver.load(ordering: .relaxed) {
+                        do {
+                            let result = try echo.async(1)
+                            do {
+                                if try result.get() == 1 { served.add(1, ordering: .relaxed) }
+                            } catch is UsageError {
+                                // Stopped meanwhile: the next poller serves it.
+                                continue
+                            }
+                        } catch { Issue.record("\(error)") }
+                    }
+                }
+            }
+        for _ in 0..<30 {
+            let before = served.load(ordering: .relaxed)
+            eventually("calls are served") { served.load(ordering: .relaxed) > before }
+            #expect(poller.stop())
+            try poller.start()
+        }
+        isOver.store(true, ordering: .relaxed)
+        expectEnd(of: callers)
+        eventually("no call is left") { client.statistics.outstandingNow == 0 }
         client.closeBlocking()
         rig.stop()
     }

@@ -45,6 +45,7 @@ extension Client {
     ///   - options: How its events are taken.
     ///   - body: The closure. What it throws is reported, and is the answer of a worker that waits for one.
     /// - Returns: The reference.
+    @inlinable
     public func callback<each Argument: Codable & Sendable, Return: Codable & Sendable>(
         _ options: CallbackOptions = .init(),
         _ body: @escaping @Sendable (repeat each Argument) throws -> Return
@@ -61,6 +62,7 @@ extension Client {
     ///   - options: How its events are taken.
     ///   - body: The closure.
     /// - Returns: The reference.
+    @inlinable
     public func callback<each Argument: Codable & Sendable>(
         _ options: CallbackOptions = .init(),
         _ body: @escaping @Sendable (repeat each Argument) throws -> Void
@@ -117,9 +119,10 @@ extension Client {
         self.core.subscriptions.find(callback.subscription)?.statistics
     }
 
-    private func subscribe<each Argument, Return>(
+    @usableFromInline
+    func subscribe<each Argument, Return>(
         _ options: CallbackOptions,
-        _ body: @escaping Subscription.Body
+        _ body: @escaping @Sendable (inout PackReader, _ answer: Bool, inout PackWriter) throws -> Void
     ) -> Callback<repeat each Argument, Return> {
         let core = self.core
         let subscription = core.subscriptions.add { id in

@@ -270,7 +270,7 @@ final class ClientCore: Sendable {
         if self.submissions.post(result) {
             // With more calls outstanding the poller gathers them; a lone one goes faster from here.
             let isSent = self.outstanding.load(ordering: .relaxed) == 1 && self.seat.send()
-            if !isSent { self.submissions.wakeConsumer() }
+            if isSent { self.counters.sentByCallers.count() } else { self.submissions.wakeConsumer() }
         }
         // A close may have come between the check and the push: the poller has then left and would never see the call.
         if self.currentState == .closed { self.losePosted() }

@@ -78,6 +78,7 @@ final class ClientLoop {
         // Commands first, then calls, but worked off the other way round: the call that a command is about was posted
         // before the command, so it is in this lot or was in an earlier one.
         var commands = self.core.commands.takeAll()
+        if self.book.machine.callCount > Self.gatherThreshold { self.gather() }
         var submissions = self.core.submissions.takeAll()
         if !submissions.isEmpty || !commands.isEmpty {
             isBusy = true
@@ -85,7 +86,6 @@ final class ClientLoop {
         }
         while let result = submissions.next() { self.submit(result) }
         while let command = commands.next() { self.carryOut(command.kind) }
-        if isBusy, self.book.machine.callCount > Self.gatherThreshold { self.gather() }
         if isBusy { self.flush() }
         for link in self.links {
             // While there is no end of work no poll looks after the monitors.
@@ -105,10 +105,6 @@ final class ClientLoop {
         self.wakeWaiters()
     }
 
-    /// Takes more of what a busy caller posts, so that it goes out in few frames.
-    ///
-    /// A frame costs four threads a wake-up, a call in a frame next to nothing. With many calls outstanding a few
-    /// microseconds are no matter: as long as one more look finds more, there is no hurry to send.
     /// Sends a lone call's request on its caller's thread, while the poller sleeps.
     ///
     /// Nothing is received here: that would run code that the caller doesn't expect (decoding), and there is nothing else
@@ -132,13 +128,19 @@ final class ClientLoop {
         return self.nextTick >= wakeAt && self.isQuiet
     }
 
+    /// Waits as long as a busy caller posts, so that what it posts goes out together.
+    ///
+    /// A frame costs four threads a wake-up, a call in a frame next to nothing. With many calls outstanding a few
+    /// microseconds are no matter: as long as one more look finds more, there is no hurry to send.
     @available(*, noasync)
     private func gather() {
+        var newest = self.core.submissions.newest
+        guard newest != 0 else { return }
         for _ in 0..<Self.gatherLooks {
             sched_yield()
-            var submissions = self.core.submissions.takeAll()
-            guard !submissions.isEmpty else { return }
-            while let result = submissions.next() { self.submit(result) }
+            let next = self.core.submissions.newest
+            if next == newest { return }
+            newest = next
         }
     }
 

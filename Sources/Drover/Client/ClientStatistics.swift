@@ -70,6 +70,8 @@ struct ClientCounters: ~Copyable, Sendable {
     let strayEvents = Atomic<Int>(0)
     let sessions = Atomic<Int>(0)
     let disconnections = Atomic<Int>(0)
+    /// Requests that their callers sent while the poller slept.
+    let sentByCallers = Atomic<Int>(0)
     let tableEntries = Atomic<Int>(0)
     let timers = Atomic<Int>(0)
 }

@@ -79,10 +79,10 @@ final class Subscription: Sendable {
     let limit: Int
     private let queue: CallbackQueue
     private let state: Mutex<State>
-    // Weak, since events may wait for the callback executor when the client is dropped: then they are still delivered, and
-    // nobody is answered. A strong reference would be a cycle, by way of the client's table of subscriptions. While the
-    // closure runs for an event the client is held, by the executor's stack alone.
-    private weak let client: ClientCore?
+    // A cycle, by way of the client's table of subscriptions, until the client closes, as it does at the latest when it is
+    // dropped: then the table is emptied. Events that wait for the callback executor meanwhile are still delivered. (A weak
+    // reference would make each retain and release of the core, two for each call, several times as dear.)
+    private let client: ClientCore
 
     init(
         id: SubscriptionID,
@@ -156,21 +156,31 @@ final class Subscription: Sendable {
     ///
     /// Returns whether it ran any.
     func deliver(upTo number: UInt64, most: Int) -> Bool {
-        for index in 0..<most {
-            let (arrival, body, mustResume) = self.state.withLock { state -> (Arrival?, Body?, Bool) in
-                guard let first = state.waiting.first, first.number <= number else { return (nil, nil, false) }
-                state.waiting.removeFirst()
-                state.statistics.delivered += 1
+        var arrivals: [Arrival] = []
+        var count = 0
+        while count < most {
+            // Several at a time, since the poller wants the lock for each that comes.
+            let batch = min(Self.deliveryBatch, most - count)
+            let (body, mustResume) = self.state.withLock { state -> (Body?, Bool) in
+                while arrivals.count < batch, let first = state.waiting.first, first.number <= number {
+                    arrivals.append(first)
+                    state.waiting.removeFirst()
+                }
+                state.statistics.delivered += arrivals.count
                 let mustResume = state.isPaused && state.waiting.count <= self.limit / 2
                 if mustResume { state.isPaused = false }
-                return (first, state.body, mustResume)
+                return (state.body, mustResume)
             }
-            if mustResume { self.client?.post(.flow(self.id, isPaused: false)) }
-            guard let arrival else { return index > 0 }
-            if let body { self.run(body, for: arrival) }
+            if mustResume { self.client.post(.flow(self.id, isPaused: false)) }
+            if arrivals.isEmpty { break }
+            if let body { for arrival in arrivals { self.run(body, for: arrival) } }
+            count += arrivals.count
+            arrivals.removeAll(keepingCapacity: true)
         }
-        return true
+        return count > 0
     }
+
+    private static let deliveryBatch = 32
 
     /// Called by the queue, after which it forgets the subscription until the next event.
     func deactivateIfIdle() -> Bool {
@@ -187,22 +197,20 @@ final class Subscription: Sendable {
         var answer = PackWriter(
             capacity: arrival.invocation == nil ? 0 : 128,
             headerBytes: arrival.invocation == nil ? 0 : RequestBytes.headerByteCount,
-            limits: client?.codecLimits ?? .standard
+            limits: client.codecLimits
         )
         do {
             unsafe try arrival.frame.withUnsafeBytes { bytes in
                 let payload = unsafe UnsafeRawBufferPointer(rebasing: bytes[arrival.payload])
                 try unsafe withPackReader(over: payload) { reader in
-                    reader.context = client
                     try body(&reader, arrival.invocation != nil, &answer)
                 }
             }
-            if let invocation = arrival.invocation, let client {
+            if let invocation = arrival.invocation {
                 client.post(.answer(invocation, RequestBytes(adopting: answer.finish()), isError: false))
             }
         } catch {
             self.state.withLock { $0.statistics.failed += 1 }
-            guard let client else { return }
             client.reportEventError(error, of: self)
             if let invocation = arrival.invocation {
                 let block = ErrorBody(thrown: error, hop: "callback \(self.id) of client \(client.name)").packed()

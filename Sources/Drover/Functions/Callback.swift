@@ -28,15 +28,28 @@ public struct Callback<each Argument: Codable & Sendable, Return: Codable & Send
     /// Tells the client something, without waiting for an answer.
     ///
     /// - Parameter argument: The closure's arguments.
-    /// - Returns: False if the client asked for a pause and its events are over the limit: this one was dropped.
+    /// - Returns: False if this one was dropped, since the client asked for a pause or 16,384 events wait to be sent: emit
+    ///   it again a little later if it matters.
     /// - Throws: ``RemoteError`` with `subscriberGone` if the subscription is over or its client gone; ``UsageError``
     ///   outside a worker; an error of encoding.
+    @inlinable
     @discardableResult
     public func emit(_ argument: repeat each Argument) throws -> Bool {
-        let link = try self.requireLink()
-        var writer = PackWriter(capacity: 96, headerBytes: RequestBytes.headerByteCount)
+        var writer = try self.beginEvent()
         try packArguments(repeat each argument, into: &writer)
-        return try link.emit(RequestBytes(adopting: writer.finish()), to: self.subscription, of: self.client)
+        return try self.finishEvent(writer)
+    }
+
+    /// Where an event is written to, if there is a way to the client.
+    @usableFromInline
+    func beginEvent() throws -> PackWriter {
+        _ = try self.requireLink()
+        return PackWriter(capacity: 96, headerBytes: RequestBytes.headerByteCount)
+    }
+
+    @usableFromInline
+    func finishEvent(_ writer: consuming PackWriter) throws -> Bool {
+        try self.requireLink().emit(RequestBytes(adopting: writer.finish()), to: self.subscription, of: self.client)
     }
 
     /// Calls the closure in the client and waits for what it returns.

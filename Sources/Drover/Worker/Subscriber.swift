@@ -19,6 +19,10 @@ final class Subscriber: CallbackLink {
     private weak let core: WorkerCore?
     private let isEnded = Atomic<Bool>(false)
     private let isPaused = Atomic<Bool>(false)
+    /// Events that were emitted and that the loop has not sent yet.
+    private let unsent = Atomic<Int>(0)
+    /// More than this wait for the loop of no subscriber: a handler may emit faster than any connection takes.
+    static let unsentLimit = 16_384
     /// The number of the next event; only the holder of the loop's baton touches it.
     private let sequence = Atomic<UInt64>(0)
 
@@ -32,6 +36,9 @@ final class Subscriber: CallbackLink {
 
     func pause(_ isPaused: Bool) { self.isPaused.store(isPaused, ordering: .relaxed) }
 
+    /// The loop takes an event out of its mailbox.
+    func taken() { self.unsent.subtract(1, ordering: .relaxed) }
+
     func nextSequence() -> UInt64 { self.sequence.add(1, ordering: .relaxed).oldValue }
 
     func emit(_ block: RequestBytes, to subscription: SubscriptionID, of client: PeerID) throws -> Bool {
@@ -41,10 +48,12 @@ final class Subscriber: CallbackLink {
             block.free()
             throw error
         }
-        if self.isPaused.load(ordering: .relaxed) {
+        if self.isPaused.load(ordering: .relaxed) || self.unsent.load(ordering: .relaxed) >= Self.unsentLimit {
+            core.counters.eventsHeldBack.count()
             block.free()
             return false
         }
+        self.unsent.add(1, ordering: .relaxed)
         core.post(.event(self, block))
         return true
     }

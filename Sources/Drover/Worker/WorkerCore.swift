@@ -196,6 +196,8 @@ struct WorkerCounters: ~Copyable, Sendable {
     let unknownMessages = Atomic<Int>(0)
     let resets = Atomic<Int>(0)
     let events = Atomic<Int>(0)
+    /// Emitted in a pause that a client asked for, or faster than they could be sent: the emitter was told.
+    let eventsHeldBack = Atomic<Int>(0)
     let takeovers = Atomic<Int>(0)
     let clients = Atomic<Int>(0)
     let requests = Atomic<Int>(0)

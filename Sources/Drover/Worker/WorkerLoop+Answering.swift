@@ -26,6 +26,7 @@ extension WorkerLoop {
             guard self.isTaken(block, by: Int(request.session), as: "progress") else { return self.drop(block) }
             self.send(block, as: Header(.progress, id: id, time: sequence), to: Int(request.session))
         case .event(let subscriber, let block):
+            subscriber.taken()
             guard let session = self.session(of: subscriber) else { return self.drop(block) }
             self.core.counters.events.count()
             // One that is too large takes its number as well: the client notices that it misses one.
@@ -60,7 +61,10 @@ extension WorkerLoop {
     }
 
     func session(of subscriber: Subscriber) -> Int? {
-        if let session = self.machine.session(of: subscriber.client) { return session }
+        if let session = self.machine.session(of: subscriber.client, likely: self.lastSession) {
+            self.lastSession = session
+            return session
+        }
         // The client is gone, or was never here: whoever emits next is told.
         self.core.subscribers.end(subscriber.subscription, of: subscriber.client)
         return nil

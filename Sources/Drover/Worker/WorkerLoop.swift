@@ -46,6 +46,8 @@ final class WorkerLoop {
     @safe @exclusivity(unchecked) var isDrained = false
     @safe @exclusivity(unchecked) var otherRoutes: [[UInt8]: UInt64] = [:]
     @safe @exclusivity(unchecked) var isDrainAnnounced = false
+    /// The session that was sent an event last.
+    @safe @exclusivity(unchecked) var lastSession = 0
     /// Whether another thread stands by to take the loop over; without one no handler may run here.
     var hasStandby: Bool { self.core.standbyCount.load(ordering: .relaxed) > 0 }
 

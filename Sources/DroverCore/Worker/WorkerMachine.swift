@@ -158,6 +158,14 @@ package struct WorkerMachine: ~Copyable {
     /// The session of a client, by its identity.
     package func session(of client: PeerID) -> Int? { self.clients[client] }
 
+    /// The session of a client that has probably the one given: spares the look-up.
+    package func session(of client: PeerID, likely guess: Int) -> Int? {
+        if guess < self.sessions.count, self.sessions[guess].isLive, self.sessions[guess].client == client {
+            return guess
+        }
+        return self.clients[client]
+    }
+
     /// Something came from a client; called once per received frame.
     package mutating func heard(from session: Int, at now: Instant) {
         self.sessions[session].session.heard(at: now)

@@ -125,6 +125,9 @@ package final class Mailbox<Node: MailboxNode>: Sendable {
     /// Whether nothing is there at the moment.
     @inlinable package var isEmpty: Bool { self.head.load(ordering: .relaxed) == 0 }
 
+    /// What was posted last, as a number to compare: as long as it changes, producers are busy.
+    @inlinable package var newest: UInt { self.head.load(ordering: .relaxed) }
+
     /// Announces that the consumer is going to sleep.
     ///
     /// - Returns: Whether it may. If not, something is there.
