@@ -30,6 +30,7 @@ enum DroverRows {
             [Workload.bulkCalls, Workload.bulkBytes, Workload.bulkWindow],
             key: "mib_per_s"
         ),
+        "codec": .value("Drover") { try CodecRole.nanosecondsPerCall() },
         "callback-latency": pair(
             client: "callback-latency",
             [Workload.latencyCalls, Workload.payloadBytes, Workload.latencyPauseMicroseconds],

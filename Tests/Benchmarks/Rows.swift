@@ -85,7 +85,7 @@ extension Row {
             better: .higher,
             goals: [Goal(.ratio, .atLeast, 40)],
             baseline: RPyCBaseline.pipelined,
-            measures: "pipelined"
+            measures: "pipelined-coalesced"
         ),
         Row(
             "rpyc-callback",
