@@ -303,6 +303,21 @@ extension ServingTests.ConnectionTests {
         client.closeBlocking()
     }
 
+    @Test("S91 a process that ends once it has drained has got its last answers through", .timeLimit(.minutes(1)))
+    func lastAnswers() throws {
+        let text = String(repeating: "x", count: 8 << 20)
+        for _ in 0..<5 {
+            let worker = try WorkerProcess()
+            let client = try Client.forTest(worker.endpoint) { $0.silenceLimit = .seconds(10) }
+            let running = try client.function(Job.sleep).async(0.05, text)
+            eventually("it runs") { if case .running = running.phase { true } else { false } }
+            worker.signal(SIGTERM)
+            #expect(try running.get().utf8.count == text.utf8.count)
+            #expect(worker.waitForExit().status == 0)
+            client.closeBlocking()
+        }
+    }
+
     @Test(
         "S91 a draining worker announces it, refuses new requests as retryable, says goodbye",
         .timeLimit(.minutes(1))

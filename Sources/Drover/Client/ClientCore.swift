@@ -186,7 +186,7 @@ final class ClientCore: Sendable {
     @usableFromInline
     func beginRequest(_ options: CallOptions) throws -> PackWriter {
         try self.checkOpen()
-        var writer = PackWriter(capacity: 104, headerBytes: RequestBytes.headerByteCount, limits: self.codecLimits)
+        var writer = PackWriter(capacity: 72, headerBytes: RequestBytes.headerByteCount, limits: self.codecLimits)
         if let key = options.orderingKey { try RequestBytes.packMetadata(orderingKey: key, into: &writer) }
         return writer
     }

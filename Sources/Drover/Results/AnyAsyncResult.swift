@@ -32,28 +32,42 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         case ping(endpoint: Int?)
     }
 
+    private static var noPing: Int32 { -2 }
+    private static var pingAny: Int32 { -1 }
+
+    /// What few calls have.
+    private final class Rarities: Sendable {
+        let affinity: UInt64
+        let references: [SubscriptionID]
+
+        init(affinity: UInt64, references: [SubscriptionID]) {
+            self.affinity = affinity
+            self.references = references
+        }
+    }
+
     /// The call's number, unique within its client's life.
     public final let correlationID: CorrelationID
 
+    // Many handles may wait at once, so what few calls have is kept apart, and the fields stand in an order without gaps.
+
     /// The client's number of the function.
     final let function: UInt32
+    /// The endpoint that a sign of life is asked of, or one of the numbers below.
+    private final let pingTarget: Int32
     final let client: ClientCore
     final let submittedAt: Instant
-    final let affinity: UInt64
-    final let isIdempotent: Bool
-    final let hasMetadata: Bool
-    final let cancelsWithWaiter: Bool
-    final let kind: Kind
-    /// The subscriptions whose callbacks are among the arguments.
-    final let references: [SubscriptionID]
+    private final let rarities: Rarities?
 
     /// The request as it goes over the wire, header first; see the class's comment for who may touch it.
     @safe @exclusivity(unchecked) final var request: RequestBytes
-    package final let mailboxLink = MailboxLink()
-
-    private let status = Atomic<UInt8>(Status.pending.rawValue)
     /// Phase in the low byte, endpoint above.
     private let progressWord = Atomic<UInt32>(0)
+    private let status = Atomic<UInt8>(Status.pending.rawValue)
+    final let isIdempotent: Bool
+    final let hasMetadata: Bool
+    final let cancelsWithWaiter: Bool
+    package final let mailboxLink = MailboxLink()
     private let deadlineWord: Atomic<UInt64>
     private let limitWord: Atomic<UInt64>
     private let waiting = Mutex(Waiting())
@@ -68,10 +82,14 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         self.client = ticket.client
         self.request = ticket.request.block
         self.hasMetadata = ticket.request.hasMetadata
-        self.references = ticket.request.references
-        self.kind = ticket.request.kind
+        switch ticket.request.kind {
+        case .call: self.pingTarget = Self.noPing
+        case .ping(let endpoint): self.pingTarget = endpoint.map { Int32($0) } ?? Self.pingAny
+        }
         self.submittedAt = ticket.submittedAt
-        self.affinity = ticket.affinity
+        self.rarities =
+            ticket.affinity == 0 && ticket.request.references.isEmpty
+            ? nil : Rarities(affinity: ticket.affinity, references: ticket.request.references)
         self.isIdempotent = ticket.isIdempotent
         self.cancelsWithWaiter = ticket.cancelsWithWaiter
         self.limitWord = Atomic(ticket.limitNanoseconds ?? .max)
@@ -80,6 +98,20 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     }
 
     deinit { self.request.free() }
+
+    final var kind: Kind {
+        switch self.pingTarget {
+        case Self.noPing: .call
+        case Self.pingAny: .ping(endpoint: nil)
+        default: .ping(endpoint: Int(self.pingTarget))
+        }
+    }
+
+    /// A hash of the ordering key, 0 without one.
+    final var affinity: UInt64 { self.rarities?.affinity ?? 0 }
+
+    /// The subscriptions whose callbacks are among the arguments.
+    final var references: [SubscriptionID] { self.rarities?.references ?? [] }
 
     // MARK: Reading
 

@@ -15,15 +15,18 @@ struct RequestBytes: @unchecked Sendable {
 
     /// The block's start; nil once it was freed.
     private(set) var base: UnsafeMutableRawPointer?
-    /// The block's length, header included.
-    let count: Int
     /// Set once libzmq sends from the block itself: it is then freed when both are done.
     private var shared: SharedBlock?
+    /// As in the header: a payload has less than 4 GiB.
+    private let byteCount: UInt32
+
+    /// The block's length, header included.
+    var count: Int { Int(self.byteCount) }
 
     /// No bytes at all: a ping needs none.
     init() {
         unsafe self.base = nil
-        self.count = Header.byteCount
+        self.byteCount = UInt32(Header.byteCount)
     }
 
     /// A message whose payload is what the writer holds.
@@ -36,13 +39,13 @@ struct RequestBytes: @unchecked Sendable {
             return unsafe (block, Header.byteCount + bytes.count)
         }
         unsafe self.base = base
-        self.count = count
+        self.byteCount = UInt32(count)
     }
 
     init(adopting block: consuming PackedBlock) {
         let bytes = unsafe block.release()
         unsafe self.base = bytes.baseAddress
-        self.count = bytes.count
+        self.byteCount = UInt32(bytes.count)
     }
 
     var payloadCount: Int { self.count - Header.byteCount }

@@ -38,27 +38,43 @@ enum Waiter: Sendable {
 ///
 /// Most calls have one waiter, which needs no array.
 struct Waiting: Sendable {
-    private var first: Waiter?
-    private var rest: [Waiter] = []
+    private enum Content: Sendable {
+        case none
+        case one(Waiter)
+        case many([Waiter])
+    }
 
-    var isEmpty: Bool { self.first == nil }
+    private var content = Content.none
+
+    var isEmpty: Bool {
+        if case .none = self.content { true } else { false }
+    }
 
     mutating func append(_ waiter: Waiter) {
-        if self.first == nil {
-            self.first = waiter
-        } else {
-            self.rest.append(waiter)
+        switch self.content {
+        case .none: self.content = .one(waiter)
+        case .one(let first): self.content = .many([first, waiter])
+        case .many(var waiters):
+            self.content = .none
+            waiters.append(waiter)
+            self.content = .many(waiters)
         }
     }
 
     mutating func remove(_ key: Waiter.Key) -> Waiter? {
-        guard let first = self.first else { return nil }
-        if first.matches(key) {
-            self.first = self.rest.isEmpty ? nil : self.rest.removeFirst()
-            return first
+        switch self.content {
+        case .none: return nil
+        case .one(let waiter):
+            guard waiter.matches(key) else { return nil }
+            self.content = .none
+            return waiter
+        case .many(var waiters):
+            guard let index = waiters.firstIndex(where: { $0.matches(key) }) else { return nil }
+            self.content = .none
+            let waiter = waiters.remove(at: index)
+            self.content = waiters.isEmpty ? .none : .many(waiters)
+            return waiter
         }
-        guard let index = self.rest.firstIndex(where: { $0.matches(key) }) else { return nil }
-        return self.rest.remove(at: index)
     }
 
     /// Takes the threads and tasks out and leaves the callbacks.
@@ -76,9 +92,11 @@ struct Waiting: Sendable {
     }
 
     func forEach(_ body: (Waiter) -> Void) {
-        guard let first else { return }
-        body(first)
-        for waiter in self.rest { body(waiter) }
+        switch self.content {
+        case .none: break
+        case .one(let waiter): body(waiter)
+        case .many(let waiters): for waiter in waiters { body(waiter) }
+        }
     }
 
     /// Wakes threads and tasks, and hands callbacks to the callback executor.

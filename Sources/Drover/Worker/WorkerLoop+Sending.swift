@@ -5,6 +5,7 @@ internal import DroverCodec
 internal import DroverCore
 internal import DroverWire
 internal import DroverZMQ
+internal import Glibc
 internal import Logging
 internal import Synchronization
 
@@ -236,7 +237,39 @@ extension WorkerLoop {
         // Subscribers first: who asks a client from now on either sees that it has ended or is among the replies.
         self.core.subscribers.close()
         self.core.replies.close()
+        self.waitForClients()
         // What was said last must leave the machine; a linger that can't be set only shortens the goodbye.
         try? self.socket.set(.linger, .seconds(1))
     }
+
+    /// Waits until every client has taken what was said last: for a quarter of a second at most, a second if the grace
+    /// lasts so long.
+    ///
+    /// The process may end as soon as the loop is left, and with it what libzmq's I/O thread has not sent by then: answers
+    /// of requests that were drained, above all. A client that has read the goodbye, and so all before it, closes its
+    /// connection; nothing can be sent to it any more.
+    @available(*, noasync)
+    private func waitForClients() {
+        let now = self.core.now()
+        let graceEnd = Instant(nanoseconds: self.core.drainDeadline.load(ordering: .relaxed))
+        let deadline = max(
+            now.advanced(byNanoseconds: Self.farewellNanoseconds),
+            min(now.advanced(byNanoseconds: Self.longFarewellNanoseconds), graceEnd)
+        )
+        var staying = self.machine.sessions.indices.filter { self.machine.sessions[$0].isLive }
+        while true {
+            staying.removeAll { session in
+                guard let link = self.links[session] else { return true }
+                var beat = OutgoingBatch(capacity: Header.byteCount)
+                beat.append(Header(.beat, id: self.core.epoch))
+                var frame = beat.take()
+                return self.tryToSend(&frame, by: link) == .gone
+            }
+            if staying.isEmpty || self.core.now() >= deadline { return }
+            usleep(1000)
+        }
+    }
+
+    private static let farewellNanoseconds: UInt64 = 250_000_000
+    private static let longFarewellNanoseconds: UInt64 = 1_000_000_000
 }

@@ -20,12 +20,6 @@ package struct Call: Sendable {
     package let id: UInt64
     /// The client's number of the function.
     package let function: UInt32
-    /// Whether it may run more than once.
-    package let isIdempotent: Bool
-    /// A hash of the ordering key, 0 without one: calls of one key go to one worker.
-    package let affinity: UInt64
-    /// Whether it is a sign of life rather than work: it takes no place in the worker's window.
-    package let isPing: Bool
     /// The only endpoint it may go to, or ``noEndpoint`` for any.
     package let target: Int32
     /// Where it was sent, or nil while it waits here.
@@ -34,6 +28,12 @@ package struct Call: Sendable {
     package var phase: CallPhase
     /// How often it was given to a worker that might have run it.
     package var attempts: UInt8
+    /// Whether it may run more than once.
+    package let isIdempotent: Bool
+    /// Whether it is a sign of life rather than work: it takes no place in the worker's window.
+    package let isPing: Bool
+    /// A hash of the ordering key, 0 without one: calls of one key go to one worker.
+    package let affinity: UInt64
     /// When its client stops waiting.
     package var deadline: Instant
 

@@ -72,7 +72,7 @@ struct IDIndex: ~Copyable {
 
     /// Adds an id, unless it is there already: then its slot is returned.
     mutating func insert(_ id: UInt64, slot: UInt32) -> UInt32? {
-        if self.count &* 2 >= self.entries.count {
+        if self.count &* 4 >= self.entries.count &* 3 {
             self.rebuild(capacity: max(self.entries.count * 2, Self.smallestCapacity))
         }
         let (existing, passed) = self.place(id, slot: slot)
@@ -112,7 +112,7 @@ struct IDIndex: ~Copyable {
             return
         }
         var fitting = Self.smallestCapacity
-        while fitting <= self.count * 2 { fitting *= 2 }
+        while fitting * 3 <= self.count * 4 { fitting *= 2 }
         if fitting < self.entries.count { self.rebuild(capacity: fitting) }
     }
 
