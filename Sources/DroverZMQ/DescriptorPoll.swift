@@ -7,8 +7,8 @@ import Glibc
 /// `zmq_poll` asks each socket before and after its wait, which costs several system calls a socket. A loop that reads its
 /// sockets until they are empty can wait for their descriptors (``SocketOption/fileDescriptor``) instead: such a descriptor
 /// becomes readable when something happens to a socket, and stays so until the socket is used. It may have been used up by
-/// a send, so before the wait the last thing done to a socket must have been a receive that found nothing, or a look at its
-/// ``SocketOption/events``.
+/// a send, and libzmq signals nothing to a socket that was never read from. So before the wait the last thing done to a
+/// socket must have been a receive that found nothing, or a look at its ``SocketOption/events``.
 @safe package struct DescriptorPoll: ~Copyable {
     private let items: UnsafeMutableBufferPointer<pollfd>
     /// The number of descriptors.

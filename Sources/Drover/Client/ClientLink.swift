@@ -226,6 +226,8 @@ final class ClientLink {
     /// Whether there is nothing to do until a descriptor becomes readable.
     @available(*, noasync)
     func isQuiet() throws(ZMQError) -> Bool {
+        // The descriptor of a socket that was never read from says nothing of what is there.
+        if self.mayHaveConnectionEvents { return false }
         if self.isDrained { return true }
         guard let events = try self.socket?.get(.events) else { return true }
         self.isDrained = !events.contains(.readable)
