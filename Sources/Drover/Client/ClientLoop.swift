@@ -148,7 +148,7 @@ final class ClientLoop {
     private func submit(_ result: consuming AnyAsyncResult) {
         guard !result.isTerminal else {
             // Cancelled or expired before it came this far: there is nothing to send.
-            result.request.free()
+            result.freeRequest()
             return
         }
         let isPing: Bool

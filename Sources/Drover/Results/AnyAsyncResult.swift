@@ -164,6 +164,9 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         }
     }
 
+    /// The request will not be sent (again).
+    final func freeRequest() { self.request.free() }
+
     final func show(_ phase: CallPhase, endpoint: Int) {
         self.progressWord.store(UInt32(phase.rawValue) | UInt32(max(0, endpoint)) << 8, ordering: .relaxed)
     }
