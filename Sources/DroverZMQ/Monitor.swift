@@ -91,9 +91,13 @@ package struct Monitor: ~Copyable {
 
     private static let lastNumber = Atomic<UInt64>(0)
 
-    let socket: Socket
+    private(set) var socket: Socket
     private let watched: SocketLifetime
     private var frame = Message()
+
+    /// Makes the current thread the owner; see ``Socket/moveToCurrentThread()``.
+    @available(*, noasync)
+    package mutating func moveToCurrentThread() { self.socket.moveToCurrentThread() }
 
     /// What becomes readable when there may be an event; see ``DescriptorPoll``.
     @available(*, noasync)

@@ -16,7 +16,7 @@ enum CodecRole {
         var bytes = 0
         func run(_ count: Int) throws {
             for number in 0..<count {
-                var request = PackWriter(capacity: 104, headerBytes: self.headerBytes)
+                var request = PackWriter(capacity: 72, headerBytes: self.headerBytes)
                 try packArguments(number & 1 == 0 ? "hello" : "world", into: &request)
                 let block = request.finish()
                 let content = UnsafeRawBufferPointer(rebasing: block.bytes[self.headerBytes...])

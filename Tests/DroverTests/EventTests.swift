@@ -15,6 +15,23 @@ extension ServingTests {
 }
 
 extension ServingTests.EventTests {
+    @Test("S82 a handler that emits faster than its worker sends is told, and no more waits than may")
+    func unsentEvents() throws {
+        // No loop takes anything out of this one's mailbox.
+        let core = try WorkerCore(configuration: WorkerConfiguration(), handlers: [:])
+        defer { core.finish() }
+        let subscriber = core.subscribers.subscriber(SubscriptionID(1), of: PeerID(high: 0, low: 1), core: core)
+        func emit() throws -> Bool {
+            try subscriber.emit(RequestBytes(), to: subscriber.subscription, of: subscriber.client)
+        }
+        for _ in 0..<Subscriber.unsentLimit { #expect(try emit()) }
+        #expect(try !emit())
+        #expect(core.counters.eventsHeldBack.current == 1)
+        subscriber.taken()
+        #expect(try emit())
+        #expect(try !emit())
+    }
+
     @Test("S74 a callback is a value: echoed back equal, passed on, called and emitted to", .timeLimit(.minutes(1)))
     func passing() throws {
         let (one, other) = (try Rig(), try Rig())

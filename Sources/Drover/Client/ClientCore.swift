@@ -144,9 +144,14 @@ final class ClientCore: Sendable {
     }
 
     func checkRunning() throws {
-        guard self.isRunning else {
-            if self.currentState == .closed { return }
-            throw UsageError.notRunning
+        if self.isStopped { throw UsageError.notRunning }
+    }
+
+    /// Whether nobody ends calls until a poller is started again.
+    var isStopped: Bool {
+        switch self.currentState {
+        case .stopped, .stopping: true
+        case .running, .closing, .closed: false
         }
     }
 

@@ -116,9 +116,12 @@ final class ClientLink {
         self.defined.removeAll(keepingCapacity: true)
     }
 
-    /// Another thread uses the socket from now on; see ``LoopSeat``.
+    /// Another thread uses the sockets from now on; see ``LoopSeat``.
     @available(*, noasync)
-    func moveToCurrentThread() { self.socket?.moveToCurrentThread() }
+    func moveToCurrentThread() {
+        self.socket?.moveToCurrentThread()
+        self.monitor?.moveToCurrentThread()
+    }
 
     // MARK: Sending
 

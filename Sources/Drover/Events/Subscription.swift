@@ -193,11 +193,10 @@ final class Subscription: Sendable {
     }
 
     private func run(_ body: Body, for arrival: Arrival) {
-        let client = self.client
         var answer = PackWriter(
             capacity: arrival.invocation == nil ? 0 : 128,
             headerBytes: arrival.invocation == nil ? 0 : RequestBytes.headerByteCount,
-            limits: client.codecLimits
+            limits: self.client.codecLimits
         )
         do {
             unsafe try arrival.frame.withUnsafeBytes { bytes in
@@ -207,14 +206,14 @@ final class Subscription: Sendable {
                 }
             }
             if let invocation = arrival.invocation {
-                client.post(.answer(invocation, RequestBytes(adopting: answer.finish()), isError: false))
+                self.client.post(.answer(invocation, RequestBytes(adopting: answer.finish()), isError: false))
             }
         } catch {
             self.state.withLock { $0.statistics.failed += 1 }
-            client.reportEventError(error, of: self)
+            self.client.reportEventError(error, of: self)
             if let invocation = arrival.invocation {
-                let block = ErrorBody(thrown: error, hop: "callback \(self.id) of client \(client.name)").packed()
-                client.post(.answer(invocation, block, isError: true))
+                let block = ErrorBody(thrown: error, hop: "callback \(self.id) of client \(self.client.name)").packed()
+                self.client.post(.answer(invocation, block, isError: true))
             }
         }
     }

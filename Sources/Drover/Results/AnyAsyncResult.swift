@@ -282,7 +282,12 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
             unsafe waiting.append(.task(key, continuation))
             return nil
         }
-        if let answer { continuation.resume(returning: answer) }
+        if let answer {
+            continuation.resume(returning: answer)
+        } else if self.client.isStopped, case .task(_, let unserved)? = self.withdraw(.task(key)) {
+            // The poller was stopped before the registration: nobody ends this wait.
+            unserved.resume(returning: .ended)
+        }
     }
 
     /// A waiting task was cancelled, perhaps before its continuation was registered.

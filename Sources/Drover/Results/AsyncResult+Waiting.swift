@@ -32,8 +32,8 @@ extension AnyAsyncResult {
             try self.client.checkWaiting()
             let parker = Parker.current
             guard self.add(.thread(parker)) else { break }
-            // The poller may have been stopped between the check and the registration.
-            if !self.client.isRunning { _ = self.withdraw(.thread(parker)) }
+            // The poller may have been stopped between the check and the registration: then nobody ends this wait.
+            if self.client.isStopped, self.withdraw(.thread(parker)) != nil { continue }
             if !parker.park(until: giveUp.nanoseconds), self.withdraw(.thread(parker)) != nil { return false }
         }
         try self.throwUnlessAnswered()

@@ -5,7 +5,6 @@ internal import DroverCodec
 internal import DroverCore
 internal import DroverWire
 internal import DroverZMQ
-internal import Glibc
 internal import Logging
 internal import Synchronization
 
@@ -265,10 +264,21 @@ extension WorkerLoop {
                 var frame = beat.take()
                 return self.tryToSend(&frame, by: link) == .gone
             }
-            if staying.isEmpty || self.core.now() >= deadline { return }
-            usleep(1000)
+            let now = self.core.now()
+            guard !staying.isEmpty, now < deadline else { return }
+            // A connection that ends shows on the descriptor; the time is for what has shown there before.
+            self.poll.removeAll()
+            _ = self.poll.add(self.descriptor)
+            let limit = min(deadline, now.advanced(byNanoseconds: Self.farewellLookNanoseconds))
+            do throws(ZMQError) {
+                try self.poll.wait(milliseconds: Self.milliseconds(until: limit, at: now))
+            } catch {
+                return
+            }
         }
     }
+
+    private static let farewellLookNanoseconds: UInt64 = 20_000_000
 
     private static let farewellNanoseconds: UInt64 = 250_000_000
     private static let longFarewellNanoseconds: UInt64 = 1_000_000_000

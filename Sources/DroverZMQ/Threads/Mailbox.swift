@@ -92,7 +92,7 @@ package final class Mailbox<Node: MailboxNode>: Sendable {
         return old == 0 && self.sleeping.load(ordering: .sequentiallyConsistent)
     }
 
-    /// Takes out everything that is there, oldest first; only the consumer may.
+    /// Takes out everything that is there, oldest first; only the consumer may, or who stands in for it while it sleeps.
     @inlinable package func takeAll() -> MailboxChain<Node> {
         // Without this look an empty mailbox would cost a locked instruction at each turn of the loop.
         guard self.head.load(ordering: .relaxed) != 0 else { return MailboxChain(first: 0) }

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DroverCore
+internal import DroverZMQ
+
+// What the machine decided, and how calls end here.
+
+extension ClientLoop {
+    @available(*, noasync)
+    func performActions() {
+        guard !self.actions.isEmpty else { return }
+        var index = 0
+        // Carrying out an action may add others.
+        while index < self.actions.count {
+            self.perform(self.actions[index])
+            index += 1
+        }
+        self.actions.removeAll(keepingCapacity: true)
+    }
+
+    @available(*, noasync)
+    func perform(_ action: ClientAction) {
+        switch action {
+        case .transmit(let slot, let endpoint, let isResent):
+            guard let result = self.book.handle(in: slot) else { return }
+            if isResent { self.core.counters.resends.count() }
+            let link = self.links[endpoint]
+            if result.request.payloadCount > link.maxPayloadBytes {
+                self.refuse(result, in: slot, link)
+            } else {
+                self.transmit(result, by: link, isResent: isResent)
+            }
+        case .sendHello(let endpoint):
+            let hello = Hello(
+                client: self.core.identity,
+                name: self.core.name,
+                beatMilliseconds: Int(self.core.configuration.heartbeatInterval.clampedNanoseconds / 1_000_000),
+                maxPayloadBytes: self.core.configuration.maxPayloadBytes
+            )
+            self.attempt(self.links[endpoint]) { link throws(ZMQError) in
+                let claimed = self.book.machine.endpoints[endpoint].claimedSession
+                let header = Header(.hello, id: self.epoch(for: endpoint), number: claimed)
+                try link.send(header, consuming: hello.packed())
+            }
+        case .sendBeat(let endpoint):
+            self.reply(to: self.links[endpoint], Header(.beat, id: self.epoch(for: endpoint)))
+        case .sendCancel(let endpoint, let id, let reason):
+            self.reply(to: self.links[endpoint], Header(.cancel, id: id, number: reason.rawValue))
+        case .sendDeadline(let endpoint, let id, let deadline):
+            let left = ClientLink.remaining(until: deadline, at: self.now)
+            self.reply(to: self.links[endpoint], Header(.deadline, id: id, time: left))
+        case .finish(let slot, _, let ending):
+            guard let result = self.book.take(slot) else { return }
+            result.freeRequest()
+            switch ending {
+            case .expired: self.end(result, .expired, result.timeout(at: self.now))
+            case .lost(let reason):
+                let place = self.lastPlace(of: result)
+                self.end(result, .lost, .connection(self.error(reason, of: place.link, worker: place.worker)))
+            }
+        case .show(let slot, let phase, let endpoint):
+            self.book.handle(in: slot)?.show(phase, endpoint: endpoint)
+        case .opened(let endpoint, let isResumed):
+            self.sessionOpened(self.links[endpoint], isResumed: isResumed)
+        case .lost(let endpoint, let reason):
+            self.sessionLost(self.links[endpoint], reason: reason)
+        case .rebuild(let endpoint):
+            self.links[endpoint].close(linger: .zero)
+            self.open(self.links[endpoint])
+        }
+    }
+
+    /// Ends a handle from here; who waits is told at the end of the turn.
+    func end(_ result: AnyAsyncResult, _ status: AnyAsyncResult.Status, _ failure: FailureBox) {
+        self.note(result, result.settle(status, failure: failure))
+    }
+
+    /// A handle was ended here, unless `waiting` is nil: counts it, and keeps who waits for the end of the turn.
+    func note(_ result: AnyAsyncResult, _ waiting: Waiting?) {
+        guard let waiting else { return }
+        self.endCounts.count(result.currentStatus)
+        self.core.jobsEnded(with: result)
+        if !waiting.isEmpty { self.ended.append((result, waiting)) }
+    }
+
+    @available(*, noasync)
+    func attempt(_ link: ClientLink, _ send: (ClientLink) throws(ZMQError) -> Void) {
+        do throws(ZMQError) { try send(link) } catch { self.socketFailed(link, error) }
+    }
+
+    @available(*, noasync)
+    func flush() {
+        for link in self.links {
+            self.attempt(link) { link throws(ZMQError) in
+                if link.isBlocked { try link.unpark() }
+                try link.flush()
+            }
+            if link.hasSent {
+                link.hasSent = false
+                self.book.machine.sent(to: link.index, at: self.now)
+            }
+        }
+    }
+
+    func wakeWaiters() {
+        if self.endCounts.total > 0 {
+            self.core.add(self.endCounts)
+            self.endCounts = EndCounts()
+        }
+        guard !self.ended.isEmpty else { return }
+        for (result, waiting) in self.ended { waiting.wake(for: result) }
+        self.ended.removeAll(keepingCapacity: true)
+    }
+}

@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DroverCore
+internal import DroverZMQ
+internal import Logging
+
+// What comes from workers.
+
+extension ClientLoop {
+    @available(*, noasync)
+    func receive(from link: ClientLink) -> Bool {
+        var count = 0
+        while count < Self.receiveBatch {
+            do throws(ZMQError) {
+                guard try link.receive(into: &self.message) else { break }
+                if count == 0 {
+                    self.now = self.core.now()
+                    self.book.machine.heard(from: link.index, at: self.now)
+                }
+                count += 1
+                try self.takeFrame(from: link)
+            } catch {
+                self.socketFailed(link, error)
+                break
+            }
+        }
+        if count > 0 { self.performActions() }
+        return count > 0
+    }
+
+    /// Takes one ZeroMQ message: a frame of messages and perhaps an attached payload.
+    @available(*, noasync)
+    func takeFrame(from link: ClientLink) throws(ZMQError) {
+        var attachedCount: Int?
+        if self.message.hasMore {
+            _ = try link.receive(into: &self.attached)
+            attachedCount = self.attached.count
+            if self.attached.hasMore {
+                while self.attached.hasMore { _ = try link.receive(into: &self.attached) }
+                self.malformed(WireError(.badFraming, "a message of more than two frames"), from: link, header: nil)
+                return
+            }
+        }
+        let message = self.message.take()
+        let firstEvent = unsafe message.withUnsafeBytes { bytes in
+            unsafe self.takeMessages(bytes, of: nil, startingAt: 0, attachedCount: attachedCount, from: link)
+        }
+        guard let firstEvent else { return }
+        // Events keep the frame. They are taken where they stand: behind them the reply may come that ends their callback.
+        let box = MessageBox(message)
+        unsafe box.withUnsafeBytes { bytes in
+            _ = unsafe self.takeMessages(
+                bytes,
+                of: box,
+                startingAt: firstEvent,
+                attachedCount: attachedCount,
+                from: link
+            )
+        }
+    }
+
+    /// Takes a frame's messages one after the other; `box` keeps the frame, nil as long as nobody has to.
+    ///
+    /// Returns where the first event stands if there is no box for it: the rest is to be taken again with one.
+    @available(*, noasync)
+    func takeMessages(
+        _ bytes: UnsafeRawBufferPointer,
+        of box: MessageBox?,
+        startingAt start: Int,
+        attachedCount: Int?,
+        from link: ClientLink
+    ) -> Int? {
+        var limits = WireLimits.standard
+        limits.maxPayloadBytes = self.core.configuration.maxPayloadBytes
+        var reader = unsafe FrameReader(bytes, from: start, attachedByteCount: attachedCount, limits: limits)
+        do throws(WireError) {
+            while let part = try reader.next() {
+                if part.isAttached {
+                    let box = MessageBox(self.attached.take())
+                    unsafe box.withUnsafeBytes { payload in
+                        unsafe self.take(part.header, payload: payload, range: 0..<payload.count, of: box, from: link)
+                    }
+                } else {
+                    if box == nil, part.header.kind == .event || part.header.kind == .invoke {
+                        return part.payload.lowerBound - Header.byteCount
+                    }
+                    let payload = unsafe UnsafeRawBufferPointer(rebasing: bytes[part.payload])
+                    unsafe self.take(part.header, payload: payload, range: part.payload, of: box, from: link)
+                }
+            }
+        } catch {
+            self.malformed(error, from: link, header: reader.lastHeader)
+        }
+        return nil
+    }
+
+    @available(*, noasync)
+    func take(
+        _ header: Header,
+        payload: UnsafeRawBufferPointer,
+        range: Range<Int>,
+        of box: MessageBox?,
+        from link: ClientLink
+    ) {
+        guard let kind = header.kind else {
+            self.core.counters.unknownMessages.count()
+            return
+        }
+        guard header.contentType == ContentType.messagePack.rawValue else {
+            let error = WireError(.badPayload, "content type \(header.contentType) is not known here")
+            return self.malformed(error, from: link, header: header)
+        }
+        switch kind {
+        case .reply, .error, .pong:
+            unsafe self.takeAnswer(header, kind: kind, payload: payload, from: link)
+        case .event, .invoke:
+            if let box { self.deliver(header, payload: range, of: box, from: link) }
+        case .progress:
+            unsafe self.takeProgress(header, payload: payload)
+        case .accepted:
+            self.book.machine.phaseReported(header.id, phase: .accepted, from: link.index, actions: &self.actions)
+        case .started:
+            self.book.machine.phaseReported(header.id, phase: .running, from: link.index, actions: &self.actions)
+        case .cancelled:
+            self.book.machine.cancellationConfirmed(
+                header.id,
+                stage: CancelledStage(rawValue: header.number) ?? .unknown,
+                from: link.index,
+                at: self.now,
+                actions: &self.actions
+            )
+        case .ended:
+            if let subscription = self.core.subscriptions.remove(SubscriptionID(header.number)) { subscription.end() }
+            self.lastSubscription = nil
+        case .beat:
+            self.book.machine.beatReceived(
+                from: link.index,
+                epoch: header.id,
+                at: self.now,
+                actions: &self.actions
+            )
+        case .ping:
+            self.attempt(link) { link throws(ZMQError) in try link.send(Header(.pong, id: header.id)) }
+        default:
+            unsafe self.takeSession(header, kind: kind, payload: payload, from: link)
+        }
+    }
+
+    @available(*, noasync)
+    func takeSession(
+        _ header: Header,
+        kind: MessageKind,
+        payload: UnsafeRawBufferPointer,
+        from link: ClientLink
+    ) {
+        switch kind {
+        case .welcome:
+            do throws(WireError) {
+                unsafe self.welcome(try Welcome(reading: payload), header, from: link)
+            } catch {
+                self.malformed(error, from: link, header: nil)
+            }
+        case .reset:
+            self.book.machine.resetReceived(from: link.index, at: self.now, actions: &self.actions)
+        case .goodbye:
+            self.book.machine.goodbyeReceived(
+                from: link.index,
+                reason: GoodbyeReason(rawValue: header.number) ?? .leaving,
+                at: self.now,
+                actions: &self.actions
+            )
+        case .refused:
+            let body = unsafe ErrorBody(reading: payload)
+            link.lastProblem = body.map { "the worker refused the handshake: \($0.message)" }
+            self.book.machine.refused(by: link.index, reason: .refused, at: self.now, actions: &self.actions)
+        default:
+            // What only workers are sent.
+            self.core.counters.unknownMessages.count()
+        }
+    }
+
+    @available(*, noasync)
+    func takeAnswer(
+        _ header: Header,
+        kind: MessageKind,
+        payload: UnsafeRawBufferPointer,
+        from link: ClientLink
+    ) {
+        switch self.book.machine.replied(header.id, from: link.index, at: self.now) {
+        case .deliver(let slot):
+            guard let result = self.book.take(slot) else { return }
+            result.request.release()
+            let waiting: Waiting?
+            if kind == .error {
+                waiting = unsafe self.settleError(result, payload: payload)
+            } else {
+                waiting = unsafe result.settle(value: payload)
+            }
+            self.note(result, waiting)
+        case .expire(let slot, let function, let nanoseconds):
+            guard let result = self.book.take(slot) else { return }
+            result.request.release()
+            self.end(result, .expired, result.timeout(at: self.now))
+            self.reportLate(header.id, function: function, nanoseconds: nanoseconds)
+        case .late(let function, let nanoseconds):
+            self.reportLate(header.id, function: function, nanoseconds: nanoseconds)
+        case .duplicate: self.core.counters.duplicateReplies.count()
+        case .unknown: self.core.counters.unknownReplies.count()
+        }
+    }
+
+    /// A reply came that nobody waits for any more.
+    func reportLate(_ id: UInt64, function: UInt32, nanoseconds: UInt64) {
+        self.core.counters.lateReplies.count()
+        guard let hook = self.core.configuration.onLateReply else { return }
+        let reply = LateReply(
+            correlationID: CorrelationID(id),
+            function: self.core.function(function)?.name ?? "",
+            lateness: Duration(nanoseconds: nanoseconds)
+        )
+        self.core.callbacks.enqueue { hook(reply) }
+    }
+
+    func settleError(_ result: AnyAsyncResult, payload: UnsafeRawBufferPointer) -> Waiting? {
+        guard let body = unsafe ErrorBody(reading: payload) else {
+            let message = "the worker's error for \(result.functionName) \(result.correlationID) can't be understood"
+            return result.settle(.lost, failure: .connection(ConnectionError(.protocol, message: message)))
+        }
+        return result.settle(.failed, failure: .remote(body.error(of: result)))
+    }
+
+    func takeProgress(_ header: Header, payload: UnsafeRawBufferPointer) {
+        self.core.counters.events.count()
+        guard let slot = self.book.machine.slot(of: header.id), let result = self.book.handle(in: slot) else {
+            self.core.counters.strayEvents.count()
+            return
+        }
+        result.channel().yield(ResultEvent(sequence: Int(header.time), bytes: unsafe [UInt8](payload)))
+    }
+
+    @available(*, noasync)
+    func deliver(_ header: Header, payload: Range<Int>, of box: MessageBox, from link: ClientLink) {
+        self.core.counters.events.count()
+        let id = SubscriptionID(header.number)
+        if self.lastSubscription?.id != id { self.lastSubscription = self.core.subscriptions.find(id) }
+        let isCall = header.rawKind == MessageKind.invoke.rawValue
+        let deadline =
+            header.time == Header.noTimeLimit
+            ? Instant.distantFuture : self.now.advanced(byNanoseconds: UInt64(header.time) * 1_000_000)
+        let arrival = Subscription.Arrival(
+            frame: box,
+            payload: payload,
+            number: 0,
+            invocation: isCall ? .init(endpoint: link.index, id: header.id, deadline: deadline) : nil
+        )
+        let consequence =
+            self.lastSubscription?.receive(arrival, sequence: isCall ? nil : header.id, from: link.index) ?? .refuse
+        switch consequence {
+        case .none: break
+        case .pause: self.reply(to: link, Header(.flow, id: 0, number: id.rawValue))
+        case .unsubscribe:
+            self.core.subscriptions.remove(id)?.end()
+            self.lastSubscription = nil
+            self.reply(to: link, Header(.ended, number: id.rawValue))
+        case .refuse:
+            self.core.counters.strayEvents.count()
+            self.reply(to: link, Header(.ended, number: id.rawValue))
+            if isCall {
+                let body = ErrorBody(code: .subscriberGone, message: "the callback's subscription \(id) is over")
+                self.attempt(link) { link throws(ZMQError) in
+                    try link.send(Header(.error, id: header.id), consuming: body.packed())
+                }
+            }
+        }
+    }
+
+    @available(*, noasync)
+    func reply(to link: ClientLink, _ header: Header) {
+        self.attempt(link) { link throws(ZMQError) in try link.send(header) }
+    }
+
+    /// Bytes that can't be understood: counted and logged; if they name a call, that one is lost (contract S73).
+    @available(*, noasync)
+    func malformed(_ error: WireError, from link: ClientLink, header: Header?) {
+        self.core.counters.malformedMessages.count()
+        self.core.logger.debug(
+            "a malformed message was dropped",
+            metadata: [LogKeys.endpoint: "\(link.endpoint)", LogKeys.error: "\(error)"]
+        )
+        link.lastProblem = "\(error)"
+        guard let header, let kind = header.kind, kind == .reply || kind == .error,
+            let slot = self.book.machine.spoiled(header.id, from: link.index, at: self.now),
+            let result = self.book.take(slot)
+        else { return }
+        let failure = ConnectionError(
+            .protocol,
+            message: "the reply to \(result.functionName) \(result.correlationID) can't be understood: \(error)"
+        )
+        self.end(result, .lost, .connection(failure))
+    }
+}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DroverCore
+internal import DroverZMQ
+internal import Logging
+
+// Connections and sessions: how they begin, fail and end, and what users are told of it.
+
+extension ClientLoop {
+    @available(*, noasync)
+    func welcome(_ welcome: Welcome, _ header: Header, from link: ClientLink) {
+        link.failedHandshakes = 0
+        link.forgetFunctions()
+        // Workers that don't say take what this client allows.
+        link.maxPayloadBytes = welcome.maxPayloadBytes > 0 ? welcome.maxPayloadBytes : Int.max
+        self.core.setWorkerName(welcome.name, of: link.index)
+        self.book.machine.welcomed(
+            by: link.index,
+            epoch: header.id,
+            session: header.number,
+            window: welcome.window,
+            isResumed: welcome.isResumed,
+            at: self.now,
+            actions: &self.actions
+        )
+    }
+
+    /// What the monitor saw of the connection.
+    @available(*, noasync)
+    func observeConnection(of link: ClientLink) {
+        do throws(ZMQError) {
+            while let event = try link.nextConnectionEvent() {
+                switch event {
+                case .handshakeSucceeded:
+                    link.failedHandshakes = 0
+                    self.book.machine.connected(link.index, at: self.now, actions: &self.actions)
+                case .disconnected, .closed:
+                    link.forgetOutgoing()
+                    self.book.machine.disconnected(link.index, at: self.now, actions: &self.actions)
+                case .connectRetried:
+                    link.lastProblem = link.lastProblem ?? "nobody listens there"
+                case .handshakeFailedAuth:
+                    self.handshakeFailed(link, reason: .authentication, "the worker refused this client's key")
+                case .handshakeFailedProtocol, .handshakeFailedNoDetail:
+                    self.handshakeFailed(link, reason: .protocol, "the peer there does not speak ZeroMQ as Drover does")
+                default: break
+                }
+                self.performActions()
+            }
+        } catch {
+            self.socketFailed(link, error)
+        }
+    }
+
+    @available(*, noasync)
+    func handshakeFailed(_ link: ClientLink, reason: LossReason, _ problem: String) {
+        link.lastProblem = problem
+        link.failedHandshakes += 1
+        guard link.failedHandshakes >= ClientLink.handshakeLimit else { return }
+        link.failedHandshakes = 0
+        self.book.machine.refused(by: link.index, reason: reason, at: self.now, actions: &self.actions)
+    }
+
+    @available(*, noasync)
+    func open(_ link: ClientLink) {
+        do throws(ZMQError) {
+            try link.open()
+        } catch {
+            link.lastProblem = "\(error)"
+            self.core.logger.warning(
+                "an endpoint can't be connected to",
+                metadata: [LogKeys.endpoint: "\(link.endpoint)", LogKeys.error: "\(error)"]
+            )
+            self.book.machine.refused(by: link.index, reason: .protocol, at: self.now, actions: &self.actions)
+            // The machine asks for a new socket; what failed now would fail again at once.
+            self.actions.removeAll { $0 == .rebuild(endpoint: link.index) }
+        }
+    }
+
+    @available(*, noasync)
+    func socketFailed(_ link: ClientLink, _ error: ZMQError) {
+        self.core.logger.warning(
+            "a socket failed and is made anew",
+            metadata: [LogKeys.endpoint: "\(link.endpoint)", LogKeys.error: "\(error)"]
+        )
+        link.lastProblem = "\(error)"
+        link.close(linger: .zero)
+        self.book.machine.disconnected(link.index, at: self.now, actions: &self.actions)
+        self.open(link)
+    }
+
+    /// What this client's life is called towards a worker.
+    ///
+    /// One that was given up is met under another epoch, so that it ends the session that was left, with all that still
+    /// runs or waits in it.
+    func epoch(for endpoint: Int) -> UInt64 {
+        self.core.epoch &+ self.book.machine.endpoints[endpoint].losses
+    }
+
+    func lastPlace(of result: AnyAsyncResult) -> (link: ClientLink, worker: String) {
+        let link = self.links[min(result.lastEndpoint, self.links.count - 1)]
+        return (link, self.core.workerName(of: link.index))
+    }
+
+    func error(_ reason: LossReason, of link: ClientLink, worker: String) -> ConnectionError {
+        let place = worker.isEmpty ? "the worker at \(link.endpoint)" : "\(worker) at \(link.endpoint)"
+        let detail = link.lastProblem.map { " (\($0))" } ?? ""
+        switch reason {
+        case .silent:
+            let limit = self.core.configuration.silenceLimit
+            return ConnectionError(
+                .lost,
+                message:
+                    "\(place) was silent for \(limit); whether the call ran is unknown: make it again if it may run twice"
+            )
+        case .restarted:
+            return ConnectionError(
+                .lost,
+                message: "\(place) was restarted; whether the call ran is unknown: make it again if it may run twice"
+            )
+        case .forgotten:
+            return ConnectionError(
+                .lost,
+                message:
+                    "\(place) had given this client up; whether the call ran is unknown: make it again if it may run twice"
+            )
+        case .left:
+            return ConnectionError(.lost, message: "\(place) was shut down before it answered; make the call again")
+        case .authentication:
+            return ConnectionError(
+                .authentication,
+                message: "\(place) refuses this client's key; have the key allowed there, or use an allowed one"
+            )
+        case .protocol:
+            return ConnectionError(
+                .protocol,
+                message: "\(link.endpoint) can't be talked to\(detail); check the address"
+            )
+        case .refused:
+            return ConnectionError(.protocol, message: "\(place) does not accept this client\(detail)")
+        }
+    }
+
+    @available(*, noasync)
+    func sessionOpened(_ link: ClientLink, isResumed: Bool) {
+        self.core.counters.sessions.count()
+        let worker = self.core.workerName(of: link.index)
+        self.core.logger.debug(
+            "a session began",
+            metadata: [LogKeys.endpoint: "\(link.endpoint)", LogKeys.worker: "\(worker)"]
+        )
+        link.lastProblem = nil
+        for subscription in self.core.subscriptions.all {
+            // A pause, or its end, may have gone with the former connection; a new worker numbers its events anew.
+            if !isResumed { subscription.forgetSequence(of: link.index) }
+            let pause = Header(.flow, id: subscription.isPaused ? 0 : 1, number: subscription.id.rawValue)
+            if isResumed { self.reply(to: link, pause) }
+        }
+        guard let hook = self.core.configuration.onConnect else { return }
+        let connection = Connection(endpoint: link.endpoint, worker: worker, isResumed: isResumed)
+        self.core.callbacks.enqueue { hook(connection) }
+    }
+
+    @available(*, noasync)
+    func sessionLost(_ link: ClientLink, reason: LossReason) {
+        self.core.counters.disconnections.count()
+        let error = self.error(reason, of: link, worker: self.core.workerName(of: link.index))
+        self.core.logger.warning(
+            "a worker is lost",
+            metadata: [LogKeys.endpoint: "\(link.endpoint)", LogKeys.error: "\(error)"]
+        )
+        guard let hook = self.core.configuration.onDisconnect else { return }
+        let disconnection = Disconnection(endpoint: link.endpoint, error: error)
+        self.core.callbacks.enqueue { hook(disconnection) }
+    }
+}
