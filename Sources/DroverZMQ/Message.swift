@@ -52,6 +52,21 @@ import Glibc
         precondition(code == 0, "no memory for a message")
     }
 
+    /// Creates a message of memory that stays valid until libzmq calls `giveBack` with it and `hint`, on any thread.
+    package init(
+        lending memory: UnsafeMutableRawPointer,
+        count: Int,
+        hint: UnsafeMutableRawPointer,
+        giveBack: @convention(c) (UnsafeMutableRawPointer?, UnsafeMutableRawPointer?) -> Void
+    ) {
+        self.raw = zmq_msg_t()
+        let code = unsafe zmq_msg_init_data(&self.raw, memory, count, giveBack, hint)
+        precondition(code == 0, "no memory for a message")
+    }
+
+    /// So many bytes lie inside the struct itself.
+    package static var inlineBytes: Int { 33 }
+
     @inlinable deinit {
         // `self` can't be changed here; a bitwise copy of the struct is the message, as it is for `zmq_msg_move`.
         var last = self.raw

@@ -26,6 +26,7 @@ final class ClientLink {
     @safe @exclusivity(unchecked) private(set) var socket: Socket?
     @safe @exclusivity(unchecked) private(set) var monitor: Monitor?
     @safe @exclusivity(unchecked) private var batch = OutgoingBatch()
+    @safe @exclusivity(unchecked) private var frames = FramePool()
     @safe @exclusivity(unchecked) private var parked = Deque<Parked>()
     /// What becomes readable when something happens to the socket, or to the monitor.
     @safe @exclusivity(unchecked) private var socketDescriptor: CInt = -1
@@ -195,7 +196,7 @@ final class ClientLink {
             var header = header
             header.flags.insert(.attached)
             self.batch.append(header)
-            try self.put(self.batch.take(), more: true)
+            try self.put(self.batch.take(&self.frames), more: true)
             let payload = unsafe Message(
                 adopting: shared.base + Header.byteCount,
                 count: block.payloadCount,
@@ -213,7 +214,7 @@ final class ClientLink {
     @available(*, noasync)
     func flush() throws(ZMQError) {
         guard !self.batch.isEmpty else { return }
-        try self.put(self.batch.take(), more: false)
+        try self.put(self.batch.take(&self.frames), more: false)
     }
 
     /// Tries again what libzmq would not take.

@@ -54,11 +54,11 @@ struct OutgoingBatch: ~Copyable {
         unsafe body(UnsafeRawBufferPointer(start: self.memory + start, count: self.count - start))
     }
 
-    /// The frame, and an empty batch.
-    mutating func take() -> Message {
+    /// The frame, a small one in memory of the pool, and an empty batch.
+    mutating func take(_ pool: inout FramePool) -> Message {
         defer { self.count = 0 }
         if self.count <= Self.copiedBytes {
-            return unsafe Message(copying: UnsafeRawBufferPointer(start: self.memory, count: self.count))
+            return unsafe pool.message(copying: UnsafeRawBufferPointer(start: self.memory, count: self.count))
         }
         let message = unsafe Message(adopting: self.memory, count: self.count)
         unsafe self.memory = malloc(self.capacity)

@@ -7,7 +7,7 @@ internal import Synchronization
 ///
 /// The server lends the loop while it runs a handler that is expected to be quick. If the handler is not, the one standing
 /// by takes the loop over and serves on; the other comes back, hands its answer in like any handler thread, and stands by.
-/// So a ping is late by about a millisecond at worst, and quick handlers cost no thread switch.
+/// So a ping is late by some five milliseconds at worst, and quick handlers cost no thread switch.
 ///
 /// `@unchecked Sendable`: `loop` is touched only by the thread that holds `core.baton`, or before the threads start; the
 /// baton's release and acquire order the two.

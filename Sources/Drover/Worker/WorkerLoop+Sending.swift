@@ -60,7 +60,7 @@ extension WorkerLoop {
 
     func flush(_ link: WorkerLink, _ session: Int) {
         guard !link.batch.isEmpty else { return }
-        self.put(link.batch.take(), on: link, session)
+        self.put(link.batch.take(&self.frames), on: link, session)
     }
 
     func put(_ frame: consuming Message, on link: WorkerLink, _ session: Int) {
@@ -261,7 +261,7 @@ extension WorkerLoop {
                 guard let link = self.links[session] else { return true }
                 var beat = OutgoingBatch(capacity: Header.byteCount)
                 beat.append(Header(.beat, id: self.core.epoch))
-                var frame = beat.take()
+                var frame = beat.take(&self.frames)
                 return self.tryToSend(&frame, by: link) == .gone
             }
             let now = self.core.now()

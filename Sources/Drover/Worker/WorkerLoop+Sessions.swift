@@ -101,7 +101,7 @@ extension WorkerLoop {
         self.core.counters.resets.count()
         var batch = OutgoingBatch(capacity: Header.byteCount)
         batch.append(Header(.reset))
-        self.sendFrame(batch.take(), to: self.route.bytes)
+        self.sendFrame(batch.take(&self.frames), to: self.route.bytes)
     }
 
     @available(*, noasync)

@@ -13,7 +13,7 @@ internal import Synchronization
 ///
 /// It belongs to whoever holds the worker's baton, one thread at a time. Handlers run on threads of their own, save those
 /// that have proved to be quicker than the way there: they run here, while the loop is lent. If one of them takes longer
-/// than the standby thread's patience (1 ms), that thread takes the loop over and goes on serving; see `LoopCrew`.
+/// than the standby thread's patience (1 to 5 ms), that thread takes the loop over and goes on serving; see `LoopCrew`.
 final class WorkerLoop {
     /// A request that runs beside the loop: its arguments lie in the arena.
     struct QuickJob {
@@ -37,6 +37,7 @@ final class WorkerLoop {
     @safe @exclusivity(unchecked) var actions: [WorkerAction] = []
     @safe @exclusivity(unchecked) var now: Instant
     @safe @exclusivity(unchecked) var nextTick: Instant
+    @safe @exclusivity(unchecked) var frames = FramePool()
     @safe @exclusivity(unchecked) var route = Message()
     @safe @exclusivity(unchecked) var message = Message()
     @safe @exclusivity(unchecked) var attached = Message()
