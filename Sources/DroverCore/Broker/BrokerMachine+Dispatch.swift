@@ -250,8 +250,9 @@ extension BrokerMachine {
 
     private mutating func dropFlow(_ index: Int) {
         let flow = self.flows[index]
+        self.freeFlows.append(index)
+        guard flow.client >= 0 else { return }
         self.clients[flow.client].flows[flow.route << 3 | Int(flow.priority)] = nil
         self.clients[flow.client].lastFlow = (-1, -1)
-        self.freeFlows.append(index)
     }
 }

@@ -117,7 +117,7 @@ struct LoadList: Sendable {
     /// Puts a worker where it belongs now.
     mutating func update(_ index: Int, in workers: inout [BrokerWorker]) {
         let level = workers[index].isLive && workers[index].hasRoom ? workers[index].load : -1
-        guard level != workers[index].level else { return }
+        guard level >= 0 || workers[index].level >= 0 else { return }
         self.remove(index, from: &workers)
         workers[index].level = level
         guard level >= 0 else { return }

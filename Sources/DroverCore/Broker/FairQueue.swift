@@ -75,7 +75,8 @@ package struct FairQueue: Sendable {
 
 /// The calls of one client in one route and priority, in the order they came.
 struct Flow: Sendable {
-    let client: Int
+    /// The client, or -1 once it is gone.
+    var client: Int
     let route: Int
     let priority: UInt8
     var calls = CallList()
