@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package import DroverWire
+internal import DroverWire
 
 /// What a broker knows of one call that has not ended: 56 bytes.
 package struct BrokerCall: BitwiseCopyable, Sendable {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package import DroverWire
+internal import DroverWire
 
 /// Which call goes to which worker.
 extension BrokerMachine {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package import DroverWire
+internal import DroverWire
 
 extension BrokerMachine {
     /// Time has passed: drops lapsed calls, keeps sessions alive, recalls what waits behind a stalled worker.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package import DroverWire
+internal import DroverWire
 
 /// Everything a broker decides: which worker gets a call and when, what becomes of calls when a worker or a client is lost,
 /// where answers go.
