@@ -97,7 +97,8 @@ extension BrokerMachine {
         var waiting: [UInt32] = []
         // Those behind an ordering key first: the key must pass to nobody who goes as well.
         for key in self.keyOf.values {
-            waiting += self.calls.slots(of: self.keys[Int(key)].waiting).filter { self.calls[$0].client == Int32(index) }
+            waiting += self.calls.slots(of: self.keys[Int(key)].waiting)
+                .filter { self.calls[$0].client == Int32(index) }
         }
         for flow in self.clients[index].flows.values { waiting += self.calls.slots(of: self.flows[flow].calls) }
         for worker in self.workers.indices where self.workers[worker].isLive {

@@ -194,10 +194,11 @@ extension BrokerMachine {
     /// Sets a worker's credit by what was measured.
     mutating func adapt(_ worker: Int, actions: inout [BrokerAction]) {
         let slots = self.workers[worker].offer.concurrency
-        let wanted = self.workers[worker].meter.credit(
-            concurrency: slots,
-            coverageNanoseconds: self.workers[worker].coverageNanoseconds
-        )
+        let wanted = self.workers[worker].meter
+            .credit(
+                concurrency: slots,
+                coverageNanoseconds: self.workers[worker].coverageNanoseconds
+            )
         let bound = max(1, min(self.workers[worker].window, max(slots, self.configuration.maxCredit)))
         // Down at once, up step by step.
         let credit = min(wanted, bound, max(self.workers[worker].credit, 1) * 2)

@@ -96,12 +96,13 @@ extension BrokerMachine {
         let record = self.sent[entry]
         let call = self.calls[record.slot]
         guard call.worker == Int32(worker) else { return nil }
-        self.workers[worker].meter.answered(
-            sentAt: record.at,
-            wasBehind: record.isBehind,
-            concurrency: self.workers[worker].offer.concurrency,
-            at: now
-        )
+        self.workers[worker].meter
+            .answered(
+                sentAt: record.at,
+                wasBehind: record.isBehind,
+                concurrency: self.workers[worker].offer.concurrency,
+                at: now
+            )
         self.workers[worker].progressAt = now
         self.measure(route: Int(call.route), at: now)
         self.takeBack(record.slot)
@@ -188,7 +189,9 @@ extension BrokerMachine {
     }
 
     private mutating func measure(route: Int, at now: Instant) {
-        guard let last = self.routes[route]?.lastAnswer, let mean = self.routes[route]?.intervalNanoseconds else { return }
+        guard let last = self.routes[route]?.lastAnswer, let mean = self.routes[route]?.intervalNanoseconds else {
+            return
+        }
         let sample = min(1_000_000_000, now.nanoseconds(since: last))
         self.routes[route]?.intervalNanoseconds = mean - mean / 8 + sample / 8
         self.routes[route]?.lastAnswer = now
