@@ -51,7 +51,7 @@ extension BrokerMachine {
         self.watchClient(index)
     }
 
-    /// A worker has more calls than handlers: does it answer?
+    /// A worker had more calls than handlers; asks for them back if it still has and answers none.
     private mutating func lookAfter(_ index: Int, at now: Instant, actions: inout [BrokerAction]) {
         let slots = self.workers[index].offer.concurrency
         guard self.workers[index].isLive, self.workers[index].calls.count > slots else { return }

@@ -274,6 +274,37 @@ struct BrokerBench: ~Copyable {
         #expect(seen6.map(\.call) == [1, 3])
     }
 
+    @Test("what waits behind a worker that answers nothing is recalled and goes elsewhere")
+    func stalled() throws {
+        var bench = BrokerBench()
+        let client = try bench.client(1)
+        let worker = try bench.worker(1)
+        for id in 1...100 { bench.request(UInt64(id), from: client) }
+        var open = bench.transmitted().map(\.id)
+        for _ in 0..<50 {
+            bench.now = bench.now.advanced(byNanoseconds: 5000)
+            _ = bench.answer(open.removeFirst(), from: worker)
+            open += bench.transmitted().map(\.id)
+        }
+        #expect(open.count > 1)
+        bench.pass(milliseconds: 51)
+        let recalled = bench.actions.compactMap { if case .recall(worker, let id) = $0 { id } else { nil } }
+        #expect(recalled == Array(open.dropFirst()))
+        bench.actions = []
+        let other = try bench.worker(2)
+        for id in recalled {
+            bench.machine.cancellationConfirmed(
+                id,
+                stage: .beforeStart,
+                from: worker,
+                at: bench.now,
+                actions: &bench.actions
+            )
+        }
+        let again = bench.transmitted()
+        #expect(again.map(\.worker) == [other])
+    }
+
     @Test("a draining or quiet worker gets nothing new")
     func draining() throws {
         var bench = BrokerBench()
