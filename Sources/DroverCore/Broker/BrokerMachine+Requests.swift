@@ -106,8 +106,9 @@ extension BrokerMachine {
         self.workers[worker].progressAt = now
         self.measure(route: Int(call.route), at: now)
         self.takeBack(record.slot)
-        self.retire(record.slot, at: now, actions: &actions)
+        // Before the next of the ordering key may be sent: the credit may sink.
         self.adapt(worker, actions: &actions)
+        self.retire(record.slot, at: now, actions: &actions)
         self.fill(worker, at: now, actions: &actions)
         return BrokerAddressee(slot: record.slot, client: call.client < 0 ? nil : Int(call.client), id: call.id)
     }
