@@ -73,6 +73,9 @@ package final class RequestIndex {
 
     package var count: Int { self.index.count }
 
+    /// The memory it takes.
+    package var byteCount: Int { self.index.capacity * MemoryLayout<IDIndex.Entry>.stride }
+
     func find(_ id: UInt64) -> UInt32? { self.index.find(id) }
 
     func insert(_ id: UInt64, slot: UInt32) { _ = self.index.insert(id, slot: slot) }

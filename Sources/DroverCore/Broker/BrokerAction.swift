@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import DroverWire
+
+/// What a broker's loop must do.
+package enum BrokerAction: Equatable, Sendable {
+    /// Send the request in `slot` under `id`.
+    case transmit(slot: UInt32, worker: Int, id: UInt64, isResent: Bool)
+    /// Give a function its number at a worker, before the next request.
+    case define(worker: Int, function: Int)
+    /// Introduce the broker to a worker, naming the session to go on with.
+    case sendHello(worker: Int, session: UInt32)
+    /// Show a client a sign of life.
+    case sendClientBeat(client: Int)
+    /// Show a worker a sign of life.
+    case sendWorkerBeat(worker: Int)
+    /// Tell a worker its credit and how much waits that it could take.
+    case sendCredit(worker: Int, credit: Int, waiting: Int)
+    /// Tell a worker that a request is no longer wanted.
+    case sendCancel(worker: Int, id: UInt64, reason: CancelReason)
+    /// Ask a worker to give a request back unless it has started.
+    case recall(worker: Int, id: UInt64)
+    /// Tell a worker that the limit of a request was moved.
+    case sendDeadline(worker: Int, id: UInt64, deadline: Instant)
+    /// Tell a client what its call came to; the slot is free.
+    case finish(slot: UInt32, client: Int, id: UInt64, ending: BrokerEnding)
+    /// Nobody wants the request any more; the slot is free.
+    case release(slot: UInt32)
+    /// A client is gone.
+    case clientLost(client: Int, PeerID)
+    /// A worker is gone.
+    case workerLost(worker: Int, PeerID, reason: LossReason)
+    /// Tell a worker that a subscription that it bound is over.
+    case endSubscription(worker: Int, number: UInt32)
+    /// Tell a worker to pause the events of a subscription, or to go on.
+    case sendFlow(worker: Int, number: UInt32, isPaused: Bool)
+    /// Answer a worker's invocation: its subscriber is gone.
+    case failInvocation(worker: Int, id: UInt64)
+}
+
+/// How a call ends without a worker's answer.
+package enum BrokerEnding: Equatable, Sendable {
+    case cancelled(CancelledStage)
+    case lost(LossReason)
+    /// No worker came that may run it.
+    case noWorker
+}
+
+/// What becomes of a request.
+package enum BrokerVerdict: Equatable, Sendable {
+    /// It is in this slot; an action sent it, or will.
+    case taken(slot: UInt32)
+    /// It is here already and will be answered.
+    case known(slot: UInt32)
+    /// It was answered; answer again from the client's results.
+    case answerAgain
+    /// It may have run, and its answer is held no more.
+    case indeterminate
+    case undefinedFunction
+    /// Too much waits.
+    case busy(retryAfterMilliseconds: UInt32)
+    case draining
+    case lapsed
+    /// An id that is in use.
+    case duplicateID
+}
+
+/// Where a message about a call goes on to.
+package struct BrokerAddressee: Equatable, Sendable {
+    package var slot: UInt32
+    /// The client, or nil if it is gone.
+    package var client: Int?
+    /// The client's correlation id.
+    package var id: UInt64
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DroverWire
+
+/// What a broker knows of one call that has not ended: 56 bytes.
+package struct BrokerCall: BitwiseCopyable, Sendable {
+    /// Where a call is.
+    package enum State: UInt8, BitwiseCopyable, Sendable {
+        /// Behind another call of its ordering key.
+        case held
+        /// In a flow.
+        case queued
+        /// At a worker.
+        case sent
+    }
+
+    /// The client's correlation id.
+    package let id: UInt64
+    package internal(set) var deadline: Instant
+    /// The id towards the worker that has it; 0 while none has.
+    package internal(set) var workerID: UInt64 = 0
+    /// The client, or -1 once it is gone.
+    package internal(set) var client: Int32
+    let route: UInt32
+    /// The worker that has it, or -1.
+    package internal(set) var worker: Int32 = -1
+    /// Its ordering key, or ``CallSlab/none``.
+    let key: UInt32
+    var next = CallSlab.none
+    var previous = CallSlab.none
+    package let priority: UInt8
+    /// How often a worker got it that might have run it.
+    package internal(set) var attempts: UInt8 = 0
+    package internal(set) var state = State.held
+    let isIdempotent: Bool
+    /// Its client wants it no longer; a worker has yet to say what became of it.
+    var isCancelled = false
+
+    init(_ request: BrokerRequest, client: Int, route: Int, key: UInt32, deadline: Instant) {
+        self.id = request.id
+        self.deadline = deadline
+        self.client = Int32(client)
+        self.route = UInt32(route)
+        self.key = key
+        self.priority = min(request.priority, FairQueue.highestPriority)
+        self.isIdempotent = request.isIdempotent
+    }
+}
+
+/// A request as its client sent it, metadata included.
+package struct BrokerRequest: Equatable, Sendable {
+    package var id: UInt64
+    /// The client's number of the function.
+    package var number: UInt32
+    /// The milliseconds left.
+    package var time = Header.noTimeLimit
+    package var isIdempotent = false
+    package var isResent = false
+    package var priority = FairQueue.standardPriority
+    /// What it asks of a worker, besides the function; nil for nothing.
+    package var demands: Demands?
+    /// The ordering key.
+    package var key: String?
+
+    package init(id: UInt64, number: UInt32) {
+        self.id = id
+        self.number = number
+    }
+}
+
+/// Calls in slots whose numbers stay the same.
+struct CallSlab: ~Copyable {
+    static var none: UInt32 { .max }
+
+    private var calls = OwnedBuffer<BrokerCall>()
+    private var firstFree = CallSlab.none
+    private var used = 0
+    private(set) var count = 0
+
+    var capacity: Int { self.calls.count }
+
+    subscript(slot: UInt32) -> BrokerCall {
+        get { self.calls[Int(slot)] }
+        _modify { yield &self.calls[Int(slot)] }
+    }
+
+    mutating func insert(_ call: BrokerCall) -> UInt32 {
+        self.count &+= 1
+        if self.firstFree != Self.none {
+            let slot = self.firstFree
+            self.firstFree = self.calls[Int(slot)].next
+            self.calls[Int(slot)] = call
+            return slot
+        }
+        if self.used == self.calls.count { self.calls.resize(to: max(64, self.used + self.used / 2), filling: call) }
+        self.calls[self.used] = call
+        self.used &+= 1
+        return UInt32(self.used - 1)
+    }
+
+    mutating func remove(_ slot: UInt32) {
+        self.calls[Int(slot)].next = self.firstFree
+        self.firstFree = slot
+        self.count &-= 1
+    }
+
+    /// Gives memory back; only in an empty slab.
+    mutating func trim() {
+        guard self.count == 0 else { return }
+        self.calls = OwnedBuffer()
+        self.firstFree = Self.none
+        self.used = 0
+    }
+
+    mutating func append(_ slot: UInt32, to list: inout CallList) {
+        self.calls[Int(slot)].previous = list.last
+        self.calls[Int(slot)].next = Self.none
+        if list.last == Self.none { list.first = slot } else { self.calls[Int(list.last)].next = slot }
+        list.last = slot
+        list.count += 1
+    }
+
+    mutating func prepend(_ slot: UInt32, to list: inout CallList) {
+        self.calls[Int(slot)].next = list.first
+        self.calls[Int(slot)].previous = Self.none
+        if list.first == Self.none { list.last = slot } else { self.calls[Int(list.first)].previous = slot }
+        list.first = slot
+        list.count += 1
+    }
+
+    mutating func unlink(_ slot: UInt32, from list: inout CallList) {
+        let (previous, next) = (self.calls[Int(slot)].previous, self.calls[Int(slot)].next)
+        if previous == Self.none { list.first = next } else { self.calls[Int(previous)].next = next }
+        if next == Self.none { list.last = previous } else { self.calls[Int(next)].previous = previous }
+        list.count -= 1
+    }
+
+    /// The slots of a list, which may change afterwards.
+    func slots(of list: CallList) -> [UInt32] {
+        var slots: [UInt32] = []
+        slots.reserveCapacity(list.count)
+        var slot = list.first
+        while slot != Self.none {
+            slots.append(slot)
+            slot = self.calls[Int(slot)].next
+        }
+        return slots
+    }
+}
+
+/// Calls one behind the other; the links are in the calls, so that a call is in one list at a time.
+struct CallList: BitwiseCopyable, Sendable {
+    var first = CallSlab.none
+    var last = CallSlab.none
+    var count = 0
+}

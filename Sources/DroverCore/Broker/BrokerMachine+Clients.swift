@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import DroverWire
+
+extension BrokerMachine {
+    /// A client introduced itself; `claimed` is the session that it wants to go on with.
+    package mutating func helloReceived(
+        client: PeerID,
+        epoch: UInt64,
+        claimed: UInt32 = 0,
+        name: String = "",
+        route: UInt64,
+        at now: Instant,
+        actions: inout [BrokerAction]
+    ) -> WorkerMachine.Introduction {
+        if let index = self.clientOf[client], self.clients[index].epoch == epoch {
+            guard claimed == 0 || claimed == self.clients[index].number else { return .forgotten }
+            let former = self.clients[index].route
+            if former != route {
+                self.loseWhoever(at: route, at: now, actions: &actions)
+                self.peerOf[former] = nil
+                self.peerOf[route] = .client(index)
+                self.clients[index].route = route
+            }
+            self.clients[index].session.established(at: now)
+            self.watchClient(index)
+            return .welcome(session: index, isResumed: true)
+        }
+        guard claimed == 0 else { return .forgotten }
+        if let index = self.clientOf[client] { self.loseClient(index, at: now, actions: &actions) }
+        self.loseWhoever(at: route, at: now, actions: &actions)
+        guard self.clientOf.count < self.configuration.maxClients else {
+            return .refuse(limit: self.configuration.maxClients)
+        }
+        self.sessionNumber &+= 1
+        var session = PeerSession(limits: self.configuration.session)
+        session.established(at: now)
+        let record = BrokerClient(
+            number: self.sessionNumber,
+            client: client,
+            epoch: epoch,
+            name: name,
+            route: route,
+            session: session,
+            requests: RequestIndex(seed: self.configuration.seed),
+            results: ResultCache(maxBytes: self.configuration.maxCachedBytes),
+            pass: self.virtualTime
+        )
+        let index = self.freeClients.popLast() ?? self.clients.count
+        if index == self.clients.count { self.clients.append(record) } else { self.clients[index] = record }
+        self.clientOf[client] = index
+        self.peerOf[route] = .client(index)
+        self.watchClient(index)
+        return .welcome(session: index, isResumed: false)
+    }
+
+    /// A client left, or its route turned out to be dead.
+    package mutating func clientLeft(_ client: Int, at now: Instant, actions: inout [BrokerAction]) {
+        self.loseClient(client, at: now, actions: &actions)
+    }
+
+    /// Something came from a peer; called once per received frame.
+    package mutating func heard(from peer: BrokerPeer, at now: Instant) {
+        switch peer {
+        case .client(let index): self.clients[index].session.heard(at: now)
+        case .worker(let index): self.workers[index].session.heard(at: now)
+        }
+    }
+
+    /// Something was sent to a peer; called once per sent frame.
+    package mutating func sent(to peer: BrokerPeer, at now: Instant) {
+        switch peer {
+        case .client(let index): self.clients[index].session.sent(at: now)
+        case .worker(let index): self.workers[index].session.sent(at: now)
+        }
+    }
+
+    mutating func watchClient(_ index: Int) {
+        self.peerWheel.schedule(UInt32(2 * index), at: self.clients[index].session.nextDeadline)
+    }
+
+    /// One connection, another peer: the former one is gone.
+    mutating func loseWhoever(at route: UInt64, at now: Instant, actions: inout [BrokerAction]) {
+        switch self.peerOf[route] {
+        case .client(let other): self.loseClient(other, at: now, actions: &actions)
+        case .worker(let other): self.loseWorker(other, reason: .left, at: now, actions: &actions)
+        case nil: break
+        }
+    }
+
+    mutating func loseClient(_ index: Int, at now: Instant, actions: inout [BrokerAction]) {
+        guard self.clients[index].isLive else { return }
+        self.clients[index].isLive = false
+        self.clientOf[self.clients[index].client] = nil
+        self.peerOf[self.clients[index].route] = nil
+        self.peerWheel.cancel(UInt32(2 * index))
+        var waiting: [UInt32] = []
+        // Those behind an ordering key first: the key must pass to nobody who goes as well.
+        for key in self.keyOf.values {
+            waiting += self.calls.slots(of: self.keys[Int(key)].waiting)
+                .filter { self.calls[$0].client == Int32(index) }
+        }
+        for flow in self.clients[index].flows.values { waiting += self.calls.slots(of: self.flows[flow].calls) }
+        for worker in self.workers.indices where self.workers[worker].isLive {
+            for slot in self.calls.slots(of: self.workers[worker].calls) where self.calls[slot].client == Int32(index) {
+                if !self.calls[slot].isCancelled { self.cancelAtWorker(slot, reason: .requested, actions: &actions) }
+                self.clients[index].requests.remove(self.calls[slot].id)
+                self.calls[slot].isCancelled = true
+                self.calls[slot].client = -1
+            }
+        }
+        for slot in waiting {
+            self.takeOut(slot)
+            actions.append(.release(slot: slot))
+            self.retire(slot, at: now, actions: &actions)
+        }
+        for flow in self.clients[index].flows.values { self.flows[flow].client = -1 }
+        self.clients[index].flows = [:]
+        self.clients[index].lastFlow = (-1, -1)
+        for function in self.clients[index].functions where function >= 0 { self.leave(function) }
+        self.clients[index].functions = []
+        self.endSubscriptions(of: index, actions: &actions)
+        self.clients[index].requests.clear()
+        self.clients[index].results = ResultCache(maxBytes: 0)
+        self.freeClients.append(index)
+        actions.append(.clientLost(client: index, self.clients[index].client))
+    }
+}

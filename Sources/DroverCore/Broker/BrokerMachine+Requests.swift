@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import DroverWire
+
+extension BrokerMachine {
+    // MARK: From clients
+
+    /// A request came.
+    package mutating func requestReceived(
+        _ request: BrokerRequest,
+        from client: Int,
+        at now: Instant,
+        actions: inout [BrokerAction]
+    ) -> BrokerVerdict {
+        let deadline = Self.deadline(request.time, at: now)
+        if let slot = self.clients[client].requests.find(request.id) {
+            guard request.isResent else { return .duplicateID }
+            self.moveDeadline(of: slot, to: deadline, actions: &actions)
+            return .known(slot: slot)
+        }
+        if request.isResent {
+            switch self.clients[client].results.find(request.id) {
+            case .held: return .answerAgain
+            case .forgotten where !request.isIdempotent: return .indeterminate
+            case .forgotten, .never: break
+            }
+        }
+        guard request.time > 0 else { return .lapsed }
+        guard !self.isDraining else { return .draining }
+        guard let function = self.function(request.number, of: client) else { return .undefinedFunction }
+        guard let route = self.route(of: function, demands: request.demands) else {
+            return .busy(retryAfterMilliseconds: 1000)
+        }
+        if let busy = self.refusal(route: route, client: client) { return busy }
+        let key = request.key.map { self.line(of: $0) }
+        let slot = self.calls.insert(
+            BrokerCall(request, client: client, route: route, key: key?.index ?? CallSlab.none, deadline: deadline)
+        )
+        self.routes[route]?.callCount += 1
+        self.clients[client].requests.insert(request.id, slot: slot)
+        if let key, !key.isNew {
+            self.calls.append(slot, to: &self.keys[Int(key.index)].waiting)
+            self.queuedCount += 1
+            self.startTimer(of: slot, at: now)
+        } else {
+            self.place(slot, at: now, actions: &actions)
+        }
+        return .taken(slot: slot)
+    }
+
+    /// A client wants a request no longer.
+    ///
+    /// - Returns: Whether there is such a request; if not, the client is told so.
+    package mutating func cancelReceived(
+        _ id: UInt64,
+        reason: CancelReason,
+        from client: Int,
+        at now: Instant,
+        actions: inout [BrokerAction]
+    ) -> Bool {
+        guard let slot = self.clients[client].requests.find(id) else { return false }
+        if self.calls[slot].state == .sent {
+            self.calls[slot].isCancelled = true
+            self.cancelAtWorker(slot, reason: reason, actions: &actions)
+        } else {
+            self.takeOut(slot)
+            self.finish(slot, ending: .cancelled(.beforeStart), at: now, actions: &actions)
+        }
+        return true
+    }
+
+    /// A client moved the deadline of a request.
+    package mutating func deadlineReceived(
+        _ id: UInt64,
+        time: UInt32,
+        from client: Int,
+        at now: Instant,
+        actions: inout [BrokerAction]
+    ) {
+        guard let slot = self.clients[client].requests.find(id) else { return }
+        self.moveDeadline(of: slot, to: Self.deadline(time, at: now), actions: &actions)
+    }
+
+    // MARK: From workers
+
+    /// A worker answered a request, with a value or an error.
+    ///
+    /// - Returns: Where the answer goes; nil if the worker has no such request: the answer is late, or strange.
+    package mutating func answered(
+        _ id: UInt64,
+        from worker: Int,
+        at now: Instant,
+        actions: inout [BrokerAction]
+    ) -> BrokerAddressee? {
+        guard let entry = self.sent.slot(of: id) else { return nil }
+        let record = self.sent[entry]
+        let call = self.calls[record.slot]
+        guard call.worker == Int32(worker) else { return nil }
+        self.workers[worker].meter
+            .answered(
+                sentAt: record.at,
+                wasBehind: record.isBehind,
+                concurrency: self.workers[worker].offer.concurrency,
+                at: now
+            )
+        self.workers[worker].progressAt = now
+        self.measure(route: Int(call.route), at: now)
+        self.takeBack(record.slot)
+        // Before the next of the ordering key may be sent: the credit may sink.
+        self.adapt(worker, actions: &actions)
+        self.retire(record.slot, at: now, actions: &actions)
+        self.fill(worker, at: now, actions: &actions)
+        return BrokerAddressee(slot: record.slot, client: call.client < 0 ? nil : Int(call.client), id: call.id)
+    }
+
+    /// A worker told something of a request that goes on: that it waits, runs, or how far it is.
+    package func addressee(_ id: UInt64, from worker: Int) -> BrokerAddressee? {
+        guard let entry = self.sent.slot(of: id) else { return nil }
+        let slot = self.sent[entry].slot
+        let call = self.calls[slot]
+        guard call.worker == Int32(worker) else { return nil }
+        return BrokerAddressee(slot: slot, client: call.client < 0 ? nil : Int(call.client), id: call.id)
+    }
+
+    /// A worker said that a request ended without an answer.
+    ///
+    /// Also for one that it didn't take, being busy or draining: then the stage is `beforeStart`.
+    package mutating func cancellationConfirmed(
+        _ id: UInt64,
+        stage: CancelledStage,
+        from worker: Int,
+        at now: Instant,
+        actions: inout [BrokerAction]
+    ) {
+        guard let entry = self.sent.slot(of: id) else { return }
+        let slot = self.sent[entry].slot
+        let call = self.calls[slot]
+        guard call.worker == Int32(worker) else { return }
+        self.takeBack(slot)
+        switch stage {
+        case _ where call.client < 0:
+            self.retire(slot, at: now, actions: &actions)
+            actions.append(.release(slot: slot))
+        case _ where call.isCancelled, .whileRunning:
+            self.finish(slot, ending: .cancelled(stage), at: now, actions: &actions)
+        case .beforeStart, .lapsed:
+            self.calls[slot].attempts -= 1
+            if call.deadline <= now {
+                self.finish(slot, ending: .cancelled(.lapsed), at: now, actions: &actions)
+            } else {
+                self.enqueue(slot, atFront: true, at: now)
+                self.spread(Int(call.route), at: now, actions: &actions)
+            }
+        case .unknown:
+            self.giveUp(slot, reason: .forgotten, at: now, actions: &actions)
+            self.spread(Int(call.route), at: now, actions: &actions)
+        }
+        self.fill(worker, at: now, actions: &actions)
+    }
+
+    // MARK: Answers that are sent again
+
+    /// Keeps an answer for a re-sent request.
+    package mutating func remember(_ id: UInt64, message: UnsafeRawBufferPointer, of client: Int) {
+        unsafe self.clients[client].results.remember(id, message: message)
+    }
+
+    /// Gives the held answer to `id` to `body`.
+    package func withResult(_ id: UInt64, of client: Int, _ body: (UnsafeRawBufferPointer) -> Void) {
+        unsafe self.clients[client].results.withMessage(id, body)
+    }
+
+    // MARK: Inside
+
+    static func deadline(_ time: UInt32, at now: Instant) -> Instant {
+        time == Header.noTimeLimit ? .distantFuture : now.advanced(byNanoseconds: UInt64(time) * 1_000_000)
+    }
+
+    private func refusal(route: Int, client: Int) -> BrokerVerdict? {
+        let waiting = self.routes[route]?.waitingCount ?? 0
+        let isFull =
+            self.clients[client].requests.count >= self.configuration.window
+            || self.queuedCount >= self.configuration.maxQueued || waiting >= self.configuration.maxQueuedPerRoute
+        guard isFull else { return nil }
+        // Until an eighth of what waits is gone, at the pace of late.
+        let interval = self.routes[route]?.intervalNanoseconds ?? 0
+        let (time, overflow) = interval.multipliedReportingOverflow(by: UInt64(max(1, waiting / 8)))
+        let milliseconds = overflow ? 30_000 : min(30_000, max(10, time / 1_000_000))
+        return .busy(retryAfterMilliseconds: UInt32(milliseconds))
+    }
+
+    private mutating func measure(route: Int, at now: Instant) {
+        guard let last = self.routes[route]?.lastAnswer, let mean = self.routes[route]?.intervalNanoseconds else {
+            return
+        }
+        let sample = min(1_000_000_000, now.nanoseconds(since: last))
+        self.routes[route]?.intervalNanoseconds = mean - mean / 8 + sample / 8
+        self.routes[route]?.lastAnswer = now
+    }
+
+    private mutating func moveDeadline(of slot: UInt32, to deadline: Instant, actions: inout [BrokerAction]) {
+        guard self.calls[slot].deadline != deadline else { return }
+        self.calls[slot].deadline = deadline
+        let call = self.calls[slot]
+        guard call.state == .sent else { return self.wheel.schedule(slot, at: deadline) }
+        guard self.workers[Int(call.worker)].isOpen else { return }
+        actions.append(.sendDeadline(worker: Int(call.worker), id: call.workerID, deadline: deadline))
+    }
+
+    func cancelAtWorker(_ slot: UInt32, reason: CancelReason, actions: inout [BrokerAction]) {
+        let call = self.calls[slot]
+        // Without a session it would be lost: the worker is told when the session goes on.
+        guard self.workers[Int(call.worker)].isOpen else { return }
+        actions.append(.sendCancel(worker: Int(call.worker), id: call.workerID, reason: reason))
+    }
+
+    /// Ends a call that no worker has.
+    mutating func finish(_ slot: UInt32, ending: BrokerEnding, at now: Instant, actions: inout [BrokerAction]) {
+        let call = self.calls[slot]
+        actions.append(.finish(slot: slot, client: Int(call.client), id: call.id, ending: ending))
+        self.retire(slot, at: now, actions: &actions)
+    }
+
+    /// The worker that had a call is lost, or has lost it.
+    mutating func giveUp(_ slot: UInt32, reason: LossReason, at now: Instant, actions: inout [BrokerAction]) {
+        let call = self.calls[slot]
+        if call.client < 0 {
+            self.retire(slot, at: now, actions: &actions)
+            actions.append(.release(slot: slot))
+        } else if call.isCancelled {
+            self.finish(slot, ending: .cancelled(.whileRunning), at: now, actions: &actions)
+        } else if call.isIdempotent, call.attempts < self.configuration.maxAttempts {
+            self.enqueue(slot, atFront: true, at: now)
+        } else {
+            self.finish(slot, ending: .lost(reason), at: now, actions: &actions)
+        }
+    }
+
+    /// Takes a call that no worker has out of the tables; the next of its ordering key may go.
+    mutating func retire(_ slot: UInt32, at now: Instant, actions: inout [BrokerAction]) {
+        let call = self.calls[slot]
+        self.wheel.cancel(slot)
+        if call.client >= 0 { self.clients[Int(call.client)].requests.remove(call.id) }
+        self.routes[Int(call.route)]?.callCount -= 1
+        self.calls.remove(slot)
+        guard call.key != CallSlab.none, call.state != .held else { return }
+        self.passKey(call.key, at: now, actions: &actions)
+    }
+
+    private mutating func passKey(_ key: UInt32, at now: Instant, actions: inout [BrokerAction]) {
+        let next = self.keys[Int(key)].waiting.first
+        if next == CallSlab.none {
+            self.keyOf[self.keys[Int(key)].name] = nil
+            self.freeKeys.append(key)
+            return
+        }
+        self.calls.unlink(next, from: &self.keys[Int(key)].waiting)
+        self.queuedCount -= 1
+        self.place(next, at: now, actions: &actions)
+    }
+
+    private mutating func line(of key: String) -> (index: UInt32, isNew: Bool) {
+        if let index = self.keyOf[key] { return (index, false) }
+        let index: UInt32
+        if let free = self.freeKeys.popLast() {
+            index = free
+            self.keys[Int(index)] = KeyLine(name: key)
+        } else {
+            index = UInt32(self.keys.count)
+            self.keys.append(KeyLine(name: key))
+        }
+        self.keyOf[key] = index
+        return (index, true)
+    }
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import DroverWire
+
+/// What a worker's subscription number stands for.
+struct BrokerBinding: Equatable, Sendable {
+    var client: Int
+    var subscription: UInt32
+    /// The next number that the worker should use.
+    var expected: UInt64 = 0
+}
+
+/// A callback of a client that workers have bound.
+struct BrokerSubscription: Equatable, Sendable {
+    /// The next number towards the client.
+    var next: UInt64 = 0
+    /// Who bound it, and by which number.
+    var bindings: [Int: UInt32] = [:]
+}
+
+/// Events and invocations, from workers to clients.
+extension BrokerMachine {
+    /// Where an event or an invocation goes on to.
+    package struct Delivery: Equatable, Sendable {
+        package var client: Int
+        package var subscription: UInt32
+        /// The event's number towards the client, or the invocation's id.
+        package var id: UInt64
+    }
+
+    /// A worker gave a client's subscription a number.
+    ///
+    /// - Returns: False if the client isn't here, or there are too many: the worker is told that it is over.
+    package mutating func bound(_ number: UInt32, to subscription: UInt32, of client: PeerID, by worker: Int) -> Bool {
+        self.unbind(number, of: worker)
+        guard let index = self.clientOf[client],
+            self.workers[worker].bindings.count < self.configuration.maxBindings
+        else { return false }
+        self.workers[worker].bindings[number] = BrokerBinding(client: index, subscription: subscription)
+        self.clients[index].subscriptions[subscription, default: BrokerSubscription()].bindings[worker] = number
+        return true
+    }
+
+    /// A worker sent an event; nil if its subscription is not bound.
+    package mutating func eventReceived(_ number: UInt32, sequence: UInt64, from worker: Int) -> Delivery? {
+        self.advance(number, to: sequence, of: worker)
+    }
+
+    /// A worker invokes a callback; nil if its subscription is not bound, or too much is unanswered.
+    package mutating func invocationReceived(_ number: UInt32, id: UInt64, from worker: Int) -> Delivery? {
+        guard let binding = self.workers[worker].bindings[number],
+            self.invocations.count < self.invocations.limit,
+            var delivery = self.advance(number, to: binding.expected, of: worker)
+        else { return nil }
+        self.lastInvocation += 1
+        let invocation = Invocation(client: binding.client, worker: worker, id: id)
+        _ = self.invocations.insert(self.lastInvocation, invocation)
+        delivery.id = self.lastInvocation
+        return delivery
+    }
+
+    /// A client answered an invocation; nil if it has no such one.
+    package mutating func invocationAnswered(_ id: UInt64, by client: Int) -> (worker: Int, id: UInt64)? {
+        guard let slot = self.invocations.slot(of: id), self.invocations[slot].client == client else { return nil }
+        let invocation = self.invocations.remove(slot)
+        return (invocation.worker, invocation.id)
+    }
+
+    /// A client's subscription is over.
+    package mutating func endedReceived(_ subscription: UInt32, from client: Int, actions: inout [BrokerAction]) {
+        guard let ended = self.clients[client].subscriptions.removeValue(forKey: subscription) else { return }
+        for (worker, number) in ended.bindings.sorted(by: { $0.key < $1.key }) {
+            self.workers[worker].bindings[number] = nil
+            actions.append(.endSubscription(worker: worker, number: number))
+        }
+    }
+
+    /// A worker ended a subscription; nil if it isn't bound.
+    package mutating func endedReceived(_ number: UInt32, by worker: Int, actions: inout [BrokerAction]) -> Delivery? {
+        guard let binding = self.workers[worker].bindings[number] else { return nil }
+        self.unbind(number, of: worker)
+        self.endedReceived(binding.subscription, from: binding.client, actions: &actions)
+        return Delivery(client: binding.client, subscription: binding.subscription, id: 0)
+    }
+
+    /// A client asks for a pause of a subscription's events, or to go on.
+    package func flowReceived(
+        _ subscription: UInt32,
+        isPaused: Bool,
+        from client: Int,
+        actions: inout [BrokerAction]
+    ) {
+        let bindings = self.clients[client].subscriptions[subscription]?.bindings ?? [:]
+        for (worker, number) in bindings.sorted(by: { $0.key < $1.key }) {
+            actions.append(.sendFlow(worker: worker, number: number, isPaused: isPaused))
+        }
+    }
+
+    mutating func endSubscriptions(of client: Int, actions: inout [BrokerAction]) {
+        for subscription in self.clients[client].subscriptions.keys.sorted() {
+            self.endedReceived(subscription, from: client, actions: &actions)
+        }
+        for (slot, invocation) in self.invocationSlots(where: { $0.client == client }) {
+            self.invocations.remove(slot)
+            actions.append(.failInvocation(worker: invocation.worker, id: invocation.id))
+        }
+    }
+
+    mutating func dropBindings(of worker: Int) {
+        for number in self.workers[worker].bindings.keys.sorted() { self.unbind(number, of: worker) }
+        for (slot, _) in self.invocationSlots(where: { $0.worker == worker }) { self.invocations.remove(slot) }
+    }
+
+    private mutating func unbind(_ number: UInt32, of worker: Int) {
+        guard let binding = self.workers[worker].bindings.removeValue(forKey: number) else { return }
+        self.clients[binding.client].subscriptions[binding.subscription]?.bindings[worker] = nil
+    }
+
+    private mutating func advance(_ number: UInt32, to sequence: UInt64, of worker: Int) -> Delivery? {
+        guard let binding = self.workers[worker].bindings[number], sequence >= binding.expected else { return nil }
+        let next = self.clients[binding.client].subscriptions[binding.subscription]?.next ?? 0
+        // What was lost on the way from the worker is missing for the client as well.
+        let outgoing = next &+ (sequence - binding.expected)
+        self.workers[worker].bindings[number]?.expected = sequence &+ 1
+        self.clients[binding.client].subscriptions[binding.subscription]?.next = outgoing &+ 1
+        return Delivery(client: binding.client, subscription: binding.subscription, id: outgoing)
+    }
+
+    private func invocationSlots(where matches: (Invocation) -> Bool) -> [(UInt32, Invocation)] {
+        var found: [(UInt32, Invocation)] = []
+        var next = self.invocations.firstSlot(from: 0)
+        while let slot = next {
+            if matches(self.invocations[slot]) { found.append((slot, self.invocations[slot])) }
+            next = self.invocations.firstSlot(from: slot + 1)
+        }
+        return found
+    }
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DroverWire
+
+extension BrokerMachine {
+    /// Time has passed: drops lapsed calls, keeps sessions alive, recalls what waits behind a stalled worker.
+    package mutating func ticked(at now: Instant, actions: inout [BrokerAction]) {
+        self.wheel.advance(to: now, into: &self.due)
+        for slot in self.due {
+            let call = self.calls[slot]
+            let hasWorkers = (self.routes[Int(call.route)]?.workerCount ?? 0) > 0
+            if call.deadline > now, hasWorkers {
+                self.wheel.schedule(slot, at: call.deadline)
+                continue
+            }
+            let ending: BrokerEnding = call.deadline <= now ? .cancelled(.lapsed) : .noWorker
+            self.takeOut(slot)
+            self.finish(slot, ending: ending, at: now, actions: &actions)
+        }
+        self.due.removeAll(keepingCapacity: true)
+        self.stallWheel.advance(to: now, into: &self.due)
+        for worker in self.due { self.lookAfter(Int(worker), at: now, actions: &actions) }
+        self.due.removeAll(keepingCapacity: true)
+        self.peerWheel.advance(to: now, into: &self.due)
+        for place in self.due { self.visit(Int(place), at: now, actions: &actions) }
+        self.due.removeAll(keepingCapacity: true)
+    }
+
+    /// When ``ticked(at:actions:)`` has something to do next.
+    package var nextDeadline: Instant {
+        min(
+            self.wheel.nextDeadline ?? .distantFuture,
+            self.peerWheel.nextDeadline ?? .distantFuture,
+            self.stallWheel.nextDeadline ?? .distantFuture
+        )
+    }
+
+    private mutating func visit(_ place: Int, at now: Instant, actions: inout [BrokerAction]) {
+        let index = place / 2
+        guard place.isMultiple(of: 2) else {
+            guard self.workers[index].isLive else { return }
+            self.perform(self.workers[index].session.ticked(at: now), of: index, at: now, actions: &actions)
+            return self.watchWorker(index)
+        }
+        guard self.clients[index].isLive else { return }
+        switch self.clients[index].session.ticked(at: now) {
+        case .none, .sendHello: break
+        case .sendHeartbeat: actions.append(.sendClientBeat(client: index))
+        case .endSession: return self.loseClient(index, at: now, actions: &actions)
+        }
+        self.watchClient(index)
+    }
+
+    /// A worker had more calls than handlers; asks for them back if it still has and answers none.
+    private mutating func lookAfter(_ index: Int, at now: Instant, actions: inout [BrokerAction]) {
+        let slots = self.workers[index].offer.concurrency
+        guard self.workers[index].isLive, self.workers[index].calls.count > slots else { return }
+        let stall = self.configuration.stallNanoseconds
+        let limit = self.workers[index].progressAt.advanced(byNanoseconds: stall)
+        guard limit <= now, self.workers[index].isOpen else {
+            return self.stallWheel.schedule(
+                UInt32(index),
+                at: limit <= now ? now.advanced(byNanoseconds: stall) : limit
+            )
+        }
+        self.workers[index].meter.stalled(nanoseconds: now.nanoseconds(since: self.workers[index].progressAt))
+        self.adapt(index, actions: &actions)
+        for slot in self.calls.slots(of: self.workers[index].calls).dropFirst(slots) {
+            actions.append(.recall(worker: index, id: self.calls[slot].workerID))
+        }
+        self.stallWheel.schedule(UInt32(index), at: now.advanced(byNanoseconds: stall))
+    }
+}

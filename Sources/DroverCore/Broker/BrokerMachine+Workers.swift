@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import DroverWire
+
+extension BrokerMachine {
+    /// A worker said what it can do: the broker introduces itself, unless it has by the same route.
+    ///
+    /// - Returns: The worker; nil if there are too many.
+    package mutating func offerReceived(
+        _ offer: WorkerOffer,
+        route: UInt64,
+        at now: Instant,
+        actions: inout [BrokerAction]
+    ) -> Int? {
+        if let index = self.workerOf[offer.worker], self.workers[index].offer.epoch == offer.epoch {
+            self.take(offer, of: index, at: now, actions: &actions)
+            guard self.workers[index].route != route else { return index }
+            self.loseWhoever(at: route, at: now, actions: &actions)
+            self.peerOf[self.workers[index].route] = nil
+            self.peerOf[route] = .worker(index)
+            self.workers[index].route = route
+            self.workers[index].isOpen = false
+            self.loads.update(index, in: &self.workers)
+            self.perform(self.workers[index].session.connected(at: now), of: index, at: now, actions: &actions)
+            self.watchWorker(index)
+            return index
+        }
+        if let index = self.workerOf[offer.worker] {
+            self.loseWorker(index, reason: .restarted, at: now, actions: &actions)
+        }
+        self.loseWhoever(at: route, at: now, actions: &actions)
+        guard self.workerOf.count < self.configuration.maxWorkers else { return nil }
+        self.incarnation += 1
+        let worker = BrokerWorker(
+            offer: offer,
+            route: route,
+            incarnation: self.incarnation,
+            limits: self.configuration.session,
+            coverage: self.configuration.coverageNanoseconds
+        )
+        let index = self.freeWorkers.popLast() ?? self.workers.count
+        if index == self.workers.count { self.workers.append(worker) } else { self.workers[index] = worker }
+        self.workerOf[offer.worker] = index
+        self.peerOf[route] = .worker(index)
+        self.take(offer, of: index, at: now, actions: &actions)
+        self.perform(self.workers[index].session.connected(at: now), of: index, at: now, actions: &actions)
+        self.watchWorker(index)
+        return index
+    }
+
+    /// A worker accepted the introduction.
+    package mutating func welcomed(
+        by index: Int,
+        epoch: UInt64,
+        session: UInt32,
+        window: Int,
+        at now: Instant,
+        actions: inout [BrokerAction]
+    ) {
+        let known = self.workers[index].sessionNumber
+        guard epoch == self.workers[index].offer.epoch, session != 0, known == 0 || known == session else {
+            return self.loseWorker(index, reason: .forgotten, at: now, actions: &actions)
+        }
+        self.workers[index].sessionNumber = session
+        self.workers[index].window = max(1, window)
+        self.workers[index].credit = max(1, min(self.workers[index].credit, window))
+        self.workers[index].isOpen = true
+        self.workers[index].session.established(at: now)
+        self.workers[index].defined = NumberSet()
+        self.watchWorker(index)
+        self.announce(index, actions: &actions)
+        // Requests and answers on the way may have gone with the old connection. The worker knows which it has.
+        for slot in self.calls.slots(of: self.workers[index].calls) {
+            let call = self.calls[slot]
+            if let function = self.routes[Int(call.route)]?.function, !self.workers[index].defined.contains(function) {
+                self.workers[index].defined.insert(function)
+                actions.append(.define(worker: index, function: function))
+            }
+            if call.isCancelled {
+                self.cancelAtWorker(slot, reason: .requested, actions: &actions)
+            } else {
+                actions.append(.transmit(slot: slot, worker: index, id: call.workerID, isResent: true))
+            }
+        }
+        self.fill(index, at: now, actions: &actions)
+    }
+
+    /// A worker restated how it is.
+    package mutating func readyReceived(
+        from index: Int,
+        epoch: UInt64,
+        isQuiet: Bool,
+        isStarved: Bool,
+        at now: Instant,
+        actions: inout [BrokerAction]
+    ) {
+        guard epoch == self.workers[index].offer.epoch else {
+            return self.loseWorker(index, reason: .restarted, at: now, actions: &actions)
+        }
+        self.workers[index].isQuiet = isQuiet
+        if isStarved { self.starvedCount += 1 }
+        self.fill(index, at: now, actions: &actions)
+    }
+
+    /// The round trip to a worker was measured by a ping.
+    package mutating func roundTripMeasured(_ nanoseconds: UInt64, to index: Int) {
+        self.workers[index].coverageNanoseconds = max(100_000, min(nanoseconds, 1_000_000_000) * 4)
+    }
+
+    /// A worker takes no more requests, or leaves.
+    package mutating func goodbyeReceived(
+        from index: Int,
+        reason: GoodbyeReason,
+        at now: Instant,
+        actions: inout [BrokerAction]
+    ) {
+        guard reason == .draining else { return self.loseWorker(index, reason: .left, at: now, actions: &actions) }
+        self.workers[index].isDraining = true
+        self.loads.update(index, in: &self.workers)
+    }
+
+    /// A worker doesn't know the broker's session: introduce the broker again.
+    package mutating func resetReceived(from index: Int, at now: Instant, actions: inout [BrokerAction]) {
+        self.workers[index].isOpen = false
+        self.loads.update(index, in: &self.workers)
+        self.perform(self.workers[index].session.resetReceived(at: now), of: index, at: now, actions: &actions)
+        self.watchWorker(index)
+    }
+
+    mutating func watchWorker(_ index: Int) {
+        guard self.workers[index].isLive else { return }
+        self.peerWheel.schedule(UInt32(2 * index + 1), at: self.workers[index].session.nextDeadline)
+    }
+
+    mutating func perform(
+        _ action: PeerSession.Action,
+        of index: Int,
+        at now: Instant,
+        actions: inout [BrokerAction]
+    ) {
+        switch action {
+        case .none: break
+        case .sendHello: actions.append(.sendHello(worker: index, session: self.workers[index].sessionNumber))
+        case .sendHeartbeat: actions.append(.sendWorkerBeat(worker: index))
+        case .endSession(.silent): self.loseWorker(index, reason: .silent, at: now, actions: &actions)
+        }
+    }
+
+    private mutating func take(
+        _ offer: WorkerOffer,
+        of index: Int,
+        at now: Instant,
+        actions: inout [BrokerAction]
+    ) {
+        let former = self.workers[index].offered
+        self.workers[index].offer = offer
+        self.workers[index].offered = offer.functions.compactMap { self.use($0) }
+        for function in former { self.leave(function) }
+        for route in self.routes.indices { self.match(index, route) }
+        self.fill(index, at: now, actions: &actions)
+    }
+
+    mutating func loseWorker(_ index: Int, reason: LossReason, at now: Instant, actions: inout [BrokerAction]) {
+        guard self.workers[index].isLive else { return }
+        self.workers[index].isLive = false
+        self.loads.update(index, in: &self.workers)
+        self.workerOf[self.workers[index].offer.worker] = nil
+        self.peerOf[self.workers[index].route] = nil
+        self.peerWheel.cancel(UInt32(2 * index + 1))
+        self.stallWheel.cancel(UInt32(index))
+        for route in self.routes.indices { self.match(index, route) }
+        var touched: Set<Int> = []
+        // The last first, so that they stand in the order they were sent.
+        for slot in self.calls.slots(of: self.workers[index].calls).reversed() {
+            touched.insert(Int(self.calls[slot].route))
+            self.takeBack(slot)
+            self.giveUp(slot, reason: reason, at: now, actions: &actions)
+        }
+        for function in self.workers[index].offered { self.leave(function) }
+        self.workers[index].offered = []
+        self.dropBindings(of: index)
+        self.freeWorkers.append(index)
+        actions.append(.workerLost(worker: index, self.workers[index].offer.worker, reason: reason))
+        for route in touched.sorted() { self.spread(route, at: now, actions: &actions) }
+    }
+}

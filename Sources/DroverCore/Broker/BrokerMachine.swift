@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DroverWire
+
+/// Everything a broker decides: which worker gets a call and when, what becomes of calls when a worker or a client is lost,
+/// where answers go.
+///
+/// The loop feeds events in and carries out the actions. A call is known by the client's id, by the broker's own towards
+/// the worker that has it, and by a slot between machine and loop; the loop keeps the request's bytes under the slot until
+/// it is told that the slot is free: by an answer's addressee, ``BrokerAction/finish(slot:client:id:ending:)`` or
+/// ``BrokerAction/release(slot:)``. Its parts are in the extensions beside this file.
+package struct BrokerMachine: ~Copyable {
+    package struct Configuration: Sendable {
+        package var session = PeerSession.Limits.standard
+        /// How many calls one client may have here.
+        package var window = 1 << 21
+        /// How many calls may wait in all, and in one route.
+        package var maxQueued = 4 << 20
+        package var maxQueuedPerRoute = 4 << 20
+        package var maxClients = 4096
+        package var maxWorkers = 4096
+        /// How many function names there may be, per client and in all.
+        package var maxFunctions = WireLimits.standard.maxFunctions
+        /// How many combinations of function and demands there may be.
+        package var maxRoutes = 4096
+        /// How many callbacks a worker may have bound.
+        package var maxBindings = 65536
+        /// How many invocations may be unanswered.
+        package var maxInvocations = 65536
+        /// The highest credit of a worker, whatever its window.
+        package var maxCredit = 256
+        /// How long a worker's credit should keep it busy; four round trips, once they are measured.
+        package var coverageNanoseconds: UInt64 = 1_000_000
+        /// A worker that has more calls than handlers and answers none for so long gives the others back.
+        package var stallNanoseconds: UInt64 = 50_000_000
+        /// How long a call waits for a worker that may run it.
+        package var patienceNanoseconds: UInt64 = 10_000_000_000
+        /// How often an idempotent call may be given to a worker, the first time included.
+        package var maxAttempts: UInt8 = 4
+        /// How many bytes of answers are kept per client for re-sent requests.
+        package var maxCachedBytes = 256 << 10
+        /// Secret randomness, so that no client can choose ids that collide.
+        package var seed: UInt64 = 0
+
+        package init() {}
+    }
+
+    /// A call that a worker has.
+    struct Sent: BitwiseCopyable {
+        var slot: UInt32
+        /// Whether it had to wait for a handler there.
+        var isBehind: Bool
+        var at: Instant
+    }
+
+    /// A name that clients or workers use.
+    struct FunctionEntry {
+        var name: String
+        /// Clients' definitions, workers' offers and routes with it.
+        var useCount = 0
+        /// The route of calls without demands, or -1.
+        var plainRoute = -1
+    }
+
+    /// Calls of one ordering key: one is under way, the others wait.
+    struct KeyLine {
+        var name: String
+        var waiting = CallList()
+    }
+
+    /// What an invocation's answer goes on to.
+    struct Invocation: Sendable {
+        var client: Int
+        var worker: Int
+        /// The worker's id.
+        var id: UInt64
+    }
+
+    let configuration: Configuration
+
+    // Looked at in place only: a copy would share its tables and make the next change copy them.
+    package internal(set) var clients: [BrokerClient] = []
+    package internal(set) var workers: [BrokerWorker] = []
+    var freeClients: [Int] = []
+    var freeWorkers: [Int] = []
+    var clientOf: [PeerID: Int] = [:]
+    var workerOf: [PeerID: Int] = [:]
+    var peerOf: [UInt64: BrokerPeer] = [:]
+    var sessionNumber: UInt32 = 0
+    var incarnation: UInt64 = 0
+
+    var calls = CallSlab()
+    var sent: IDTable<Sent>
+    var lastID: UInt64 = 0
+    var functions: [FunctionEntry] = []
+    var freeFunctions: [Int] = []
+    var functionOf: [String: Int] = [:]
+    var routes: [CallRoute?] = []
+    var freeRoutes: [Int] = []
+    var routeOf: [RouteKey: Int] = [:]
+    /// Routes with calls that wait.
+    var busyRoutes: [Int] = []
+    var flows: [Flow] = []
+    var freeFlows: [Int] = []
+    var keys: [KeyLine] = []
+    var freeKeys: [UInt32] = []
+    var keyOf: [String: UInt32] = [:]
+    var loads = LoadList()
+    var virtualTime: UInt64 = 0
+    var serves: UInt64 = 0
+
+    var wheel = TimerWheel(now: Instant(nanoseconds: 0))
+    /// Clients at even places, workers at odd ones.
+    var peerWheel = TimerWheel(now: Instant(nanoseconds: 0))
+    var stallWheel = TimerWheel(now: Instant(nanoseconds: 0))
+    var due: [UInt32] = []
+
+    var invocations: IDTable<Invocation>
+    var lastInvocation: UInt64 = 0
+
+    /// Calls that wait for a worker or for their ordering key.
+    package internal(set) var queuedCount = 0
+    /// Takes no new requests.
+    package internal(set) var isDraining = false
+    /// Times that a worker said it was idle though suitable calls wait.
+    package internal(set) var starvedCount: UInt64 = 0
+
+    package init(configuration: Configuration = .init()) {
+        self.configuration = configuration
+        self.sent = IDTable(limit: Int(Int32.max), seed: 0)
+        self.invocations = IDTable(limit: configuration.maxInvocations, seed: 0)
+    }
+
+    package var callCount: Int { self.calls.count }
+    package var sentCount: Int { self.sent.count }
+    package var clientCount: Int { self.clientOf.count }
+    package var workerCount: Int { self.workerOf.count }
+    package var timerCount: Int { self.wheel.count }
+    package var keyCount: Int { self.keyOf.count }
+    package var flowCount: Int { self.flows.count - self.freeFlows.count }
+    package var invocationCount: Int { self.invocations.count }
+
+    package func call(in slot: UInt32) -> BrokerCall { self.calls[slot] }
+    package func functionName(_ function: Int) -> String { self.functions[function].name }
+    /// The broker's number of a call's function, as workers know it.
+    package func function(in slot: UInt32) -> Int { self.routes[Int(self.calls[slot].route)]?.function ?? 0 }
+
+    /// Memory that the calls take here, flows and keys not counted.
+    package var callBytes: Int {
+        let indexes = self.clients.reduce(0) { $0 + $1.requests.byteCount }
+        return self.calls.capacity * MemoryLayout<BrokerCall>.stride + self.wheel.capacity * 16 + indexes
+    }
+
+    /// Who a route belongs to.
+    package func peer(route: UInt64) -> BrokerPeer? { self.peerOf[route] }
+
+    /// No new requests from now on.
+    package mutating func drain() { self.isDraining = true }
+
+    /// Gives back memory that only a peak needed.
+    package mutating func trim() {
+        self.calls.trim()
+        self.sent.trim()
+        self.wheel.trim()
+        self.invocations.trim()
+    }
+}
+
+/// Who stands behind a route.
+package enum BrokerPeer: Equatable, Sendable {
+    case client(Int)
+    case worker(Int)
+}
+
+/// What tells routes apart.
+struct RouteKey: Hashable, Sendable {
+    var function: Int
+    var demands: Demands
+}

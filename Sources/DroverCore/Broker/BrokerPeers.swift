@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import DroverWire
+
+/// What a broker knows of one client.
+package struct BrokerClient {
+    /// Tells the sessions of this broker apart.
+    package let number: UInt32
+    package let client: PeerID
+    package let epoch: UInt64
+    package let name: String
+    /// Where its messages come from now.
+    package internal(set) var route: UInt64
+    var session: PeerSession
+    /// The broker's function behind each of the client's numbers, or -1.
+    var functions: [Int] = []
+    /// Calls that have not ended, by the client's id.
+    let requests: RequestIndex
+    var results: ResultCache
+    /// Its flows by route and priority.
+    var flows: [Int: Int] = [:]
+    var lastFlow: (key: Int, flow: Int) = (-1, -1)
+    /// Rises with each call that was sent for it out of a queue.
+    var pass: UInt64 = 0
+    /// Its subscriptions that workers have bound.
+    var subscriptions: [UInt32: BrokerSubscription] = [:]
+    package internal(set) var isLive = true
+}
+
+/// What a broker knows of one worker.
+package struct BrokerWorker {
+    package internal(set) var offer: WorkerOffer
+    /// Where its messages come from now.
+    package internal(set) var route: UInt64
+    /// Differs for each life of a worker here: the loop adds it to the broker's epoch.
+    package let incarnation: UInt64
+    var session: PeerSession
+    /// The worker's number of the session, 0 before the first.
+    package internal(set) var sessionNumber: UInt32 = 0
+    /// Whether messages reach it.
+    package internal(set) var isOpen = false
+    package internal(set) var isQuiet = false
+    package internal(set) var isDraining = false
+    package internal(set) var window = 1
+    package internal(set) var credit = 1
+    var announcedCredit = 0
+    var meter = CreditMeter()
+    var coverageNanoseconds: UInt64
+    /// Calls that it has, in the order they were sent.
+    var calls = CallList()
+    /// When it last answered, or began after it had nothing to do.
+    var progressAt = Instant(nanoseconds: 0)
+    var used: [String: UInt64] = [:]
+    /// Functions that it offers, by the broker's number.
+    var offered: [Int] = []
+    /// Routes whose calls it may take.
+    var routes = NumberSet()
+    /// Functions defined in the session.
+    var defined = NumberSet()
+    /// What its subscription numbers stand for.
+    var bindings: [UInt32: BrokerBinding] = [:]
+    /// Place in the ``LoadList``.
+    var level = -1
+    var next = -1
+    var previous = -1
+    package internal(set) var isLive = true
+
+    init(offer: WorkerOffer, route: UInt64, incarnation: UInt64, limits: PeerSession.Limits, coverage: UInt64) {
+        self.offer = offer
+        self.route = route
+        self.incarnation = incarnation
+        self.session = PeerSession(limits: limits)
+        self.coverageNanoseconds = coverage
+        self.credit = offer.concurrency
+    }
+
+    /// Requests that it has not answered.
+    package var outstanding: Int { self.calls.count }
+
+    var hasRoom: Bool {
+        self.isOpen && !self.isQuiet && !self.isDraining && self.calls.count < self.credit
+    }
+
+    /// How loaded it is, from 0 to 63.
+    var load: Int {
+        let (busy, slots) = (self.calls.count, self.offer.concurrency)
+        if busy < slots { return busy * 16 / slots }
+        return 16 + min(47, (busy - slots) * 48 / max(1, self.credit - slots))
+    }
+
+    func hasLeft(_ resources: [String: UInt64]) -> Bool {
+        resources.allSatisfy { name, amount in
+            let has = self.offer.resources[name, default: 0]
+            return has >= amount && self.used[name, default: 0] <= has - amount
+        }
+    }
+
+    mutating func occupy(_ resources: [String: UInt64]) {
+        for (name, amount) in resources { self.used[name, default: 0] += amount }
+    }
+
+    mutating func vacate(_ resources: [String: UInt64]) {
+        for (name, amount) in resources { self.used[name, default: 0] -= amount }
+    }
+}
+
+/// Workers with room, by load; the links are in the workers.
+///
+/// Each level is a queue, so that equals take turns.
+struct LoadList: Sendable {
+    private(set) var occupied: UInt64 = 0
+    private var first = [Int](repeating: -1, count: 64)
+    private var last = [Int](repeating: -1, count: 64)
+
+    func first(of level: Int) -> Int { self.first[level] }
+
+    /// Puts a worker where it belongs now.
+    mutating func update(_ index: Int, in workers: inout [BrokerWorker]) {
+        let level = workers[index].isLive && workers[index].hasRoom ? workers[index].load : -1
+        guard level >= 0 || workers[index].level >= 0 else { return }
+        self.remove(index, from: &workers)
+        workers[index].level = level
+        guard level >= 0 else { return }
+        workers[index].previous = self.last[level]
+        if self.last[level] < 0 { self.first[level] = index } else { workers[self.last[level]].next = index }
+        self.last[level] = index
+        self.occupied |= 1 << UInt64(level)
+    }
+
+    private mutating func remove(_ index: Int, from workers: inout [BrokerWorker]) {
+        let level = workers[index].level
+        guard level >= 0 else { return }
+        let (previous, next) = (workers[index].previous, workers[index].next)
+        if previous < 0 { self.first[level] = next } else { workers[previous].next = next }
+        if next < 0 { self.last[level] = previous } else { workers[next].previous = previous }
+        workers[index].next = -1
+        workers[index].previous = -1
+        if self.first[level] < 0 { self.occupied &= ~(1 << UInt64(level)) }
+    }
+}

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Measures how long a worker's calls run, and says how many it should have unanswered.
+///
+/// A call that found a free handler took its run time and the round trip. Those that waited behind others say nothing by
+/// themselves; there the pace of the answers counts, times the handlers.
+struct CreditMeter: Equatable, Sendable {
+    /// The run time of a call, on average; nil before the first answer.
+    private(set) var runNanoseconds: UInt64?
+    private var lastAnswer = Instant(nanoseconds: 0)
+    /// Answers that came at the same reading of the clock.
+    private var answersAtOnce: UInt64 = 0
+
+    /// A call was answered.
+    mutating func answered(sentAt: Instant, wasBehind: Bool, concurrency: Int, at now: Instant) {
+        let whole = max(1, now.nanoseconds(since: sentAt))
+        if !wasBehind {
+            self.add(whole)
+            self.lastAnswer = now
+            self.answersAtOnce = 1
+        } else if now == self.lastAnswer {
+            self.answersAtOnce += 1
+        } else {
+            let interval = now.nanoseconds(since: self.lastAnswer) / max(1, self.answersAtOnce)
+            self.add(min(whole, max(1, interval.multipliedReportingOverflow(by: UInt64(concurrency)).partialValue)))
+            self.lastAnswer = now
+            self.answersAtOnce = 1
+        }
+    }
+
+    /// Nothing was answered for so long though calls wait.
+    mutating func stalled(nanoseconds: UInt64) {
+        self.runNanoseconds = max(self.runNanoseconds ?? 0, nanoseconds)
+    }
+
+    /// How many calls cover `coverage`, one per handler included.
+    func credit(concurrency: Int, coverageNanoseconds: UInt64) -> Int {
+        guard let run = self.runNanoseconds else { return concurrency }
+        return concurrency + Int(clamping: coverageNanoseconds / max(1, run / UInt64(concurrency)))
+    }
+
+    private mutating func add(_ sample: UInt64) {
+        guard let run = self.runNanoseconds else { return self.runNanoseconds = sample }
+        // Slower counts at once by half, faster bit by bit: too much credit makes calls wait, too little costs some speed.
+        self.runNanoseconds = sample > run ? run + (sample - run) / 2 : run - (run - sample) / 8
+    }
+}

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import DroverWire
+
+/// What a request asks of a worker, besides the function.
+package struct Demands: Hashable, Sendable {
+    package var queue: String
+    /// The worker must have all of them.
+    package var labels: [String: String]
+    /// What the request occupies while it runs.
+    package var resources: [String: UInt64]
+
+    package init(queue: String = "", labels: [String: String] = [:], resources: [String: UInt64] = [:]) {
+        self.queue = queue
+        self.labels = labels
+        self.resources = resources
+    }
+}
+
+/// What a worker says that it can do.
+package struct WorkerOffer: Equatable, Sendable {
+    package var worker: PeerID
+    package var epoch: UInt64
+    package var name: String
+    package var concurrency: Int
+    package var functions: [String]
+    package var queues: Set<String>
+    package var labels: [String: String]
+    package var resources: [String: UInt64]
+
+    package init(
+        worker: PeerID,
+        epoch: UInt64,
+        name: String = "",
+        concurrency: Int = 1,
+        functions: [String],
+        queues: Set<String> = [""],
+        labels: [String: String] = [:],
+        resources: [String: UInt64] = [:]
+    ) {
+        self.worker = worker
+        self.epoch = epoch
+        self.name = name
+        self.concurrency = max(1, concurrency)
+        self.functions = functions
+        self.queues = queues
+        self.labels = labels
+        self.resources = resources
+    }
+
+    /// Whether it can satisfy demands when it has nothing else to do.
+    package func satisfies(_ demands: Demands) -> Bool {
+        self.queues.contains(demands.queue)
+            && demands.labels.allSatisfy { self.labels[$0.key] == $0.value }
+            && demands.resources.allSatisfy { self.resources[$0.key, default: 0] >= $0.value }
+    }
+}
+
+/// Numbers in a set, small ones above all.
+struct NumberSet: Equatable, Sendable {
+    private var words: [UInt64] = []
+
+    func contains(_ number: Int) -> Bool {
+        number >> 6 < self.words.count && self.words[number >> 6] & (1 << UInt64(number & 63)) != 0
+    }
+
+    mutating func insert(_ number: Int) {
+        while self.words.count <= number >> 6 { self.words.append(0) }
+        self.words[number >> 6] |= 1 << UInt64(number & 63)
+    }
+
+    mutating func remove(_ number: Int) {
+        if number >> 6 < self.words.count { self.words[number >> 6] &= ~(1 << UInt64(number & 63)) }
+    }
+}
