@@ -138,7 +138,7 @@ extension WorkerLoop {
             self.held[slot] = nil
             self.core.counters.dropped.count()
         case .report(let slot, let session, let id): self.report(slot, session: session, id: id)
-        case .sendBeat(let session): self.send(Header(.beat, id: self.core.epoch), to: session)
+        case .sendBeat(let session): self.sendBeat(to: session)
         case .sessionLost(let session, let client):
             self.links[session] = nil
             self.blocked.remove(session)
@@ -146,6 +146,7 @@ extension WorkerLoop {
             self.core.replies.endAll(of: client)
             self.core.counters.clients.store(self.machine.sessionCount, ordering: .relaxed)
             self.core.logger.debug("a client is gone", metadata: [LogKeys.client: "\(client)"])
+            self.brokersChanged()
         }
     }
 
@@ -164,7 +165,7 @@ extension WorkerLoop {
         self.core.counters.requests.store(self.machine.requestCount, ordering: .relaxed)
         self.core.counters.timers.store(self.machine.timerCount, ordering: .relaxed)
         self.machine.settle()
-        self.nextTick = self.machine.nextDeadline(after: self.now)
+        self.nextTick = min(self.machine.nextDeadline(after: self.now), self.nextOffer)
         if self.core.currentState == .draining {
             self.nextTick = min(self.nextTick, Instant(nanoseconds: self.core.drainDeadline.load(ordering: .relaxed)))
         }
