@@ -55,7 +55,7 @@ endif
 
 # Tests that start threads run one after the other: their limits of time are theirs alone then.
 pure_tests := TidyTests|DroverCodecTests|DroverWireTests|DroverCoreTests|SimulationTests
-threaded_tests := DroverZMQTests|DroverTests
+threaded_tests := DroverZMQTests|DroverTests|DroverBrokerTests
 
 .PHONY: check
 check: lint ## What a patch must pass besides the tests: lint, warnings, imports, house rules, documentation

@@ -17,7 +17,8 @@ let memorySafe = strict + [.strictMemorySafety()]
 let package = Package(
     name: "drover",
     products: [
-        .library(name: "Drover", targets: ["Drover"])
+        .library(name: "Drover", targets: ["Drover"]),
+        .library(name: "DroverBroker", targets: ["DroverBroker"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
@@ -44,6 +45,18 @@ let package = Package(
             name: "Drover",
             dependencies: [
                 "DroverCodec", "DroverCore", "DroverWire", "DroverZMQ",
+                .product(name: "DequeModule", package: "swift-collections"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+            ],
+            swiftSettings: memorySafe
+        ),
+
+        .target(
+            name: "DroverBroker",
+            dependencies: [
+                "Drover", "DroverCodec", "DroverCore", "DroverWire", "DroverZMQ",
                 .product(name: "DequeModule", package: "swift-collections"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -86,6 +99,14 @@ let package = Package(
             dependencies: [
                 "Drover", "DroverCodec", "DroverWire", "DroverZMQ", "fault-worker",
                 .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: strict
+        ),
+
+        .testTarget(
+            name: "DroverBrokerTests",
+            dependencies: [
+                "Drover", "DroverBroker", "DroverZMQ", .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: strict
         ),

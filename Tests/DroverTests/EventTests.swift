@@ -20,7 +20,8 @@ extension ServingTests.EventTests {
         // No loop takes anything out of this one's mailbox.
         let core = try WorkerCore(configuration: WorkerConfiguration(), handlers: [:])
         defer { core.finish() }
-        let subscriber = core.subscribers.subscriber(SubscriptionID(1), of: PeerID(high: 0, low: 1), via: nil, core: core)
+        let client = PeerID(high: 0, low: 1)
+        let subscriber = core.subscribers.subscriber(SubscriptionID(1), of: client, via: nil, core: core)
         func emit() throws -> Bool {
             try subscriber.emit(RequestBytes(), to: subscriber.subscription, of: subscriber.client)
         }

@@ -102,7 +102,7 @@ public final class RunningWorker: Sendable {
 
     /// Waits for one of the signals, a graceful shutdown or cancellation, then drains.
     func runUntilAsked(to signals: [ShutdownSignal]) async {
-        let asked = await self.firstRequest(among: signals)
+        let asked = await ShutdownSignal.first(of: signals)
         self.core.logger.info("the worker drains", metadata: [LogKeys.reason: "\(asked)"])
         await withTaskGroup(of: Void.self) { group in
             group.addTask { await self.stop() }
@@ -117,27 +117,6 @@ public final class RunningWorker: Sendable {
             await group.next()
             await self.core.stopped()
             group.cancelAll()
-        }
-    }
-
-    private func firstRequest(among signals: [ShutdownSignal]) async -> String {
-        await withTaskGroup(of: String.self) { group in
-            group.addTask {
-                // Returns when the task is cancelled or the service group asks.
-                try? await gracefulShutdown()
-                return "shutdown"
-            }
-            if !signals.isEmpty {
-                group.addTask {
-                    for await signal in await UnixSignalsSequence(trapping: signals.map { $0.signal }) {
-                        return "\(signal)"
-                    }
-                    return "cancelled"
-                }
-            }
-            let first = await group.next() ?? "cancelled"
-            group.cancelAll()
-            return first
         }
     }
 }

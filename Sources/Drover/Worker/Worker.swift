@@ -5,7 +5,6 @@ internal import DroverCore
 internal import DroverZMQ
 public import ServiceLifecycle
 internal import Synchronization
-internal import UnixSignals
 
 /// Runs registered functions for clients.
 ///
@@ -115,20 +114,5 @@ public struct WorkerEndpoint: Hashable, Sendable {
     /// - Returns: The endpoint.
     public static func bind(_ address: String?, connecting brokers: [String]) -> WorkerEndpoint {
         WorkerEndpoint(address: address, brokers: brokers)
-    }
-}
-
-/// A signal that asks a worker to shut down.
-public enum ShutdownSignal: Hashable, Sendable {
-    /// SIGTERM.
-    case terminate
-    /// SIGINT.
-    case interrupt
-
-    var signal: UnixSignal {
-        switch self {
-        case .terminate: .sigterm
-        case .interrupt: .sigint
-        }
     }
 }

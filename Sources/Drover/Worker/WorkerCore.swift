@@ -134,7 +134,11 @@ final class WorkerCore: Sendable {
                 block.free()
             case .invoke(let subscriber, _, var block):
                 block.free()
-                self.replies.endAll(of: subscriber.peer, client: subscriber.client, subscription: subscriber.subscription)
+                self.replies.endAll(
+                    of: subscriber.peer,
+                    client: subscriber.client,
+                    subscription: subscriber.subscription
+                )
             case .finished, .finishedLate, .started, .ended: break
             }
         }

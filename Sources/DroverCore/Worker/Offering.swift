@@ -13,7 +13,7 @@ package struct Offering: Equatable, Sendable {
     private let longestNanoseconds: UInt64
     private var state: State
 
-    /// - Parameter longestNanoseconds: The longest pause: the silence limit.
+    /// Due at once; no pause is longer than `longestNanoseconds`, the silence limit.
     package init(longestNanoseconds: UInt64, at now: Instant) {
         self.longestNanoseconds = longestNanoseconds
         self.state = .due(now, interval: Self.firstNanoseconds)
