@@ -81,6 +81,12 @@ demo: ## Hash the files of FOLDER in several worker processes at once
 	swift build -c release --product offload
 	swift run -c release --skip-build offload '$(FOLDER)'
 
+.PHONY: demo-pool
+demo-pool: ## The same through a broker with four workers; a worker and the broker are killed on the way
+	@deploy/setup.sh --no-python
+	swift build -c release --product offload
+	swift run -c release --skip-build offload --pool '$(FOLDER)'
+
 .PHONY: examples
 examples: ## Build the examples and run the check that each one brings
 	swift build

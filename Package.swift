@@ -19,8 +19,10 @@ let package = Package(
     products: [
         .library(name: "Drover", targets: ["Drover"]),
         .library(name: "DroverBroker", targets: ["DroverBroker"]),
+        .executable(name: "drover", targets: ["DroverTool"]),
     ],
     dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
@@ -65,6 +67,17 @@ let package = Package(
             swiftSettings: memorySafe
         ),
 
+        // The tool, `drover`: a user of the libraries.
+        .executableTarget(
+            name: "DroverTool",
+            dependencies: [
+                "Drover", "DroverBroker",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: strict
+        ),
+
         // Shared by tests; no product.
         .target(
             name: "Simulator",
@@ -106,7 +119,8 @@ let package = Package(
         .testTarget(
             name: "DroverBrokerTests",
             dependencies: [
-                "Drover", "DroverBroker", "DroverZMQ", .product(name: "Logging", package: "swift-log"),
+                "Drover", "DroverBroker", "DroverTool", "DroverZMQ",
+                .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: strict
         ),
@@ -121,7 +135,7 @@ let package = Package(
         ),
         .executableTarget(
             name: "offload",
-            dependencies: ["Drover", .product(name: "Logging", package: "swift-log")],
+            dependencies: ["Drover", "DroverBroker", .product(name: "Logging", package: "swift-log")],
             path: "examples/offload",
             exclude: ["README.md", "smoke.sh"],
             swiftSettings: strict

@@ -138,7 +138,10 @@ public final class RunningBroker: Sendable {
         self.core.drain(grace: grace ?? self.core.configuration.drainGrace)
     }
 
-    func runUntilAsked(to signals: [ShutdownSignal]) async {
+    /// Runs until one of the signals comes, the task is cancelled or a graceful shutdown is asked for; then drains.
+    ///
+    /// - Parameter signals: Signals that ask for the shutdown; a second one ends the grace.
+    public func runUntilAsked(to signals: [ShutdownSignal] = [.terminate, .interrupt]) async {
         await withTaskGroup(of: Void.self) { group in
             group.addTask { [core = self.core] in
                 let asked = await ShutdownSignal.first(of: signals)

@@ -80,6 +80,7 @@ extension BrokerLoop {
         case .define:
             let isShort = unsafe incoming.payload.count <= WireLimits.standard.maxNameBytes
             let name = unsafe String(decoding: incoming.payload, as: UTF8.self)
+            if isShort, self.defined(name, as: header.number, by: client) { return }
             guard isShort, self.machine.defined(header.number, name: name, by: client) else {
                 return self.malformed(WireError(.tooLarge, "too many functions, or a name that is too long"))
             }
@@ -124,8 +125,9 @@ extension BrokerLoop {
 
     @available(*, noasync)
     private func takeRequest(_ incoming: Incoming, _ client: Int) {
-        self.core.counters.received.count()
         let header = incoming.header
+        if self.answered(header, of: client) { return }
+        self.core.counters.received.count()
         var request = BrokerRequest(id: header.id, number: header.number)
         request.time = header.time
         request.isIdempotent = header.flags.contains(.idempotent)

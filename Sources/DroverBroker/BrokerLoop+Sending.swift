@@ -47,6 +47,7 @@ extension BrokerLoop {
         case .release(let slot): self.forget(slot)
         case .clientLost(let client, _):
             if client < self.clientLinks.count { self.clientLinks[client] = nil }
+            self.forgetQuestions(of: client)
         case .workerLost(let worker, _, let reason):
             // Its place may be a new life's already.
             if worker < self.workerLinks.count, !self.machine.workers[worker].isLive { self.workerLinks[worker] = nil }

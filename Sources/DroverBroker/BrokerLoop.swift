@@ -32,6 +32,9 @@ final class BrokerLoop {
     /// The socket was used last by a receive that found nothing.
     @safe @exclusivity(unchecked) var isDrained = false
     @safe @exclusivity(unchecked) var otherRoutes: [[UInt8]: UInt64] = [:]
+    /// What clients' function numbers ask of the broker itself.
+    @safe @exclusivity(unchecked) var questions: [QuestionKey: Question] = [:]
+    let startedAt: Instant
     private let descriptor: CInt
 
     /// How many frames one turn receives at most.
@@ -77,7 +80,8 @@ final class BrokerLoop {
         var generator = SystemRandomNumberGenerator()
         machine.seed = generator.next()
         self.machine = BrokerMachine(configuration: machine)
-        self.now = core.now()
+        self.startedAt = core.now()
+        self.now = self.startedAt
     }
 
     /// Where it listens, with the port that was chosen.
