@@ -119,7 +119,7 @@ let package = Package(
         .testTarget(
             name: "DroverBrokerTests",
             dependencies: [
-                "Drover", "DroverBroker", "DroverTool", "DroverZMQ",
+                "Drover", "DroverBroker", "DroverTool", "DroverZMQ", "fault-worker",
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: strict

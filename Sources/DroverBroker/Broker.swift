@@ -40,7 +40,7 @@ public final class Broker: Sendable {
     }
 
     /// Runs the broker until the task is cancelled, a graceful shutdown is asked for, or one of the signals comes; then it
-    /// drains: takes no more calls, waits for the answers to those that workers have within the grace, says goodbye.
+    /// drains: takes no more calls, waits within the grace until those that it has are answered, says goodbye.
     ///
     /// - Parameters:
     ///   - address: Where to listen.
@@ -112,9 +112,9 @@ public final class RunningBroker: Sendable {
     /// What the broker has done and has at hand.
     public var statistics: BrokerStatistics { self.core.statistics }
 
-    /// Takes no more calls, waits up to `grace` for the answers of those that workers have, says goodbye, and leaves.
+    /// Takes no more calls, waits up to `grace` until those that it has are answered, says goodbye, and leaves.
     ///
-    /// Calls that wait for a worker are lost to this broker: their clients send idempotent ones to another.
+    /// Calls that are left then are lost to this broker: their clients send idempotent ones to another.
     ///
     /// - Parameter grace: How long the calls may take; nil takes the configuration's.
     public func stop(grace: Duration? = nil) async {

@@ -29,7 +29,7 @@ public struct BrokerConfiguration: Sendable {
     public var heartbeatInterval: Duration = .seconds(2)
     /// A peer that is silent for so long is gone.
     public var silenceLimit: Duration = .seconds(6)
-    /// How long calls that workers have may take when the broker is asked to shut down.
+    /// How long calls may take when the broker is asked to shut down.
     public var drainGrace: Duration = .seconds(30)
     /// Whether an address that other machines can reach may be bound without encryption.
     public var allowsUnencryptedNetwork = false

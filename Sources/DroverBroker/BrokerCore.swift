@@ -10,7 +10,7 @@ internal import Synchronization
 final class BrokerCore: Sendable {
     enum State: UInt8 {
         case running
-        /// No new calls; leaves when workers have none any more.
+        /// No new calls; leaves when none is left.
         case draining
         /// The grace is over.
         case stopping

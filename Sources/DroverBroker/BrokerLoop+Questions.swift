@@ -30,7 +30,10 @@ extension BrokerLoop {
             if !self.questions.isEmpty { self.questions[QuestionKey(client: client, number: number)] = nil }
             return false
         }
-        self.questions[QuestionKey(client: client, number: number)] = Question(rawValue: name) ?? .unknown
+        // As many as a client may define of other functions.
+        if Int(number) < WireLimits.standard.maxFunctions {
+            self.questions[QuestionKey(client: client, number: number)] = Question(rawValue: name) ?? .unknown
+        }
         return true
     }
 

@@ -235,7 +235,8 @@ extension BrokerLoop {
             return
         }
         switch self.tryToSend(&frame, &attached, to: link.routingID) {
-        case .sent, .gone: break
+        case .sent: break
+        case .gone: if link.worker >= 0 { self.unreachable.append(link) }
         case .full:
             link.parked.append(PeerLink.Parked(frame, attached: attached))
             self.blocked.append(link)
@@ -262,6 +263,15 @@ extension BrokerLoop {
             self.core.counters.undeliverable.count()
             return .gone
         }
+    }
+
+    /// Workers whose connection is gone get nothing more until they are back; silence decides whether they are lost.
+    func noteUnreachable() {
+        guard !self.unreachable.isEmpty else { return }
+        for link in self.unreachable where self.workerLinks[link.worker] === link {
+            self.machine.unreachable(link.worker)
+        }
+        self.unreachable.removeAll(keepingCapacity: true)
     }
 
     private func unpark() {

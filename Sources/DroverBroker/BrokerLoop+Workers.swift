@@ -50,6 +50,7 @@ extension BrokerLoop {
             self.workerLinks[worker] = PeerLink(
                 routingID: routingID,
                 maxPayloadBytes: limit,
+                worker: worker,
                 incarnation: incarnation
             )
         }

@@ -22,6 +22,8 @@ final class BrokerLoop {
     @safe @exclusivity(unchecked) var actions: [BrokerAction] = []
     @safe @exclusivity(unchecked) var dirty: [PeerLink] = []
     @safe @exclusivity(unchecked) var blocked: [PeerLink] = []
+    /// Workers to which something could not be sent in this turn.
+    @safe @exclusivity(unchecked) var unreachable: [PeerLink] = []
     @safe @exclusivity(unchecked) var frames = FramePool()
     @safe @exclusivity(unchecked) var route = Message()
     @safe @exclusivity(unchecked) var message = Message()
@@ -39,6 +41,8 @@ final class BrokerLoop {
 
     /// How many frames one turn receives at most.
     static let receiveBatch = 512
+    /// How often a busy loop looks after what is due.
+    static let busyTickNanoseconds: UInt64 = 10_000_000
 
     /// Binds the socket.
     @available(*, noasync)
@@ -103,6 +107,8 @@ final class BrokerLoop {
     @available(*, noasync)
     func turn() {
         let isBusy = self.receive()
+        // Calls that came have deadlines of their own, and a busy loop doesn't sleep, where it would look for the first.
+        if isBusy { self.nextTick = min(self.nextTick, self.now.advanced(byNanoseconds: Self.busyTickNanoseconds)) }
         if self.now >= self.nextTick || !isBusy {
             self.now = self.core.now()
             if self.now >= self.nextTick {
@@ -113,6 +119,7 @@ final class BrokerLoop {
             }
         }
         self.flush()
+        self.noteUnreachable()
         if !isBusy { self.updateGauges() }
     }
 
@@ -318,7 +325,7 @@ final class BrokerLoop {
                 self.tellAll(Header(.goodbye, number: GoodbyeReason.draining.rawValue), workersToo: false)
             }
             let isOver = self.core.now().nanoseconds >= self.core.drainDeadline.load(ordering: .relaxed)
-            return self.machine.sentCount == 0 || isOver
+            return self.machine.callCount == 0 || isOver
         case .stopping, .stopped: return true
         }
     }

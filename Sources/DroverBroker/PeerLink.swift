@@ -28,12 +28,15 @@ final class PeerLink {
     /// Has something to flush in this turn.
     @safe @exclusivity(unchecked) var isDirty = false
 
+    /// The worker that it leads to, or -1 for a client's.
+    let worker: Int
     /// Which life of a worker it belongs to; 0 for a client's.
     let incarnation: UInt64
 
-    init(routingID: [UInt8], maxPayloadBytes: Int, incarnation: UInt64 = 0) {
+    init(routingID: [UInt8], maxPayloadBytes: Int, worker: Int = -1, incarnation: UInt64 = 0) {
         self.routingID = routingID
         self.maxPayloadBytes = maxPayloadBytes
+        self.worker = worker
         self.incarnation = incarnation
     }
 

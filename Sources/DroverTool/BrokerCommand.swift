@@ -13,7 +13,7 @@ struct BrokerCommand: AsyncParsableCommand {
         abstract: "Run a broker.",
         discussion: """
             Prints the address that it listens at, then logs to standard error. SIGTERM and SIGINT ask it to drain: it takes
-            no more calls, waits for the answers of those that workers have, and leaves; a second one ends the wait.
+            no more calls, waits until those that it has are answered, and leaves; a second one ends the wait.
 
             It speaks unencrypted, so it listens only where other machines can't reach it unless
             --allow-unencrypted-network says that the network is trusted.
@@ -35,7 +35,7 @@ struct BrokerCommand: AsyncParsableCommand {
     @Option(help: "How many seconds a call waits for a worker that may run it, if there is none.")
     var patience = 10.0
 
-    @Option(help: "How many seconds calls at workers may take when the broker is told to stop.")
+    @Option(help: "How many seconds calls may take when the broker is told to stop.")
     var grace = 30.0
 
     @Option(help: "What to log: trace, debug, info, notice, warning, error or critical.")

@@ -273,10 +273,35 @@ extension WorkerLoop {
             let limit = min(deadline, now.advanced(byNanoseconds: Self.farewellLookNanoseconds))
             do throws(ZMQError) {
                 try self.poll.wait(milliseconds: Self.milliseconds(until: limit, at: now))
+                // To a broker that was dialled something can always be sent; it answers a goodbye with its own.
+                let routes = try self.receiveFarewells()
+                staying.removeAll { routes.contains(self.machine.sessions[$0].route) }
             } catch {
                 return
             }
         }
+    }
+
+    /// The routes of brokers that have said goodbye; nothing else that comes matters any more.
+    @available(*, noasync)
+    private func receiveFarewells() throws(ZMQError) -> Set<UInt64> {
+        var routes: Set<UInt64> = []
+        while try self.socket.receive(into: &self.route) {
+            let route = self.routeKey()
+            var isFirst = true
+            while isFirst ? self.route.hasMore : self.message.hasMore {
+                _ = try self.socket.receive(into: &self.message)
+                guard isFirst else { continue }
+                isFirst = false
+                let isFarewell = unsafe self.message.withUnsafeBytes { bytes in
+                    var reader = unsafe FrameReader(bytes)
+                    while let part = try? reader.next() { if part.header.kind == .goodbye { return true } }
+                    return false
+                }
+                if isFarewell, route >= Self.dialledRoutes { routes.insert(route) }
+            }
+        }
+        return routes
     }
 
     private static let farewellLookNanoseconds: UInt64 = 20_000_000
