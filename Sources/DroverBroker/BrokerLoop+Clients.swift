@@ -115,7 +115,12 @@ extension BrokerLoop {
             }
             var answer = header
             answer.id = id
-            if let link = self.workerLinks[worker] { self.forward(answer, incoming, to: link) }
+            guard let link = self.workerLinks[worker] else { return }
+            if !self.forward(answer, incoming, to: link) {
+                let message =
+                    "the callback's answer is larger than the worker takes, \(link.maxPayloadBytes) bytes: return less"
+                self.send(Header(.error, id: id), self.errorPayload(.tooLarge, message, false, 0), to: link)
+            }
         case .ended: self.machine.endedReceived(header.number, from: client, actions: &self.actions)
         case .flow:
             self.machine.flowReceived(header.number, isPaused: header.id == 0, from: client, actions: &self.actions)

@@ -46,11 +46,17 @@ extension BrokerLoop {
             self.forget(slot)
         case .release(let slot): self.forget(slot)
         case .clientLost(let client, _):
-            if client < self.clientLinks.count { self.clientLinks[client] = nil }
+            if client < self.clientLinks.count {
+                self.clientLinks[client]?.forgetOutgoing()
+                self.clientLinks[client] = nil
+            }
             self.forgetQuestions(of: client)
         case .workerLost(let worker, _, let reason):
             // Its place may be a new life's already.
-            if worker < self.workerLinks.count, !self.machine.workers[worker].isLive { self.workerLinks[worker] = nil }
+            if worker < self.workerLinks.count, !self.machine.workers[worker].isLive {
+                self.workerLinks[worker]?.forgetOutgoing()
+                self.workerLinks[worker] = nil
+            }
             self.core.configuration.logger.info(
                 "a worker is gone",
                 metadata: [
@@ -198,7 +204,14 @@ extension BrokerLoop {
     }
 
     /// Sends a received message on, under another header.
-    func forward(_ header: Header, _ incoming: Incoming, to link: PeerLink) {
+    ///
+    /// - Returns: False if it is larger than the peer takes: sent, it would cost the connection.
+    @discardableResult
+    func forward(_ header: Header, _ incoming: Incoming, to link: PeerLink) -> Bool {
+        guard unsafe incoming.payload.count <= link.maxPayloadBytes else {
+            self.core.counters.undeliverable.count()
+            return false
+        }
         var header = header
         header.flags.remove(.attached)
         if let box = incoming.box {
@@ -207,6 +220,7 @@ extension BrokerLoop {
             unsafe link.batch.append(header, payload: incoming.payload)
             self.appended(to: link)
         }
+        return true
     }
 
     func appended(to link: PeerLink) {
@@ -266,12 +280,14 @@ extension BrokerLoop {
     }
 
     /// Workers whose connection is gone get nothing more until they are back; silence decides whether they are lost.
+    @available(*, noasync)
     func noteUnreachable() {
         guard !self.unreachable.isEmpty else { return }
         for link in self.unreachable where self.workerLinks[link.worker] === link {
-            self.machine.unreachable(link.worker)
+            self.machine.unreachable(link.worker, at: self.now, actions: &self.actions)
         }
         self.unreachable.removeAll(keepingCapacity: true)
+        self.performActions()
     }
 
     private func unpark() {

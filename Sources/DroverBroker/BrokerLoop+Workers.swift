@@ -133,6 +133,7 @@ extension BrokerLoop {
     private func takeAnswer(_ incoming: Incoming, _ kind: MessageKind, _ worker: Int) {
         let id = incoming.header.id
         if kind == .error, unsafe Self.isNotTaken(incoming.payload) {
+            self.machine.holdOff(worker)
             return self.machine.cancellationConfirmed(
                 id,
                 stage: .beforeStart,
@@ -155,6 +156,7 @@ extension BrokerLoop {
             let message =
                 unsafe "the result takes \(incoming.payload.count) bytes, the client takes \(link.maxPayloadBytes): send "
                 + "less at once, or raise maxPayloadBytes there"
+            self.machine.forgetResult(addressee.id, of: client)
             return self.refuse(addressee.id, .tooLarge, message, to: client)
         }
         if incoming.box == nil {
@@ -165,6 +167,8 @@ extension BrokerLoop {
             }
             self.appended(to: link)
         } else {
+            // Before it is sent: an answer that is neither kept nor passed over would let a request run again.
+            self.machine.forgetResult(addressee.id, of: client)
             self.forward(header, incoming, to: link)
         }
     }
@@ -186,14 +190,21 @@ extension BrokerLoop {
             }
         case .event:
             guard let delivery = self.machine.eventReceived(header.number, sequence: header.id, from: worker) else {
-                return self.core.counters.undeliverable.count()
+                self.core.counters.undeliverable.count()
+                // Whoever emits is told that nobody listens.
+                return self.send(Header(.ended, number: header.number), toWorker: worker)
             }
-            self.deliver(incoming, delivery)
+            _ = self.deliver(incoming, delivery)
         case .invoke:
             guard let delivery = self.machine.invocationReceived(header.number, id: header.id, from: worker) else {
                 return self.failInvocation(header.id, worker: worker)
             }
-            self.deliver(incoming, delivery)
+            if !self.deliver(incoming, delivery) {
+                _ = self.machine.invocationAnswered(delivery.id, by: delivery.client)
+                let message = "the callback's arguments are larger than its client takes: send less"
+                guard let link = self.workerLinks[worker] else { return }
+                self.send(Header(.error, id: header.id), self.errorPayload(.tooLarge, message, false, 0), to: link)
+            }
         default:
             let ended = self.machine.endedReceived(header.number, by: worker, actions: &self.actions)
             guard let ended else { return }
@@ -201,12 +212,15 @@ extension BrokerLoop {
         }
     }
 
-    private func deliver(_ incoming: Incoming, _ delivery: BrokerMachine.Delivery) {
-        guard let link = self.clientLinks[delivery.client] else { return self.core.counters.undeliverable.count() }
+    private func deliver(_ incoming: Incoming, _ delivery: BrokerMachine.Delivery) -> Bool {
+        guard let link = self.clientLinks[delivery.client] else {
+            self.core.counters.undeliverable.count()
+            return false
+        }
         var header = incoming.header
         header.id = delivery.id
         header.number = delivery.subscription
-        self.forward(header, incoming, to: link)
+        return self.forward(header, incoming, to: link)
     }
 
     func failInvocation(_ id: UInt64, worker: Int) {

@@ -114,6 +114,7 @@ final class BrokerLoop {
             if self.now >= self.nextTick {
                 self.machine.ticked(at: self.now, actions: &self.actions)
                 self.performActions()
+                self.updateGauges()
                 // What was due is done; when something is next is seen before the loop sleeps.
                 self.nextTick = self.machine.nextDeadline
             }
@@ -224,7 +225,8 @@ final class BrokerLoop {
             if kind == .goodbye { peer = nil }
         case (let kind?, .worker(let worker)):
             self.take(incoming, kind, fromWorker: worker)
-            if kind == .goodbye { peer = self.machine.peer(route: route) }
+            // A goodbye or another epoch may have ended it.
+            if !self.machine.workers[worker].isLive { peer = self.machine.peer(route: route) }
         case (nil, .client(let client)):
             self.core.counters.unknown.count()
             if incoming.header.flags.contains(.mustUnderstand) {
@@ -309,9 +311,10 @@ final class BrokerLoop {
         self.core.counters.workers.store(self.machine.workerCount, ordering: .relaxed)
         self.core.counters.queued.store(self.machine.queuedCount, ordering: .relaxed)
         self.core.counters.sent.store(self.machine.sentCount, ordering: .relaxed)
-        if self.machine.callCount == 0 {
+        // After a burst the memory it needed is given back.
+        if self.machine.callCount == 0, self.requests.capacity > 4096 {
             self.machine.trim()
-            if self.requests.capacity > 4096 { self.requests = [] }
+            self.requests = []
         }
     }
 
@@ -325,7 +328,7 @@ final class BrokerLoop {
                 self.tellAll(Header(.goodbye, number: GoodbyeReason.draining.rawValue), workersToo: false)
             }
             let isOver = self.core.now().nanoseconds >= self.core.drainDeadline.load(ordering: .relaxed)
-            return self.machine.callCount == 0 || isOver
+            return (self.machine.callCount == 0 && self.blocked.isEmpty) || isOver
         case .stopping, .stopped: return true
         }
     }

@@ -43,6 +43,11 @@ final class PeerLink {
     /// What was on its way by an old connection is gone, or will be asked for again.
     func moved(to routingID: [UInt8]) {
         self.routingID = routingID
+        self.forgetOutgoing()
+    }
+
+    /// The peer is gone: nothing of what waits may reach whoever comes by its route next.
+    func forgetOutgoing() {
         self.parked.removeAll()
         self.batch.removeAll()
     }

@@ -81,6 +81,7 @@ extension WorkerLoop {
     /// A broker that was dialled says something without a session.
     ///
     /// - Returns: Whether that was all.
+    @available(*, noasync)
     func takeWithoutSession(_ header: Header, _ payload: UnsafeRawBufferPointer, route: UInt64) -> Bool {
         guard route >= Self.dialledRoutes,
             let index = self.dials.firstIndex(where: { $0.route == route })
@@ -95,9 +96,11 @@ extension WorkerLoop {
                 "a broker refuses this worker",
                 metadata: [LogKeys.endpoint: "\(self.dials[index].address)", LogKeys.error: "\(message)"]
             )
+        case .reset, .goodbye: self.dials[index].offering.restart(at: self.now)
         default:
-            // A message of a session that is over here: the offer makes the broker introduce itself again.
+            // A message of a session that is over here, which the broker must learn: it introduces itself again.
             self.dials[index].offering.restart(at: self.now)
+            self.reset(route)
         }
         self.nextTick = min(self.nextTick, self.nextOffer)
         return true

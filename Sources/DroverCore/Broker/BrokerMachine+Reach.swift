@@ -5,9 +5,19 @@ extension BrokerMachine {
     ///
     /// It gets no more calls until it has offered itself by another connection. What it has it keeps until its silence has
     /// lasted: it may come back.
-    package mutating func unreachable(_ worker: Int) {
+    package mutating func unreachable(_ worker: Int, at now: Instant, actions: inout [BrokerAction]) {
         guard self.workers[worker].isLive else { return }
+        // It has never answered the introduction: there is nothing that it could come back to.
+        if self.workers[worker].sessionNumber == 0 {
+            return self.loseWorker(worker, reason: .left, at: now, actions: &actions)
+        }
         self.workers[worker].isOpen = false
+        self.loads.update(worker, in: &self.workers)
+    }
+
+    /// A worker would not take a call: it gets no more until it says again how it is.
+    package mutating func holdOff(_ worker: Int) {
+        self.workers[worker].isQuiet = true
         self.loads.update(worker, in: &self.workers)
     }
 }

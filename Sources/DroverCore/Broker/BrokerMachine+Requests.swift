@@ -15,7 +15,7 @@ extension BrokerMachine {
         let deadline = Self.deadline(request.time, at: now)
         if let slot = self.clients[client].requests.find(request.id) {
             guard request.isResent else { return .duplicateID }
-            self.moveDeadline(of: slot, to: deadline, actions: &actions)
+            self.moveDeadline(of: slot, to: deadline, at: now, actions: &actions)
             return .known(slot: slot)
         }
         if request.isResent {
@@ -78,7 +78,7 @@ extension BrokerMachine {
         actions: inout [BrokerAction]
     ) {
         guard let slot = self.clients[client].requests.find(id) else { return }
-        self.moveDeadline(of: slot, to: Self.deadline(time, at: now), actions: &actions)
+        self.moveDeadline(of: slot, to: Self.deadline(time, at: now), at: now, actions: &actions)
     }
 
     // MARK: From workers
@@ -165,6 +165,11 @@ extension BrokerMachine {
         unsafe self.clients[client].results.remember(id, message: message)
     }
 
+    /// An answer was sent that is too large to keep.
+    package mutating func forgetResult(_ id: UInt64, of client: Int) {
+        self.clients[client].results.pass(over: id)
+    }
+
     /// Gives the held answer to `id` to `body`.
     package func withResult(_ id: UInt64, of client: Int, _ body: (UnsafeRawBufferPointer) -> Void) {
         unsafe self.clients[client].results.withMessage(id, body)
@@ -198,11 +203,19 @@ extension BrokerMachine {
         self.routes[route]?.lastAnswer = now
     }
 
-    private mutating func moveDeadline(of slot: UInt32, to deadline: Instant, actions: inout [BrokerAction]) {
+    private mutating func moveDeadline(
+        of slot: UInt32,
+        to deadline: Instant,
+        at now: Instant,
+        actions: inout [BrokerAction]
+    ) {
         guard self.calls[slot].deadline != deadline else { return }
         self.calls[slot].deadline = deadline
         let call = self.calls[slot]
-        guard call.state == .sent else { return self.wheel.schedule(slot, at: deadline) }
+        guard call.state == .sent else {
+            self.wheel.cancel(slot)
+            return self.startTimer(of: slot, at: now)
+        }
         guard self.workers[Int(call.worker)].isOpen else { return }
         actions.append(.sendDeadline(worker: Int(call.worker), id: call.workerID, deadline: deadline))
     }

@@ -74,6 +74,30 @@ extension BrokerMachine {
         }
     }
 
+    /// What a worker offers has changed: finds the routes whose calls it may take.
+    ///
+    /// Calls of routes that have lost their last worker wait for another from now on, for as long as calls do that come
+    /// when there is none.
+    mutating func matchAll(_ worker: Int, at now: Instant) {
+        var left: Set<Int> = []
+        for route in self.routes.indices {
+            let before = self.routes[route]?.workerCount ?? 0
+            self.match(worker, route)
+            let hasCalls = (self.routes[route]?.callCount ?? 0) > 0
+            if before > 0, hasCalls, self.routes[route]?.workerCount == 0 { left.insert(route) }
+        }
+        guard !left.isEmpty else { return }
+        for flow in self.flows where left.contains(flow.route) {
+            for slot in self.calls.slots(of: flow.calls) { self.startTimer(of: slot, at: now) }
+        }
+        for key in self.keyOf.values {
+            for slot in self.calls.slots(of: self.keys[Int(key)].waiting)
+            where left.contains(Int(self.calls[slot].route)) {
+                self.startTimer(of: slot, at: now)
+            }
+        }
+    }
+
     /// Notes whether a worker may take the calls of a route.
     mutating func match(_ worker: Int, _ index: Int) {
         guard let route = self.routes[index] else { return }

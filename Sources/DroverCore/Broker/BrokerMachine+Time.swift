@@ -8,6 +8,8 @@ extension BrokerMachine {
         self.wheel.advance(to: now, into: &self.due)
         for slot in self.due {
             let call = self.calls[slot]
+            // One that was due in this very tick may have been sent since: the former of its ordering key has ended.
+            if call.state == .sent { continue }
             let hasWorkers = (self.routes[Int(call.route)]?.workerCount ?? 0) > 0
             if call.deadline > now, hasWorkers {
                 self.wheel.schedule(slot, at: call.deadline)

@@ -62,7 +62,7 @@ extension BrokerMachine {
             return self.loseWorker(index, reason: .forgotten, at: now, actions: &actions)
         }
         self.workers[index].sessionNumber = session
-        self.workers[index].window = max(1, window)
+        self.workers[index].window = min(max(1, window), 1 << 24)
         self.workers[index].credit = max(1, min(self.workers[index].credit, window))
         self.workers[index].isOpen = true
         self.workers[index].session.established(at: now)
@@ -156,7 +156,7 @@ extension BrokerMachine {
         self.workers[index].offer = offer
         self.workers[index].offered = offer.functions.compactMap { self.use($0) }
         for function in former { self.leave(function) }
-        for route in self.routes.indices { self.match(index, route) }
+        self.matchAll(index, at: now)
         self.fill(index, at: now, actions: &actions)
     }
 
@@ -168,7 +168,7 @@ extension BrokerMachine {
         self.peerOf[self.workers[index].route] = nil
         self.peerWheel.cancel(UInt32(2 * index + 1))
         self.stallWheel.cancel(UInt32(index))
-        for route in self.routes.indices { self.match(index, route) }
+        self.matchAll(index, at: now)
         var touched: Set<Int> = []
         // The last first, so that they stand in the order they were sent.
         for slot in self.calls.slots(of: self.workers[index].calls).reversed() {
