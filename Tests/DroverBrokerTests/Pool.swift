@@ -121,8 +121,15 @@ final class Pool: Sendable {
     }
 
     func close() async {
-        for client in self.clients.withLock({ $0 }) { await client.close(grace: .zero) }
-        for worker in self.workers.withLock({ $0 }) { await worker.stop(grace: .zero) }
+        // The workers' handlers hold the pool: it must not hold the workers.
+        func taken<Peer: Sendable>(_ peers: borrowing Mutex<[Peer]>) -> [Peer] {
+            peers.withLock { all in
+                defer { all = [] }
+                return all
+            }
+        }
+        for client in taken(self.clients) { await client.close(grace: .zero) }
+        for worker in taken(self.workers) { await worker.stop(grace: .zero) }
         await self.broker.stop(grace: .zero)
     }
 }
