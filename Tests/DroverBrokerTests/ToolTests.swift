@@ -35,15 +35,8 @@ struct ToolTests {
 
     @Test("drover broker prints where it listens, is asked by the other verbs, and leaves when it is told to")
     func broker() throws {
-        let process = Process()
-        let output = Pipe()
-        process.executableURL = Self.tool
-        process.arguments = ["broker", "--listen", "tcp://127.0.0.1:*", "--name", "tested", "--log-level", "critical"]
-        process.standardOutput = output
-        try process.run()
-        defer { if process.isRunning { kill(process.processIdentifier, SIGKILL) } }
-        let line = String(decoding: output.fileHandleForReading.availableData, as: UTF8.self)
-        let endpoint = line.trimmingCharacters(in: .newlines)
+        let broker = try BrokerProcess(at: "tcp://127.0.0.1:*", "--name", "tested")
+        let endpoint = broker.endpoint
         #expect(endpoint.hasPrefix("tcp://127.0.0.1:"))
 
         let status = try self.run("status", broker: endpoint)
@@ -64,10 +57,7 @@ struct ToolTests {
         #expect(second.status == 1)
         #expect(second.errors.contains("Address already in use"))
 
-        process.terminate()
-        process.waitUntilExit()
-        #expect(process.terminationStatus == 0)
-        #expect(process.terminationReason == .exit)
+        #expect(broker.terminate() == 0)
     }
 
     @Test("what can't be done ends with a status that isn't zero, and says the cause and the remedy")

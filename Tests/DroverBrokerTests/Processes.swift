@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Foundation
+
+/// A program that was built beside the tests, in a process of its own, to be killed.
+class ChildProcess: @unchecked Sendable {
+    // Unchecked: Foundation's Process is asked for its pid and whether it runs, and is told to run once, at the start.
+    private let process = Process()
+    /// The first line that it printed; empty if none was asked for.
+    let firstLine: String
+
+    /// - Parameter printsLine: Whether to wait until it has printed a line.
+    init(_ program: String, _ arguments: [String], printsLine: Bool = false) throws {
+        self.process.executableURL = URL(filePath: "/proc/self/exe").resolvingSymlinksInPath()
+            .deletingLastPathComponent().appending(path: program)
+        self.process.arguments = arguments
+        let output = Pipe()
+        self.process.standardOutput = printsLine ? output : FileHandle.nullDevice
+        try self.process.run()
+        self.firstLine =
+            printsLine
+            ? String(decoding: output.fileHandleForReading.availableData, as: UTF8.self)
+                .trimmingCharacters(
+                    in: .newlines
+                ) : ""
+    }
+
+    deinit { self.kill() }
+
+    var isRunning: Bool { self.process.isRunning }
+
+    /// Ends it without a word; returns when it has gone.
+    func kill() { self.end(SIGKILL) }
+
+    /// Asks it to leave, and waits until it has.
+    ///
+    /// - Returns: The status it ended with.
+    @discardableResult
+    func terminate() -> Int32 {
+        self.end(SIGTERM)
+        return self.process.terminationStatus
+    }
+
+    private func end(_ signal: Int32) {
+        guard self.process.isRunning else { return }
+        Glibc.kill(self.process.processIdentifier, signal)
+        self.process.waitUntilExit()
+    }
+}
+
+/// A worker that has the functions `echo` and `sleep`.
+final class WorkerProcess: ChildProcess, @unchecked Sendable {
+    init(dialling brokers: String...) throws { try super.init("fault-worker", ["dial"] + brokers) }
+}
+
+/// The broker of the tool.
+final class BrokerProcess: ChildProcess, @unchecked Sendable {
+    var endpoint: String { self.firstLine }
+
+    init(at address: String = "tcp://127.0.0.1:*", _ arguments: String...) throws {
+        let arguments = ["broker", "--listen", address, "--log-level", "critical"] + arguments
+        try super.init("drover", arguments, printsLine: true)
+    }
+
+    /// The successor of one that was killed, at its address.
+    func restarted() throws -> BrokerProcess { try BrokerProcess(at: self.endpoint) }
+}
