@@ -9,7 +9,7 @@ class ChildProcess: @unchecked Sendable {
     /// The first line that it printed; empty if none was asked for.
     let firstLine: String
 
-    /// - Parameter printsLine: Whether to wait until it has printed a line.
+    /// Starts the program; with `printsLine`, returns when it has printed a line.
     init(_ program: String, _ arguments: [String], printsLine: Bool = false) throws {
         self.process.executableURL = URL(filePath: "/proc/self/exe").resolvingSymlinksInPath()
             .deletingLastPathComponent().appending(path: program)

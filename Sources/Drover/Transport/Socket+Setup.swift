@@ -11,6 +11,7 @@ extension Socket {
     /// - Parameters:
     ///   - addresses: What the socket will be bound or connected to.
     ///   - maxPayloadBytes: The largest payload that a peer may send.
+    /// - Throws: `ZMQError` for an option that libzmq doesn't take.
     package borrowing func prepare(for addresses: [String], maxPayloadBytes: Int) throws(ZMQError) {
         try self.set(.sendHighWaterMark, 100_000)
         try self.set(.receiveHighWaterMark, 100_000)

@@ -5,7 +5,9 @@ internal import DroverWire
 extension Instant {
     /// When a request that came at `now` with `time` left is due.
     ///
-    /// - Parameter time: Milliseconds as a header has them, or ``Header/noTimeLimit``.
+    /// - Parameters:
+    ///   - time: Milliseconds as a header has them, or ``Header/noTimeLimit``.
+    ///   - now: When the request came.
     package init(deadlineAfter time: UInt32, at now: Instant) {
         self = time == Header.noTimeLimit ? .distantFuture : now.advanced(byNanoseconds: UInt64(time) * 1_000_000)
     }
