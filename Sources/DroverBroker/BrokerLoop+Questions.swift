@@ -65,8 +65,9 @@ extension BrokerLoop {
     }
 
     private var workerStatus: [BrokerWorkerStatus] {
-        self.machine.workers.filter { $0.isLive }
-            .map { worker in
+        self.machine.workers.indices.filter { self.machine.workers[$0].isLive }
+            .map { index in
+                let worker = self.machine.workers[index]
                 var status = BrokerWorkerStatus()
                 status.name = worker.offer.name
                 status.id = "\(worker.offer.worker)"
@@ -75,6 +76,7 @@ extension BrokerLoop {
                 status.concurrency = worker.offer.concurrency
                 status.calls = worker.outstanding
                 status.credit = worker.credit
+                status.answered = index < self.workerLinks.count ? self.workerLinks[index]?.answered ?? 0 : 0
                 status.functions = worker.offer.functions
                 status.queues = worker.offer.queues.sorted()
                 status.labels = worker.offer.labels

@@ -71,6 +71,8 @@ public struct BrokerWorkerStatus: Hashable, Codable, Sendable {
     public var calls = 0
     /// How many it may have.
     public var credit = 0
+    /// Calls that it answered.
+    public var answered = 0
     /// The functions it has.
     public var functions: [String] = []
     /// The queues it serves; "" is the unnamed one.

@@ -53,6 +53,12 @@ struct ToolTests {
         #expect(pings.output.split(separator: "\n").count == 2)
         #expect(pings.output.hasPrefix("tested at \(endpoint): "))
 
+        let top = try self.run("top", "--count", "2", "--interval", "0.1", broker: endpoint)
+        #expect(top.output.components(separatedBy: "drover top: tested at \(endpoint)").count == 3)
+        let line = try self.run("top", "--count", "1", "--json", broker: endpoint).output
+        let looked = try #require(try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any])
+        #expect(Set(looked.keys) == ["status", "workers", "queues"])
+
         let second = try self.run("broker", "--listen", endpoint)
         #expect(second.status == 1)
         #expect(second.errors.contains("Address already in use"))
