@@ -84,7 +84,10 @@ struct FailoverTests {
         "workers and brokers are killed at random under load: every call ends, with its own answer, and work flows on"
     )
     func storm() async throws {
-        let kills = ProcessInfo.processInfo.environment["DROVER_POOL_KILLS"].flatMap { Int($0) } ?? 5
+        let trial = ProcessInfo.processInfo.environment["DROVER_POOL_KILLS"].flatMap { Int($0) }
+        let kills = trial ?? 5
+        // The trial also measures; a machine that does much else besides needs patience.
+        let limit = Duration.seconds(trial == nil ? 30 : 5)
         var brokers = [try BrokerProcess(), try BrokerProcess()]
         let endpoints = brokers.map { $0.endpoint }
         var workers = try (0..<3).map { _ in try WorkerProcess(dialling: endpoints[0], endpoints[1]) }
@@ -96,23 +99,31 @@ struct FailoverTests {
         let load = Load(client)
         try await becomesTrue("work flows") { load.answered > 1000 }
         var longest = Duration.zero
+        func flowsAgain(after fault: String) async throws {
+            let (before, struck) = (load.answered, ContinuousClock.now)
+            try await becomesTrue("work flows again after \(fault)", within: limit) {
+                load.answered > before + 500
+            }
+            longest = max(longest, ContinuousClock.now - struck)
+        }
         for number in 1...kills {
+            #expect(brokers.allSatisfy { $0.isRunning } && workers.allSatisfy { $0.isRunning })
             let fallen = Int.random(in: 0..<workers.count)
             workers[fallen].kill()
-            if number.isMultiple(of: 5) {
-                let fallenBroker = Int.random(in: 0...1)
-                brokers[fallenBroker].kill()
-                let before = load.answered
-                let struck = ContinuousClock.now
-                try await becomesTrue("work flows by the other broker", within: .seconds(5)) { load.answered > before }
-                longest = max(longest, ContinuousClock.now - struck)
-                brokers[fallenBroker] = try brokers[fallenBroker].restarted()
-            }
-            let before = load.answered
-            let struck = ContinuousClock.now
-            try await becomesTrue("work flows again", within: .seconds(5)) { load.answered > before + 500 }
-            longest = max(longest, ContinuousClock.now - struck)
+            try await flowsAgain(after: "the loss of a worker")
             workers[fallen] = try WorkerProcess(dialling: endpoints[0], endpoints[1])
+            guard number.isMultiple(of: 5) else { continue }
+            // One of two: the other must have been found by all.
+            for (index, endpoint) in endpoints.enumerated() {
+                let direct = try Client(endpoint, configuration: configuration)
+                try await self.awaits("the workers have found \(endpoint)", at: direct) { $0.workers >= 3 }
+                await direct.close(grace: .zero)
+                _ = try await client.ping(endpoint: index, timeout: .seconds(30))
+            }
+            let fallenBroker = Int.random(in: 0...1)
+            brokers[fallenBroker].kill()
+            try await flowsAgain(after: "the loss of a broker")
+            brokers[fallenBroker] = try brokers[fallenBroker].restarted()
         }
         let report = await load.finish()
         #expect(report.wrong == 0)

@@ -58,7 +58,8 @@ final class BrokerProcess: ChildProcess, @unchecked Sendable {
     var endpoint: String { self.firstLine }
 
     init(at address: String = "tcp://127.0.0.1:*", _ arguments: String...) throws {
-        let arguments = ["broker", "--listen", address, "--log-level", "critical"] + arguments
+        let times = ["--heartbeat", "0.3", "--silence-limit", "1.5"]
+        let arguments = ["broker", "--listen", address, "--log-level", "critical"] + times + arguments
         try super.init("drover", arguments, printsLine: true)
     }
 
