@@ -9,11 +9,18 @@ class ChildProcess: @unchecked Sendable {
     /// The first line that it printed; empty if none was asked for.
     let firstLine: String
 
-    /// Starts the program; with `printsLine`, returns when it has printed a line.
-    init(_ program: String, _ arguments: [String], printsLine: Bool = false) throws {
-        self.process.executableURL = URL(filePath: "/proc/self/exe").resolvingSymlinksInPath()
+    /// Starts the program, on another host if one is named; with `printsLine`, returns when it has printed a line.
+    init(_ program: String, _ arguments: [String], on host: String? = nil, printsLine: Bool = false) throws {
+        let program = URL(filePath: "/proc/self/exe").resolvingSymlinksInPath()
             .deletingLastPathComponent().appending(path: program)
-        self.process.arguments = arguments
+        if let host {
+            // Becomes the program: the pid is the program's.
+            self.process.executableURL = URL(filePath: "/usr/sbin/ip")
+            self.process.arguments = ["netns", "exec", host, program.path()] + arguments
+        } else {
+            self.process.executableURL = program
+            self.process.arguments = arguments
+        }
         let output = Pipe()
         self.process.standardOutput = printsLine ? output : FileHandle.nullDevice
         try self.process.run()
@@ -51,6 +58,11 @@ class ChildProcess: @unchecked Sendable {
 /// A worker that has the functions `echo` and `sleep`.
 final class WorkerProcess: ChildProcess, @unchecked Sendable {
     init(dialling brokers: String...) throws { try super.init("fault-worker", ["dial"] + brokers) }
+
+    /// One with the usual beats.
+    init(on host: String, dialling brokers: String...) throws {
+        try super.init("fault-worker", ["serve-far"] + brokers, on: host)
+    }
 }
 
 /// The broker of the tool.
@@ -61,6 +73,12 @@ final class BrokerProcess: ChildProcess, @unchecked Sendable {
         let times = ["--heartbeat", "0.3", "--silence-limit", "1.5"]
         let arguments = ["broker", "--listen", address, "--log-level", "critical"] + times + arguments
         try super.init("drover", arguments, printsLine: true)
+    }
+
+    /// One with the usual beats, at port 5570 of all its host's addresses.
+    init(on host: String) throws {
+        let arguments = ["broker", "--listen", "tcp://0.0.0.0:5570", "--allow-unencrypted-network"]
+        try super.init("drover", arguments + ["--log-level", "critical"], on: host, printsLine: true)
     }
 
     /// The successor of one that was killed, at its address.
