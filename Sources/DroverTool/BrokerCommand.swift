@@ -54,7 +54,9 @@ struct BrokerCommand: AsyncParsableCommand {
         guard Logger.Level(rawValue: self.logLevel) != nil else {
             throw ValidationError("\"\(self.logLevel)\" is no log level; try info or debug")
         }
-        guard self.patience > 0, self.grace >= 0, self.heartbeat > 0, self.silenceLimit > 0 else { throw ValidationError("times must be positive") }
+        guard self.patience > 0, self.grace >= 0, self.heartbeat > 0, self.silenceLimit > self.heartbeat else {
+            throw ValidationError("times must be positive, and the silence limit longer than the heartbeat")
+        }
     }
 
     func run() async throws {

@@ -10,9 +10,7 @@ final class Forwarder: Sendable {
     private let listener: CInt
     private let isClosed = Atomic<Bool>(false)
 
-    /// - Parameters:
-    ///   - target: The address to forward to.
-    ///   - delay: How long each byte takes, in each direction.
+    /// Forwards to `target`; each byte takes `delay`, in each direction.
     init(to target: String, port targetPort: UInt16, delay: Duration) throws {
         self.listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         var address = Self.address("127.0.0.1", 0)

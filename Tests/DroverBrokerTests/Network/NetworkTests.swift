@@ -88,8 +88,9 @@ private final class Field {
     }
 }
 
-/// Faults of the network between hosts. They need root, iproute2 and nftables; where these are missing they are skipped, and
-/// say so.
+/// Faults of the network between hosts.
+///
+/// They need root, iproute2 and nftables; where these are missing they are skipped, and say so.
 @Suite(
     "Many hosts",
     .serialized,
