@@ -21,7 +21,7 @@ extension BrokerMachine {
         while !self.busyRoutes.isEmpty, self.workers[worker].isLive, self.workers[worker].hasRoom,
             let slot = self.pick(for: worker)
         {
-            self.assign(slot, to: worker, at: now, actions: &actions)
+            self.send(slot, to: worker, at: now, actions: &actions)
         }
         self.loads.update(worker, in: &self.workers)
     }
@@ -31,8 +31,16 @@ extension BrokerMachine {
         while (self.routes[route]?.waitingCount ?? 0) > 0, let worker = self.choose(route),
             let slot = self.pick(for: worker)
         {
-            self.assign(slot, to: worker, at: now, actions: &actions)
+            self.send(slot, to: worker, at: now, actions: &actions)
         }
+    }
+
+    /// Sends a call that waited, unless its time is over and nobody has looked at the clock yet.
+    private mutating func send(_ slot: UInt32, to worker: Int, at now: Instant, actions: inout [BrokerAction]) {
+        guard self.calls[slot].deadline > now else {
+            return self.finish(slot, ending: .cancelled(.lapsed), at: now, actions: &actions)
+        }
+        self.assign(slot, to: worker, at: now, actions: &actions)
     }
 
     /// Puts a call that no worker has where it waits.
@@ -165,6 +173,7 @@ extension BrokerMachine {
         self.calls[slot].worker = Int32(worker)
         self.calls[slot].workerID = id
         self.calls[slot].attempts += 1
+        self.calls[slot].isRecalled = false
         self.calls.append(slot, to: &self.workers[worker].calls)
         if let entry = self.routes[route] {
             if !entry.demands.resources.isEmpty { self.workers[worker].occupy(entry.demands.resources) }
@@ -201,7 +210,7 @@ extension BrokerMachine {
             )
         let bound = max(1, min(self.workers[worker].window, max(slots, self.configuration.maxCredit)))
         // Down at once, up step by step.
-        let credit = min(wanted, bound, max(self.workers[worker].credit, 1) * 2)
+        let credit = min(wanted, bound, max(self.workers[worker].credit * 2, slots))
         guard credit != self.workers[worker].credit else { return }
         self.workers[worker].credit = credit
         self.loads.update(worker, in: &self.workers)
@@ -214,12 +223,19 @@ extension BrokerMachine {
     /// Tells a worker its credit, and how much waits for it.
     mutating func announce(_ worker: Int, actions: inout [BrokerAction]) {
         guard self.workers[worker].isOpen else { return }
+        let waiting = self.waitingCount(for: worker)
+        self.workers[worker].announcedWaiting = waiting > 0
+        self.workers[worker].announcedCredit = self.workers[worker].credit
+        actions.append(.sendCredit(worker: worker, credit: self.workers[worker].credit, waiting: waiting))
+    }
+
+    /// How many calls wait that a worker could take.
+    func waitingCount(for worker: Int) -> Int {
         var waiting = 0
         for route in self.busyRoutes where self.workers[worker].routes.contains(route) {
             waiting += self.routes[route]?.waitingCount ?? 0
         }
-        self.workers[worker].announcedCredit = self.workers[worker].credit
-        actions.append(.sendCredit(worker: worker, credit: self.workers[worker].credit, waiting: waiting))
+        return waiting
     }
 
     // MARK: Flows

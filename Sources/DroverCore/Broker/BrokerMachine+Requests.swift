@@ -15,7 +15,7 @@ extension BrokerMachine {
         let deadline = Self.deadline(request.time, at: now)
         if let slot = self.clients[client].requests.find(request.id) {
             guard request.isResent else { return .duplicateID }
-            self.moveDeadline(of: slot, to: deadline, actions: &actions)
+            self.moveDeadline(of: slot, to: deadline, at: now, actions: &actions)
             return .known(slot: slot)
         }
         if request.isResent {
@@ -28,7 +28,7 @@ extension BrokerMachine {
         guard request.time > 0 else { return .lapsed }
         guard !self.isDraining else { return .draining }
         guard let function = self.function(request.number, of: client) else { return .undefinedFunction }
-        guard let route = self.route(of: function, demands: request.demands) else {
+        guard let route = self.route(of: function, demands: request.demands, at: now) else {
             return .busy(retryAfterMilliseconds: 1000)
         }
         if let busy = self.refusal(route: route, client: client) { return busy }
@@ -78,7 +78,7 @@ extension BrokerMachine {
         actions: inout [BrokerAction]
     ) {
         guard let slot = self.clients[client].requests.find(id) else { return }
-        self.moveDeadline(of: slot, to: Self.deadline(time, at: now), actions: &actions)
+        self.moveDeadline(of: slot, to: Self.deadline(time, at: now), at: now, actions: &actions)
     }
 
     // MARK: From workers
@@ -145,6 +145,9 @@ extension BrokerMachine {
             self.finish(slot, ending: .cancelled(stage), at: now, actions: &actions)
         case .beforeStart, .lapsed:
             self.calls[slot].attempts -= 1
+            // A worker that takes nothing, though it wasn't asked to give it back, would be sent the same again at once:
+            // it gets no more until it says that it is ready.
+            if stage == .beforeStart, !call.isRecalled { self.workers[worker].isRefusing = true }
             if call.deadline <= now {
                 self.finish(slot, ending: .cancelled(.lapsed), at: now, actions: &actions)
             } else {
@@ -163,6 +166,11 @@ extension BrokerMachine {
     /// Keeps an answer for a re-sent request.
     package mutating func remember(_ id: UInt64, message: UnsafeRawBufferPointer, of client: Int) {
         unsafe self.clients[client].results.remember(id, message: message)
+    }
+
+    /// An answer is not kept, being too large: a re-sent request that isn't idempotent is indeterminate.
+    package mutating func forgetResult(_ id: UInt64, of client: Int) {
+        self.clients[client].results.pass(over: id)
     }
 
     /// Gives the held answer to `id` to `body`.
@@ -198,11 +206,16 @@ extension BrokerMachine {
         self.routes[route]?.lastAnswer = now
     }
 
-    private mutating func moveDeadline(of slot: UInt32, to deadline: Instant, actions: inout [BrokerAction]) {
+    private mutating func moveDeadline(
+        of slot: UInt32,
+        to deadline: Instant,
+        at now: Instant,
+        actions: inout [BrokerAction]
+    ) {
         guard self.calls[slot].deadline != deadline else { return }
         self.calls[slot].deadline = deadline
         let call = self.calls[slot]
-        guard call.state == .sent else { return self.wheel.schedule(slot, at: deadline) }
+        guard call.state == .sent else { return self.startTimer(of: slot, at: now) }
         guard self.workers[Int(call.worker)].isOpen else { return }
         actions.append(.sendDeadline(worker: Int(call.worker), id: call.workerID, deadline: deadline))
     }
@@ -248,15 +261,18 @@ extension BrokerMachine {
     }
 
     private mutating func passKey(_ key: UInt32, at now: Instant, actions: inout [BrokerAction]) {
-        let next = self.keys[Int(key)].waiting.first
-        if next == CallSlab.none {
-            self.keyOf[self.keys[Int(key)].name] = nil
-            self.freeKeys.append(key)
-            return
+        while true {
+            let next = self.keys[Int(key)].waiting.first
+            if next == CallSlab.none {
+                self.keyOf[self.keys[Int(key)].name] = nil
+                self.freeKeys.append(key)
+                return
+            }
+            self.takeOut(next)
+            guard self.calls[next].deadline <= now else { return self.place(next, at: now, actions: &actions) }
+            // Still marked as held: it passes the key to nobody, the loop does.
+            self.finish(next, ending: .cancelled(.lapsed), at: now, actions: &actions)
         }
-        self.calls.unlink(next, from: &self.keys[Int(key)].waiting)
-        self.queuedCount -= 1
-        self.place(next, at: now, actions: &actions)
     }
 
     private mutating func line(of key: String) -> (index: UInt32, isNew: Bool) {

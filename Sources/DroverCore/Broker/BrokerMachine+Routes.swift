@@ -46,7 +46,7 @@ extension BrokerMachine {
     }
 
     /// The route of calls with these demands; nil if there are too many.
-    mutating func route(of function: Int, demands: Demands?) -> Int? {
+    mutating func route(of function: Int, demands: Demands?, at now: Instant) -> Int? {
         if demands == nil, self.functions[function].plainRoute >= 0 { return self.functions[function].plainRoute }
         let key = RouteKey(function: function, demands: demands ?? Demands())
         if let known = self.routeOf[key] { return known }
@@ -58,13 +58,15 @@ extension BrokerMachine {
         self.routeOf[key] = index
         self.functions[function].useCount += 1
         if key.demands == Demands() { self.functions[function].plainRoute = index }
-        for worker in self.workers.indices where self.workers[worker].isLive { self.match(worker, index) }
+        for worker in self.workers.indices where self.workers[worker].isLive { self.match(worker, index, at: now) }
         return index
     }
 
     /// Forgets the routes that no call uses.
     package mutating func sweepRoutes() {
-        for (key, index) in self.routeOf where self.routes[index]?.callCount == 0 {
+        for index in self.routes.indices {
+            guard let route = self.routes[index], route.callCount == 0 else { continue }
+            let key = RouteKey(function: route.function, demands: route.demands)
             self.routeOf[key] = nil
             self.routes[index] = nil
             self.freeRoutes.append(index)
@@ -75,7 +77,7 @@ extension BrokerMachine {
     }
 
     /// Notes whether a worker may take the calls of a route.
-    mutating func match(_ worker: Int, _ index: Int) {
+    mutating func match(_ worker: Int, _ index: Int, at now: Instant) {
         guard let route = self.routes[index] else { return }
         let matches =
             self.workers[worker].isLive && self.workers[worker].offered.contains(route.function)
@@ -87,6 +89,28 @@ extension BrokerMachine {
         } else if !matches, matched {
             self.workers[worker].routes.remove(index)
             self.routes[index]?.workerCount -= 1
+            if self.routes[index]?.workerCount == 0 { self.startPatience(of: index, at: now) }
+        }
+    }
+
+    /// The last worker for a route is gone: its calls wait for another one only so long.
+    private mutating func startPatience(of route: Int, at now: Instant) {
+        guard let entry = self.routes[route], entry.callCount > 0 else { return }
+        for level in entry.levels {
+            for flow in level.flows {
+                var slot = self.flows[flow].calls.first
+                while slot != CallSlab.none {
+                    self.startTimer(of: slot, at: now)
+                    slot = self.calls[slot].next
+                }
+            }
+        }
+        for key in self.keyOf.values {
+            var slot = self.keys[Int(key)].waiting.first
+            while slot != CallSlab.none {
+                if Int(self.calls[slot].route) == route { self.startTimer(of: slot, at: now) }
+                slot = self.calls[slot].next
+            }
         }
     }
 }

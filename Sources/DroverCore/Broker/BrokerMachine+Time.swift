@@ -8,6 +8,8 @@ extension BrokerMachine {
         self.wheel.advance(to: now, into: &self.due)
         for slot in self.due {
             let call = self.calls[slot]
+            // The end of another one of its ordering key may have let it go or lapse just now.
+            guard call.isWaiting else { continue }
             let hasWorkers = (self.routes[Int(call.route)]?.workerCount ?? 0) > 0
             if call.deadline > now, hasWorkers {
                 self.wheel.schedule(slot, at: call.deadline)
@@ -66,6 +68,7 @@ extension BrokerMachine {
         self.workers[index].meter.stalled(nanoseconds: now.nanoseconds(since: self.workers[index].progressAt))
         self.adapt(index, actions: &actions)
         for slot in self.calls.slots(of: self.workers[index].calls).dropFirst(slots) {
+            self.calls[slot].isRecalled = true
             actions.append(.recall(worker: index, id: self.calls[slot].workerID))
         }
         self.stallWheel.schedule(UInt32(index), at: now.advanced(byNanoseconds: stall))

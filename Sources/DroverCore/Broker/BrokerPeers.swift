@@ -41,9 +41,13 @@ package struct BrokerWorker {
     package internal(set) var isOpen = false
     package internal(set) var isQuiet = false
     package internal(set) var isDraining = false
+    /// It took a request not, and has not said since that it is ready.
+    package internal(set) var isRefusing = false
     package internal(set) var window = 1
     package internal(set) var credit = 1
     var announcedCredit = 0
+    /// Whether it was told that suitable requests wait.
+    var announcedWaiting = false
     var meter = CreditMeter()
     var coverageNanoseconds: UInt64
     /// Calls that it has, in the order they were sent.
@@ -78,7 +82,7 @@ package struct BrokerWorker {
     package var outstanding: Int { self.calls.count }
 
     var hasRoom: Bool {
-        self.isOpen && !self.isQuiet && !self.isDraining && self.calls.count < self.credit
+        self.isOpen && !self.isQuiet && !self.isDraining && !self.isRefusing && self.calls.count < self.credit
     }
 
     /// How loaded it is, from 0 to 63.

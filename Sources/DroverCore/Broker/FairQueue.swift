@@ -27,6 +27,7 @@ package struct FairQueue: Sendable {
 
     var top: Entry? { self.heap.first }
     var count: Int { self.heap.count }
+    var flows: [Int] { self.heap.map(\.flow) }
 
     mutating func insert(_ entry: Entry) {
         self.heap.append(entry)
