@@ -36,7 +36,7 @@ extension BrokerMachine {
         let slot = self.calls.insert(
             BrokerCall(request, client: client, route: route, key: key?.index ?? CallSlab.none, deadline: deadline)
         )
-        self.routes[route]?.callCount += 1
+        self.routes[route].callCount += 1
         self.clients[client].requests.insert(request.id, slot: slot)
         if let key, !key.isNew {
             self.calls.append(slot, to: &self.keys[Int(key.index)].waiting)
@@ -185,25 +185,23 @@ extension BrokerMachine {
     }
 
     private func refusal(route: Int, client: Int) -> BrokerVerdict? {
-        let waiting = self.routes[route]?.waitingCount ?? 0
+        let waiting = self.routes[route].waitingCount
         let isFull =
             self.clients[client].requests.count >= self.configuration.window
             || self.queuedCount >= self.configuration.maxQueued || waiting >= self.configuration.maxQueuedPerRoute
         guard isFull else { return nil }
         // Until an eighth of what waits is gone, at the pace of late.
-        let interval = self.routes[route]?.intervalNanoseconds ?? 0
+        let interval = self.routes[route].intervalNanoseconds
         let (time, overflow) = interval.multipliedReportingOverflow(by: UInt64(max(1, waiting / 8)))
         let milliseconds = overflow ? 30_000 : min(30_000, max(10, time / 1_000_000))
         return .busy(retryAfterMilliseconds: UInt32(milliseconds))
     }
 
     private mutating func measure(route: Int, at now: Instant) {
-        guard let last = self.routes[route]?.lastAnswer, let mean = self.routes[route]?.intervalNanoseconds else {
-            return
-        }
+        let (last, mean) = (self.routes[route].lastAnswer, self.routes[route].intervalNanoseconds)
         let sample = min(1_000_000_000, now.nanoseconds(since: last))
-        self.routes[route]?.intervalNanoseconds = mean - mean / 8 + sample / 8
-        self.routes[route]?.lastAnswer = now
+        self.routes[route].intervalNanoseconds = mean - mean / 8 + sample / 8
+        self.routes[route].lastAnswer = now
     }
 
     private mutating func moveDeadline(
@@ -254,7 +252,7 @@ extension BrokerMachine {
         let call = self.calls[slot]
         self.wheel.cancel(slot)
         if call.client >= 0 { self.clients[Int(call.client)].requests.remove(call.id) }
-        self.routes[Int(call.route)]?.callCount -= 1
+        self.routes[Int(call.route)].callCount -= 1
         self.calls.remove(slot)
         guard call.key != CallSlab.none, call.state != .held else { return }
         self.passKey(call.key, at: now, actions: &actions)

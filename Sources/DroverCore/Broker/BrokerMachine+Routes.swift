@@ -53,8 +53,16 @@ extension BrokerMachine {
         if self.routeOf.count >= self.configuration.maxRoutes { self.sweepRoutes() }
         guard self.routeOf.count < self.configuration.maxRoutes else { return nil }
         let index = self.freeRoutes.popLast() ?? self.routes.count
-        if index == self.routes.count { self.routes.append(nil) }
-        self.routes[index] = CallRoute(function: function, demands: key.demands)
+        let route = CallRoute(function: function, hasResources: !key.demands.resources.isEmpty)
+        if index == self.routes.count {
+            self.routes.append(route)
+            self.demandsOf.append(key.demands)
+            self.workersOf.append(NumberSet())
+            self.queues += repeatElement(FairQueue(), count: Int(FairQueue.highestPriority) + 1)
+        } else {
+            self.routes[index] = route
+            self.demandsOf[index] = key.demands
+        }
         self.routeOf[key] = index
         self.functions[function].useCount += 1
         if key.demands == Demands() { self.functions[function].plainRoute = index }
@@ -65,10 +73,12 @@ extension BrokerMachine {
     /// Forgets the routes that no call uses.
     package mutating func sweepRoutes() {
         for index in self.routes.indices {
-            guard let route = self.routes[index], route.callCount == 0 else { continue }
-            let key = RouteKey(function: route.function, demands: route.demands)
+            let route = self.routes[index]
+            guard route.isLive, route.callCount == 0 else { continue }
+            let key = RouteKey(function: route.function, demands: self.demandsOf[index])
             self.routeOf[key] = nil
-            self.routes[index] = nil
+            self.routes[index].isLive = false
+            self.workersOf[index] = NumberSet()
             self.freeRoutes.append(index)
             for worker in self.workers.indices { self.workers[worker].routes.remove(index) }
             if self.functions[key.function].plainRoute == index { self.functions[key.function].plainRoute = -1 }
@@ -78,26 +88,29 @@ extension BrokerMachine {
 
     /// Notes whether a worker may take the calls of a route.
     mutating func match(_ worker: Int, _ index: Int, at now: Instant) {
-        guard let route = self.routes[index] else { return }
+        guard self.routes[index].isLive else { return }
         let matches =
-            self.workers[worker].isLive && self.workers[worker].offered.contains(route.function)
-            && self.workers[worker].offer.satisfies(route.demands)
+            self.workers[worker].isLive && self.workers[worker].offers.contains(self.routes[index].function)
+            && self.workers[worker].offer.satisfies(self.demandsOf[index])
         let matched = self.workers[worker].routes.contains(index)
         if matches, !matched {
             self.workers[worker].routes.insert(index)
-            self.routes[index]?.workerCount += 1
+            self.workersOf[index].insert(worker)
+            self.routes[index].workerCount += 1
         } else if !matches, matched {
             self.workers[worker].routes.remove(index)
-            self.routes[index]?.workerCount -= 1
-            if self.routes[index]?.workerCount == 0 { self.startPatience(of: index, at: now) }
+            self.workersOf[index].remove(worker)
+            self.routes[index].workerCount -= 1
+            if self.workers[worker].reservedRoute == index { self.endReservation(of: index) }
+            if self.routes[index].workerCount == 0 { self.startPatience(of: index, at: now) }
         }
     }
 
     /// The last worker for a route is gone: its calls wait for another one only so long.
     private mutating func startPatience(of route: Int, at now: Instant) {
-        guard let entry = self.routes[route], entry.callCount > 0 else { return }
-        for level in entry.levels {
-            for flow in level.flows {
+        guard self.routes[route].callCount > 0 else { return }
+        for level in 0...Int(FairQueue.highestPriority) {
+            for flow in self.queues[route << 3 | level].flows {
                 var slot = self.flows[flow].calls.first
                 while slot != CallSlab.none {
                     self.startTimer(of: slot, at: now)

@@ -10,7 +10,7 @@ extension BrokerMachine {
             let call = self.calls[slot]
             // The end of another one of its ordering key may have let it go or lapse just now.
             guard call.isWaiting else { continue }
-            let hasWorkers = (self.routes[Int(call.route)]?.workerCount ?? 0) > 0
+            let hasWorkers = self.routes[Int(call.route)].workerCount > 0
             if call.deadline > now, hasWorkers {
                 self.wheel.schedule(slot, at: call.deadline)
                 continue

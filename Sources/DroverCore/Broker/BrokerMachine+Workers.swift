@@ -80,7 +80,8 @@ extension BrokerMachine {
         // Requests and answers on the way may have gone with the old connection. The worker knows which it has.
         for slot in self.calls.slots(of: self.workers[index].calls) {
             let call = self.calls[slot]
-            if let function = self.routes[Int(call.route)]?.function, !self.workers[index].defined.contains(function) {
+            let function = self.routes[Int(call.route)].function
+            if !self.workers[index].defined.contains(function) {
                 self.workers[index].defined.insert(function)
                 actions.append(.define(worker: index, function: function))
             }
@@ -169,6 +170,8 @@ extension BrokerMachine {
         let former = self.workers[index].offered
         self.workers[index].offer = offer
         self.workers[index].offered = offer.functions.compactMap { self.use($0) }
+        self.workers[index].offers = NumberSet()
+        for function in self.workers[index].offered { self.workers[index].offers.insert(function) }
         for function in former { self.leave(function) }
         for route in self.routes.indices { self.match(index, route, at: now) }
         self.adapt(index, actions: &actions)
