@@ -69,7 +69,8 @@ extension BrokerMachine {
         }
         self.workers[index].sessionNumber = session
         self.workers[index].window = max(1, window)
-        self.workers[index].credit = max(1, min(self.workers[index].credit, window))
+        // Not open yet: nothing is announced.
+        self.adapt(index, actions: &actions)
         self.workers[index].isOpen = true
         self.workers[index].isRefusing = false
         self.workers[index].session.established(at: now)
@@ -174,7 +175,7 @@ extension BrokerMachine {
         for function in self.workers[index].offered { self.workers[index].offers.insert(function) }
         for function in former { self.leave(function) }
         for route in self.routes.indices { self.match(index, route, at: now) }
-        self.adapt(index, actions: &actions)
+        if self.workers[index].isOpen { self.adapt(index, actions: &actions) }
         self.fill(index, at: now, actions: &actions)
     }
 
