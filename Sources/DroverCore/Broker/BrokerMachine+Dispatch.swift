@@ -72,14 +72,17 @@ extension BrokerMachine {
     /// Takes a call that waits out of where it waits.
     mutating func takeOut(_ slot: UInt32) {
         let call = self.calls[slot]
-        self.queuedCount -= 1
-        if call.state == .held { return self.calls.unlink(slot, from: &self.keys[Int(call.key)].waiting) }
+        if call.state == .held {
+            self.queuedCount -= 1
+            return self.calls.unlink(slot, from: &self.keys[Int(call.key)].waiting)
+        }
         let flow = self.flow(client: Int(call.client), route: Int(call.route), priority: call.priority, makes: false)
         self.takeOut(slot, of: flow)
     }
 
     private mutating func takeOut(_ slot: UInt32, of flow: Int) {
         let (route, level) = (self.flows[flow].route, Int(self.flows[flow].priority))
+        self.queuedCount -= 1
         self.calls.unlink(slot, from: &self.flows[flow].calls)
         self.routes[route].waiting[level] -= 1
         self.routes[route].waitingCount -= 1

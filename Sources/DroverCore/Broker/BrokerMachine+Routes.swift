@@ -118,7 +118,7 @@ extension BrokerMachine {
                 }
             }
         }
-        for key in self.keyOf.values {
+        for key in self.keyOf.values.sorted() {
             var slot = self.keys[Int(key)].waiting.first
             while slot != CallSlab.none {
                 if Int(self.calls[slot].route) == route { self.startTimer(of: slot, at: now) }
