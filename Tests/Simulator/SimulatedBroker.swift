@@ -150,7 +150,11 @@ final class SimulatedBroker {
             self.send(.answer(id: header.id, token: token, isError: true), toClient: client)
         case .busy, .draining:
             self.send(.answer(id: header.id, token: token, isError: true), toClient: client)
-        case .undefinedFunction, .lapsed, .duplicateID:
+        case .duplicateID:
+            // A client may be told that a request lapsed after it has sent it again on a second welcome; if its deadline was
+            // moved, it then sends it as a new one. The broker has it, and will answer.
+            try check(self.held.values.contains { $0.token == token }, "request \(header.id) has the id of another")
+        case .undefinedFunction, .lapsed:
             throw Violation("the broker says \(verdict) to request \(header.id)")
         }
     }
@@ -332,7 +336,8 @@ final class SimulatedBroker {
             throw Violation("slot \(slot) ended as \(ending), and nothing is in it")
         }
         try check(held.id == id && held.client == client, "slot \(slot) ended for another call")
-        guard self.machine.clients[client].isLive else { throw Violation("a call ended for a client that is gone") }
+        // It may have gone in the same tick.
+        guard self.machine.clients[client].isLive else { return }
         switch ending {
         case .cancelled(let stage):
             if ending.mayHaveRun { self.remember(id, held.token, 2, client) }
@@ -376,6 +381,13 @@ final class SimulatedBroker {
     private func checkInvariants() throws(Violation) {
         try check(self.machine.callCount == self.held.count, "the machine has other calls than the broker")
         var sent = 0
+        // In place: a copy of a worker costs much, and this is asked in every turn.
+        let live = self.machine.workers.indices.filter { self.machine.workers[$0].isLive }
+        let idle = live.filter { index in
+            self.machine.workers[index].outstanding == 0 && self.machine.workers[index].isOpen
+                && !self.machine.workers[index].isQuiet && !self.machine.workers[index].isDraining
+                && !self.machine.workers[index].isRefusing
+        }
         for (slot, held) in self.held {
             let call = self.machine.call(in: slot)
             switch call.state {
@@ -383,13 +395,12 @@ final class SimulatedBroker {
             case .ended: throw Violation("slot \(slot) is free, and call \(held.id) is in it")
             case .held: break
             case .queued:
-                guard let record = self.cluster.records[held.token] else { continue }
-                for worker in self.machine.workers where worker.isLive && worker.outstanding == 0 {
-                    let isIdle = worker.isOpen && !worker.isQuiet && !worker.isDraining && !worker.isRefusing
+                guard !idle.isEmpty, let record = self.cluster.records[held.token] else { break }
+                for worker in idle {
                     let isSuitable =
-                        worker.offer.functions.contains("f\(record.function)")
-                        && worker.offer.satisfies(record.demands ?? Demands())
-                    try check(!isIdle || !isSuitable, "call \(held.id) waits though \(worker.offer.name) is idle")
+                        self.machine.workers[worker].offer.functions.contains(record.functionName)
+                        && (record.demands.map { self.machine.workers[worker].offer.satisfies($0) } ?? true)
+                    try check(!isSuitable, "call \(held.id) waits though worker \(worker) is idle")
                 }
             }
             if call.state != .sent, call.deadline != .distantFuture {
@@ -399,7 +410,7 @@ final class SimulatedBroker {
         }
         try check(self.machine.sentCount == sent, "\(self.machine.sentCount) ids for \(sent) calls at workers")
         try check(self.machine.queuedCount == self.held.count - sent, "\(self.machine.queuedCount) calls wait")
-        let outstanding = self.machine.workers.reduce(0) { $0 + ($1.isLive ? $1.outstanding : 0) }
+        let outstanding = live.reduce(0) { $0 + self.machine.workers[$1].outstanding }
         try check(outstanding == sent, "the workers have \(outstanding) of \(sent) calls")
     }
 

@@ -18,6 +18,7 @@ final class CallRecord {
     /// For a broker.
     var priority: UInt8 = 4
     var demands: Demands?
+    var functionName: String { "f\(self.function)" }
 
     init(id: UInt64, token: UInt64, function: UInt32, isIdempotent: Bool, isPing: Bool, key: String?, deadline: Instant)
     {

@@ -147,7 +147,10 @@ extension BrokerMachine {
             self.calls[slot].attempts -= 1
             // A worker that takes nothing, though it wasn't asked to give it back, would be sent the same again at once:
             // it gets no more until it says that it is ready.
-            if stage == .beforeStart, !call.isRecalled { self.workers[worker].isRefusing = true }
+            if stage == .beforeStart, !call.isRecalled {
+                self.workers[worker].isRefusing = true
+                self.loads.update(worker, in: &self.workers)
+            }
             if call.deadline <= now {
                 self.finish(slot, ending: .cancelled(.lapsed), at: now, actions: &actions)
             } else {
@@ -240,6 +243,8 @@ extension BrokerMachine {
             actions.append(.release(slot: slot))
         } else if call.isCancelled {
             self.finish(slot, ending: .cancelled(.whileRunning), at: now, actions: &actions)
+        } else if call.isIdempotent, call.deadline <= now {
+            self.finish(slot, ending: .cancelled(.lapsed), at: now, actions: &actions)
         } else if call.isIdempotent, call.attempts < self.configuration.maxAttempts {
             self.enqueue(slot, atFront: true, at: now)
         } else {
