@@ -370,7 +370,7 @@ package final class Cluster {
     private func act(_ index: Int) throws(Violation) {
         guard self.now < Self.start + Self.busyTime else { return }
         let client = self.clients[index]
-        self.add(.act(client: index), after: UInt64(self.random.below(80)) * Self.millisecond)
+        self.add(.act(client: index), after: UInt64(self.random.below(self.isBrokered ? 160 : 80)) * Self.millisecond)
         guard !client.hasLeft else { return }
         switch self.random.below(10) {
         case 0:

@@ -28,6 +28,7 @@ final class SimulatedBroker {
     private var keysAtWork: [String: UInt32] = [:]
     private var lastSent: [String: Int] = [:]
     private var taken = 0
+    private var turns = 0
     private var wakeAt: UInt64 = .max
     private(set) var isUp = true
 
@@ -380,7 +381,6 @@ final class SimulatedBroker {
 
     private func checkInvariants() throws(Violation) {
         try check(self.machine.callCount == self.held.count, "the machine has other calls than the broker")
-        var sent = 0
         // In place: a copy of a worker costs much, and this is asked in every turn.
         let live = self.machine.workers.indices.filter { self.machine.workers[$0].isLive }
         let idle = live.filter { index in
@@ -388,30 +388,42 @@ final class SimulatedBroker {
                 && !self.machine.workers[index].isQuiet && !self.machine.workers[index].isDraining
                 && !self.machine.workers[index].isRefusing
         }
+        let outstanding = live.reduce(0) { $0 + self.machine.workers[$1].outstanding }
+        try check(outstanding == self.machine.sentCount, "the workers have \(outstanding) of \(self.machine.sentCount)")
+        try check(
+            self.machine.sentCount + self.machine.queuedCount == self.held.count,
+            "\(self.machine.sentCount) at workers and \(self.machine.queuedCount) waiting are not \(self.held.count)"
+        )
+        if !idle.isEmpty, self.machine.queuedCount > 0 { try self.checkWaiting(idle) }
+        self.turns += 1
+        if self.turns.isMultiple(of: 8) { try self.checkCalls() }
+    }
+
+    private func checkWaiting(_ idle: [Int]) throws(Violation) {
+        for (slot, held) in self.held where self.machine.call(in: slot).state == .queued {
+            guard let record = self.cluster.records[held.token] else { continue }
+            for worker in idle {
+                let isSuitable =
+                    self.machine.workers[worker].offer.functions.contains(record.functionName)
+                    && (record.demands.map { self.machine.workers[worker].offer.satisfies($0) } ?? true)
+                try check(!isSuitable, "call \(held.id) waits though worker \(worker) is idle")
+            }
+        }
+    }
+
+    private func checkCalls() throws(Violation) {
+        var sent = 0
         for (slot, held) in self.held {
             let call = self.machine.call(in: slot)
-            switch call.state {
-            case .sent: sent += 1
-            case .ended: throw Violation("slot \(slot) is free, and call \(held.id) is in it")
-            case .held: break
-            case .queued:
-                guard !idle.isEmpty, let record = self.cluster.records[held.token] else { break }
-                for worker in idle {
-                    let isSuitable =
-                        self.machine.workers[worker].offer.functions.contains(record.functionName)
-                        && (record.demands.map { self.machine.workers[worker].offer.satisfies($0) } ?? true)
-                    try check(!isSuitable, "call \(held.id) waits though worker \(worker) is idle")
-                }
-            }
-            if call.state != .sent, call.deadline != .distantFuture {
+            try check(call.state != .ended, "slot \(slot) is free, and call \(held.id) is in it")
+            if call.state == .sent {
+                sent += 1
+            } else if call.deadline != .distantFuture {
                 let overdue = self.now.nanoseconds(since: call.deadline)
                 try check(overdue < 4_000_000, "call \(held.id) waits \(overdue) ns after its time")
             }
         }
         try check(self.machine.sentCount == sent, "\(self.machine.sentCount) ids for \(sent) calls at workers")
-        try check(self.machine.queuedCount == self.held.count - sent, "\(self.machine.queuedCount) calls wait")
-        let outstanding = live.reduce(0) { $0 + self.machine.workers[$1].outstanding }
-        try check(outstanding == sent, "the workers have \(outstanding) of \(sent) calls")
     }
 
     /// Nothing is kept for calls.
