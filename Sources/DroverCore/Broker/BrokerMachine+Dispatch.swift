@@ -58,8 +58,8 @@ extension BrokerMachine {
         self.queuedCount += 1
         let level = Int(call.priority)
         self.routes[route].waitingCount += 1
-        self.routes[route].waiting[level] += 1
-        if self.routes[route].waiting[level] == 1 {
+        self.waiting[route << 3 | level] += 1
+        if self.waiting[route << 3 | level] == 1 {
             self.routes[route].waitingLevels |= 1 << call.priority
             self.busy[level].insert(route)
             self.busyCounts[level] += 1
@@ -84,9 +84,9 @@ extension BrokerMachine {
         let (route, level) = (self.flows[flow].route, Int(self.flows[flow].priority))
         self.queuedCount -= 1
         self.calls.unlink(slot, from: &self.flows[flow].calls)
-        self.routes[route].waiting[level] -= 1
+        self.waiting[route << 3 | level] -= 1
         self.routes[route].waitingCount -= 1
-        guard self.routes[route].waiting[level] == 0 else { return }
+        guard self.waiting[route << 3 | level] == 0 else { return }
         // What is left in the heap are flows without calls.
         while let empty = self.queues[route << 3 | level].popAny() { self.dropFlow(empty) }
         self.routes[route].waitingLevels &= ~(1 << UInt8(level))
@@ -339,7 +339,7 @@ extension BrokerMachine {
         for level in self.busy.indices where self.busyCounts[level] > 0 {
             var next = self.busy[level].first(from: 0, sharedWith: self.workers[worker].routes)
             while let route = next {
-                waiting += self.routes[route].waiting[level]
+                waiting += self.waiting[route << 3 | level]
                 next = self.busy[level].first(from: route + 1, sharedWith: self.workers[worker].routes)
             }
         }

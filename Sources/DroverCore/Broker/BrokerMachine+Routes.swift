@@ -59,6 +59,7 @@ extension BrokerMachine {
             self.demandsOf.append(key.demands)
             self.workersOf.append(NumberSet())
             self.queues += repeatElement(FairQueue(), count: Int(FairQueue.highestPriority) + 1)
+            self.waiting += repeatElement(0, count: Int(FairQueue.highestPriority) + 1)
         } else {
             self.routes[index] = route
             self.demandsOf[index] = key.demands

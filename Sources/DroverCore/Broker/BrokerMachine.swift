@@ -102,11 +102,13 @@ package struct BrokerMachine: ~Copyable {
     var workersOf: [NumberSet] = []
     /// Eight of each route, one per priority.
     var queues: [FairQueue] = []
+    /// How many calls wait in each of them.
+    var waiting: [Int] = []
     var freeRoutes: [Int] = []
     var routeOf: [RouteKey: Int] = [:]
     /// Routes with calls that wait, per priority.
     var busy = [NumberSet](repeating: NumberSet(), count: Int(FairQueue.highestPriority) + 1)
-    var busyCounts = InlineArray<8, Int>(repeating: 0)
+    var busyCounts = [Int](repeating: 0, count: Int(FairQueue.highestPriority) + 1)
     /// One bit per priority with calls that wait.
     var busyLevels: UInt8 = 0
     var flows: [Flow] = []

@@ -89,8 +89,6 @@ struct CallRoute: BitwiseCopyable, Sendable {
     let function: Int
     /// Whether its calls occupy resources.
     let hasResources: Bool
-    /// Calls that wait, per priority.
-    var waiting = InlineArray<8, Int>(repeating: 0)
     /// One bit per priority with calls that wait.
     var waitingLevels: UInt8 = 0
     var waitingCount = 0
