@@ -55,7 +55,7 @@ endif
 
 # Tests that start threads run one after the other: their limits of time are theirs alone then.
 pure_tests := TidyTests|DroverCodecTests|DroverWireTests|DroverCoreTests|SimulationTests
-threaded_tests := DroverZMQTests|DroverTests
+threaded_tests := DroverZMQTests|DroverTests|DroverBrokerTests
 
 .PHONY: check
 check: lint ## What a patch must pass besides the tests: lint, warnings, imports, house rules, documentation
@@ -80,6 +80,12 @@ demo: ## Hash the files of FOLDER in several worker processes at once
 	@deploy/setup.sh --no-python
 	swift build -c release --product offload
 	swift run -c release --skip-build offload '$(FOLDER)'
+
+.PHONY: demo-pool
+demo-pool: ## The same through a broker with four workers; a worker and the broker are killed on the way
+	@deploy/setup.sh --no-python
+	swift build -c release --product offload
+	swift run -c release --skip-build offload --pool '$(FOLDER)'
 
 .PHONY: examples
 examples: ## Build the examples and run the check that each one brings

@@ -17,9 +17,12 @@ let memorySafe = strict + [.strictMemorySafety()]
 let package = Package(
     name: "drover",
     products: [
-        .library(name: "Drover", targets: ["Drover"])
+        .library(name: "Drover", targets: ["Drover"]),
+        .library(name: "DroverBroker", targets: ["DroverBroker"]),
+        .executable(name: "drover", targets: ["DroverTool"]),
     ],
     dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
@@ -50,6 +53,29 @@ let package = Package(
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ],
             swiftSettings: memorySafe
+        ),
+
+        .target(
+            name: "DroverBroker",
+            dependencies: [
+                "Drover", "DroverCodec", "DroverCore", "DroverWire", "DroverZMQ",
+                .product(name: "DequeModule", package: "swift-collections"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+            ],
+            swiftSettings: memorySafe
+        ),
+
+        // The tool, `drover`: a user of the libraries.
+        .executableTarget(
+            name: "DroverTool",
+            dependencies: [
+                "Drover", "DroverBroker",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: strict
         ),
 
         // Shared by tests; no product.
@@ -90,6 +116,15 @@ let package = Package(
             swiftSettings: strict
         ),
 
+        .testTarget(
+            name: "DroverBrokerTests",
+            dependencies: [
+                "Drover", "DroverBroker", "DroverTool", "DroverZMQ", "fault-worker",
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: strict
+        ),
+
         // Examples; the check that each brings runs in `make examples`.
         .executableTarget(
             name: "hello",
@@ -100,7 +135,7 @@ let package = Package(
         ),
         .executableTarget(
             name: "offload",
-            dependencies: ["Drover", .product(name: "Logging", package: "swift-log")],
+            dependencies: ["Drover", "DroverBroker", .product(name: "Logging", package: "swift-log")],
             path: "examples/offload",
             exclude: ["README.md", "smoke.sh"],
             swiftSettings: strict

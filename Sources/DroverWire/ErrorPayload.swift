@@ -14,6 +14,8 @@ package struct ErrorPayload: Equatable, Sendable {
     package var isRetryable = false
     /// Who answers.
     package var worker = ""
+    /// With `busy`: when to try again, in milliseconds; 0 if it isn't said.
+    package var retryAfterMilliseconds: UInt32 = 0
     /// The error itself in MessagePack, if it can be.
     package var details: [UInt8]?
 
@@ -21,7 +23,8 @@ package struct ErrorPayload: Equatable, Sendable {
 
     /// Writes the payload.
     package func pack(into writer: inout PackWriter) throws(CodecError) {
-        try writer.packMapHeader(self.details == nil ? 6 : 7)
+        let fieldCount = 6 + (self.details == nil ? 0 : 1) + (self.retryAfterMilliseconds == 0 ? 0 : 1)
+        try writer.packMapHeader(fieldCount)
         try writer.pack("code")
         try writer.pack(self.code)
         try writer.pack("type")
@@ -34,6 +37,10 @@ package struct ErrorPayload: Equatable, Sendable {
         try writer.pack(self.isRetryable)
         try writer.pack("worker")
         try writer.pack(self.worker)
+        if self.retryAfterMilliseconds > 0 {
+            try writer.pack("retryAfter")
+            try writer.pack(UInt64(self.retryAfterMilliseconds))
+        }
         if let details {
             try writer.pack("details")
             try writer.pack(details)
@@ -51,6 +58,7 @@ package struct ErrorPayload: Equatable, Sendable {
             case "trace": read.trace = try reader.readString()
             case "retryable": read.isRetryable = try reader.readBool()
             case "worker": read.worker = try reader.readString()
+            case "retryAfter": read.retryAfterMilliseconds = UInt32(clamping: try reader.readUInt64())
             case "details": read.details = try reader.readBytes()
             default: try reader.skip()
             }

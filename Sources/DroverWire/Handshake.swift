@@ -11,17 +11,26 @@ package struct Hello: Equatable, Sendable {
     package var name: String
     package var beatMilliseconds: Int
     package var maxPayloadBytes: Int
+    /// Asks for others: their callbacks go through the sender.
+    package var isBroker: Bool
 
-    package init(client: PeerID, name: String, beatMilliseconds: Int, maxPayloadBytes: Int) {
+    package init(
+        client: PeerID,
+        name: String,
+        beatMilliseconds: Int,
+        maxPayloadBytes: Int,
+        isBroker: Bool = false
+    ) {
         self.client = client
         self.name = name
         self.beatMilliseconds = beatMilliseconds
         self.maxPayloadBytes = maxPayloadBytes
+        self.isBroker = isBroker
     }
 
     /// Writes the payload.
     package func pack(into writer: inout PackWriter) throws(CodecError) {
-        try writer.packMapHeader(5)
+        try writer.packMapHeader(self.isBroker ? 6 : 5)
         try writer.pack("minor")
         try writer.pack(UInt64(self.minor))
         try writer.pack("client")
@@ -32,11 +41,16 @@ package struct Hello: Equatable, Sendable {
         try writer.pack(Int64(self.beatMilliseconds))
         try writer.pack("maxPayload")
         try writer.pack(Int64(self.maxPayloadBytes))
+        if self.isBroker {
+            try writer.pack("broker")
+            try writer.pack(true)
+        }
     }
 
     /// Reads a payload; fields that this version doesn't know are skipped.
     package init(reading payload: UnsafeRawBufferPointer) throws(WireError) {
         var minor: UInt32 = 0
+        var isBroker = false
         var client: PeerID?
         var name = ""
         var beat = 0
@@ -48,6 +62,7 @@ package struct Hello: Equatable, Sendable {
             case "name": name = try reader.readString()
             case "beat": beat = Int(clamping: try reader.readInt64())
             case "maxPayload": maxPayload = Int(clamping: try reader.readInt64())
+            case "broker": isBroker = try reader.readBool()
             default: try reader.skip()
             }
         }
@@ -58,6 +73,7 @@ package struct Hello: Equatable, Sendable {
         self.name = String(name.prefix(255))
         self.beatMilliseconds = beat
         self.maxPayloadBytes = maxPayload
+        self.isBroker = isBroker
         self.minor = minor
     }
 }
@@ -77,6 +93,8 @@ package struct Welcome: Equatable, Sendable {
     package var concurrency: Int
     /// Whether the worker still knows the client's earlier session.
     package var isResumed: Bool
+    /// Passes requests on to others.
+    package var isBroker = false
 
     package init(
         worker: PeerID,
@@ -100,7 +118,7 @@ package struct Welcome: Equatable, Sendable {
 
     /// Writes the payload.
     package func pack(into writer: inout PackWriter) throws(CodecError) {
-        try writer.packMapHeader(9)
+        try writer.packMapHeader(self.isBroker ? 10 : 9)
         try writer.pack("minor")
         try writer.pack(UInt64(self.minor))
         try writer.pack("worker")
@@ -119,6 +137,10 @@ package struct Welcome: Equatable, Sendable {
         try writer.pack(Int64(self.concurrency))
         try writer.pack("resumed")
         try writer.pack(self.isResumed)
+        if self.isBroker {
+            try writer.pack("broker")
+            try writer.pack(true)
+        }
     }
 
     /// Reads a payload; fields that this version doesn't know are skipped.
@@ -149,6 +171,7 @@ package struct Welcome: Equatable, Sendable {
             case "maxPayload": welcome.maxPayloadBytes = Int(clamping: try reader.readInt64())
             case "concurrency": welcome.concurrency = Int(clamping: try reader.readInt64())
             case "resumed": welcome.isResumed = try reader.readBool()
+            case "broker": welcome.isBroker = try reader.readBool()
             default: try reader.skip()
             }
         }

@@ -54,6 +54,28 @@ package enum MessageKind: UInt8, CaseIterable, Sendable {
     case ended = 34
     /// Asks the sender of a subscription's events to pause (`id` 0) or to go on (1).
     case flow = 35
+
+    // Between workers and brokers: 48...63.
+
+    /// What a worker that dials a broker can do; `id` is its epoch.
+    case offer = 48
+    /// How a worker is now, in place of a beat; see ``ReadyState``.
+    case ready = 49
+    /// A worker's credit (`number`), and how much waits that it could take (`time`).
+    case credit = 50
+    /// A worker's number for a client's subscription (`id`).
+    case bind = 51
+}
+
+/// `number` of a ``MessageKind/ready``.
+package struct ReadyState: OptionSet, Sendable {
+    package let rawValue: UInt32
+    package init(rawValue: UInt32) { self.rawValue = rawValue }
+
+    /// Wants no new requests for now.
+    package static let quiet = ReadyState(rawValue: 1)
+    /// Has credit and free handlers, and gets nothing though the broker says that something waits.
+    package static let starved = ReadyState(rawValue: 2)
 }
 
 /// `number` of a ``MessageKind/goodbye``.
@@ -66,6 +88,8 @@ package enum GoodbyeReason: UInt32, Sendable {
 package enum CancelReason: UInt32, Sendable {
     case requested = 0
     case expired = 1
+    /// A broker wants it back unless it has started.
+    case recalled = 2
 }
 
 /// `number` of a ``MessageKind/cancelled``.

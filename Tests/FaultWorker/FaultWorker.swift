@@ -6,7 +6,8 @@ import Logging
 
 /// A worker, or a client short of descriptors, in a process of its own.
 ///
-/// `fault-worker serve ADDRESS` prints `listens ADDRESS` and serves until SIGTERM. `fault-worker descriptors ENDPOINT LIMIT`
+/// `fault-worker serve ADDRESS` prints `listens ADDRESS` and serves until SIGTERM; `fault-worker dial BROKER` does so for a
+/// broker. `fault-worker descriptors ENDPOINT LIMIT`
 /// makes clients until the limit of open files stops it, and prints what it was told. `fault-worker clock` lets calls expire
 /// while the wall clock is stepped, by a library that a test loads before the C library.
 @main
@@ -14,14 +15,15 @@ struct FaultWorker {
     static func main() async throws {
         let arguments = CommandLine.arguments
         switch arguments.dropFirst().first {
-        case "serve": try await self.serve(arguments[2])
+        case "serve": try await self.serve(.bind(arguments[2]))
+        case "dial": try await self.serve(.connect(arguments[2]))
         case "descriptors": try await self.exhaust(arguments[2], limit: UInt(arguments[3]) ?? 64)
         case "clock": try await self.stepClock()
         default: exit(64)
         }
     }
 
-    private static func serve(_ address: String) async throws {
+    private static func serve(_ endpoint: WorkerEndpoint) async throws {
         var configuration = WorkerConfiguration()
         configuration.name = "fault-worker-\(getpid())"
         configuration.heartbeatInterval = .milliseconds(200)
@@ -47,7 +49,7 @@ struct FaultWorker {
             }
             return count
         }
-        try await worker.run(.bind(address))
+        try await worker.run(endpoint)
         say("left")
     }
 

@@ -26,6 +26,11 @@ struct TidyTests {
             "DequeModule", "DroverCodec", "DroverCore", "DroverWire", "DroverZMQ", "Glibc", "Logging",
             "ServiceLifecycle", "Synchronization", "UnixSignals",
         ],
+        // Glibc only for malloc and free.
+        "DroverBroker": [
+            "DequeModule", "Drover", "DroverCodec", "DroverCore", "DroverWire", "DroverZMQ", "Glibc", "Logging",
+            "ServiceLifecycle", "Synchronization", "UnixSignals",
+        ],
     ]
 
     /// Targets that are programs for people: they may use Foundation, print, and import what they like.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import Drover
+import DroverBroker
 import Foundation
+import Logging
 
 /// What a worker says of a file.
 struct Digest: Codable, Sendable {
@@ -46,17 +48,30 @@ func checksum(of path: String) throws -> Digest {
     return Digest(hex: hash.finish(), bytes: total, worker: getpid())
 }
 
-/// The role of a worker: listens, prints where, and runs until its standard input ends.
+/// The role of a worker: listens or dials a broker, prints where, and runs until its standard input ends.
 ///
 /// So it can't outlive the process that started it, whatever happens to that one.
-func runWorker(at address: String) throws {
+func runWorker(at endpoint: WorkerEndpoint) throws {
     guard SHA256.isCorrect else { throw Failure("this build's SHA-256 is wrong") }
     var configuration = WorkerConfiguration()
     configuration.name = "worker-\(getpid())"
     configuration.heartbeatInterval = .milliseconds(500)
+    configuration.silenceLimit = .seconds(2)
     let worker = Worker(concurrency: 2, configuration: configuration)
     worker.register(.checksum) { path in try checksum(of: path) }
-    let running = try worker.start(.bind(address))
+    let running = try worker.start(endpoint)
+    say(endpoint.brokers.first ?? running.endpoint)
+    while readLine() != nil {}
+    running.stopBlocking(grace: .seconds(1))
+}
+
+/// The role of a broker, in the same manner.
+func runBroker(at address: String) throws {
+    var configuration = BrokerConfiguration()
+    configuration.heartbeatInterval = .milliseconds(500)
+    configuration.silenceLimit = .seconds(2)
+    configuration.logger.logLevel = .error
+    let running = try Broker(configuration: configuration).start(address)
     say(running.endpoint)
     while readLine() != nil {}
     running.stopBlocking(grace: .seconds(1))

@@ -42,7 +42,10 @@ struct Report {
             let fate = worker == outcome.killedWorker ? ", then killed" : ""
             say("worker    \(worker): \(digests.count) calls\(fate)")
         }
-        let fate = outcome.killedWorker.map { "since worker \($0) was killed" } ?? "no worker was killed"
+        // In a pool the broker gives a dead worker's calls to others; the client sends again what a dead broker had.
+        let fate =
+            outcome.killedBroker.map { "since broker \($0) was killed" }
+            ?? outcome.killedWorker.map { "since worker \($0) was killed" } ?? "no worker was killed"
         say("sent again \(self.resends) calls, \(fate)")
         let left = outcome.unreadable.count + self.files.skipped.count
         if left > 0 {

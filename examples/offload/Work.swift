@@ -14,8 +14,49 @@ struct WorkOutcome: Sendable {
     var bytes = 0
     var seconds = 0.0
     var killedWorker: Int32?
+    var killedBroker: Int32?
 
     var ended: Int { self.digests.count + self.unreadable.count + self.failures.count }
+}
+
+/// Something that goes wrong on purpose.
+struct Incident {
+    /// Before which call.
+    let index: Int
+    /// The worker that it ends, if it does.
+    var worker: Int32?
+    /// The broker that it ends, if it does.
+    var broker: Int32?
+    /// Does it, and says what it did.
+    let happen: () throws -> String
+
+    /// Half way a worker is killed; in a pool another one is started, and later the broker dies and comes back.
+    static func all(
+        of workers: [WorkerProcesses.Entry],
+        _ broker: WorkerProcesses.Entry?,
+        _ processes: WorkerProcesses,
+        files: Int
+    ) -> [Incident] {
+        guard let victim = workers.first else { return [] }
+        var incidents = [
+            Incident(index: files / 2, worker: victim.pid) {
+                processes.killProcess(victim.pid)
+                guard let broker else { return "killed worker \(victim.pid) (SIGKILL)" }
+                let next = try processes.start(.dialling(broker.endpoint))
+                return "killed worker \(victim.pid) (SIGKILL) and started worker \(next.pid)"
+            }
+        ]
+        if let broker {
+            incidents.append(
+                Incident(index: files * 2 / 3, broker: broker.pid) {
+                    processes.killProcess(broker.pid)
+                    let next = try processes.start(.broker(broker.endpoint))
+                    return "killed broker \(broker.pid) (SIGKILL) and started broker \(next.pid)"
+                }
+            )
+        }
+        return incidents
+    }
 }
 
 /// Makes a call for each file, a bounded number at a time.
@@ -24,29 +65,30 @@ struct Work {
 
     private let files: FileList
     private let checksum: AsyncFunction<String, Digest>
-    private let workers: WorkerProcesses
     private let notes: Notes
     private let tally = Tally()
 
-    init(files: FileList, client: Client, workers: WorkerProcesses, notes: Notes) {
+    init(files: FileList, client: Client, notes: Notes) {
         self.files = files
         self.checksum = async(client.function(.checksum))
-        self.workers = workers
         self.notes = notes
     }
 
     /// Runs all calls to their end.
     ///
-    /// - Parameter victim: The worker that is killed half way, if any.
+    /// - Parameter incidents: What happens on the way.
     /// - Returns: What became of them.
-    func run(killing victim: Int32?) -> WorkOutcome {
+    /// - Throws: What an incident throws: a process that could not be started.
+    func run(_ incidents: [Incident]) throws -> WorkOutcome {
         var progress = Progress(total: self.files.paths.count)
         for (index, path) in self.files.paths.enumerated() {
             self.takePlace(showing: &progress)
-            if let victim, index == self.files.paths.count / 2 {
-                self.workers.killWorker(victim)
-                self.tally.state.withLock { $0.killedWorker = victim }
-                progress.note("killed worker \(victim) (SIGKILL) after \(index) calls")
+            for incident in incidents where incident.index == index {
+                self.tally.state.withLock { outcome in
+                    outcome.killedWorker = incident.worker ?? outcome.killedWorker
+                    outcome.killedBroker = incident.broker ?? outcome.killedBroker
+                }
+                progress.note("\(try incident.happen()) after \(index) calls")
             }
             self.call(path)
         }

@@ -2,7 +2,7 @@
 import Foundation
 import Synchronization
 
-/// The worker processes that this program started.
+/// The processes that this program started: workers, and a broker in a pool.
 ///
 /// Every way out of the program leads through `endAll`.
 final class WorkerProcesses: Sendable {
@@ -22,13 +22,30 @@ final class WorkerProcesses: Sendable {
 
     var all: [Entry] { self.state.withLock { $0.entries } }
 
-    /// Starts this very executable in the role of a worker, and waits for its address.
-    func start() throws {
+    /// What a process does.
+    enum Role {
+        case worker
+        /// A worker that dials a broker.
+        case dialling(String)
+        case broker(String)
+
+        var arguments: [String] {
+            switch self {
+            case .worker: ["worker", "tcp://127.0.0.1:*"]
+            case .dialling(let broker): ["dial", broker]
+            case .broker(let address): ["broker", address]
+            }
+        }
+    }
+
+    /// Starts this very executable in a role, and waits for its address.
+    @discardableResult
+    func start(_ role: Role) throws -> Entry {
         let process = Process()
         let input = Pipe()
         let output = Pipe()
         process.executableURL = URL(filePath: "/proc/self/exe").resolvingSymlinksInPath()
-        process.arguments = ["worker", "tcp://127.0.0.1:*"]
+        process.arguments = role.arguments
         process.standardInput = input
         process.standardOutput = output
         let pid = try self.state.withLock { state in
@@ -39,23 +56,25 @@ final class WorkerProcesses: Sendable {
             return pid
         }
         let line = String(decoding: output.fileHandleForReading.availableData, as: UTF8.self)
-        guard line.hasPrefix("tcp://"), line.hasSuffix("\n") else { throw Failure("worker \(pid) did not start") }
+        guard line.hasPrefix("tcp://"), line.hasSuffix("\n") else { throw Failure("process \(pid) did not start") }
+        let entry = Entry(
+            endpoint: String(line.dropLast()),
+            pid: pid,
+            process: process,
+            input: input.fileHandleForWriting
+        )
         self.state.withLock { state in
-            for index in state.entries.indices where state.entries[index].pid == pid {
-                let known = state.entries[index]
-                state.entries[index] = Entry(
-                    endpoint: String(line.dropLast()),
-                    pid: pid,
-                    process: known.process,
-                    input: known.input
-                )
-            }
+            for index in state.entries.indices where state.entries[index].pid == pid { state.entries[index] = entry }
         }
+        return entry
     }
 
-    /// Kills one, as a crash or the kernel would.
-    func killWorker(_ pid: Int32) {
-        for entry in self.all where entry.pid == pid && entry.process.isRunning { kill(pid, SIGKILL) }
+    /// Kills one, as a crash or the kernel would, and waits until it is gone.
+    func killProcess(_ pid: Int32) {
+        for entry in self.all where entry.pid == pid && entry.process.isRunning {
+            kill(pid, SIGKILL)
+            entry.process.waitUntilExit()
+        }
     }
 
     /// Ends all: politely first, if there is time, then by force.

@@ -20,7 +20,7 @@ fail() {
 }
 
 # The pids that the first line of a run names.
-workers() { sed -n 's/.*; workers: //p' "$1" | tr -d ','; }
+workers() { sed -n 's/.*; workers: \([0-9, ]*\).*/\1/p' "$1" | tr -d ','; }
 
 # Waits up to 20 s for a command to succeed.
 eventually() {
@@ -60,6 +60,12 @@ are_gone "${pids[@]}" || fail "a worker is left"
 echo "-- kills none of three"
 timeout 120 "$offload" --workers 3 --no-kill "$scratch/files" >"$scratch/log" || fail "status $?"
 grep -q '^sent again 0 calls, no worker was killed$' "$scratch/log" || fail "calls were sent again"
+
+echo "-- goes through a broker, which is killed and comes back"
+timeout 120 "$offload" --pool "$scratch/files" >"$scratch/log" || { cat "$scratch/log"; fail "status $?"; }
+grep -q '^killed worker .* and started worker' "$scratch/log" || fail "no worker was replaced"
+grep -q '^killed broker .* and started broker' "$scratch/log" || fail "no broker was replaced"
+grep -q '^sha256sum agrees on every file$' "$scratch/log" || { cat "$scratch/log"; fail "sha256sum doesn't agree"; }
 
 echo "-- ends its workers when it is interrupted"
 truncate -s 64G "$scratch/files/endless"

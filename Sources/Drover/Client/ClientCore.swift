@@ -192,7 +192,9 @@ final class ClientCore: Sendable {
     func beginRequest(_ options: CallOptions) throws -> PackWriter {
         try self.checkOpen()
         var writer = PackWriter(capacity: 72, headerBytes: RequestBytes.headerByteCount, limits: self.codecLimits)
-        if let key = options.orderingKey { try RequestBytes.packMetadata(orderingKey: key, into: &writer) }
+        if let metadata = options.metadata {
+            try metadata.pack(into: &writer)
+        }
         return writer
     }
 
@@ -209,7 +211,7 @@ final class ClientCore: Sendable {
         let references = writer.references.map { SubscriptionID($0) }
         let request = EncodedRequest(
             block: RequestBytes(adopting: writer.finish()),
-            hasMetadata: options.orderingKey != nil,
+            hasMetadata: options.hasMetadata,
             references: references
         )
         return self.ticket(for: request, of: function, options: options, expiry: expiry)

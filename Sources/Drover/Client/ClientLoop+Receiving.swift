@@ -226,6 +226,9 @@ extension ClientLoop {
             let message = "the worker's error for \(result.functionName) \(result.correlationID) can't be understood"
             return result.settle(.lost, failure: .connection(ConnectionError(.protocol, message: message)))
         }
+        if body.isLoss {
+            return result.settle(.lost, failure: .connection(ConnectionError(.lost, message: body.message)))
+        }
         return result.settle(.failed, failure: .remote(body.error(of: result)))
     }
 

@@ -36,7 +36,7 @@ public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
     public var description: String { self.address }
 
     /// Whether only programs of this machine can reach it.
-    var isLocal: Bool {
+    package var isLocal: Bool {
         guard self.address.hasPrefix("tcp://") else { return true }
         let host = self.address.dropFirst(6).split(separator: ":").dropLast().joined(separator: ":")
         return host == "localhost" || host.hasPrefix("127.") || host == "[::1]" || host == "::1" || host == "lo"

@@ -9,6 +9,9 @@ struct ErrorBody {
 
     var message: String { self.payload.message }
 
+    /// A broker says that the worker that had the call is lost.
+    var isLoss: Bool { self.payload.code == "lost" }
+
     init(code: RemoteError.Code, message: String, isRetryable: Bool = false, worker: String = "") {
         self.payload.code = code.name
         self.payload.message = message

@@ -36,6 +36,10 @@ public struct RemoteError: Error, Hashable, Sendable {
         public static let subscriberGone = Code(name: "subscriberGone")
         /// The peer can't do what was asked in this version of the protocol.
         public static let unsupported = Code(name: "unsupported")
+        /// The worker that had the call was lost, says a broker: nobody knows whether it ran.
+        ///
+        /// Clients see it as a ``ConnectionError``.
+        package static let lost = Code(name: "lost")
         /// The worker itself failed.
         public static let `internal` = Code(name: "internal")
 

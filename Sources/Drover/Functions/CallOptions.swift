@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import DroverWire
+
 /// How a call is made, beyond its function and arguments.
 public struct CallOptions: Hashable, Sendable {
     /// Whether the call may run more than once without harm; nil takes the function's own declaration.
@@ -10,6 +12,14 @@ public struct CallOptions: Hashable, Sendable {
     public var expiry: Duration?
     /// Whether cancelling the task that awaits the call cancels the call too (contract S24).
     public var cancelsWithWaiter: Bool
+    /// Through a broker: only workers that serve this queue get the call.
+    public var queue = ""
+    /// Through a broker: 0 to 7; of the calls that wait a higher one goes first.
+    public var priority: UInt8 = 4
+    /// Through a broker: the worker must have all of these labels, such as `["zone": "eu"]`.
+    public var labels: [String: String] = [:]
+    /// Through a broker: what the call occupies of a worker's resources while it runs, such as `["gpu": 1]`.
+    public var resources: [String: UInt64] = [:]
 
     /// Creates options.
     ///
@@ -28,6 +38,24 @@ public struct CallOptions: Hashable, Sendable {
         self.orderingKey = orderingKey
         self.expiry = expiry
         self.cancelsWithWaiter = cancelsWithWaiter
+    }
+
+    /// Whether a worker or a broker must be told more than function and arguments.
+    var hasMetadata: Bool {
+        self.orderingKey != nil || !self.queue.isEmpty || self.priority != RequestMetadata.standardPriority
+            || !self.labels.isEmpty || !self.resources.isEmpty
+    }
+
+    /// What a worker or a broker is told beyond function and arguments; nil for nothing.
+    var metadata: RequestMetadata? {
+        guard self.hasMetadata else { return nil }
+        var metadata = RequestMetadata()
+        metadata.orderingKey = self.orderingKey
+        metadata.queue = self.queue
+        metadata.priority = min(self.priority, RequestMetadata.highestPriority)
+        metadata.labels = self.labels
+        metadata.resources = self.resources
+        return metadata
     }
 
     /// A number that is the same for calls of one ordering key, 0 without one.

@@ -33,7 +33,7 @@ extension AnyAsyncResult {
 
 extension Duration {
     /// Nanoseconds, at least 0 and at most what the clock can hold.
-    var clampedNanoseconds: UInt64 {
+    package var clampedNanoseconds: UInt64 {
         let (seconds, attoseconds) = self.components
         guard seconds >= 0, attoseconds >= 0 else { return 0 }
         let (whole, overflow) = UInt64(seconds).multipliedReportingOverflow(by: 1_000_000_000)

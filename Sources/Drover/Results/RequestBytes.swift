@@ -73,13 +73,6 @@ struct RequestBytes: @unchecked Sendable {
         }
         unsafe self.base = nil
     }
-
-    /// Writes the metadata map in front of the content.
-    static func packMetadata(orderingKey: String, into writer: inout PackWriter) throws(CodecError) {
-        try writer.packMapHeader(1)
-        try writer.pack("key")
-        try writer.pack(orderingKey)
-    }
 }
 
 /// A block of memory that a handle and libzmq read from; freed when both have let go.

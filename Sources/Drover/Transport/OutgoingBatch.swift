@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import DroverWire
-internal import DroverZMQ
+package import DroverWire
+package import DroverZMQ
 internal import Glibc
 
 /// Messages for one peer that go out as one frame.
@@ -9,32 +9,32 @@ internal import Glibc
 /// Small frames are copied into the libzmq message, which is cheaper than to give memory away; of large ones the memory
 /// itself is sent.
 @safe
-struct OutgoingBatch: ~Copyable {
+package struct OutgoingBatch: ~Copyable {
     /// A batch that reaches this size is sent at once.
-    static let flushBytes = 32 << 10
+    package static let flushBytes = 32 << 10
     private static let copiedBytes = 4 << 10
 
     private var memory: UnsafeMutableRawPointer
     private var capacity: Int
-    private(set) var count = 0
+    package private(set) var count = 0
 
-    init(capacity: Int = 4 << 10) {
+    package init(capacity: Int = 4 << 10) {
         self.capacity = capacity
         unsafe self.memory = malloc(capacity)
     }
 
     deinit { unsafe free(self.memory) }
 
-    var isEmpty: Bool { self.count == 0 }
+    package var isEmpty: Bool { self.count == 0 }
 
     /// Adds a message without a payload.
-    mutating func append(_ header: Header) {
+    package mutating func append(_ header: Header) {
         let place = unsafe self.room(for: Header.byteCount)
         unsafe header.write(to: place)
     }
 
     /// Adds a message.
-    mutating func append(_ header: Header, payload: UnsafeRawBufferPointer) {
+    package mutating func append(_ header: Header, payload: UnsafeRawBufferPointer) {
         let place = unsafe self.room(for: Header.byteCount + payload.count)
         unsafe header.write(to: place)
         if let base = payload.baseAddress {
@@ -43,19 +43,19 @@ struct OutgoingBatch: ~Copyable {
     }
 
     /// Adds a whole message: header and payload as they go over the wire.
-    mutating func append(message: UnsafeRawBufferPointer) {
+    package mutating func append(message: UnsafeRawBufferPointer) {
         guard let base = message.baseAddress else { return }
         let place = unsafe self.room(for: message.count)
         unsafe place.copyMemory(from: base, byteCount: message.count)
     }
 
     /// The bytes from `start` to the end, for a look at what was just added.
-    func withBytes<Result>(from start: Int, _ body: (UnsafeRawBufferPointer) -> Result) -> Result {
+    package func withBytes<Result>(from start: Int, _ body: (UnsafeRawBufferPointer) -> Result) -> Result {
         unsafe body(UnsafeRawBufferPointer(start: self.memory + start, count: self.count - start))
     }
 
     /// The frame, a small one in memory of the pool, and an empty batch.
-    mutating func take(_ pool: inout FramePool) -> Message {
+    package mutating func take(_ pool: inout FramePool) -> Message {
         defer { self.count = 0 }
         if self.count <= Self.copiedBytes {
             return unsafe pool.message(copying: UnsafeRawBufferPointer(start: self.memory, count: self.count))
@@ -65,7 +65,7 @@ struct OutgoingBatch: ~Copyable {
         return message
     }
 
-    mutating func removeAll() { self.count = 0 }
+    package mutating func removeAll() { self.count = 0 }
 
     private mutating func room(for bytes: Int) -> UnsafeMutableRawPointer {
         let needed = self.count + bytes

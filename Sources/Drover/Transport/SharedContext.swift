@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import DroverZMQ
+package import DroverZMQ
 internal import Synchronization
 
 /// The process's one libzmq context, alive as long as any client or worker is: they share its I/O thread, and `inproc`
 /// endpoints need it.
-final class SharedContext: Sendable {
+package final class SharedContext: Sendable {
     private struct Holder: Sendable { weak var current: SharedContext? }
 
     private static let holder = Mutex(Holder())
 
-    let context: Context
+    package let context: Context
 
     private init() throws(ZMQError) {
         self.context = try Context()
@@ -19,7 +19,7 @@ final class SharedContext: Sendable {
     deinit { self.context.terminate() }
 
     /// The context that is alive, or a new one.
-    static func acquire() throws -> SharedContext {
+    package static func acquire() throws -> SharedContext {
         try self.holder.withLock { holder in
             if let current = holder.current { return current }
             let made = try SharedContext()

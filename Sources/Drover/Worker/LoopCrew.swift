@@ -21,13 +21,13 @@ final class LoopCrew: @unchecked Sendable {
 
     /// Starts both threads.
     ///
-    /// Returns the bound address once the worker listens.
-    func start(at address: String) throws -> String {
+    /// Returns the bound address once the worker listens, or nothing if it doesn't.
+    func start(at address: String?, dialling brokers: [String]) throws -> String {
         let ready = ReadySignal<Result<String, ZMQError>>()
         let core = self.core
         let first = try LoopThread.start(named: "drover-worker") {
             do throws(ZMQError) {
-                let loop = try WorkerLoop(core: core, address: address)
+                let loop = try WorkerLoop(core: core, address: address, brokers: brokers)
                 let bound = try loop.address
                 self.loop = loop
                 _ = ready.set(.success(bound))

@@ -58,6 +58,8 @@ final class PendingReply: Sendable {
 /// The answers that handlers wait for.
 final class ReplyTable: Sendable {
     private struct Entry: Sendable {
+        /// Who answers: the client, or the broker that it is behind.
+        let peer: PeerID
         let client: PeerID
         let subscription: SubscriptionID
         let reply: PendingReply
@@ -72,19 +74,24 @@ final class ReplyTable: Sendable {
 
     var count: Int { self.state.withLock { $0.entries.count } }
 
-    func add(for client: PeerID, subscription: SubscriptionID) -> (UInt64, PendingReply) {
+    func add(for subscriber: Subscriber) -> (UInt64, PendingReply) {
         self.state.withLock { state in
             state.lastID += 1
             let reply = PendingReply()
-            state.entries[state.lastID] = Entry(client: client, subscription: subscription, reply: reply)
+            state.entries[state.lastID] = Entry(
+                peer: subscriber.peer,
+                client: subscriber.client,
+                subscription: subscriber.subscription,
+                reply: reply
+            )
             return (state.lastID, reply)
         }
     }
 
-    /// The answer to `id`, if this client was asked.
-    func take(_ id: UInt64, from client: PeerID) -> PendingReply? {
+    /// The answer to `id`, if this peer was asked.
+    func take(_ id: UInt64, from peer: PeerID) -> PendingReply? {
         self.state.withLock { state in
-            guard state.entries[id]?.client == client else { return nil }
+            guard state.entries[id]?.peer == peer else { return nil }
             return state.entries.removeValue(forKey: id)?.reply
         }
     }
@@ -98,11 +105,12 @@ final class ReplyTable: Sendable {
         for entry in gone { entry.reply.finish(.failure(Subscriber.gone(entry.subscription))) }
     }
 
-    /// A client is gone, or one of its subscriptions: whoever waits for it is told.
-    func endAll(of client: PeerID, subscription: SubscriptionID? = nil) {
+    /// A peer is gone, or one subscription of a client: whoever waits for it is told.
+    func endAll(of peer: PeerID, client: PeerID? = nil, subscription: SubscriptionID? = nil) {
         let gone = self.state.withLock { state in
             let gone = state.entries.filter {
-                $0.value.client == client && (subscription == nil || $0.value.subscription == subscription)
+                $0.value.peer == peer && (client == nil || $0.value.client == client)
+                    && (subscription == nil || $0.value.subscription == subscription)
             }
             for id in gone.keys { state.entries[id] = nil }
             return Array(gone.values)

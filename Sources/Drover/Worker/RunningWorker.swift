@@ -12,26 +12,42 @@ internal import UnixSignals
 ///
 /// Stop it with ``stop(grace:)``; one that is dropped stops without grace.
 public final class RunningWorker: Sendable {
-    /// Where it listens, with the port that was chosen.
+    /// Where it listens, with the port that was chosen; empty if it only dials brokers.
     public let endpoint: String
     let core: WorkerCore
     private let crew: LoopCrew
 
     init(configuration: WorkerConfiguration, handlers: [String: Handler], endpoint: WorkerEndpoint) throws {
-        let address = try Endpoint(endpoint.address)
-        guard address.isLocal || configuration.allowsUnencryptedNetwork else {
+        let address = try endpoint.address.map { try Endpoint($0) }
+        let brokers = try endpoint.brokers.map { try Endpoint($0) }
+        guard address != nil || !brokers.isEmpty else {
+            throw UsageError(.badConfiguration, "a worker needs an address to listen at or a broker to dial")
+        }
+        guard Set(brokers).count == brokers.count else {
+            throw UsageError(.badConfiguration, "a broker is named twice; name each once")
+        }
+        if let address, !address.isLocal, !configuration.allowsUnencryptedNetwork {
             throw UsageError(
                 .badConfiguration,
                 "\(address) can be reached from other machines, unencrypted and by anybody: bind 127.0.0.1, or set "
                     + "allowsUnencryptedNetwork if the network is trusted"
             )
         }
+        if let broker = brokers.first(where: { !$0.isLocal }), !configuration.allowsUnencryptedNetwork {
+            throw UsageError(
+                .badConfiguration,
+                "the way to \(broker) leaves this machine unencrypted: set allowsUnencryptedNetwork if the network is "
+                    + "trusted"
+            )
+        }
         self.core = try WorkerCore(configuration: configuration, handlers: handlers)
         self.crew = LoopCrew(core: self.core)
         do {
-            self.endpoint = try self.crew.start(at: address.address)
+            self.endpoint = try self.crew.start(at: address?.address, dialling: brokers.map { $0.address })
         } catch let error as ZMQError {
-            throw ConnectionError(.lost, message: "the worker can't listen at \(address): \(error)", cause: error)
+            let what =
+                address.map { "listen at \($0)" } ?? "dial \(brokers.map(\.address).joined(separator: ", "))"
+            throw ConnectionError(.lost, message: "the worker can't \(what): \(error)", cause: error)
         }
         self.core.logger.debug("a worker listens", metadata: [LogKeys.endpoint: "\(self.endpoint)"])
     }
@@ -40,6 +56,20 @@ public final class RunningWorker: Sendable {
 
     /// How loaded the worker is.
     public var status: WorkerStatus { self.core.status }
+
+    /// Whether brokers give the worker new requests; while it is quiet they don't, and what it has it finishes.
+    ///
+    /// Clients that come directly are not held off.
+    public var isQuiet: Bool {
+        get { self.core.isQuiet.load(ordering: .relaxed) }
+        set {
+            self.core.isQuiet.store(newValue, ordering: .relaxed)
+            self.core.waker.wake()
+        }
+    }
+
+    /// How many brokers have welcomed the worker.
+    public var brokerCount: Int { self.core.counters.brokers.current }
 
     /// Takes no more requests, lets running handlers finish for up to `grace`, says goodbye to clients, and leaves.
     ///
@@ -72,7 +102,7 @@ public final class RunningWorker: Sendable {
 
     /// Waits for one of the signals, a graceful shutdown or cancellation, then drains.
     func runUntilAsked(to signals: [ShutdownSignal]) async {
-        let asked = await self.firstRequest(among: signals)
+        let asked = await ShutdownSignal.first(of: signals)
         self.core.logger.info("the worker drains", metadata: [LogKeys.reason: "\(asked)"])
         await withTaskGroup(of: Void.self) { group in
             group.addTask { await self.stop() }
@@ -87,27 +117,6 @@ public final class RunningWorker: Sendable {
             await group.next()
             await self.core.stopped()
             group.cancelAll()
-        }
-    }
-
-    private func firstRequest(among signals: [ShutdownSignal]) async -> String {
-        await withTaskGroup(of: String.self) { group in
-            group.addTask {
-                // Returns when the task is cancelled or the service group asks.
-                try? await gracefulShutdown()
-                return "shutdown"
-            }
-            if !signals.isEmpty {
-                group.addTask {
-                    for await signal in await UnixSignalsSequence(trapping: signals.map { $0.signal }) {
-                        return "\(signal)"
-                    }
-                    return "cancelled"
-                }
-            }
-            let first = await group.next() ?? "cancelled"
-            group.cancelAll()
-            return first
         }
     }
 }

@@ -14,6 +14,8 @@ protocol CallbackLinkProvider: AnyObject, Sendable {
 final class Subscriber: CallbackLink {
     let subscription: SubscriptionID
     let client: PeerID
+    /// The broker that the client is behind, if it is behind one.
+    let via: PeerID?
     // Weak, since a handler may keep a callback for longer than its worker lives. A strong reference would be a cycle, by
     // way of the worker's table of subscribers, and by way of its mailbox, whose posts name subscribers.
     private weak let core: WorkerCore?
@@ -26,9 +28,13 @@ final class Subscriber: CallbackLink {
     /// The number of the next event; only the holder of the loop's baton touches it.
     private let sequence = Atomic<UInt64>(0)
 
-    init(subscription: SubscriptionID, client: PeerID, core: WorkerCore) {
+    /// Who is sent what is for the client.
+    var peer: PeerID { self.via ?? self.client }
+
+    init(subscription: SubscriptionID, client: PeerID, via: PeerID?, core: WorkerCore) {
         self.subscription = subscription
         self.client = client
+        self.via = via
         self.core = core
     }
 
@@ -65,11 +71,11 @@ final class Subscriber: CallbackLink {
             block.free()
             throw error
         }
-        let (id, reply) = core.replies.add(for: client, subscription: subscription)
+        let (id, reply) = core.replies.add(for: self)
         core.post(.invoke(self, id: id, block))
         // The loop may have been left in between: then nobody reads the post, and whoever waits is told here.
         if self.isEnded.load(ordering: .sequentiallyConsistent) {
-            core.replies.take(id, from: client)?.finish(.failure(Self.gone(subscription)))
+            core.replies.take(id, from: self.peer)?.finish(.failure(Self.gone(subscription)))
         }
         return reply
     }
@@ -100,6 +106,7 @@ final class SubscriberTable: Sendable {
     private struct Key: Hashable {
         let client: PeerID
         let subscription: SubscriptionID
+        let via: PeerID?
     }
 
     private struct State: Sendable {
@@ -112,28 +119,43 @@ final class SubscriberTable: Sendable {
 
     var count: Int { self.state.withLock { $0.subscribers.count } }
 
-    func subscriber(_ subscription: SubscriptionID, of client: PeerID, core: WorkerCore) -> Subscriber {
+    func subscriber(
+        _ subscription: SubscriptionID,
+        of client: PeerID,
+        via: PeerID?,
+        core: WorkerCore
+    ) -> Subscriber {
         self.state.withLock { state in
-            let key = Key(client: client, subscription: subscription)
+            let key = Key(client: client, subscription: subscription, via: via)
             if let known = state.subscribers[key] { return known }
-            let made = Subscriber(subscription: subscription, client: client, core: core)
+            let made = Subscriber(subscription: subscription, client: client, via: via, core: core)
             if state.isClosed { made.end() } else { state.subscribers[key] = made }
             return made
         }
     }
 
+    /// A subscription of a client that is here without a broker.
     func find(_ subscription: SubscriptionID, of client: PeerID) -> Subscriber? {
-        self.state.withLock { $0.subscribers[Key(client: client, subscription: subscription)] }
+        self.state.withLock { $0.subscribers[Key(client: client, subscription: subscription, via: nil)] }
     }
 
     func end(_ subscription: SubscriptionID, of client: PeerID) {
-        self.state.withLock { $0.subscribers.removeValue(forKey: Key(client: client, subscription: subscription)) }?
-            .end()
+        self.end(Key(client: client, subscription: subscription, via: nil))
     }
 
-    func endAll(of client: PeerID) {
+    func end(_ subscriber: Subscriber) {
+        self.end(Key(client: subscriber.client, subscription: subscriber.subscription, via: subscriber.via))
+        subscriber.end()
+    }
+
+    private func end(_ key: Key) {
+        self.state.withLock { $0.subscribers.removeValue(forKey: key) }?.end()
+    }
+
+    /// A client is gone, or a broker, and all clients behind it.
+    func endAll(of peer: PeerID) {
         let gone = self.state.withLock { state in
-            let gone = state.subscribers.filter { $0.key.client == client }
+            let gone = state.subscribers.filter { ($0.key.via ?? $0.key.client) == peer }
             for key in gone.keys { state.subscribers[key] = nil }
             return gone.values
         }

@@ -5,7 +5,6 @@ internal import DroverCore
 internal import DroverZMQ
 public import ServiceLifecycle
 internal import Synchronization
-internal import UnixSignals
 
 /// Runs registered functions for clients.
 ///
@@ -84,29 +83,36 @@ extension Worker: Service {
     }
 }
 
-/// Where a worker is reached.
+/// Where a worker is reached: it listens for clients, dials brokers, or both.
 public struct WorkerEndpoint: Hashable, Sendable {
-    /// The address to listen at.
-    public let address: String
+    /// The address to listen at, if it listens.
+    public let address: String?
+    /// The brokers to dial.
+    public let brokers: [String]
 
     /// Listens for clients that come directly.
     ///
     /// - Parameter address: `tcp://HOST:PORT`, with `*` for any port; `ipc://PATH`; `inproc://NAME`.
     /// - Returns: The endpoint.
-    public static func bind(_ address: String) -> WorkerEndpoint { WorkerEndpoint(address: address) }
-}
+    public static func bind(_ address: String) -> WorkerEndpoint { WorkerEndpoint(address: address, brokers: []) }
 
-/// A signal that asks a worker to shut down.
-public enum ShutdownSignal: Hashable, Sendable {
-    /// SIGTERM.
-    case terminate
-    /// SIGINT.
-    case interrupt
+    /// Dials brokers, and serves whatever they pass on.
+    ///
+    /// The worker needs no address that others can reach. It goes on dialling brokers that are away.
+    ///
+    /// - Parameter brokers: The brokers' addresses, such as `tcp://broker:5570`.
+    /// - Returns: The endpoint.
+    public static func connect(_ brokers: String...) -> WorkerEndpoint {
+        WorkerEndpoint(address: nil, brokers: brokers)
+    }
 
-    var signal: UnixSignal {
-        switch self {
-        case .terminate: .sigterm
-        case .interrupt: .sigint
-        }
+    /// Dials brokers, and listens for clients that come directly as well.
+    ///
+    /// - Parameters:
+    ///   - address: The address to listen at; nil listens nowhere.
+    ///   - brokers: The brokers' addresses.
+    /// - Returns: The endpoint.
+    public static func bind(_ address: String?, connecting brokers: [String]) -> WorkerEndpoint {
+        WorkerEndpoint(address: address, brokers: brokers)
     }
 }

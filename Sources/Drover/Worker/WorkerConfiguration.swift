@@ -32,6 +32,12 @@ public struct WorkerConfiguration: Sendable {
     public var drainGrace: Duration = .seconds(30)
     /// Whether an address that other machines can reach may be bound without encryption.
     public var allowsUnencryptedNetwork = false
+    /// The queues that the worker serves for brokers; the unnamed one, "", is that of calls that name none.
+    public var queues: Set<String> = [""]
+    /// What the worker is, for calls that ask for it through a broker, such as `["zone": "eu"]`.
+    public var labels: [String: String] = [:]
+    /// What the worker has of each resource that calls may occupy, such as `["gpu": 2]`.
+    public var resources: [String: UInt64] = [:]
     /// Where the worker logs.
     public var logger = Logger(label: "drover.worker")
 
@@ -49,6 +55,7 @@ public struct WorkerConfiguration: Sendable {
             (1024...(1 << 30)).contains(self.maxPayloadBytes),
             "maxPayloadBytes is \(self.maxPayloadBytes); it must be between 1 KiB and 1 GiB"
         )
+        try check(!self.queues.isEmpty, "queues is empty; a worker serves one at least, [\"\"] for the unnamed one")
         try check(self.heartbeatInterval > .zero, "heartbeatInterval must be positive")
         try check(
             self.silenceLimit > self.heartbeatInterval,

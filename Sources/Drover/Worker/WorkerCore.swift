@@ -37,6 +37,8 @@ final class WorkerCore: Sendable {
     private let state = Atomic<UInt8>(State.running.rawValue)
     private let stopWaiters = Mutex<[Resumption<Void>]>([])
     let drainDeadline = Atomic<UInt64>(.max)
+    /// Brokers are asked for no new requests.
+    let isQuiet = Atomic<Bool>(false)
 
     init(configuration: WorkerConfiguration, handlers: [String: Handler]) throws {
         self.configuration = configuration
@@ -132,7 +134,11 @@ final class WorkerCore: Sendable {
                 block.free()
             case .invoke(let subscriber, _, var block):
                 block.free()
-                self.replies.endAll(of: subscriber.client, subscription: subscriber.subscription)
+                self.replies.endAll(
+                    of: subscriber.peer,
+                    client: subscriber.client,
+                    subscription: subscriber.subscription
+                )
             case .finished, .finishedLate, .started, .ended: break
             }
         }
@@ -160,7 +166,7 @@ final class WorkerCore: Sendable {
 
 extension WorkerCore: CallbackLinkProvider {
     func link(to subscription: SubscriptionID, of client: PeerID) -> any CallbackLink {
-        self.subscribers.subscriber(subscription, of: client, core: self)
+        self.subscribers.subscriber(subscription, of: client, via: nil, core: self)
     }
 }
 
@@ -200,6 +206,7 @@ struct WorkerCounters: ~Copyable, Sendable {
     let eventsHeldBack = Atomic<Int>(0)
     let takeovers = Atomic<Int>(0)
     let clients = Atomic<Int>(0)
+    let brokers = Atomic<Int>(0)
     let requests = Atomic<Int>(0)
     let timers = Atomic<Int>(0)
 }

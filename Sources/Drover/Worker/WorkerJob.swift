@@ -16,6 +16,8 @@ final class WorkerJob: Sendable {
     let context: JobContext
     private let frame: MessageBox
     private let payload: Range<Int>
+    /// For a request that came through a broker: the way of its callbacks.
+    private let callbacks: BrokeredCallbacks?
     private let state = Atomic<UInt8>(State.queued.rawValue)
     private let reportsStart = Atomic<Bool>(false)
     private let task = Mutex<Task<Void, Never>?>(nil)
@@ -25,13 +27,15 @@ final class WorkerJob: Sendable {
         handler: Handler,
         context: JobContext,
         frame: MessageBox,
-        payload: Range<Int>
+        payload: Range<Int>,
+        callbacks: BrokeredCallbacks? = nil
     ) {
         self.slot = slot
         self.handler = handler
         self.context = context
         self.frame = frame
         self.payload = payload
+        self.callbacks = callbacks
     }
 
     var isRunning: Bool { self.state.load(ordering: .sequentiallyConsistent) == State.running.rawValue }
@@ -105,7 +109,7 @@ final class WorkerJob: Sendable {
             let work: AsyncWork? = unsafe try self.frame.withUnsafeBytes { bytes in
                 let payload = unsafe UnsafeRawBufferPointer(rebasing: bytes[self.payload])
                 return try unsafe withPackReader(over: payload, limits: core.codecLimits) { reader in
-                    reader.context = core
+                    if let callbacks { reader.context = callbacks } else { reader.context = core }
                     switch self.handler.body {
                     case .sync(let body):
                         try body(&reader, &writer)

@@ -22,9 +22,12 @@ final class WorkerLink {
     @safe @exclusivity(unchecked) var parked = Deque<Parked>()
     /// Has something to flush in this turn.
     @safe @exclusivity(unchecked) var isDirty = false
+    /// What is kept for a session with a broker; nil for one with a client.
+    @safe @exclusivity(unchecked) let broker: BrokerSide?
 
-    init(routingID: [UInt8], maxPayloadBytes: Int) {
+    init(routingID: [UInt8], maxPayloadBytes: Int, broker: BrokerSide?) {
         self.routingID = routingID
         self.maxPayloadBytes = maxPayloadBytes
+        self.broker = broker
     }
 }

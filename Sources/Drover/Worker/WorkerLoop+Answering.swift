@@ -30,18 +30,19 @@ extension WorkerLoop {
             guard let session = self.session(of: subscriber) else { return self.drop(block) }
             self.core.counters.events.count()
             // One that is too large takes its number as well: the client notices that it misses one.
-            let header = Header(.event, id: subscriber.nextSequence(), number: subscriber.subscription.rawValue)
+            let number = self.number(of: subscriber, in: session)
+            let header = Header(.event, id: subscriber.nextSequence(), number: number)
             guard self.isTaken(block, by: session, as: "an event") else { return self.drop(block) }
             self.send(block, as: header, to: session)
         case .invoke(let subscriber, let id, let block):
             guard let session = self.session(of: subscriber) else {
-                self.core.replies.take(id, from: subscriber.client)?
+                self.core.replies.take(id, from: subscriber.peer)?
                     .finish(.failure(Subscriber.gone(subscriber.subscription)))
                 return self.drop(block)
             }
             if let limit = self.links[session]?.maxPayloadBytes, block.payloadCount > limit {
                 let body = self.tooLarge("the callback's arguments take", block.payloadCount, limit: limit)
-                self.core.replies.take(id, from: subscriber.client)?
+                self.core.replies.take(id, from: subscriber.peer)?
                     .finish(.failure(body.error(function: "callback", correlationID: CorrelationID(id))))
                 return self.drop(block)
             }
@@ -50,23 +51,26 @@ extension WorkerLoop {
                 .invoke,
                 id: id,
                 time: Header.noTimeLimit,
-                number: subscriber.subscription.rawValue
+                number: self.number(of: subscriber, in: session)
             )
             self.send(block, as: header, to: session)
         case .ended(let subscriber):
-            self.core.subscribers.end(subscriber.subscription, of: subscriber.client)
-            guard let session = self.machine.session(of: subscriber.client) else { return }
-            self.send(Header(.ended, number: subscriber.subscription.rawValue), to: session)
+            self.core.subscribers.end(subscriber)
+            guard let session = self.machine.session(of: subscriber.peer) else { return }
+            // A broker is told of its end even if it never heard of it: only then does the client.
+            let number = self.number(of: subscriber, in: session)
+            self.links[session]?.broker?.unbind(number)
+            self.send(Header(.ended, number: number), to: session)
         }
     }
 
     func session(of subscriber: Subscriber) -> Int? {
-        if let session = self.machine.session(of: subscriber.client, likely: self.lastSession) {
+        if let session = self.machine.session(of: subscriber.peer, likely: self.lastSession) {
             self.lastSession = session
             return session
         }
         // The client is gone, or was never here: whoever emits next is told.
-        self.core.subscribers.end(subscriber.subscription, of: subscriber.client)
+        self.core.subscribers.end(subscriber)
         return nil
     }
 

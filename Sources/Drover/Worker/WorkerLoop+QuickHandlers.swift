@@ -29,7 +29,7 @@ extension WorkerLoop {
             // The clock costs as much as a quick handler; one in sixteen is timed.
             let started = count & 15 == 0 ? self.core.now() : nil
             count += 1
-            let run = Self.run(job.handler, arena, job.payload, &writer, core: self.core)
+            let run = Self.run(job, arena, &writer, core: self.core)
             if let ticket = run.ticket, !self.core.baton.reclaim(ticket) {
                 Self.comeBackLate(job, run.failure, writer, core: self.core)
                 return false
@@ -51,24 +51,23 @@ extension WorkerLoop {
 
     /// Runs one handler while the loop is lent: nothing of the loop is touched here.
     static func run(
-        _ handler: Handler,
+        _ job: QuickJob,
         _ arena: [UInt8],
-        _ payload: Range<Int>,
         _ writer: inout PackWriter,
         core: WorkerCore
     ) -> (ticket: Baton.Ticket?, failure: ErrorBody?) {
-        guard case .sync(let body) = handler.body else { return (nil, nil) }
+        guard case .sync(let body) = job.handler.body else { return (nil, nil) }
         let ticket = core.baton.lend()
         do {
             try unsafe arena.withUnsafeBytes { bytes in
-                let arguments = unsafe UnsafeRawBufferPointer(rebasing: bytes[payload])
+                let arguments = unsafe UnsafeRawBufferPointer(rebasing: bytes[job.payload])
                 var reader = unsafe PackReader(over: arguments, limits: core.codecLimits)
-                reader.context = core
+                if let callbacks = job.callbacks { reader.context = callbacks } else { reader.context = core }
                 try body(&reader, &writer)
             }
             return (ticket, nil)
         } catch {
-            return (ticket, core.errorBody(error, function: handler.name))
+            return (ticket, core.errorBody(error, function: job.handler.name))
         }
     }
 

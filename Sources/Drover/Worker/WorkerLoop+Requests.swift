@@ -30,9 +30,9 @@ extension WorkerLoop {
         var key: String?
         if header.flags.contains(.metadata) {
             do throws(WireError) {
-                let metadata = try unsafe RequestMetadata(reading: payload)
+                let (metadata, byteCount) = try unsafe RequestMetadata.read(from: payload)
                 key = metadata.orderingKey
-                range = range.lowerBound + metadata.byteCount..<range.upperBound
+                range = range.lowerBound + byteCount..<range.upperBound
             } catch {
                 self.malformed(error)
                 let body = ErrorBody(code: .badArguments, message: "\(error)", worker: self.core.name)
@@ -42,7 +42,7 @@ extension WorkerLoop {
         switch self.machine.requestReceived(header, key: key, from: session, at: self.now) {
         case .run(let slot, let number):
             let content = unsafe UnsafeRawBufferPointer(rebasing: payload[(payload.count - range.count)...])
-            unsafe self.schedule(slot, handler: self.core.handlers[Int(number)], content, range, of: frame)
+            unsafe self.schedule(slot, handler: self.core.handlers[Int(number)], content, range, of: frame, session)
         case .hold(let slot, _):
             let content = unsafe UnsafeRawBufferPointer(rebasing: payload[(payload.count - range.count)...])
             self.held[slot] = unsafe Self.kept(content, range, of: frame)
@@ -105,7 +105,8 @@ extension WorkerLoop {
         handler: Handler,
         _ content: UnsafeRawBufferPointer,
         _ range: Range<Int>,
-        of frame: MessageBox?
+        of frame: MessageBox?,
+        _ session: Int
     ) {
         if case .sync = handler.body, self.hasStandby, range.count <= Self.quickPayloadBytes,
             self.core.threads.queued == 0
@@ -115,7 +116,9 @@ extension WorkerLoop {
             if expected <= Self.quickNanoseconds || (isLone && expected <= Self.loneNanoseconds) {
                 let start = self.arena.count
                 unsafe self.arena.append(contentsOf: content)
-                self.quick.append(QuickJob(slot: slot, handler: handler, payload: start..<self.arena.count))
+                let callbacks = self.links[session]?.broker?.callbacks
+                let payload = start..<self.arena.count
+                self.quick.append(QuickJob(slot: slot, handler: handler, payload: payload, callbacks: callbacks))
                 return
             }
         }
@@ -151,7 +154,8 @@ extension WorkerLoop {
             handler: handler,
             context: context,
             frame: box,
-            payload: range
+            payload: range,
+            callbacks: self.links[Int(request.session)]?.broker?.callbacks
         )
         while self.jobs.count <= Int(slot) { self.jobs.append(nil) }
         self.jobs[Int(slot)] = job

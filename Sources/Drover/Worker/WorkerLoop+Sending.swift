@@ -138,7 +138,7 @@ extension WorkerLoop {
             self.held[slot] = nil
             self.core.counters.dropped.count()
         case .report(let slot, let session, let id): self.report(slot, session: session, id: id)
-        case .sendBeat(let session): self.send(Header(.beat, id: self.core.epoch), to: session)
+        case .sendBeat(let session): self.sendBeat(to: session)
         case .sessionLost(let session, let client):
             self.links[session] = nil
             self.blocked.remove(session)
@@ -146,6 +146,7 @@ extension WorkerLoop {
             self.core.replies.endAll(of: client)
             self.core.counters.clients.store(self.machine.sessionCount, ordering: .relaxed)
             self.core.logger.debug("a client is gone", metadata: [LogKeys.client: "\(client)"])
+            self.brokersChanged()
         }
     }
 
@@ -164,7 +165,7 @@ extension WorkerLoop {
         self.core.counters.requests.store(self.machine.requestCount, ordering: .relaxed)
         self.core.counters.timers.store(self.machine.timerCount, ordering: .relaxed)
         self.machine.settle()
-        self.nextTick = self.machine.nextDeadline(after: self.now)
+        self.nextTick = min(self.machine.nextDeadline(after: self.now), self.nextOffer)
         if self.core.currentState == .draining {
             self.nextTick = min(self.nextTick, Instant(nanoseconds: self.core.drainDeadline.load(ordering: .relaxed)))
         }
@@ -272,10 +273,35 @@ extension WorkerLoop {
             let limit = min(deadline, now.advanced(byNanoseconds: Self.farewellLookNanoseconds))
             do throws(ZMQError) {
                 try self.poll.wait(milliseconds: Self.milliseconds(until: limit, at: now))
+                // To a broker that was dialled something can always be sent; it answers a goodbye with its own.
+                let routes = try self.receiveFarewells()
+                staying.removeAll { routes.contains(self.machine.sessions[$0].route) }
             } catch {
                 return
             }
         }
+    }
+
+    /// The routes of brokers that have said goodbye; nothing else that comes matters any more.
+    @available(*, noasync)
+    private func receiveFarewells() throws(ZMQError) -> Set<UInt64> {
+        var routes: Set<UInt64> = []
+        while try self.socket.receive(into: &self.route) {
+            let route = self.routeKey()
+            var isFirst = true
+            while isFirst ? self.route.hasMore : self.message.hasMore {
+                _ = try self.socket.receive(into: &self.message)
+                guard isFirst else { continue }
+                isFirst = false
+                let isFarewell = unsafe self.message.withUnsafeBytes { bytes in
+                    var reader = unsafe FrameReader(bytes)
+                    while let part = try? reader.next() { if part.header.kind == .goodbye { return true } }
+                    return false
+                }
+                if isFarewell, route >= Self.dialledRoutes { routes.insert(route) }
+            }
+        }
+        return routes
     }
 
     private static let farewellLookNanoseconds: UInt64 = 20_000_000

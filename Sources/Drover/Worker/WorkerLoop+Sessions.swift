@@ -16,6 +16,7 @@ extension WorkerLoop {
                 return unsafe UInt64(bytes.loadUnaligned(fromByteOffset: 1, as: UInt32.self))
             }
             let id = unsafe [UInt8](bytes)
+            if let dial = self.dials.first(where: { $0.routingID == id }) { return dial.route }
             if let known = self.otherRoutes[id] { return known }
             let key = (1 << 40) + UInt64(self.otherRoutes.count)
             // Ids that peers choose are remembered as long as the worker lives, so there is a limit.
@@ -45,6 +46,8 @@ extension WorkerLoop {
         switch introduction {
         case .forgotten:
             self.send(self.welcomePayload(isResumed: false), as: Header(.welcome, id: self.core.epoch), to: routingID)
+            // A broker gives the worker up when it reads this: the worker offers itself anew.
+            if route >= Self.dialledRoutes { self.resetReceived(by: route) }
             return nil
         case .refuse(let limit):
             self.core.counters.refused.count()
@@ -67,12 +70,17 @@ extension WorkerLoop {
                 link.parked.removeAll()
                 link.batch.removeAll()
             } else {
-                self.links[session] = WorkerLink(routingID: routingID, maxPayloadBytes: limit)
+                let broker = hello.isBroker ? BrokerSide(identity: hello.client, core: self.core) : nil
+                self.links[session] = WorkerLink(routingID: routingID, maxPayloadBytes: limit, broker: broker)
             }
             let number = self.machine.sessions[session].number
             let header = Header(.welcome, id: self.core.epoch, number: number)
             self.send(self.welcomePayload(isResumed: isResumed), as: header, to: session)
             self.core.counters.clients.store(self.machine.sessionCount, ordering: .relaxed)
+            if hello.isBroker {
+                self.brokersChanged()
+                if self.core.isQuiet.load(ordering: .relaxed) { self.sendBeat(to: session) }
+            }
             return session
         }
     }

@@ -20,6 +20,8 @@ final class WorkerLoop {
         let slot: UInt32
         let handler: Handler
         let payload: Range<Int>
+        /// For a request that came through a broker: the way of its callbacks.
+        let callbacks: BrokeredCallbacks?
     }
 
     let core: WorkerCore
@@ -43,8 +45,12 @@ final class WorkerLoop {
     @safe @exclusivity(unchecked) var attached = Message()
     @safe @exclusivity(unchecked) var poll = DescriptorPoll(capacity: 2)
     let descriptor: CInt
+    private let isBound: Bool
     /// The socket was used last by a receive that found nothing.
     @safe @exclusivity(unchecked) var isDrained = false
+    @safe @exclusivity(unchecked) var dials: [BrokerDial] = []
+    /// What brokers were told of the worker's being quiet.
+    @safe @exclusivity(unchecked) var isQuietTold = false
     @safe @exclusivity(unchecked) var otherRoutes: [[UInt8]: UInt64] = [:]
     @safe @exclusivity(unchecked) var isDrainAnnounced = false
     /// The session that was sent an event last.
@@ -66,9 +72,9 @@ final class WorkerLoop {
     /// Larger arguments aren't copied to the arena; their handlers run on the handler threads.
     static let quickPayloadBytes = 4 << 10
 
-    /// Binds the socket.
+    /// Binds the socket, if there is an address, and begins to dial brokers.
     @available(*, noasync)
-    init(core: WorkerCore, address: String) throws(ZMQError) {
+    init(core: WorkerCore, address: String?, brokers: [String]) throws(ZMQError) {
         self.core = core
         let socket = try Socket(.router, in: core.context.context)
         try socket.set(.routerMandatory, true)
@@ -79,14 +85,23 @@ final class WorkerLoop {
         try socket.set(.heartbeatInterval, .seconds(2))
         try socket.set(.heartbeatTimeout, .seconds(6))
         try socket.set(.heartbeatTTL, .seconds(6))
-        if address.hasPrefix("tcp:") {
+        try socket.set(.reconnectInterval, .milliseconds(100))
+        try socket.set(.reconnectIntervalMax, .seconds(5))
+        if ([address].compactMap { $0 } + brokers).contains(where: { $0.hasPrefix("tcp:") }) {
+            try socket.set(.connectTimeout, .seconds(5))
             try socket.set(.tcpKeepalive, true)
             try socket.set(.tcpKeepaliveIdle, .seconds(30))
             try socket.set(.tcpKeepaliveInterval, .seconds(10))
             try socket.set(.tcpKeepaliveCount, 3)
             try socket.set(.backlog, 1024)
         }
-        try socket.bind(address)
+        if let address { try socket.bind(address) }
+        let now = core.now()
+        for (number, broker) in brokers.enumerated() {
+            let silence = core.configuration.silenceLimit.clampedNanoseconds
+            self.dials.append(try Self.dial(broker, number: number, socket: socket, silence: silence, at: now))
+        }
+        self.isBound = address != nil
         self.descriptor = try socket.get(.fileDescriptor)
         self.socket = socket
         var configuration = WorkerMachine.Configuration()
@@ -100,13 +115,13 @@ final class WorkerLoop {
         configuration.reportDelayNanoseconds = core.configuration.reportDelay.clampedNanoseconds
         configuration.functionLimits = core.handlers.map { $0.limit }
         self.machine = WorkerMachine(configuration: configuration)
-        self.now = core.now()
-        self.nextTick = .distantFuture
+        self.now = now
+        self.nextTick = brokers.isEmpty ? .distantFuture : now
     }
 
-    /// Where it listens, with the port that was chosen.
+    /// Where it listens, with the port that was chosen; empty if it only dials.
     @available(*, noasync)
-    var address: String { get throws(ZMQError) { try self.socket.get(.lastEndpoint) } }
+    var address: String { get throws(ZMQError) { self.isBound ? try self.socket.get(.lastEndpoint) : "" } }
 
     /// Another thread holds the loop from now on.
     @available(*, noasync)
@@ -153,7 +168,11 @@ final class WorkerLoop {
         }
         if self.now >= self.nextTick || !isBusy {
             self.now = self.core.now()
-            if self.now >= self.nextTick { self.machine.ticked(at: self.now, actions: &self.actions) }
+            if self.now >= self.nextTick {
+                self.machine.ticked(at: self.now, actions: &self.actions)
+                self.offerWhereDue()
+            }
+            self.tellQuiet()
         }
         self.performActions()
         if !self.toRun.isEmpty { self.core.threads.submit(&self.toRun, core: self.core) }
@@ -289,6 +308,7 @@ final class WorkerLoop {
         session known: inout Int?
     ) {
         guard let session = known else {
+            if unsafe self.takeWithoutSession(header, payload, route: route) { return }
             if header.kind == .hello {
                 known = unsafe self.welcome(header, payload, route: route)
             } else {
@@ -301,22 +321,24 @@ final class WorkerLoop {
         case .request: unsafe self.takeRequest(header, payload, range, of: frame, session)
         case .hello: known = unsafe self.welcome(header, payload, route: route)
         case .define: unsafe self.define(header, payload, session)
-        case .cancel: self.cancel(header, session)
+        case .cancel:
+            if header.number == CancelReason.recalled.rawValue {
+                self.recall(header, session)
+            } else {
+                self.cancel(header, session)
+            }
         case .deadline: self.moveDeadline(header, session)
         case .beat: if !self.machine.isEpoch(header.id, of: session) { self.reset(route) }
         case .ping: self.pong(header.id, session)
         case .pong: break
         case .goodbye: self.machine.goodbyeReceived(from: session, at: self.now, actions: &self.actions)
         case .reply, .error: unsafe self.takeAnswer(header, payload, session)
-        case .ended:
-            let client = self.machine.sessions[session].client
-            self.core.subscribers.end(SubscriptionID(header.number), of: client)
-            self.core.replies.endAll(of: client, subscription: SubscriptionID(header.number))
-        case .flow:
-            let client = self.machine.sessions[session].client
-            self.core.subscribers.find(SubscriptionID(header.number), of: client)?.pause(header.id == 0)
-        case .reset, .welcome, .refused, .accepted, .started, .progress, .cancelled, .event, .invoke:
-            // What only clients are sent.
+        case .ended: self.subscriptionEnded(header.number, in: session)
+        case .flow: self.flow(header, in: session)
+        case .credit: self.creditReceived(header, session)
+        case .reset: self.resetReceived(by: route)
+        case .welcome, .refused, .accepted, .started, .progress, .cancelled, .event, .invoke, .offer, .ready, .bind:
+            // What only clients and brokers are sent.
             self.core.counters.unknownMessages.count()
         }
         self.performActions()

@@ -216,7 +216,10 @@ extension BrokerMachine {
         guard self.calls[slot].deadline != deadline else { return }
         self.calls[slot].deadline = deadline
         let call = self.calls[slot]
-        guard call.state == .sent else { return self.startTimer(of: slot, at: now) }
+        guard call.state == .sent else {
+            self.wheel.cancel(slot)
+            return self.startTimer(of: slot, at: now)
+        }
         guard self.workers[Int(call.worker)].isOpen else { return }
         actions.append(.sendDeadline(worker: Int(call.worker), id: call.workerID, deadline: deadline))
     }

@@ -68,7 +68,7 @@ extension BrokerMachine {
             return self.loseWorker(index, reason: .forgotten, at: now, actions: &actions)
         }
         self.workers[index].sessionNumber = session
-        self.workers[index].window = max(1, window)
+        self.workers[index].window = min(max(1, window), 1 << 24)
         // Not open yet: nothing is announced.
         self.adapt(index, actions: &actions)
         self.workers[index].isOpen = true

@@ -41,7 +41,8 @@ package struct WorkerOffer: Equatable, Sendable {
         self.worker = worker
         self.epoch = epoch
         self.name = name
-        self.concurrency = max(1, concurrency)
+        // Sums of all workers' must not overflow, whatever a worker says.
+        self.concurrency = min(max(1, concurrency), 1 << 16)
         self.functions = functions
         self.queues = queues
         self.labels = labels

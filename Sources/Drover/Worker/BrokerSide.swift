@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DroverCore
+internal import DroverWire
+
+/// What a worker keeps of a session with a broker, beyond what it keeps of any client.
+///
+/// Belongs, like the loop, to whoever holds the worker's baton.
+final class BrokerSide {
+    /// Gives the callbacks among a request's arguments their way through the broker.
+    let callbacks: BrokeredCallbacks
+    /// How many requests the broker lets the worker have, as far as it said.
+    @safe @exclusivity(unchecked) var credit = 0
+    /// How many requests wait there that this worker could take.
+    @safe @exclusivity(unchecked) var waiting: UInt32 = 0
+    /// At the last beat the worker had credit and free handlers, and something waited.
+    @safe @exclusivity(unchecked) var wasHungry = false
+    private var numbers: [ObjectIdentifier: UInt32] = [:]
+    private var subscribers: [UInt32: Subscriber] = [:]
+    private var nextNumber: UInt32 = 0
+
+    init(identity: PeerID, core: WorkerCore) {
+        self.callbacks = BrokeredCallbacks(broker: identity, core: core)
+    }
+
+    /// The number that a subscriber is bound to; nil if it isn't.
+    func number(of subscriber: Subscriber) -> UInt32? { self.numbers[ObjectIdentifier(subscriber)] }
+
+    /// Binds a subscriber, which must not be bound.
+    func bind(_ subscriber: Subscriber) -> UInt32 {
+        let number = self.nextNumber
+        self.nextNumber &+= 1
+        self.numbers[ObjectIdentifier(subscriber)] = number
+        self.subscribers[number] = subscriber
+        return number
+    }
+
+    func subscriber(_ number: UInt32) -> Subscriber? { self.subscribers[number] }
+
+    /// A subscription is over; its number stands for nothing any more.
+    @discardableResult
+    func unbind(_ number: UInt32) -> Subscriber? {
+        guard let subscriber = self.subscribers.removeValue(forKey: number) else { return nil }
+        self.numbers[ObjectIdentifier(subscriber)] = nil
+        return subscriber
+    }
+}
+
+/// Gives callbacks that came through a broker their way back.
+final class BrokeredCallbacks: CallbackLinkProvider {
+    private let broker: PeerID
+    private let core: WorkerCore
+
+    init(broker: PeerID, core: WorkerCore) {
+        self.broker = broker
+        self.core = core
+    }
+
+    func link(to subscription: SubscriptionID, of client: PeerID) -> any CallbackLink {
+        self.core.subscribers.subscriber(subscription, of: client, via: self.broker, core: self.core)
+    }
+}
+
+/// A broker that the worker dials.
+struct BrokerDial {
+    let address: String
+    /// The worker's own name for the connection, and the route that its messages come by.
+    let routingID: [UInt8]
+    let route: UInt64
+    var offering: Offering
+    /// What the last refusal said, so that it is logged once.
+    var lastRefusal = ""
+}

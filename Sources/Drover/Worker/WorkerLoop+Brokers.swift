@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DroverCodec
+internal import DroverCore
+internal import DroverWire
+internal import DroverZMQ
+internal import Logging
+internal import Synchronization
+
+// Brokers that the worker dials: to them it is a worker like any other, once they have introduced themselves.
+
+extension WorkerLoop {
+    /// Begins to dial a broker; its messages come by a route that is chosen here.
+    @available(*, noasync)
+    static func dial(
+        _ address: String,
+        number: Int,
+        socket: borrowing Socket,
+        silence: UInt64,
+        at now: Instant
+    ) throws(ZMQError) -> BrokerDial {
+        let routingID = Array("broker \(number)".utf8)
+        try socket.set(.connectRoutingID, routingID)
+        try socket.connect(address)
+        return BrokerDial(
+            address: address,
+            routingID: routingID,
+            route: Self.dialledRoutes + UInt64(number),
+            offering: Offering(longestNanoseconds: silence, at: now)
+        )
+    }
+
+    /// The routes of brokers that are dialled begin here.
+    static let dialledRoutes: UInt64 = 1 << 48
+
+    /// Tells brokers that don't know it yet what the worker can do.
+    @available(*, noasync)
+    func offerWhereDue() {
+        for index in self.dials.indices {
+            if self.machine.isDraining { self.dials[index].offering.settled() }
+            guard self.dials[index].offering.isDue(at: self.now) else { continue }
+            self.send(self.offerPayload(), as: Header(.offer, id: self.core.epoch), to: self.dials[index].routingID)
+        }
+    }
+
+    private func offerPayload() -> RequestBytes {
+        let configuration = self.core.configuration
+        var offer = Offer(worker: self.core.identity)
+        offer.name = configuration.name
+        offer.concurrency = configuration.concurrency
+        offer.functions = self.core.handlers.map { $0.name }
+        offer.queues = configuration.queues.sorted()
+        offer.labels = configuration.labels
+        offer.resources = configuration.resources
+        var writer = PackWriter(capacity: 512, headerBytes: RequestBytes.headerByteCount)
+        // Names that are over the codec's limits were refused when they were registered.
+        try? offer.pack(into: &writer)
+        return RequestBytes(adopting: writer.finish())
+    }
+
+    /// When an offer is due next.
+    var nextOffer: Instant {
+        self.dials.reduce(.distantFuture) { min($0, $1.offering.nextDeadline) }
+    }
+
+    /// A broker has introduced itself, or has gone.
+    func brokersChanged() {
+        var count = 0
+        for index in self.dials.indices {
+            if let session = self.machine.session(route: self.dials[index].route), self.links[session]?.broker != nil {
+                self.dials[index].offering.settled()
+                count += 1
+            } else {
+                self.dials[index].offering.restart(at: self.now)
+            }
+        }
+        self.core.counters.brokers.store(count, ordering: .relaxed)
+        self.nextTick = min(self.nextTick, self.nextOffer)
+    }
+
+    /// A broker that was dialled says something without a session.
+    ///
+    /// - Returns: Whether that was all.
+    @available(*, noasync)
+    func takeWithoutSession(_ header: Header, _ payload: UnsafeRawBufferPointer, route: UInt64) -> Bool {
+        guard route >= Self.dialledRoutes,
+            let index = self.dials.firstIndex(where: { $0.route == route })
+        else { return false }
+        switch header.kind {
+        case .hello: return false
+        case .refused:
+            let message = unsafe ErrorBody(reading: payload)?.message ?? "no reason that can be understood"
+            guard message != self.dials[index].lastRefusal else { return true }
+            self.dials[index].lastRefusal = message
+            self.core.logger.error(
+                "a broker refuses this worker",
+                metadata: [LogKeys.endpoint: "\(self.dials[index].address)", LogKeys.error: "\(message)"]
+            )
+        case .reset, .goodbye: self.dials[index].offering.restart(at: self.now)
+        default:
+            // A message of a session that is over here, which the broker must learn: it introduces itself again.
+            self.dials[index].offering.restart(at: self.now)
+            self.reset(route)
+        }
+        self.nextTick = min(self.nextTick, self.nextOffer)
+        return true
+    }
+
+    /// A broker doesn't know this worker any more.
+    func resetReceived(by route: UInt64) {
+        guard let index = self.dials.firstIndex(where: { $0.route == route }) else {
+            self.core.counters.unknownMessages.count()
+            return
+        }
+        self.dials[index].offering.restart(at: self.now)
+        self.nextTick = min(self.nextTick, self.nextOffer)
+    }
+
+    /// A sign of life; for a broker it says how the worker is.
+    func sendBeat(to session: Int) {
+        guard let broker = self.links[session]?.broker else {
+            return self.send(Header(.beat, id: self.core.epoch), to: session)
+        }
+        let free = max(0, self.core.configuration.concurrency - self.machine.requestCount)
+        var state = ReadyState()
+        if self.core.isQuiet.load(ordering: .relaxed) { state.insert(.quiet) }
+        let isHungry =
+            free > 0 && broker.waiting > 0 && self.machine.sessions[session].requests.count < max(1, broker.credit)
+        if isHungry, broker.wasHungry, !state.contains(.quiet) { state.insert(.starved) }
+        broker.wasHungry = isHungry
+        let header = Header(.ready, id: self.core.epoch, time: UInt32(clamping: free), number: state.rawValue)
+        self.send(header, to: session)
+    }
+
+    /// Tells brokers at once that the worker has become quiet, or no longer is.
+    func tellQuiet() {
+        let isQuiet = self.core.isQuiet.load(ordering: .relaxed)
+        guard isQuiet != self.isQuietTold else { return }
+        self.isQuietTold = isQuiet
+        for session in self.links.indices where self.links[session]?.broker != nil { self.sendBeat(to: session) }
+    }
+
+    func creditReceived(_ header: Header, _ session: Int) {
+        guard let broker = self.links[session]?.broker else {
+            self.core.counters.unknownMessages.count()
+            return
+        }
+        broker.credit = Int(header.number)
+        broker.waiting = header.time
+        broker.wasHungry = false
+    }
+
+    /// A broker wants a request back unless it has started: if it has, it is answered as usual.
+    func recall(_ header: Header, _ session: Int) {
+        switch self.machine.cancelReceived(header.id, from: session, actions: &self.actions) {
+        case .unknown: break
+        case .removed(let slot):
+            self.held[slot] = nil
+            self.send(Header(.cancelled, id: header.id, number: CancelledStage.beforeStart.rawValue), to: session)
+        case .stop(let slot):
+            guard Int(slot) < self.jobs.count, let job = self.jobs[Int(slot)], job.cancelBeforeStart() else { return }
+            self.core.threads.withdraw(job)
+            self.finished(job, .dropped(.cancelled))
+        }
+    }
+
+    /// The number by which a session knows a subscriber; a broker is told it first.
+    func number(of subscriber: Subscriber, in session: Int) -> UInt32 {
+        guard let broker = self.links[session]?.broker else { return subscriber.subscription.rawValue }
+        if let number = broker.number(of: subscriber) { return number }
+        let number = broker.bind(subscriber)
+        var writer = PackWriter(capacity: 32, headerBytes: RequestBytes.headerByteCount)
+        // Sixteen bytes are under every limit.
+        unsafe subscriber.client.bytes.withUnsafeBytes { try? unsafe writer.append($0) }
+        let header = Header(.bind, id: UInt64(subscriber.subscription.rawValue), number: number)
+        self.send(RequestBytes(adopting: writer.finish()), as: header, to: session)
+        return number
+    }
+
+    /// A client's subscription is over, by its own number or the one that it is bound to.
+    func subscriptionEnded(_ number: UInt32, in session: Int) {
+        let peer = self.machine.sessions[session].client
+        if let broker = self.links[session]?.broker {
+            guard let subscriber = broker.unbind(number) else { return }
+            self.core.subscribers.end(subscriber)
+            self.core.replies.endAll(of: peer, client: subscriber.client, subscription: subscriber.subscription)
+        } else {
+            self.core.subscribers.end(SubscriptionID(number), of: peer)
+            self.core.replies.endAll(of: peer, client: peer, subscription: SubscriptionID(number))
+        }
+    }
+
+    /// A client asks for a pause of its events, or to go on.
+    func flow(_ header: Header, in session: Int) {
+        let subscriber =
+            if let broker = self.links[session]?.broker {
+                broker.subscriber(header.number)
+            } else {
+                self.core.subscribers.find(SubscriptionID(header.number), of: self.machine.sessions[session].client)
+            }
+        subscriber?.pause(header.id == 0)
+    }
+}

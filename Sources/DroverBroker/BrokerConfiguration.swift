@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Drover
+public import Logging
+
+/// How a broker behaves.
+///
+/// All have defaults that suit a machine of its own.
+public struct BrokerConfiguration: Sendable {
+    /// The broker's name, in answers, errors and logs.
+    public var name = "broker"
+    /// How many calls one client may have here at once, waiting or at workers.
+    public var window = 1 << 21
+    /// How many calls may wait in all; beyond it clients are told to come back later.
+    public var maxQueuedCalls = 4 << 20
+    /// How many clients there may be.
+    public var maxClients = 4096
+    /// How many workers there may be.
+    public var maxWorkers = 4096
+    /// The largest request or reply, in bytes.
+    public var maxPayloadBytes = 64 << 20
+    /// How many bytes of answers are kept per client, for requests that are sent again after a reconnection.
+    public var maxCachedResultBytes = 256 << 10
+    /// How long a call waits for a worker that may run it, if there is none.
+    public var noWorkerPatience: Duration = .seconds(10)
+    /// How often an idempotent call may be given to a worker, the first time included.
+    public var maxAttempts = 4
+    /// How often a peer hears from this broker if there is nothing else to say.
+    public var heartbeatInterval: Duration = .seconds(2)
+    /// A peer that is silent for so long is gone.
+    public var silenceLimit: Duration = .seconds(6)
+    /// How long calls may take when the broker is asked to shut down.
+    public var drainGrace: Duration = .seconds(30)
+    /// Whether an address that other machines can reach may be bound without encryption.
+    public var allowsUnencryptedNetwork = false
+    /// Where the broker logs.
+    public var logger = Logger(label: "drover.broker")
+
+    /// Creates the default configuration.
+    public init() {}
+
+    func validated() throws -> BrokerConfiguration {
+        func check(_ isValid: Bool, _ message: String) throws {
+            guard isValid else { throw UsageError(.badConfiguration, message) }
+        }
+        try check(self.window > 0, "window is \(self.window); it must be at least 1")
+        try check(self.maxQueuedCalls > 0, "maxQueuedCalls is \(self.maxQueuedCalls); it must be at least 1")
+        try check(self.maxClients > 0, "maxClients is \(self.maxClients); it must be at least 1")
+        try check(self.maxWorkers > 0, "maxWorkers is \(self.maxWorkers); it must be at least 1")
+        try check((1...255).contains(self.maxAttempts), "maxAttempts is \(self.maxAttempts); it must be 1 to 255")
+        try check(
+            (1024...(1 << 30)).contains(self.maxPayloadBytes),
+            "maxPayloadBytes is \(self.maxPayloadBytes); it must be between 1 KiB and 1 GiB"
+        )
+        try check(self.noWorkerPatience > .zero, "noWorkerPatience must be positive")
+        try check(self.heartbeatInterval > .zero, "heartbeatInterval must be positive")
+        try check(
+            self.silenceLimit > self.heartbeatInterval,
+            "silenceLimit (\(self.silenceLimit)) must be longer than heartbeatInterval (\(self.heartbeatInterval))"
+        )
+        return self
+    }
+}

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Drover
+internal import DroverCodec
+internal import DroverCore
+internal import DroverWire
+internal import DroverZMQ
+internal import Logging
+internal import Synchronization
+
+// What comes from clients.
+
+extension BrokerLoop {
+    @available(*, noasync)
+    func welcome(_ incoming: Incoming, route: UInt64) -> BrokerPeer? {
+        let hello: Hello
+        do throws(WireError) { hello = try unsafe Hello(reading: incoming.payload) } catch {
+            self.malformed(error)
+            self.refuse(.unsupported, "\(error)")
+            return self.machine.peer(route: route)
+        }
+        let introduction = self.machine.helloReceived(
+            client: hello.client,
+            epoch: incoming.header.id,
+            claimed: incoming.header.number,
+            name: hello.name,
+            route: route,
+            at: self.now,
+            actions: &self.actions
+        )
+        self.performActions()
+        switch introduction {
+        case .forgotten:
+            self.sendDirectly(Header(.welcome, id: self.core.epoch), self.welcomePayload(isResumed: false))
+            return nil
+        case .refuse(let limit):
+            self.core.counters.refused.count()
+            self.refuse(.busy, "the broker has \(limit) clients, its limit; raise maxClients there or close clients")
+            return nil
+        case .welcome(let client, let isResumed):
+            let own = self.core.configuration.maxPayloadBytes
+            let limit = hello.maxPayloadBytes > 0 ? min(hello.maxPayloadBytes, own) : own
+            while self.clientLinks.count <= client { self.clientLinks.append(nil) }
+            if isResumed, let link = self.clientLinks[client] {
+                link.moved(to: self.route.bytes)
+                link.maxPayloadBytes = limit
+            } else {
+                self.clientLinks[client] = PeerLink(routingID: self.route.bytes, maxPayloadBytes: limit)
+            }
+            let number = self.machine.clients[client].number
+            if let link = self.clientLinks[client] {
+                let header = Header(.welcome, id: self.core.epoch, number: number)
+                self.send(header, self.welcomePayload(isResumed: isResumed), to: link)
+            }
+            return .client(client)
+        }
+    }
+
+    private func welcomePayload(isResumed: Bool) -> [UInt8] {
+        let configuration = self.core.configuration
+        var welcome = Welcome(
+            worker: self.core.identity,
+            name: configuration.name,
+            window: configuration.window,
+            beatMilliseconds: Int(configuration.heartbeatInterval.clampedNanoseconds / 1_000_000),
+            silenceMilliseconds: Int(configuration.silenceLimit.clampedNanoseconds / 1_000_000),
+            maxPayloadBytes: configuration.maxPayloadBytes,
+            concurrency: 1,
+            isResumed: isResumed
+        )
+        welcome.isBroker = true
+        return packed { writer throws(CodecError) in try welcome.pack(into: &writer) }
+    }
+
+    @available(*, noasync)
+    func take(_ incoming: Incoming, _ kind: MessageKind, fromClient client: Int) {
+        let header = incoming.header
+        switch kind {
+        case .request: self.takeRequest(incoming, client)
+        case .define:
+            let isShort = unsafe incoming.payload.count <= WireLimits.standard.maxNameBytes
+            let name = unsafe String(decoding: incoming.payload, as: UTF8.self)
+            if isShort, self.defined(name, as: header.number, by: client) { return }
+            guard isShort, self.machine.defined(header.number, name: name, by: client) else {
+                return self.malformed(WireError(.tooLarge, "too many functions, or a name that is too long"))
+            }
+        case .cancel:
+            let reason = CancelReason(rawValue: header.number) ?? .requested
+            let isHere = self.machine.cancelReceived(
+                header.id,
+                reason: reason,
+                from: client,
+                at: self.now,
+                actions: &self.actions
+            )
+            if !isHere {
+                let stage = CancelledStage.unknown.rawValue
+                self.send(Header(.cancelled, id: header.id, number: stage), toClient: client)
+            }
+        case .deadline:
+            self.machine.deadlineReceived(
+                header.id,
+                time: header.time,
+                from: client,
+                at: self.now,
+                actions: &self.actions
+            )
+        case .beat: if header.id != self.machine.clients[client].epoch { self.reset() }
+        case .ping: self.pong(header.id, client)
+        case .pong: break
+        case .goodbye: self.machine.clientLeft(client, at: self.now, actions: &self.actions)
+        case .reply, .error:
+            guard let (worker, id) = self.machine.invocationAnswered(header.id, by: client) else {
+                return self.core.counters.unknown.count()
+            }
+            var answer = header
+            answer.id = id
+            guard let link = self.workerLinks[worker] else { return }
+            if !self.forward(answer, incoming, to: link) {
+                let message =
+                    "the callback's answer is larger than the worker takes, \(link.maxPayloadBytes) bytes: return less"
+                self.send(Header(.error, id: id), self.errorPayload(.tooLarge, message, false, 0), to: link)
+            }
+        case .ended: self.machine.endedReceived(header.number, from: client, actions: &self.actions)
+        case .flow:
+            self.machine.flowReceived(header.number, isPaused: header.id == 0, from: client, actions: &self.actions)
+        default: self.core.counters.unknown.count()
+        }
+    }
+
+    @available(*, noasync)
+    private func takeRequest(_ incoming: Incoming, _ client: Int) {
+        let header = incoming.header
+        if self.answered(header, of: client) { return }
+        self.core.counters.received.count()
+        var request = BrokerRequest(id: header.id, number: header.number)
+        request.time = header.time
+        request.isIdempotent = header.flags.contains(.idempotent)
+        request.isResent = header.flags.contains(.resent)
+        if header.flags.contains(.metadata) {
+            do throws(WireError) {
+                let metadata = try unsafe RequestMetadata.read(from: incoming.payload).metadata
+                request.key = metadata.orderingKey
+                request.priority = metadata.priority
+                if !metadata.queue.isEmpty || !metadata.labels.isEmpty || !metadata.resources.isEmpty {
+                    request.demands = Demands(
+                        queue: metadata.queue,
+                        labels: metadata.labels,
+                        resources: metadata.resources
+                    )
+                }
+            } catch {
+                self.malformed(error)
+                return self.refuse(header.id, .badArguments, "\(error)", to: client)
+            }
+        }
+        let verdict = self.machine.requestReceived(request, from: client, at: self.now, actions: &self.actions)
+        switch verdict {
+        case .taken(let slot): self.store(incoming, in: slot)
+        case .known: self.send(Header(.accepted, id: header.id), toClient: client)
+        case .answerAgain:
+            guard let link = self.clientLinks[client] else { return }
+            unsafe self.machine.withResult(header.id, of: client) { unsafe link.batch.append(message: $0) }
+            self.appended(to: link)
+        case .indeterminate:
+            let message = "the request was sent again, may have run, and its answer is held no more"
+            self.refuse(header.id, .indeterminate, message, to: client)
+        case .undefinedFunction:
+            let message = "function number \(header.number) was not defined in this session"
+            self.refuse(header.id, .unknownFunction, message, to: client)
+        case .busy(let milliseconds):
+            let message =
+                "\(self.core.configuration.name) has as many calls waiting as it takes; try again in \(milliseconds) ms"
+            self.refuse(header.id, .busy, message, to: client, isRetryable: true, retryAfter: milliseconds)
+        case .draining:
+            let message = "\(self.core.configuration.name) shuts down and takes no more calls; call another broker"
+            self.refuse(header.id, .draining, message, to: client, isRetryable: true)
+        case .lapsed:
+            self.send(Header(.cancelled, id: header.id, number: CancelledStage.lapsed.rawValue), toClient: client)
+        case .duplicateID: self.malformed(WireError(.badPayload, "a request with an id that is in use"))
+        }
+    }
+
+    private func store(_ incoming: Incoming, in slot: UInt32) {
+        while self.requests.count <= Int(slot) { self.requests.append(nil) }
+        if let box = incoming.box {
+            self.requests[Int(slot)] = .large(LargePayload(incoming.header, in: box, at: incoming.range))
+        } else {
+            self.requests[Int(slot)] = unsafe StoredRequest(incoming.header, payload: incoming.payload)
+        }
+    }
+
+    private func pong(_ nonce: UInt64, _ client: Int) {
+        var status = WorkerStatus()
+        status.worker = self.core.configuration.name
+        status.running = self.machine.sentCount
+        status.queued = self.machine.queuedCount
+        status.concurrency = self.machine.workers.reduce(0) { $0 + ($1.isLive ? $1.offer.concurrency : 0) }
+        status.clients = self.machine.clientCount
+        status.received = self.core.counters.received.load(ordering: .relaxed)
+        status.completed = self.core.counters.answered.load(ordering: .relaxed)
+        status.isDraining = self.machine.isDraining
+        guard let link = self.clientLinks[client] else { return }
+        let payload = packed { writer throws(CodecError) in try status.pack(into: &writer) }
+        self.send(Header(.pong, id: nonce), payload, to: link)
+    }
+
+    // MARK: Refusals
+
+    /// Answers a request with an error.
+    func refuse(
+        _ id: UInt64,
+        _ code: RemoteError.Code,
+        _ message: String,
+        to client: Int,
+        isRetryable: Bool = false,
+        retryAfter: UInt32 = 0
+    ) {
+        self.core.counters.refused.count()
+        guard let link = self.clientLinks[client] else { return }
+        self.send(Header(.error, id: id), self.errorPayload(code, message, isRetryable, retryAfter), to: link)
+    }
+
+    /// Refuses whoever sent the frame at hand.
+    @available(*, noasync)
+    func refuse(_ code: RemoteError.Code, _ message: String) {
+        self.sendDirectly(Header(.refused), self.errorPayload(code, message, code == .busy, 0))
+    }
+
+    func errorPayload(
+        _ code: RemoteError.Code,
+        _ message: String,
+        _ isRetryable: Bool,
+        _ retryAfter: UInt32
+    ) -> [UInt8] {
+        var error = ErrorPayload()
+        error.code = code.name
+        error.message = message
+        error.isRetryable = isRetryable
+        error.worker = self.core.configuration.name
+        error.retryAfterMilliseconds = retryAfter
+        return packed { writer throws(CodecError) in try error.pack(into: &writer) }
+    }
+
+    /// Asks whoever sent the frame at hand to introduce itself.
+    @available(*, noasync)
+    func reset() {
+        self.core.counters.resets.count()
+        self.sendDirectly(Header(.reset), [])
+    }
+}
+
+/// What is written, or nothing if it is over a limit: what a broker says itself is small.
+func packed(_ body: (inout PackWriter) throws(CodecError) -> Void) -> [UInt8] {
+    var writer = PackWriter(capacity: 256)
+    do throws(CodecError) { try body(&writer) } catch { return [] }
+    return unsafe writer.withBytes { unsafe [UInt8]($0) }
+}

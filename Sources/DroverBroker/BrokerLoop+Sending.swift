@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Drover
+internal import DroverCore
+internal import DroverWire
+internal import DroverZMQ
+internal import Logging
+
+// What the machine decided, and how it goes out.
+
+extension BrokerLoop {
+    @available(*, noasync)
+    func performActions() {
+        guard !self.actions.isEmpty else { return }
+        var index = 0
+        // Carrying out an action may add others.
+        while index < self.actions.count {
+            self.perform(self.actions[index])
+            index += 1
+        }
+        self.actions.removeAll(keepingCapacity: true)
+    }
+
+    private func perform(_ action: BrokerAction) {
+        switch action {
+        case .transmit(let slot, let worker, let id, let isResent):
+            self.transmit(slot, to: worker, as: id, isResent: isResent)
+        case .define(let worker, let function):
+            guard let link = self.workerLinks[worker] else { return }
+            let name = Array(self.machine.functionName(function).utf8)
+            self.send(Header(.define, number: UInt32(function)), name, to: link)
+        case .sendHello(let worker, let session): self.sendHello(to: worker, session: session)
+        case .sendClientBeat(let client): self.send(Header(.beat, id: self.core.epoch), toClient: client)
+        case .sendWorkerBeat(let worker): self.send(Header(.beat, id: self.epoch(for: worker)), toWorker: worker)
+        case .sendCredit(let worker, let credit, let waiting):
+            let header = Header(.credit, time: UInt32(clamping: waiting), number: UInt32(clamping: credit))
+            self.send(header, toWorker: worker)
+        case .sendCancel(let worker, let id, let reason):
+            self.send(Header(.cancel, id: id, number: reason.rawValue), toWorker: worker)
+        case .recall(let worker, let id):
+            self.send(Header(.cancel, id: id, number: CancelReason.recalled.rawValue), toWorker: worker)
+        case .sendDeadline(let worker, let id, let deadline):
+            self.send(Header(.deadline, id: id, time: self.remaining(until: deadline)), toWorker: worker)
+        case .finish(let slot, let client, let id, let ending):
+            self.finish(id, of: client, ending)
+            self.forget(slot)
+        case .release(let slot): self.forget(slot)
+        case .clientLost(let client, _):
+            if client < self.clientLinks.count {
+                self.clientLinks[client]?.forgetOutgoing()
+                self.clientLinks[client] = nil
+            }
+            self.forgetQuestions(of: client)
+        case .workerLost(let worker, _, let reason):
+            // Its place may be a new life's already.
+            if worker < self.workerLinks.count, !self.machine.workers[worker].isLive {
+                self.workerLinks[worker]?.forgetOutgoing()
+                self.workerLinks[worker] = nil
+            }
+            self.core.configuration.logger.info(
+                "a worker is gone",
+                metadata: [
+                    "drover.worker": "\(self.machine.workers[worker].offer.name)", "drover.reason": "\(reason)",
+                ]
+            )
+        case .endSubscription(let worker, let number): self.send(Header(.ended, number: number), toWorker: worker)
+        case .sendFlow(let worker, let number, let isPaused):
+            self.send(Header(.flow, id: isPaused ? 0 : 1, number: number), toWorker: worker)
+        case .failInvocation(let worker, let id): self.failInvocation(id, worker: worker)
+        }
+    }
+
+    /// The epoch under which the broker is a client of a worker: another for each life of the worker here.
+    private func epoch(for worker: Int) -> UInt64 {
+        self.core.epoch &+ self.machine.workers[worker].incarnation
+    }
+
+    private func sendHello(to worker: Int, session: UInt32) {
+        guard let link = self.workerLinks[worker] else { return }
+        let configuration = self.core.configuration
+        let hello = Hello(
+            client: self.core.identity,
+            name: configuration.name,
+            beatMilliseconds: Int(configuration.heartbeatInterval.clampedNanoseconds / 1_000_000),
+            maxPayloadBytes: configuration.maxPayloadBytes,
+            isBroker: true
+        )
+        let payload = packed { writer throws(CodecError) in try hello.pack(into: &writer) }
+        self.send(Header(.hello, id: self.epoch(for: worker), number: session), payload, to: link)
+    }
+
+    private func transmit(_ slot: UInt32, to worker: Int, as id: UInt64, isResent: Bool) {
+        guard let link = self.workerLinks[worker], let request = self.requests[Int(slot)] else { return }
+        let call = self.machine.call(in: slot)
+        if call.attempts > 1 { self.core.counters.resent.count() }
+        guard request.payloadCount <= link.maxPayloadBytes else {
+            return self.refuseTooLarge(slot, request.payloadCount, worker: worker, id: id, limit: link.maxPayloadBytes)
+        }
+        switch request {
+        case .small(let block, let count):
+            let bytes = unsafe UnsafeRawBufferPointer(start: block, count: count)
+            guard var header = unsafe try? Header(reading: bytes) else { return }
+            self.rewrite(&header, call, slot: slot, as: id, isResent: isResent)
+            unsafe header.write(to: block)
+            unsafe link.batch.append(message: bytes)
+            self.appended(to: link)
+        case .large(let payload):
+            var header = payload.header
+            self.rewrite(&header, call, slot: slot, as: id, isResent: isResent)
+            self.send(header, payload.box.part(payload.range), to: link)
+        }
+    }
+
+    private func rewrite(_ header: inout Header, _ call: BrokerCall, slot: UInt32, as id: UInt64, isResent: Bool) {
+        header.id = id
+        header.number = UInt32(self.machine.function(in: slot))
+        header.time = self.remaining(until: call.deadline)
+        header.flags.remove(.attached)
+        if isResent { header.flags.insert(.resent) } else { header.flags.remove(.resent) }
+    }
+
+    /// A worker that takes less than the broker does: the request would cost the connection.
+    private func refuseTooLarge(_ slot: UInt32, _ count: Int, worker: Int, id: UInt64, limit: Int) {
+        guard let addressee = self.machine.answered(id, from: worker, at: self.now, actions: &self.actions) else {
+            return
+        }
+        self.forget(slot)
+        guard let client = addressee.client else { return }
+        let name = self.machine.workers[worker].offer.name
+        let message =
+            "the arguments take \(count) bytes, \(name) takes \(limit): send less at once, or raise maxPayloadBytes there"
+        self.refuse(addressee.id, .tooLarge, message, to: client)
+    }
+
+    private func finish(_ id: UInt64, of client: Int, _ ending: BrokerEnding) {
+        // A client that is gone, or one that has its place by now, gets no answer and none is kept for it.
+        guard self.machine.clients[client].isLive, client < self.clientLinks.count, let link = self.clientLinks[client]
+        else { return }
+        var header = Header(.error, id: id)
+        var payload: [UInt8] = []
+        switch ending {
+        case .cancelled(let stage): header = Header(.cancelled, id: id, number: stage.rawValue)
+        case .lost(let reason):
+            self.core.counters.lost.count()
+            let message = "the worker that had the call was lost (\(reason)); whether the call ran is unknown"
+            payload = self.errorPayload(.lost, message, false, 0)
+        case .noWorker:
+            let message =
+                "no worker that may run this came within \(self.core.configuration.noWorkerPatience): start one that has the "
+                + "function, serves the queue and has the labels and resources"
+            payload = self.errorPayload(.unknownFunction, message, true, 0)
+        }
+        header.payloadLength = UInt32(payload.count)
+        let start = link.batch.count
+        unsafe payload.withUnsafeBytes { unsafe link.batch.append(header, payload: $0) }
+        if ending.mayHaveRun {
+            // Kept as a worker's answer is: the request, sent again, must not be taken for a new one.
+            unsafe link.batch.withBytes(from: start) { unsafe self.machine.remember(id, message: $0, of: client) }
+        }
+        self.appended(to: link)
+    }
+
+    /// A slot's request is over.
+    func forget(_ slot: UInt32) {
+        guard Int(slot) < self.requests.count else { return }
+        self.requests[Int(slot)]?.free()
+        self.requests[Int(slot)] = nil
+    }
+
+    func remaining(until deadline: Instant) -> UInt32 {
+        guard deadline != .distantFuture else { return Header.noTimeLimit }
+        let milliseconds = (deadline.nanoseconds(since: self.now) + 999_999) / 1_000_000
+        return UInt32(clamping: min(max(1, milliseconds), UInt64(Header.noTimeLimit - 1)))
+    }
+
+    // MARK: Sending
+
+    func send(_ header: Header, toClient client: Int) {
+        if client < self.clientLinks.count, let link = self.clientLinks[client] { self.send(header, to: link) }
+    }
+
+    func send(_ header: Header, toWorker worker: Int) {
+        if worker < self.workerLinks.count, let link = self.workerLinks[worker] { self.send(header, to: link) }
+    }
+
+    func send(_ header: Header, to link: PeerLink) {
+        link.batch.append(header)
+        self.appended(to: link)
+    }
+
+    func send(_ header: Header, _ payload: [UInt8], to link: PeerLink) {
+        var header = header
+        header.payloadLength = UInt32(payload.count)
+        unsafe payload.withUnsafeBytes { unsafe link.batch.append(header, payload: $0) }
+        self.appended(to: link)
+    }
+
+    /// Sends a payload in a frame of its own, without a copy.
+    func send(_ header: Header, _ payload: consuming Message, to link: PeerLink) {
+        var header = header
+        header.flags.insert(.attached)
+        header.payloadLength = UInt32(payload.count)
+        link.batch.append(header)
+        self.put(link.batch.take(&self.frames), attached: payload, on: link)
+    }
+
+    /// Sends a received message on, under another header.
+    ///
+    /// - Returns: False if it is larger than the peer takes: sent, it would cost the connection.
+    @discardableResult
+    func forward(_ header: Header, _ incoming: Incoming, to link: PeerLink) -> Bool {
+        guard unsafe incoming.payload.count <= link.maxPayloadBytes else {
+            self.core.counters.undeliverable.count()
+            return false
+        }
+        var header = header
+        header.flags.remove(.attached)
+        if let box = incoming.box {
+            self.send(header, box.part(incoming.range), to: link)
+        } else {
+            unsafe link.batch.append(header, payload: incoming.payload)
+            self.appended(to: link)
+        }
+        return true
+    }
+
+    func appended(to link: PeerLink) {
+        if link.batch.count >= OutgoingBatch.flushBytes {
+            self.put(link.batch.take(&self.frames), attached: nil, on: link)
+        } else if !link.isDirty {
+            link.isDirty = true
+            self.dirty.append(link)
+        }
+    }
+
+    /// Sends what has gathered for all peers.
+    func flush() {
+        if !self.blocked.isEmpty { self.unpark() }
+        guard !self.dirty.isEmpty else { return }
+        for link in self.dirty {
+            link.isDirty = false
+            if !link.batch.isEmpty { self.put(link.batch.take(&self.frames), attached: nil, on: link) }
+        }
+        self.dirty.removeAll(keepingCapacity: true)
+    }
+
+    private func put(_ frame: consuming Message, attached: consuming Message?, on link: PeerLink) {
+        guard link.parked.isEmpty else {
+            link.parked.append(PeerLink.Parked(frame, attached: attached))
+            return
+        }
+        switch self.tryToSend(&frame, &attached, to: link.routingID) {
+        case .sent: break
+        case .gone: if link.worker >= 0 { self.unreachable.append(link) }
+        case .full:
+            link.parked.append(PeerLink.Parked(frame, attached: attached))
+            self.blocked.append(link)
+        }
+    }
+
+    private enum Attempt { case sent, full, gone }
+
+    private func tryToSend(_ frame: inout Message, _ attached: inout Message?, to routingID: [UInt8]) -> Attempt {
+        do throws(ZMQError) {
+            var address = Message(copying: routingID)
+            self.isDrained = false
+            guard try self.socket.send(&address, more: true) else { return .full }
+            // Once the route is taken the frames are too: libzmq has room for whole messages or none.
+            if var second = attached.take() {
+                _ = try self.socket.send(&frame, more: true)
+                _ = try self.socket.send(&second)
+            } else {
+                _ = try self.socket.send(&frame)
+            }
+            return .sent
+        } catch {
+            // The connection is gone. If its peer comes back it asks again for what it misses; if not, silence shows.
+            self.core.counters.undeliverable.count()
+            return .gone
+        }
+    }
+
+    /// Workers whose connection is gone get nothing more until they are back; silence decides whether they are lost.
+    @available(*, noasync)
+    func noteUnreachable() {
+        guard !self.unreachable.isEmpty else { return }
+        for link in self.unreachable where self.workerLinks[link.worker] === link {
+            self.machine.unreachable(link.worker, at: self.now, actions: &self.actions)
+        }
+        self.unreachable.removeAll(keepingCapacity: true)
+        self.performActions()
+    }
+
+    private func unpark() {
+        self.blocked.removeAll { link in
+            while let first = link.parked.first {
+                if self.tryToSend(&first.message, &first.attached, to: link.routingID) == .full { return false }
+                link.parked.removeFirst()
+            }
+            return true
+        }
+    }
+
+    /// Answers whoever sent the frame at hand, which may have no session.
+    @available(*, noasync)
+    func sendDirectly(_ header: Header, _ payload: [UInt8]) {
+        var batch = OutgoingBatch(capacity: Header.byteCount + payload.count)
+        var header = header
+        header.payloadLength = UInt32(payload.count)
+        unsafe payload.withUnsafeBytes { unsafe batch.append(header, payload: $0) }
+        var frame = batch.take(&self.frames)
+        var nothing: Message?
+        if self.tryToSend(&frame, &nothing, to: self.route.bytes) == .full { self.core.counters.undeliverable.count() }
+    }
+}

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Drover
+internal import DroverCodec
+internal import DroverCore
+internal import DroverWire
+internal import DroverZMQ
+internal import Logging
+
+// What comes from workers.
+
+extension BrokerLoop {
+    @available(*, noasync)
+    func offered(_ incoming: Incoming, route: UInt64) -> BrokerPeer? {
+        let offer: Offer
+        do throws(WireError) { offer = try unsafe Offer(reading: incoming.payload) } catch {
+            self.malformed(error)
+            self.refuse(.unsupported, "\(error)")
+            return self.machine.peer(route: route)
+        }
+        let known = WorkerOffer(
+            worker: offer.worker,
+            epoch: incoming.header.id,
+            name: offer.name,
+            concurrency: offer.concurrency,
+            functions: offer.functions,
+            queues: Set(offer.queues),
+            labels: offer.labels,
+            resources: offer.resources
+        )
+        // The actions of this belong to the worker's link: it must stand before they are carried out.
+        guard let worker = self.machine.offerReceived(known, route: route, at: self.now, actions: &self.actions) else {
+            self.core.counters.refused.count()
+            let limit = self.core.configuration.maxWorkers
+            self.refuse(.busy, "the broker has \(limit) workers, its limit; raise maxWorkers there or stop workers")
+            return nil
+        }
+        while self.workerLinks.count <= worker { self.workerLinks.append(nil) }
+        let routingID = self.route.bytes
+        // A worker's place may have been another's, or its own in a former life, whose end is among the actions.
+        let incarnation = self.machine.workers[worker].incarnation
+        if let link = self.workerLinks[worker], link.incarnation == incarnation {
+            if link.routingID != routingID { link.moved(to: routingID) }
+        } else {
+            self.core.configuration.logger.info(
+                "a worker offers itself",
+                metadata: ["drover.worker": "\(offer.name)", "drover.count": "\(self.machine.workerCount)"]
+            )
+            let limit = self.core.configuration.maxPayloadBytes
+            self.workerLinks[worker] = PeerLink(
+                routingID: routingID,
+                maxPayloadBytes: limit,
+                worker: worker,
+                incarnation: incarnation
+            )
+        }
+        return .worker(worker)
+    }
+
+    @available(*, noasync)
+    func take(_ incoming: Incoming, _ kind: MessageKind, fromWorker worker: Int) {
+        let header = incoming.header
+        switch kind {
+        case .reply, .error: self.takeAnswer(incoming, kind, worker)
+        case .accepted, .started, .progress:
+            guard let addressee = self.machine.addressee(header.id, from: worker) else {
+                return self.core.counters.unknown.count()
+            }
+            guard let client = addressee.client, let link = self.clientLinks[client] else { return }
+            var report = header
+            report.id = addressee.id
+            self.forward(report, incoming, to: link)
+        case .cancelled:
+            self.machine.cancellationConfirmed(
+                header.id,
+                stage: CancelledStage(rawValue: header.number) ?? .unknown,
+                from: worker,
+                at: self.now,
+                actions: &self.actions
+            )
+        case .ready:
+            let state = ReadyState(rawValue: header.number)
+            self.machine.readyReceived(
+                from: worker,
+                epoch: header.id,
+                isQuiet: state.contains(.quiet),
+                isStarved: state.contains(.starved),
+                at: self.now,
+                actions: &self.actions
+            )
+        case .welcome: self.welcomed(incoming, worker)
+        case .event, .invoke, .bind, .ended: self.takeCallback(incoming, kind, worker)
+        case .ping: self.send(Header(.pong, id: header.id), toWorker: worker)
+        case .beat, .pong: break
+        case .goodbye:
+            let reason = GoodbyeReason(rawValue: header.number) ?? .leaving
+            // Whatever it said before has been read: it need not wait.
+            if reason == .leaving { self.sendDirectly(Header(.goodbye, number: reason.rawValue), []) }
+            self.machine.goodbyeReceived(from: worker, reason: reason, at: self.now, actions: &self.actions)
+        case .reset: self.machine.resetReceived(from: worker, at: self.now, actions: &self.actions)
+        case .refused:
+            let message = unsafe (try? ErrorPayload(reading: incoming.payload))?.message ?? "for no reason given"
+            self.core.configuration.logger.warning(
+                "a worker refuses this broker",
+                metadata: ["drover.worker": "\(self.machine.workers[worker].offer.name)", "drover.error": "\(message)"]
+            )
+        default: self.core.counters.unknown.count()
+        }
+    }
+
+    private func welcomed(_ incoming: Incoming, _ worker: Int) {
+        do throws(WireError) {
+            let welcome = try unsafe Welcome(reading: incoming.payload)
+            if welcome.maxPayloadBytes > 0 {
+                self.workerLinks[worker]?.maxPayloadBytes = min(
+                    welcome.maxPayloadBytes,
+                    self.core.configuration.maxPayloadBytes
+                )
+            }
+            self.machine.welcomed(
+                by: worker,
+                epoch: incoming.header.id,
+                session: incoming.header.number,
+                window: welcome.window,
+                at: self.now,
+                actions: &self.actions
+            )
+        } catch {
+            self.malformed(error)
+        }
+    }
+
+    private func takeAnswer(_ incoming: Incoming, _ kind: MessageKind, _ worker: Int) {
+        let id = incoming.header.id
+        if kind == .error, unsafe Self.isNotTaken(incoming.payload) {
+            self.machine.holdOff(worker)
+            return self.machine.cancellationConfirmed(
+                id,
+                stage: .beforeStart,
+                from: worker,
+                at: self.now,
+                actions: &self.actions
+            )
+        }
+        guard let addressee = self.machine.answered(id, from: worker, at: self.now, actions: &self.actions) else {
+            return self.core.counters.unknown.count()
+        }
+        self.core.counters.answered.count()
+        // The slot may be another call's as soon as the actions are carried out.
+        self.forget(addressee.slot)
+        guard let client = addressee.client, let link = self.clientLinks[client] else { return }
+        var header = incoming.header
+        header.id = addressee.id
+        header.flags.remove(.attached)
+        guard unsafe incoming.payload.count <= link.maxPayloadBytes else {
+            let message =
+                unsafe "the result takes \(incoming.payload.count) bytes, the client takes \(link.maxPayloadBytes): send "
+                + "less at once, or raise maxPayloadBytes there"
+            self.machine.forgetResult(addressee.id, of: client)
+            return self.refuse(addressee.id, .tooLarge, message, to: client)
+        }
+        if incoming.box == nil {
+            let start = link.batch.count
+            unsafe link.batch.append(header, payload: incoming.payload)
+            unsafe link.batch.withBytes(from: start) { message in
+                unsafe self.machine.remember(addressee.id, message: message, of: client)
+            }
+            self.appended(to: link)
+        } else {
+            // Before it is sent: an answer that is neither kept nor passed over would let a request run again.
+            self.machine.forgetResult(addressee.id, of: client)
+            self.forward(header, incoming, to: link)
+        }
+    }
+
+    /// Whether an error says that the worker has not taken the request at all: then another may.
+    private static func isNotTaken(_ payload: UnsafeRawBufferPointer) -> Bool {
+        guard let error = unsafe try? ErrorPayload(reading: payload) else { return false }
+        return error.code == RemoteError.Code.busy.name || error.code == RemoteError.Code.draining.name
+    }
+
+    private func takeCallback(_ incoming: Incoming, _ kind: MessageKind, _ worker: Int) {
+        let header = incoming.header
+        switch kind {
+        case .bind:
+            let client = unsafe PeerID(bytes: [UInt8](incoming.payload))
+            let subscription = UInt32(truncatingIfNeeded: header.id)
+            guard let client, self.machine.bound(header.number, to: subscription, of: client, by: worker) else {
+                return self.send(Header(.ended, number: header.number), toWorker: worker)
+            }
+            if self.machine.isPaused(header.number, of: worker) {
+                self.send(Header(.flow, number: header.number), toWorker: worker)
+            }
+        case .event:
+            guard let delivery = self.machine.eventReceived(header.number, sequence: header.id, from: worker) else {
+                self.core.counters.undeliverable.count()
+                // Whoever emits is told that nobody listens.
+                return self.send(Header(.ended, number: header.number), toWorker: worker)
+            }
+            _ = self.deliver(incoming, delivery)
+        case .invoke:
+            guard let delivery = self.machine.invocationReceived(header.number, id: header.id, from: worker) else {
+                return self.failInvocation(header.id, worker: worker)
+            }
+            if !self.deliver(incoming, delivery) {
+                _ = self.machine.invocationAnswered(delivery.id, by: delivery.client)
+                let message = "the callback's arguments are larger than its client takes: send less"
+                guard let link = self.workerLinks[worker] else { return }
+                self.send(Header(.error, id: header.id), self.errorPayload(.tooLarge, message, false, 0), to: link)
+            }
+        default:
+            let ended = self.machine.endedReceived(header.number, by: worker, actions: &self.actions)
+            guard let ended else { return }
+            self.send(Header(.ended, number: ended.subscription), toClient: ended.client)
+        }
+    }
+
+    private func deliver(_ incoming: Incoming, _ delivery: BrokerMachine.Delivery) -> Bool {
+        guard let link = self.clientLinks[delivery.client] else {
+            self.core.counters.undeliverable.count()
+            return false
+        }
+        var header = incoming.header
+        header.id = delivery.id
+        header.number = delivery.subscription
+        return self.forward(header, incoming, to: link)
+    }
+
+    func failInvocation(_ id: UInt64, worker: Int) {
+        guard let link = self.workerLinks[worker] else { return }
+        let message = "nobody listens to the callback any more: it was cancelled, or its client is gone"
+        self.send(Header(.error, id: id), self.errorPayload(.subscriberGone, message, false, 0), to: link)
+    }
+}

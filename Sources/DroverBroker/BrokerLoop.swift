@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Drover
+internal import DroverCore
+internal import DroverWire
+internal import DroverZMQ
+internal import Logging
+internal import Synchronization
+
+/// The broker's thread: owns the ROUTER socket, feeds the machine, carries out its actions.
+///
+/// One turn: receive a bounded batch, split each frame into messages, let the machine decide, regroup what goes out per
+/// peer; flush at the end. It waits for nothing but its socket, and only when there is nothing to do.
+final class BrokerLoop {
+    let core: BrokerCore
+    @safe @exclusivity(unchecked) var socket: Socket
+    @safe @exclusivity(unchecked) var machine: BrokerMachine
+    @safe @exclusivity(unchecked) var clientLinks: [PeerLink?] = []
+    @safe @exclusivity(unchecked) var workerLinks: [PeerLink?] = []
+    /// The requests that have not been answered, by slot.
+    @safe @exclusivity(unchecked) var requests: [StoredRequest?] = []
+    @safe @exclusivity(unchecked) var actions: [BrokerAction] = []
+    @safe @exclusivity(unchecked) var dirty: [PeerLink] = []
+    @safe @exclusivity(unchecked) var blocked: [PeerLink] = []
+    /// Workers to which something could not be sent in this turn.
+    @safe @exclusivity(unchecked) var unreachable: [PeerLink] = []
+    @safe @exclusivity(unchecked) var frames = FramePool()
+    @safe @exclusivity(unchecked) var route = Message()
+    @safe @exclusivity(unchecked) var message = Message()
+    @safe @exclusivity(unchecked) var attached = Message()
+    @safe @exclusivity(unchecked) var poll = DescriptorPoll(capacity: 2)
+    @safe @exclusivity(unchecked) var now: Instant
+    @safe @exclusivity(unchecked) var nextTick = Instant.distantFuture
+    /// The socket was used last by a receive that found nothing.
+    @safe @exclusivity(unchecked) var isDrained = false
+    @safe @exclusivity(unchecked) var otherRoutes: [[UInt8]: UInt64] = [:]
+    /// What clients' function numbers ask of the broker itself.
+    @safe @exclusivity(unchecked) var questions: [QuestionKey: Question] = [:]
+    let startedAt: Instant
+    private let descriptor: CInt
+
+    /// How many frames one turn receives at most.
+    static let receiveBatch = 512
+    /// How often a busy loop looks after what is due.
+    static let busyTickNanoseconds: UInt64 = 10_000_000
+
+    /// Binds the socket.
+    @available(*, noasync)
+    init(core: BrokerCore, address: String) throws(ZMQError) {
+        self.core = core
+        let configuration = core.configuration
+        let socket = try Socket(.router, in: core.context.context)
+        try socket.set(.routerMandatory, true)
+        try socket.set(.sendHighWaterMark, 100_000)
+        try socket.set(.receiveHighWaterMark, 100_000)
+        try socket.set(.maxMessageSize, configuration.maxPayloadBytes + (1 << 16))
+        try socket.set(.handshakeInterval, .seconds(5))
+        try socket.set(.heartbeatInterval, .seconds(2))
+        try socket.set(.heartbeatTimeout, .seconds(6))
+        try socket.set(.heartbeatTTL, .seconds(6))
+        if address.hasPrefix("tcp:") {
+            try socket.set(.tcpKeepalive, true)
+            try socket.set(.tcpKeepaliveIdle, .seconds(30))
+            try socket.set(.tcpKeepaliveInterval, .seconds(10))
+            try socket.set(.tcpKeepaliveCount, 3)
+            try socket.set(.backlog, 1024)
+        }
+        try socket.bind(address)
+        self.descriptor = try socket.get(.fileDescriptor)
+        self.socket = socket
+        var machine = BrokerMachine.Configuration()
+        machine.session = PeerSession.Limits(
+            beatNanoseconds: configuration.heartbeatInterval.clampedNanoseconds,
+            silenceNanoseconds: configuration.silenceLimit.clampedNanoseconds
+        )
+        machine.window = configuration.window
+        machine.maxQueued = configuration.maxQueuedCalls
+        machine.maxQueuedPerRoute = configuration.maxQueuedCalls
+        machine.maxClients = configuration.maxClients
+        machine.maxWorkers = configuration.maxWorkers
+        machine.maxAttempts = UInt8(clamping: configuration.maxAttempts)
+        machine.maxCachedBytes = configuration.maxCachedResultBytes
+        machine.patienceNanoseconds = configuration.noWorkerPatience.clampedNanoseconds
+        var generator = SystemRandomNumberGenerator()
+        machine.seed = generator.next()
+        self.machine = BrokerMachine(configuration: machine)
+        self.startedAt = core.now()
+        self.now = self.startedAt
+    }
+
+    /// Where it listens, with the port that was chosen.
+    @available(*, noasync)
+    var address: String { get throws(ZMQError) { try self.socket.get(.lastEndpoint) } }
+
+    /// Serves until the broker stops.
+    @available(*, noasync)
+    func run() {
+        while true {
+            self.turn()
+            if self.mayLeave { return self.leave() }
+            self.sleep()
+        }
+    }
+
+    // MARK: A turn
+
+    @available(*, noasync)
+    func turn() {
+        let isBusy = self.receive()
+        // Calls that came have deadlines of their own, and a busy loop doesn't sleep, where it would look for the first.
+        if isBusy { self.nextTick = min(self.nextTick, self.now.advanced(byNanoseconds: Self.busyTickNanoseconds)) }
+        if self.now >= self.nextTick || !isBusy {
+            self.now = self.core.now()
+            if self.now >= self.nextTick {
+                self.machine.ticked(at: self.now, actions: &self.actions)
+                self.performActions()
+                self.updateGauges()
+                // What was due is done; when something is next is seen before the loop sleeps.
+                self.nextTick = self.machine.nextDeadline
+            }
+        }
+        self.flush()
+        self.noteUnreachable()
+        if !isBusy { self.updateGauges() }
+    }
+
+    @available(*, noasync)
+    func receive() -> Bool {
+        var count = 0
+        while count < Self.receiveBatch {
+            do throws(ZMQError) {
+                guard try self.socket.receive(into: &self.route) else {
+                    self.isDrained = true
+                    break
+                }
+                if count == 0 { self.now = self.core.now() }
+                count += 1
+                try self.takeFrame()
+            } catch {
+                self.core.configuration.logger.warning("a receive failed", metadata: ["drover.error": "\(error)"])
+                break
+            }
+        }
+        return count > 0
+    }
+
+    @available(*, noasync)
+    private func takeFrame() throws(ZMQError) {
+        let route = self.routeKey()
+        guard self.route.hasMore else { return self.malformed(WireError(.badFraming, "a message without a frame")) }
+        _ = try self.socket.receive(into: &self.message)
+        var attachedCount: Int?
+        if self.message.hasMore {
+            _ = try self.socket.receive(into: &self.attached)
+            attachedCount = self.attached.count
+            if self.attached.hasMore {
+                while self.attached.hasMore { _ = try self.socket.receive(into: &self.attached) }
+                return self.malformed(WireError(.badFraming, "a message of more than two frames"))
+            }
+        }
+        var peer = self.machine.peer(route: route)
+        if let peer { self.machine.heard(from: peer, at: self.now) }
+        if self.message.count > OutgoingBatch.flushBytes {
+            // A large payload is sent on from where it lies.
+            let box = MessageBox(self.message.take())
+            unsafe box.withUnsafeBytes { bytes in
+                unsafe self.takeMessages(bytes, of: box, attachedCount: attachedCount, route: route, &peer)
+            }
+        } else {
+            unsafe self.message.withUnsafeBytes { bytes in
+                unsafe self.takeMessages(bytes, of: nil, attachedCount: attachedCount, route: route, &peer)
+            }
+        }
+    }
+
+    @available(*, noasync)
+    private func takeMessages(
+        _ bytes: UnsafeRawBufferPointer,
+        of frame: MessageBox?,
+        attachedCount: Int?,
+        route: UInt64,
+        _ peer: inout BrokerPeer?
+    ) {
+        var limits = WireLimits.standard
+        limits.maxPayloadBytes = self.core.configuration.maxPayloadBytes
+        var reader = unsafe FrameReader(bytes, attachedByteCount: attachedCount, limits: limits)
+        do throws(WireError) {
+            while let part = try reader.next() {
+                if part.isAttached {
+                    let box = MessageBox(self.attached.take())
+                    unsafe box.withUnsafeBytes { payload in
+                        let place = 0..<payload.count
+                        let incoming = unsafe Incoming(header: part.header, payload: payload, range: place, box: box)
+                        self.take(incoming, route: route, &peer)
+                    }
+                } else {
+                    let payload = unsafe UnsafeRawBufferPointer(rebasing: bytes[part.payload])
+                    let incoming = unsafe Incoming(
+                        header: part.header,
+                        payload: payload,
+                        range: part.payload,
+                        box: payload.count >= OutgoingBatch.flushBytes ? frame : nil
+                    )
+                    self.take(incoming, route: route, &peer)
+                }
+            }
+        } catch {
+            self.malformed(error)
+            if peer == nil, error.code == .unsupportedVersion { self.refuse(.unsupported, "\(error)") }
+            if case .client(let client) = peer, let header = reader.lastHeader, header.kind == .request {
+                self.refuse(header.id, error.code == .tooLarge ? .tooLarge : .badArguments, "\(error)", to: client)
+            }
+        }
+    }
+
+    @available(*, noasync)
+    private func take(_ incoming: Incoming, route: UInt64, _ peer: inout BrokerPeer?) {
+        switch (incoming.header.kind, peer) {
+        case (.hello, .client), (.hello, nil): peer = self.welcome(incoming, route: route)
+        case (.offer, .worker), (.offer, nil): peer = self.offered(incoming, route: route)
+        case (.hello, _), (.offer, _):
+            self.malformed(WireError(.badPayload, "a peer that is client and worker at once"))
+        case (let kind?, .client(let client)):
+            self.take(incoming, kind, fromClient: client)
+            if kind == .goodbye { peer = nil }
+        case (let kind?, .worker(let worker)):
+            self.take(incoming, kind, fromWorker: worker)
+            // A goodbye or another epoch may have ended it.
+            if !self.machine.workers[worker].isLive { peer = self.machine.peer(route: route) }
+        case (nil, .client(let client)):
+            self.core.counters.unknown.count()
+            if incoming.header.flags.contains(.mustUnderstand) {
+                let message = "this broker does not know messages of kind \(incoming.header.rawKind); update it"
+                self.refuse(incoming.header.id, .unsupported, message, to: client)
+            }
+        case (nil, .worker): self.core.counters.unknown.count()
+        case (.refused, nil), (.reset, nil): self.core.counters.unknown.count()
+        case (_, nil): self.reset()
+        }
+        self.performActions()
+    }
+
+    func malformed(_ error: WireError) {
+        self.core.counters.malformed.count()
+        self.core.configuration.logger.debug("a malformed message was dropped", metadata: ["drover.error": "\(error)"])
+    }
+
+    /// Where a message comes from, as a number.
+    private func routeKey() -> UInt64 {
+        unsafe self.route.withUnsafeBytes { bytes in
+            // The ids that libzmq gives are a zero byte and a number.
+            if bytes.count == 5, unsafe bytes[0] == 0 {
+                return unsafe UInt64(bytes.loadUnaligned(fromByteOffset: 1, as: UInt32.self))
+            }
+            let id = unsafe [UInt8](bytes)
+            if let known = self.otherRoutes[id] { return known }
+            let key = (1 << 40) + UInt64(self.otherRoutes.count)
+            // Ids that peers choose are remembered as long as the broker lives, so there is a limit.
+            let limit = 4 * (self.core.configuration.maxClients + self.core.configuration.maxWorkers)
+            if self.otherRoutes.count < limit { self.otherRoutes[id] = key }
+            return key
+        }
+    }
+
+    // MARK: Sleeping and leaving
+
+    @available(*, noasync)
+    private func sleep() {
+        guard self.isQuiet else { return }
+        self.now = self.core.now()
+        self.nextTick = self.machine.nextDeadline
+        var wakeAt = self.nextTick
+        // Frames that libzmq would not take are tried again soon: a ROUTER can't say which peer has room.
+        if !self.blocked.isEmpty { wakeAt = min(wakeAt, self.now.advanced(byNanoseconds: 1_000_000)) }
+        if self.core.currentState == .draining {
+            wakeAt = min(wakeAt, Instant(nanoseconds: self.core.drainDeadline.load(ordering: .relaxed)))
+        }
+        if wakeAt <= self.now { return }
+        self.poll.removeAll()
+        let waker = self.poll.add(self.core.waker.fileDescriptor)
+        _ = self.poll.add(self.descriptor)
+        do throws(ZMQError) {
+            let limit =
+                wakeAt == .distantFuture
+                ? -1 : Int(min((wakeAt.nanoseconds(since: self.now) + 999_999) / 1_000_000, 3_600_000))
+            try self.poll.wait(milliseconds: limit)
+        } catch {
+            self.core.configuration.logger.warning("a poll failed", metadata: ["drover.error": "\(error)"])
+        }
+        if self.poll.isReady(waker) { self.core.waker.drain() }
+        self.now = self.core.now()
+    }
+
+    @available(*, noasync)
+    private var isQuiet: Bool {
+        if self.isDrained { return true }
+        do throws(ZMQError) {
+            self.isDrained = !(try self.socket.get(.events).contains(.readable))
+        } catch {
+            self.core.configuration.logger.warning(
+                "a look at the socket failed",
+                metadata: ["drover.error": "\(error)"]
+            )
+            self.isDrained = true
+        }
+        return self.isDrained
+    }
+
+    private func updateGauges() {
+        self.core.counters.clients.store(self.machine.clientCount, ordering: .relaxed)
+        self.core.counters.workers.store(self.machine.workerCount, ordering: .relaxed)
+        self.core.counters.queued.store(self.machine.queuedCount, ordering: .relaxed)
+        self.core.counters.sent.store(self.machine.sentCount, ordering: .relaxed)
+        // After a burst the memory it needed is given back.
+        if self.machine.callCount == 0, self.requests.capacity > 4096 {
+            self.machine.trim()
+            self.requests = []
+        }
+    }
+
+    @available(*, noasync)
+    private var mayLeave: Bool {
+        switch self.core.currentState {
+        case .running: return false
+        case .draining:
+            if !self.machine.isDraining {
+                self.machine.drain()
+                self.tellAll(Header(.goodbye, number: GoodbyeReason.draining.rawValue), workersToo: false)
+            }
+            let isOver = self.core.now().nanoseconds >= self.core.drainDeadline.load(ordering: .relaxed)
+            return (self.machine.callCount == 0 && self.blocked.isEmpty) || isOver
+        case .stopping, .stopped: return true
+        }
+    }
+
+    private func tellAll(_ header: Header, workersToo: Bool) {
+        for link in self.clientLinks + (workersToo ? self.workerLinks : []) {
+            if let link { self.send(header, to: link) }
+        }
+        self.flush()
+    }
+
+    @available(*, noasync)
+    private func leave() {
+        self.tellAll(Header(.goodbye, number: GoodbyeReason.leaving.rawValue), workersToo: true)
+        for request in self.requests { request?.free() }
+        self.requests = []
+        // What was said last must leave the machine; a linger that can't be set only shortens the goodbye.
+        try? self.socket.set(.linger, .seconds(1))
+    }
+}
+
+/// A message that was received, with its payload where it lies.
+@safe
+struct Incoming {
+    let header: Header
+    let payload: UnsafeRawBufferPointer
+    /// The payload's place in `box`.
+    let range: Range<Int>
+    /// The frame, if the payload is large enough to be sent on from there.
+    let box: MessageBox?
+}

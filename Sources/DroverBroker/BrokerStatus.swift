@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Drover
+
+/// How a broker is, as it tells whoever asks.
+public struct BrokerStatus: Hashable, Codable, Sendable {
+    /// The broker's name.
+    public var broker = ""
+    /// The seconds since it started.
+    public var uptime = 0.0
+    /// Clients with a session.
+    public var clients = 0
+    /// Workers with a session.
+    public var workers = 0
+    /// Handlers of all workers.
+    public var slots = 0
+    /// Calls that wait for a worker.
+    public var queued = 0
+    /// Calls that workers have.
+    public var sent = 0
+    /// Calls that came.
+    public var received = 0
+    /// Calls that workers answered, with a value or an error.
+    public var answered = 0
+    /// Calls that were given to another worker since the first was lost.
+    public var resent = 0
+    /// Calls that ended since their worker was lost.
+    public var lost = 0
+    /// Calls that the broker refused.
+    public var refused = 0
+    /// Messages that nobody could understand.
+    public var malformed = 0
+    /// Messages whose addressee was gone.
+    public var undeliverable = 0
+    /// Times that a worker said it was idle though suitable calls waited.
+    public var starved = 0
+    /// Whether it takes no new calls.
+    public var isDraining = false
+
+    /// Creates the status of an idle broker.
+    public init() {}
+}
+
+/// A worker as its broker sees it.
+public struct BrokerWorkerStatus: Hashable, Codable, Sendable {
+    /// What it can be.
+    public enum State: String, Codable, Sendable {
+        /// Takes calls.
+        case ready
+        /// Wants no new calls for now.
+        case quiet
+        /// Takes no new calls any more.
+        case draining
+        /// Can't be reached at the moment.
+        case away
+    }
+
+    /// The name it gave itself.
+    public var name = ""
+    /// Its identity: another one after each start.
+    public var id = ""
+    /// Whether it takes calls.
+    public var state = State.away
+    /// How many handlers run at once.
+    public var concurrency = 0
+    /// Calls that it has.
+    public var calls = 0
+    /// How many it may have.
+    public var credit = 0
+    /// The functions it has.
+    public var functions: [String] = []
+    /// The queues it serves; "" is the unnamed one.
+    public var queues: [String] = []
+    /// What it is.
+    public var labels: [String: String] = [:]
+    /// What it has of each resource.
+    public var resources: [String: UInt64] = [:]
+
+    /// Creates an empty status.
+    public init() {}
+}
+
+/// Calls of one function that ask for the same of a worker.
+public struct BrokerQueueStatus: Hashable, Codable, Sendable {
+    /// The function that is called.
+    public var function = ""
+    /// The queue; "" is the unnamed one.
+    public var queue = ""
+    /// The labels that the worker must have.
+    public var labels: [String: String] = [:]
+    /// The resources that each call occupies.
+    public var resources: [String: UInt64] = [:]
+    /// Calls that wait.
+    public var waiting = 0
+    /// Workers that may run them.
+    public var workers = 0
+
+    /// Creates an empty status.
+    public init() {}
+}
+
+extension Function where Result == BrokerStatus {
+    /// How the broker is, as it says itself, whatever its workers do.
+    public static var brokerStatus: Function<BrokerStatus> { .init("drover.status", isIdempotent: true) }
+}
+
+extension Function where Result == [BrokerWorkerStatus] {
+    /// The broker's workers, by name.
+    public static var brokerWorkers: Function<[BrokerWorkerStatus]> { .init("drover.workers", isIdempotent: true) }
+}
+
+extension Function where Result == [BrokerQueueStatus] {
+    /// What waits at the broker, and for whom.
+    public static var brokerQueues: Function<[BrokerQueueStatus]> { .init("drover.queues", isIdempotent: true) }
+}

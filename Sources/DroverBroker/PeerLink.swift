@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DequeModule
+internal import Drover
+internal import DroverZMQ
+
+/// What is about to be sent to one client or worker.
+///
+/// Belongs to the loop's thread.
+final class PeerLink {
+    /// A frame that libzmq would not take yet, with the one that belongs to it.
+    final class Parked {
+        var message: Message
+        var attached: Message?
+
+        init(_ message: consuming Message, attached: consuming Message?) {
+            self.message = message
+            self.attached = attached
+        }
+    }
+
+    /// libzmq's name of the connection.
+    @safe @exclusivity(unchecked) var routingID: [UInt8]
+    /// The largest payload that the peer takes.
+    @safe @exclusivity(unchecked) var maxPayloadBytes: Int
+    @safe @exclusivity(unchecked) var batch = OutgoingBatch()
+    @safe @exclusivity(unchecked) var parked = Deque<Parked>()
+    /// Has something to flush in this turn.
+    @safe @exclusivity(unchecked) var isDirty = false
+
+    /// The worker that it leads to, or -1 for a client's.
+    let worker: Int
+    /// Which life of a worker it belongs to; 0 for a client's.
+    let incarnation: UInt64
+
+    init(routingID: [UInt8], maxPayloadBytes: Int, worker: Int = -1, incarnation: UInt64 = 0) {
+        self.routingID = routingID
+        self.maxPayloadBytes = maxPayloadBytes
+        self.worker = worker
+        self.incarnation = incarnation
+    }
+
+    /// What was on its way by an old connection is gone, or will be asked for again.
+    func moved(to routingID: [UInt8]) {
+        self.routingID = routingID
+        self.forgetOutgoing()
+    }
+
+    /// The peer is gone: nothing of what waits may reach whoever comes by its route next.
+    func forgetOutgoing() {
+        self.parked.removeAll()
+        self.batch.removeAll()
+    }
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import Drover
+import DroverBroker
+import Foundation
+
+/// `drover status`: how a broker is.
+struct StatusCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "status",
+        abstract: "Show how a broker is: peers, calls that wait and run, what was lost and refused."
+    )
+
+    @OptionGroup var options: AskOptions
+
+    func run() async throws {
+        let status = try await self.options.value(of: .brokerStatus)
+        if self.options.json { return try printJSON(status) }
+        var table = Table([.init(title: status.broker), .init(title: self.options.address)])
+        let state = status.isDraining ? "draining" : "running"
+        table.add(["state", "\(state) for \(Self.span(status.uptime))"])
+        table.add(["workers", "\(status.workers) with \(status.slots) slots"])
+        table.add(["clients", "\(status.clients)"])
+        table.add(["calls", "\(status.queued) waiting, \(status.sent) at workers"])
+        table.add(["answered", "\(status.answered) of \(status.received)"])
+        table.add(["re-sent", "\(status.resent)"])
+        table.add(["lost", "\(status.lost)"])
+        table.add(["refused", "\(status.refused)"])
+        table.add(["malformed", "\(status.malformed) messages"])
+        table.add(["undeliverable", "\(status.undeliverable) messages"])
+        table.add(["starved", "\(status.starved) reports"])
+        print(table.lines.joined(separator: "\n"))
+    }
+
+    /// A time for people.
+    static func span(_ seconds: Double) -> String {
+        let total = Int(seconds)
+        let (days, hours, minutes) = (total / 86_400, total / 3600 % 24, total / 60 % 60)
+        if days > 0 { return "\(days) d \(hours) h" }
+        if hours > 0 { return "\(hours) h \(minutes) min" }
+        return minutes > 0 ? "\(minutes) min \(total % 60) s" : "\(total) s"
+    }
+}
+
+/// `drover workers`: the workers of a broker.
+struct WorkersCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "workers",
+        abstract: "List a broker's workers: state, calls, credit, and what they serve."
+    )
+
+    @OptionGroup var options: AskOptions
+
+    func run() async throws {
+        let workers = try await self.options.value(of: .brokerWorkers)
+        if self.options.json { return try printJSON(workers) }
+        guard !workers.isEmpty else { return print("no workers") }
+        var table = Table([
+            .init(title: "NAME"), .init(title: "STATE"), .init(title: "CALLS", isNumber: true),
+            .init(title: "CREDIT", isNumber: true), .init(title: "SLOTS", isNumber: true), .init(title: "QUEUES"),
+            .init(title: "LABELS"), .init(title: "FUNCTIONS"),
+        ])
+        for worker in workers {
+            let labels =
+                worker.labels.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
+                + worker.resources.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
+            table.add([
+                worker.name, worker.state.rawValue, "\(worker.calls)", "\(worker.credit)", "\(worker.concurrency)",
+                worker.queues.map { $0.isEmpty ? "-" : $0 }.joined(separator: ","),
+                labels.isEmpty ? "-" : labels.joined(separator: ","), shortened(worker.functions),
+            ])
+        }
+        print(table.lines.joined(separator: "\n"))
+    }
+
+    private func shortened(_ names: [String]) -> String {
+        names.count <= 4
+            ? names.joined(separator: ",") : names.prefix(3).joined(separator: ",") + " and \(names.count - 3) more"
+    }
+}
+
+/// `drover queues`: what waits.
+struct QueuesCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "queues",
+        abstract: "List what waits at a broker, by function and demands, and how many workers may run it."
+    )
+
+    @OptionGroup var options: AskOptions
+
+    func run() async throws {
+        let queues = try await self.options.value(of: .brokerQueues)
+        if self.options.json { return try printJSON(queues) }
+        guard !queues.isEmpty else { return print("nothing was called yet") }
+        var table = Table([
+            .init(title: "FUNCTION"), .init(title: "QUEUE"), .init(title: "ASKS FOR"),
+            .init(title: "WAITING", isNumber: true), .init(title: "WORKERS", isNumber: true),
+        ])
+        for queue in queues {
+            let demands =
+                queue.labels.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
+                + queue.resources.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
+            table.add([
+                queue.function, queue.queue.isEmpty ? "-" : queue.queue,
+                demands.isEmpty ? "-" : demands.joined(separator: ","), "\(queue.waiting)", "\(queue.workers)",
+            ])
+        }
+        print(table.lines.joined(separator: "\n"))
+    }
+}
+
+/// `drover ping`: the round trip to a broker or a worker.
+struct PingCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "ping",
+        abstract: "Measure the round trip to a broker, or to a worker that listens."
+    )
+
+    @OptionGroup var options: AskOptions
+
+    @Option(name: [.long, .short], help: "How many pings.")
+    var count = 1
+
+    /// A ping as JSON has it.
+    private struct Line: Encodable {
+        let address: String
+        let name: String
+        let milliseconds: Double
+    }
+
+    func validate() throws {
+        guard self.count > 0 else { throw ValidationError("count must be at least 1") }
+    }
+
+    func run() async throws {
+        try await self.options.ask { client in
+            for _ in 0..<self.count {
+                let ping = try await client.ping(timeout: .seconds(self.options.timeout))
+                let status = ping.worker
+                let time = ping.roundTrip / .milliseconds(1)
+                if self.options.json {
+                    try printJSON(Line(address: self.options.address, name: status.worker, milliseconds: time))
+                } else {
+                    print("\(status.worker) at \(self.options.address): \(String(format: "%.2f", time)) ms")
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import DroverCodec
+
+/// What a worker that dials a broker can do: the payload of ``MessageKind/offer``.
+///
+/// Its epoch is the header's id.
+package struct Offer: Equatable, Sendable {
+    package var worker: PeerID
+    /// For people.
+    package var name = ""
+    /// How many requests run at once.
+    package var concurrency = 1
+    /// What it runs.
+    package var functions: [String] = []
+    /// The queues it serves; the unnamed one unless it says otherwise.
+    package var queues: [String] = [""]
+    package var labels: [String: String] = [:]
+    /// What it has of each resource in all.
+    package var resources: [String: UInt64] = [:]
+
+    package init(worker: PeerID) {
+        self.worker = worker
+    }
+
+    /// Writes the payload.
+    package func pack(into writer: inout PackWriter) throws(CodecError) {
+        try writer.packMapHeader(7)
+        try writer.pack("worker")
+        try writer.pack(self.worker.bytes)
+        try writer.pack("name")
+        try writer.pack(self.name)
+        try writer.pack("concurrency")
+        try writer.pack(Int64(self.concurrency))
+        try writer.pack("functions")
+        try writer.packArrayHeader(self.functions.count)
+        for function in self.functions { try writer.pack(function) }
+        try writer.pack("queues")
+        try writer.packArrayHeader(self.queues.count)
+        for queue in self.queues { try writer.pack(queue) }
+        try writer.pack("labels")
+        try writer.pack(labels: self.labels)
+        try writer.pack("resources")
+        try writer.pack(amounts: self.resources)
+    }
+
+    /// Reads a payload; fields that this version doesn't know are skipped.
+    package init(reading payload: UnsafeRawBufferPointer) throws(WireError) {
+        var offer = Offer(worker: PeerID(high: 0, low: 0))
+        var hasWorker = false
+        try unsafe readPayloadMap(payload, of: "offer") { key, reader throws(CodecError) in
+            switch key {
+            case "worker":
+                if let id = PeerID(bytes: try reader.readBytes()) {
+                    offer.worker = id
+                    hasWorker = true
+                }
+            case "name": offer.name = String(try reader.readString().prefix(255))
+            case "concurrency": offer.concurrency = max(1, Int(clamping: try reader.readInt64()))
+            case "functions": offer.functions = try reader.readStrings()
+            case "queues": offer.queues = try reader.readStrings()
+            case "labels": offer.labels = try reader.readLabels()
+            case "resources": offer.resources = try reader.readAmounts()
+            default: try reader.skip()
+            }
+        }
+        guard hasWorker else {
+            throw WireError(.badPayload, "an offer needs \"worker\": 16 bytes that name the worker")
+        }
+        self = offer
+    }
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import DroverCodec
+
+/// The metadata map in front of a request's arguments.
+///
+/// Workers read the ordering key only; the rest is for a broker that the request goes through.
+package struct RequestMetadata: Equatable, Sendable {
+    /// Requests of one key run one at a time, in order.
+    package var orderingKey: String?
+    /// Only workers that serve it get the request.
+    package var queue = ""
+    /// 0 to 7; higher goes first.
+    package var priority = RequestMetadata.standardPriority
+    /// The worker must have all of them.
+    package var labels: [String: String] = [:]
+    /// What the request occupies of a worker's resources while it runs.
+    package var resources: [String: UInt64] = [:]
+
+    package static let standardPriority: UInt8 = 4
+    package static let highestPriority: UInt8 = 7
+
+    package init() {}
+
+    /// Whether there is nothing to say.
+    package var isEmpty: Bool { self.fieldCount == 0 }
+
+    private var fieldCount: Int {
+        (self.orderingKey == nil ? 0 : 1) + (self.queue.isEmpty ? 0 : 1)
+            + (self.priority == Self.standardPriority ? 0 : 1) + (self.labels.isEmpty ? 0 : 1)
+            + (self.resources.isEmpty ? 0 : 1)
+    }
+
+    /// Writes the map; what has its usual value is left out.
+    package func pack(into writer: inout PackWriter) throws(CodecError) {
+        try writer.packMapHeader(self.fieldCount)
+        if let orderingKey {
+            try writer.pack("key")
+            try writer.pack(orderingKey)
+        }
+        if !self.queue.isEmpty {
+            try writer.pack("queue")
+            try writer.pack(self.queue)
+        }
+        if self.priority != Self.standardPriority {
+            try writer.pack("priority")
+            try writer.pack(UInt64(self.priority))
+        }
+        if !self.labels.isEmpty {
+            try writer.pack("labels")
+            try writer.pack(labels: self.labels)
+        }
+        if !self.resources.isEmpty {
+            try writer.pack("resources")
+            try writer.pack(amounts: self.resources)
+        }
+    }
+
+    /// Reads the map at the beginning of a payload; fields that this version doesn't know are skipped.
+    ///
+    /// - Returns: The metadata, and how many bytes it takes.
+    package static func read(
+        from payload: UnsafeRawBufferPointer
+    ) throws(WireError) -> (metadata: RequestMetadata, byteCount: Int) {
+        do throws(CodecError) {
+            return try unsafe withPackReader(over: payload) {
+                reader throws(CodecError) -> (RequestMetadata, Int) in
+                var metadata = RequestMetadata()
+                for _ in 0..<(try reader.readMapHeader()) {
+                    switch try reader.readString() {
+                    case "key": metadata.orderingKey = try reader.readString()
+                    case "queue": metadata.queue = try reader.readString()
+                    case "priority":
+                        metadata.priority = UInt8(min(UInt64(Self.highestPriority), try reader.readUInt64()))
+                    case "labels": metadata.labels = try reader.readLabels()
+                    case "resources": metadata.resources = try reader.readAmounts()
+                    default: try reader.skip()
+                    }
+                }
+                return (metadata, reader.offset)
+            }
+        } catch {
+            throw WireError(.badPayload, "the request's metadata can't be read: \(error)")
+        }
+    }
+}
+
+extension PackWriter {
+    /// Writes labels, in the order of their names.
+    mutating func pack(labels: [String: String]) throws(CodecError) {
+        try self.packMapHeader(labels.count)
+        for (name, value) in labels.sorted(by: { $0.key < $1.key }) {
+            try self.pack(name)
+            try self.pack(value)
+        }
+    }
+
+    /// Writes amounts of resources, in the order of their names.
+    mutating func pack(amounts: [String: UInt64]) throws(CodecError) {
+        try self.packMapHeader(amounts.count)
+        for (name, amount) in amounts.sorted(by: { $0.key < $1.key }) {
+            try self.pack(name)
+            try self.pack(amount)
+        }
+    }
+}
+
+extension PackReader {
+    mutating func readStrings() throws(CodecError) -> [String] {
+        var strings: [String] = []
+        for _ in 0..<(try self.readArrayHeader()) { strings.append(try self.readString()) }
+        return strings
+    }
+
+    mutating func readLabels() throws(CodecError) -> [String: String] {
+        var labels: [String: String] = [:]
+        for _ in 0..<(try self.readMapHeader()) {
+            let name = try self.readString()
+            labels[name] = try self.readString()
+        }
+        return labels
+    }
+
+    mutating func readAmounts() throws(CodecError) -> [String: UInt64] {
+        var amounts: [String: UInt64] = [:]
+        for _ in 0..<(try self.readMapHeader()) {
+            let name = try self.readString()
+            amounts[name] = try self.readUInt64()
+        }
+        return amounts
+    }
+}

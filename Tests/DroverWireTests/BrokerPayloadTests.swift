@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import DroverCodec
+import DroverWire
+import Testing
+
+@Suite("What brokers read")
+struct BrokerPayloadTests {
+    private static let offer: Offer = {
+        var offer = Offer(worker: PeerID(high: 7, low: 9))
+        offer.name = "worker 1"
+        offer.concurrency = 8
+        offer.functions = ["echo", "add"]
+        offer.queues = ["", "pictures"]
+        offer.labels = ["zone": "eu", "disk": "fast"]
+        offer.resources = ["gpu": 2, "memory": .max]
+        return offer
+    }()
+
+    private static let metadata: RequestMetadata = {
+        var metadata = RequestMetadata()
+        metadata.orderingKey = "key"
+        metadata.queue = "pictures"
+        metadata.priority = 7
+        metadata.labels = ["zone": "eu"]
+        metadata.resources = ["gpu": 1]
+        return metadata
+    }()
+
+    private func readOffer(_ bytes: [UInt8]) throws(WireError) -> Offer {
+        // Typed throws do not pass through the pointer's closure.
+        let result = bytes.withUnsafeBytes { pointer -> Result<Offer, WireError> in
+            do throws(WireError) { return .success(try Offer(reading: pointer)) } catch { return .failure(error) }
+        }
+        return try result.get()
+    }
+
+    private func readMetadata(_ bytes: [UInt8]) throws(WireError) -> (RequestMetadata, Int) {
+        let result = bytes.withUnsafeBytes { pointer -> Result<(RequestMetadata, Int), WireError> in
+            do throws(WireError) { return .success(try RequestMetadata.read(from: pointer)) } catch {
+                return .failure(error)
+            }
+        }
+        return try result.get()
+    }
+
+    @Test("an offer comes back as it was, and names what it can't do without")
+    func offers() throws {
+        #expect(try self.readOffer(payload(Self.offer.pack)) == Self.offer)
+        let empty = try payload { writer throws(CodecError) in try writer.packMapHeader(0) }
+        let error = #expect(throws: WireError.self) { try self.readOffer(empty) }
+        #expect(error?.message.contains("worker") == true)
+        let least = try payload { writer throws(CodecError) in
+            try writer.packMapHeader(1)
+            try writer.pack("worker")
+            try writer.pack(PeerID(high: 7, low: 9).bytes)
+        }
+        #expect(try self.readOffer(least).queues == [""])
+        #expect(try self.readOffer(least).concurrency == 1)
+    }
+
+    @Test("metadata come back as they were, with their length; what is usual is not written")
+    func metadata() throws {
+        let bytes = try payload(Self.metadata.pack)
+        let (read, count) = try self.readMetadata(bytes + [1, 2, 3])
+        #expect(read == Self.metadata)
+        #expect(count == bytes.count)
+        #expect(try payload(RequestMetadata().pack) == [0x80])
+        #expect(RequestMetadata().isEmpty)
+        #expect(!Self.metadata.isEmpty)
+    }
+
+    @Test("a priority beyond the highest is the highest")
+    func priority() throws {
+        let bytes = try payload { writer throws(CodecError) in
+            try writer.packMapHeader(1)
+            try writer.pack("priority")
+            try writer.pack(UInt64(200))
+        }
+        #expect(try self.readMetadata(bytes).0.priority == RequestMetadata.highestPriority)
+    }
+
+    @Test("S73 what is cut short or has a flipped bit is an error or another value, never a crash")
+    func damage() throws {
+        for bytes in try payload(Self.offer.pack).truncations {
+            #expect(throws: WireError.self) { try self.readOffer(bytes) }
+        }
+        for bytes in try payload(Self.offer.pack).withOneBitFlipped { _ = try? self.readOffer(bytes) }
+        for bytes in try payload(Self.metadata.pack).truncations {
+            #expect(throws: WireError.self) { try self.readMetadata(bytes) }
+        }
+        for bytes in try payload(Self.metadata.pack).withOneBitFlipped { _ = try? self.readMetadata(bytes) }
+    }
+
+    @Test("hello and welcome say whether a broker sends them, and only then")
+    func brokers() throws {
+        var hello = Hello.sample
+        let plain = try payload(hello.pack)
+        hello.isBroker = true
+        let bytes = try payload(hello.pack)
+        #expect(bytes.count > plain.count)
+        let read = bytes.withUnsafeBytes { try? Hello(reading: $0) }
+        #expect(read == hello)
+        var welcome = Welcome.sample
+        welcome.isBroker = true
+        let other = try payload(welcome.pack)
+        #expect(other.withUnsafeBytes { try? Welcome(reading: $0) } == welcome)
+    }
+
+    @Test("busy says when to try again")
+    func retryAfter() throws {
+        var error = ErrorPayload()
+        error.code = "busy"
+        error.retryAfterMilliseconds = 250
+        let bytes = try payload(error.pack)
+        #expect(bytes.withUnsafeBytes { try? ErrorPayload(reading: $0) } == error)
+    }
+}
