@@ -16,7 +16,8 @@ FOLDER ?= /usr/share/doc
 FILTER ?=
 ROWS ?=
 RUNS ?= 5
-SEEDS ?= 1000
+SEEDS ?= 10000
+FIRST ?=
 SEED ?=
 SECONDS ?= 60
 FUZZ_FLAGS ?=
@@ -33,7 +34,7 @@ help: ## Print this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)$$/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
 	    printf '  %-14s %s\n' "$$name" "$$text"; done
 	@echo
-	@echo "Variables: FILTER (a test's name), FOLDER, ROWS, RUNS, SEEDS, SEED, SECONDS, FUZZ_FLAGS, SANITIZE_FLAGS"
+	@echo "Variables: FILTER (a test's name), FOLDER, ROWS, RUNS, SEEDS, FIRST, SEED, SECONDS, FUZZ_FLAGS, SANITIZE_FLAGS"
 
 .PHONY: setup
 setup: ## Install what is missing (libzmq and its headers; Python packages for some tests)
@@ -102,8 +103,10 @@ bench: setup ## Measure beside plain libzmq in C and RPyC: ROWS="..." for some r
 	ROWS='$(ROWS)' RUNS='$(RUNS)' "$$(swift build -c release --show-bin-path)/Benchmarks"
 
 .PHONY: simulate
-simulate: ## Run the simulation with SEEDS seeds, or replay SEED
-	DROVER_SIM_SEEDS='$(SEEDS)' $(if $(SEED),DROVER_SIM_SEED='$(SEED)') swift test --disable-xctest --filter SimulationTests
+simulate: ## Run the simulation with SEEDS seeds from FIRST on, or replay SEED
+	swift build -c release --product Simulate
+	DROVER_SIM_SEEDS='$(SEEDS)' $(if $(FIRST),DROVER_SIM_FIRST_SEED='$(FIRST)') $(if $(SEED),DROVER_SIM_SEED='$(SEED)') \
+	    "$$(swift build -c release --show-bin-path)/Simulate"
 
 .PHONY: fuzz
 fuzz: ## Fuzz the codec and the wire format for SECONDS each

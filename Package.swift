@@ -86,6 +86,9 @@ let package = Package(
             swiftSettings: strict
         ),
 
+        // Many seeds of it, optimised: `make simulate`.
+        .executableTarget(name: "Simulate", dependencies: ["Simulator"], path: "Tests/Simulate", swiftSettings: strict),
+
         // Pure tests.
         .testTarget(name: "DroverCodecTests", dependencies: ["DroverCodec"], swiftSettings: strict),
         .testTarget(name: "DroverWireTests", dependencies: ["DroverWire"], swiftSettings: strict),

@@ -72,7 +72,9 @@ extension BrokerLoop {
                 status.name = worker.offer.name
                 status.id = "\(worker.offer.worker)"
                 status.state =
-                    !worker.isOpen ? .away : worker.isDraining ? .draining : worker.isQuiet ? .quiet : .ready
+                    !worker.isOpen
+                    ? .away
+                    : worker.isDraining ? .draining : worker.isQuiet || worker.isRefusing ? .quiet : .ready
                 status.concurrency = worker.offer.concurrency
                 status.calls = worker.outstanding
                 status.credit = worker.credit

@@ -134,29 +134,30 @@ extension BrokerLoop {
     }
 
     private func finish(_ id: UInt64, of client: Int, _ ending: BrokerEnding) {
+        // A client that is gone, or one that has its place by now, gets no answer and none is kept for it.
+        guard self.machine.clients[client].isLive, client < self.clientLinks.count, let link = self.clientLinks[client]
+        else { return }
+        var header = Header(.error, id: id)
+        var payload: [UInt8] = []
         switch ending {
-        case .cancelled(let stage):
-            self.send(Header(.cancelled, id: id, number: stage.rawValue), toClient: client)
+        case .cancelled(let stage): header = Header(.cancelled, id: id, number: stage.rawValue)
         case .lost(let reason):
             self.core.counters.lost.count()
             let message = "the worker that had the call was lost (\(reason)); whether the call ran is unknown"
-            self.answer(id, .lost, message, of: client, isRetryable: false)
+            payload = self.errorPayload(.lost, message, false, 0)
         case .noWorker:
             let message =
                 "no worker that may run this came within \(self.core.configuration.noWorkerPatience): start one that has the "
                 + "function, serves the queue and has the labels and resources"
-            self.answer(id, .unknownFunction, message, of: client, isRetryable: true)
+            payload = self.errorPayload(.unknownFunction, message, true, 0)
         }
-    }
-
-    /// Answers a call with an error of the broker's own, which is kept like a worker's answer.
-    private func answer(_ id: UInt64, _ code: RemoteError.Code, _ message: String, of client: Int, isRetryable: Bool) {
-        guard let link = self.clientLinks[client] else { return }
-        let payload = self.errorPayload(code, message, isRetryable, 0)
-        let header = Header(.error, payloadLength: UInt32(payload.count), id: id)
+        header.payloadLength = UInt32(payload.count)
         let start = link.batch.count
         unsafe payload.withUnsafeBytes { unsafe link.batch.append(header, payload: $0) }
-        unsafe link.batch.withBytes(from: start) { unsafe self.machine.remember(id, message: $0, of: client) }
+        if ending.mayHaveRun {
+            // Kept as a worker's answer is: the request, sent again, must not be taken for a new one.
+            unsafe link.batch.withBytes(from: start) { unsafe self.machine.remember(id, message: $0, of: client) }
+        }
         self.appended(to: link)
     }
 

@@ -189,6 +189,9 @@ extension BrokerLoop {
             guard let client, self.machine.bound(header.number, to: subscription, of: client, by: worker) else {
                 return self.send(Header(.ended, number: header.number), toWorker: worker)
             }
+            if self.machine.isPaused(header.number, of: worker) {
+                self.send(Header(.flow, number: header.number), toWorker: worker)
+            }
         case .event:
             guard let delivery = self.machine.eventReceived(header.number, sequence: header.id, from: worker) else {
                 self.core.counters.undeliverable.count()

@@ -325,6 +325,37 @@ import Testing
         #expect(machine.endpoints[0].outstanding == 1)
     }
 
+    @Test("S97 a request that was sent again and lapsed may be at its worker: it goes nowhere else, and as sent again")
+    func lapsedWhileSentAgain() throws {
+        var machine = Self.machine(endpoints: 2)
+        let (slot, endpoint) = try Self.submit(&machine, Call(id: 1, deadline: Self.at(10)))
+        let worker = try #require(endpoint)
+        var actions: [ClientAction] = []
+        machine.disconnected(worker, at: Self.at(3), actions: &actions)
+        machine.deadlineMoved(1, to: Self.at(100), actions: &actions)
+        actions = []
+        Self.open(&machine, worker, at: Self.at(12), actions: &actions)
+        #expect(actions.contains(.transmit(slot: slot, endpoint: worker, isResent: true)))
+        actions = []
+        // The answer to the first, which was on its way: the second has yet to arrive.
+        machine.cancellationConfirmed(1, stage: .lapsed, from: worker, at: Self.at(13), actions: &actions)
+        machine.dispatch(actions: &actions)
+        #expect(actions == [.transmit(slot: slot, endpoint: worker, isResent: true)])
+        #expect(machine.endpoints[worker].outstanding == 1)
+        #expect(machine.replied(1, from: worker, at: Self.at(20)) == .deliver(slot: slot))
+        #expect(machine.endpoints[worker].outstanding == 0)
+        // Moved to another session, a call is as new there.
+        let second = try Self.submit(&machine, Call(id: 2, isIdempotent: true, deadline: Self.at(90)))
+        let first = try #require(second.endpoint)
+        machine.disconnected(first, at: Self.at(21), actions: &actions)
+        Self.open(&machine, first, at: Self.at(22), actions: &actions)
+        machine.goodbyeReceived(from: first, reason: .leaving, at: Self.at(23), actions: &actions)
+        machine.dispatch(actions: &actions)
+        actions = []
+        machine.cancellationConfirmed(2, stage: .lapsed, from: 1 - first, at: Self.at(24), actions: &actions)
+        #expect(actions == [.show(slot: second.slot, phase: .local, endpoint: 1 - first)])
+    }
+
     @Test("S9 a call with an ordering key does not overtake one that waits for room")
     func overtaking() throws {
         var machine = Self.machine(window: 1)

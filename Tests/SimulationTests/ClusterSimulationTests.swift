@@ -10,20 +10,23 @@ import Testing
         "S87 S88 S97 S98 S100 whatever the network does, every call ends once and nothing runs twice that may not",
         arguments: 0..<ClusterSimulationTests.shares
     )
-    func histories(share: Int) {
-        var sum = Cluster.Outcome()
-        var count = 0
+    func histories(share: Int) { self.live(.direct, count: 1000, share: share) }
+
+    @Test(
+        "through a broker, whatever the network does, every call ends once, nothing runs twice that may not, credit holds, and the tables are empty at the end",
+        arguments: 0..<ClusterSimulationTests.shares
+    )
+    func brokeredHistories(share: Int) { self.live(.brokered, count: 300, share: share) }
+
+    private func live(_ world: Histories.World, count: Int, share: Int) {
         do {
-            try withSeeds { random in
-                defer { count += 1 }
-                guard count % Self.shares == share else { return }
-                sum += try Cluster(random: random).run()
-            }
+            let histories = try Histories(of: world, count: count, share: share, of: Self.shares)
+            // A simulation in which nothing happens proves nothing; one history may be a quiet one.
+            guard histories.count > 100 else { return }
+            let sum = histories.outcome
+            #expect(sum.answered > 0 && sum.resends > 0 && sum.losses > 0 && sum.resumptions > 0, "\(sum)")
         } catch {
             Issue.record("\(error), or by: make simulate SEED=\(error.seed)")
         }
-        // A simulation in which nothing happens proves nothing; one history may be a quiet one.
-        guard count > 100 else { return }
-        #expect(sum.answered > 0 && sum.resends > 0 && sum.losses > 0 && sum.resumptions > 0, "\(sum)")
     }
 }

@@ -45,6 +45,12 @@ package final class Cluster {
         case goOnWorker(Int)
         case startWorker(Int)
         case endWorker(Int, life: Int)
+        case dial(worker: Int, life: Int, attempt: Int)
+        case offer(worker: Int, life: Int)
+        case workerDisconnected(Connection, life: Int)
+        case wakeBroker(life: Int)
+        case goOnBroker
+        case startBroker
     }
 
     static let limits = PeerSession.Limits(beatNanoseconds: 100_000_000, silenceNanoseconds: 300_000_000)
@@ -59,6 +65,9 @@ package final class Cluster {
     private var clients: [SimulatedClient] = []
     private var workers: [SimulatedWorker] = []
     private var paths: [[Path]] = []
+    private var broker: SimulatedBroker?
+    private var brokerPaths: [Path] = []
+    private var stalledBroker: [Event]?
     private var stalledClients: [Int: [Event]] = [:]
     private var stalledWorkers: [Int: [Event]] = [:]
     private var lastRoute: UInt64 = 0
@@ -73,22 +82,34 @@ package final class Cluster {
     /// may take different ways.
     let keepsOrder: Bool
     private let movesDeadlines: Bool
+    /// Whether a broker stands between the clients and the workers, which dial it.
+    let isBrokered: Bool
 
-    package init(random: SeededRandom) {
+    package init(random: SeededRandom, isBrokered: Bool = false) {
         self.random = random
-        let clientCount = 1 + self.random.below(2)
-        let workerCount = self.random.oneIn(6) ? 3 : 1 + self.random.below(2)
+        self.isBrokered = isBrokered
+        let clientCount = 1 + self.random.below(isBrokered ? 4 : 2)
+        let workerCount = self.random.oneIn(6) ? 3 : 1 + self.random.below(isBrokered ? 4 : 2)
         self.movesDeadlines = self.random.oneIn(2)
-        self.keepsOrder = workerCount == 1 && !self.movesDeadlines
+        self.keepsOrder = workerCount == 1 && !self.movesDeadlines && !isBrokered
+        let endpointCount = isBrokered ? 1 : workerCount
         for client in 0..<clientCount {
-            self.clients.append(SimulatedClient(index: client, life: 0, workerCount: workerCount, cluster: self))
-            self.paths.append((0..<workerCount).map { _ in Path() })
-            for worker in 0..<workerCount where self.random.oneIn(3) {
+            self.clients.append(SimulatedClient(index: client, life: 0, workerCount: endpointCount, cluster: self))
+            self.paths.append((0..<endpointCount).map { _ in Path() })
+            for worker in 0..<endpointCount where self.random.oneIn(3) {
                 // Slower than the first hello's patience at times.
                 self.paths[client][worker].latency = UInt64(self.random.below(120)) * Self.millisecond + 1
             }
         }
         for worker in 0..<workerCount { self.workers.append(SimulatedWorker(index: worker, life: 0, cluster: self)) }
+        guard isBrokered else { return }
+        self.broker = SimulatedBroker(life: 0, cluster: self)
+        for worker in 0..<workerCount {
+            self.brokerPaths.append(Path())
+            if self.random.oneIn(3) {
+                self.brokerPaths[worker].latency = UInt64(self.random.below(120)) * Self.millisecond + 1
+            }
+        }
     }
 
     /// Lives through a history.
@@ -99,6 +120,7 @@ package final class Cluster {
             client.start()
             self.add(.act(client: client.index), after: UInt64(self.random.below(50)) * Self.millisecond)
         }
+        if self.isBrokered { for worker in self.workers { worker.dial(after: Self.millisecond) } }
         self.add(.fault, after: UInt64(self.random.below(200)) * Self.millisecond)
         try self.proceed { self.now >= Self.start + Self.busyTime }
         try self.heal()
@@ -108,6 +130,12 @@ package final class Cluster {
         for client in self.clients { try client.leave() }
         let leftAt = self.now
         try self.proceed { self.now > leftAt + 1000 * Self.millisecond }
+        if let broker = self.broker {
+            try check(broker.machine.clientCount == 0, "the broker keeps clients that left")
+            broker.leave()
+            let leftAt = self.now
+            try self.proceed { self.now > leftAt + 1000 * Self.millisecond }
+        }
         for worker in self.workers {
             try check(worker.machine.sessionCount == 0, "worker \(worker.index) keeps sessions nobody has")
         }
@@ -125,7 +153,14 @@ package final class Cluster {
     }
 
     private var isIdle: Bool {
-        self.clients.allSatisfy { $0.isIdle } && self.workers.allSatisfy { $0.isIdle }
+        self.clients.allSatisfy { $0.isIdle } && self.workers.allSatisfy { $0.isIdle } && self.isBrokerIdle
+    }
+
+    /// It has nothing to do, and all workers.
+    private var isBrokerIdle: Bool {
+        guard let broker = self.broker else { return true }
+        return broker.isUp && broker.isIdle && broker.machine.workerCount == self.workers.count
+            && broker.machine.workers.allSatisfy { !$0.isLive || $0.isOpen }
     }
 
     private func checkEnd() throws(Violation) {
@@ -142,6 +177,10 @@ package final class Cluster {
                 try check(endpoint.outstanding == 0, "client \(client.index) still counts requests at worker \(worker)")
                 try check(endpoint.withdrawn.isEmpty, "client \(client.index) remembers requests of worker \(worker)")
             }
+        }
+        if let broker = self.broker {
+            try check(broker.isIdle, "the broker's tables are not empty: \(broker.tables)")
+            try check(self.isBrokerIdle, "the broker has not found its workers again")
         }
         for worker in self.workers {
             try check(worker.isIdle, "worker \(worker.index) has requests or timers left")
@@ -176,26 +215,42 @@ package final class Cluster {
 
     func makeConnection(client: Int, worker: Int) -> Connection? {
         let path = self.paths[client][worker]
-        guard self.workers[worker].isUp, path.blockedToWorker <= self.now, path.blockedToClient <= self.now else {
-            return nil
-        }
+        let isUp = self.broker?.isUp ?? self.workers[worker].isUp
+        guard isUp, path.blockedToWorker <= self.now, path.blockedToClient <= self.now else { return nil }
         self.lastRoute += 1
-        let life = self.workers[worker].life
+        let life = self.broker?.life ?? self.workers[worker].life
         let connection = Connection(route: self.lastRoute, client: client, worker: worker, workerLife: life)
         self.connections[self.lastRoute] = connection
         return connection
     }
 
+    func makeConnectionToBroker(from worker: Int) -> Connection? {
+        let path = self.brokerPaths[worker]
+        guard self.broker?.isUp == true, path.blockedToWorker <= self.now, path.blockedToClient <= self.now else {
+            return nil
+        }
+        self.lastRoute += 1
+        let life = self.workers[worker].life
+        let connection = Connection(route: self.lastRoute, client: Connection.broker, worker: worker, workerLife: life)
+        self.connections[self.lastRoute] = connection
+        return connection
+    }
+
+    private func path(of connection: Connection) -> Path {
+        connection.client == Connection.broker
+            ? self.brokerPaths[connection.worker] : self.paths[connection.client][connection.worker]
+    }
+
     func sendToWorker(_ packet: Packet, by connection: Connection) {
         guard connection.isUp else { return }
-        let path = self.paths[connection.client][connection.worker]
+        let path = self.path(of: connection)
         connection.lastToWorker = self.arrival(path, blockedUntil: path.blockedToWorker, last: connection.lastToWorker)
         self.events.add(.toWorker(packet, connection), at: connection.lastToWorker)
     }
 
     func sendToClient(_ packet: Packet, by connection: Connection) {
         guard connection.isUp else { return }
-        let path = self.paths[connection.client][connection.worker]
+        let path = self.path(of: connection)
         connection.lastToClient = self.arrival(path, blockedUntil: path.blockedToClient, last: connection.lastToClient)
         self.events.add(.toClient(packet, connection), at: connection.lastToClient)
     }
@@ -217,6 +272,25 @@ package final class Cluster {
     private func happen(_ event: Event) throws(Violation) {
         if self.isStalled(event) { return }
         switch event {
+        case .toWorker(let packet, let connection) where self.isBrokered && connection.client != Connection.broker:
+            guard connection.isUp || connection.drains, let broker = self.broker, broker.isUp,
+                broker.life == connection.workerLife
+            else { return }
+            try broker.received(packet, fromClient: connection)
+        case .toClient(let packet, let connection) where connection.client == Connection.broker:
+            guard connection.isUp || connection.drains, let broker = self.broker, broker.isUp else { return }
+            try broker.received(packet, fromWorker: connection)
+        case .dial(let worker, let life, let attempt):
+            if self.workers[worker].life == life { self.workers[worker].dialNow(attempt: attempt) }
+        case .offer(let worker, let life):
+            if self.workers[worker].life == life { self.workers[worker].offerAgain() }
+        case .workerDisconnected(let connection, let life):
+            let worker = self.workers[connection.worker]
+            if worker.life == life { worker.disconnected(connection) }
+        case .wakeBroker(let life):
+            if let broker = self.broker, broker.life == life { try broker.turn() }
+        case .goOnBroker: try self.goOnBroker()
+        case .startBroker: self.startBroker()
         case .toWorker(let packet, let connection):
             let worker = self.workers[connection.worker]
             guard connection.isUp || connection.drains, worker.isUp, worker.life == connection.workerLife else {
@@ -251,6 +325,15 @@ package final class Cluster {
     /// Keeps what happens to a node that stands still until it goes on.
     private func isStalled(_ event: Event) -> Bool {
         switch event {
+        case .wakeBroker: return self.stalledBroker?.append(event) != nil
+        case .toWorker(_, let connection) where self.isBrokered && connection.client != Connection.broker:
+            return self.stalledBroker?.append(event) != nil
+        case .toClient(_, let connection) where connection.client == Connection.broker:
+            return self.stalledBroker?.append(event) != nil
+        case .dial(let worker, _, _), .offer(let worker, _):
+            return self.stalledWorkers[worker]?.append(event) != nil
+        case .workerDisconnected(let connection, _):
+            return self.stalledWorkers[connection.worker]?.append(event) != nil
         case .toWorker(_, let connection):
             return self.stalledWorkers[connection.worker]?.append(event) != nil
         case .wakeWorker(let worker, _), .finish(let worker, _, _):
@@ -259,7 +342,7 @@ package final class Cluster {
             return self.stalledClients[connection.client]?.append(event) != nil
         case .connect(let client, _, _, _), .wakeClient(let client, _), .act(let client):
             return self.stalledClients[client]?.append(event) != nil
-        case .fault, .goOnClient, .goOnWorker, .startWorker, .endWorker: return false
+        case .fault, .goOnClient, .goOnWorker, .startWorker, .endWorker, .goOnBroker, .startBroker: return false
         }
     }
 
@@ -276,11 +359,18 @@ package final class Cluster {
         for event in missed { try self.happen(event) }
     }
 
+    private func goOnBroker() throws(Violation) {
+        guard let missed = self.stalledBroker else { return }
+        self.stalledBroker = nil
+        if self.random.oneIn(2) { try self.broker?.turn() }
+        for event in missed { try self.happen(event) }
+    }
+
     /// A program does something with its client.
     private func act(_ index: Int) throws(Violation) {
         guard self.now < Self.start + Self.busyTime else { return }
         let client = self.clients[index]
-        self.add(.act(client: index), after: UInt64(self.random.below(80)) * Self.millisecond)
+        self.add(.act(client: index), after: UInt64(self.random.below(self.isBrokered ? 160 : 80)) * Self.millisecond)
         guard !client.hasLeft else { return }
         switch self.random.below(10) {
         case 0:
@@ -297,12 +387,20 @@ package final class Cluster {
                     key: self.random.oneIn(3) ? ["a", "b"][self.random.below(2)] : nil,
                     deadline: self.someDeadline()
                 )
+                if self.isBrokered, let record = client.calls.last { self.decorate(record) }
             }
             if self.random.oneIn(8) {
                 let deadline = Instant(nanoseconds: self.now + UInt64(self.random.below(40)) * Self.millisecond)
                 try client.submit(function: 0, isIdempotent: false, isPing: true, key: nil, deadline: deadline)
             }
         }
+    }
+
+    /// What only a broker reads.
+    private func decorate(_ record: CallRecord) {
+        if self.random.oneIn(4) { record.priority = UInt8(self.random.below(8)) }
+        if self.random.oneIn(4) { record.demands = Demands(resources: ["gpu": UInt64(1 + self.random.below(2))]) }
+        if self.random.oneIn(64) { record.demands = Demands(queue: "night") }
     }
 
     private func someDeadline() -> Instant {
@@ -316,8 +414,9 @@ package final class Cluster {
     private func doHarm() throws(Violation) {
         guard self.now < Self.start + Self.busyTime else { return }
         self.add(.fault, after: UInt64(self.random.below(160)) * Self.millisecond)
+        if self.isBrokered, !self.random.oneIn(3) { return self.doHarmToBroker() }
         let client = self.random.below(self.clients.count)
-        let worker = self.random.below(self.workers.count)
+        let worker = self.random.below(self.isBrokered ? 1 : self.workers.count)
         let until = self.now + UInt64(self.random.below(600)) * Self.millisecond
         switch self.random.below(12) {
         case 0, 1, 2, 3:
@@ -332,6 +431,7 @@ package final class Cluster {
             self.stalledClients[client] = []
             self.events.add(.goOnClient(client), at: until)
         case 8:
+            let worker = self.isBrokered ? self.random.below(self.workers.count) : worker
             guard self.stalledWorkers[worker] == nil else { return }
             self.stalledWorkers[worker] = []
             self.events.add(.goOnWorker(worker), at: until)
@@ -346,6 +446,54 @@ package final class Cluster {
         }
     }
 
+    private func doHarmToBroker() {
+        let worker = self.random.below(self.workers.count)
+        let until = self.now + UInt64(self.random.below(600)) * Self.millisecond
+        switch self.random.below(12) {
+        case 0, 1, 2:
+            guard let connection = self.workers[worker].dialled, connection.isUp else { return }
+            self.close(connection, byClient: false)
+            let delays: [UInt64] = [1, 10, 50, 150, 500]
+            let delay = delays[self.random.below(delays.count)] * Self.millisecond
+            self.add(.workerDisconnected(connection, life: self.workers[worker].life), after: delay)
+        case 3: self.brokerPaths[worker].blockedToWorker = until
+        case 4: self.brokerPaths[worker].blockedToClient = until
+        case 5:
+            self.brokerPaths[worker].blockedToWorker = until
+            self.brokerPaths[worker].blockedToClient = until
+        case 6:
+            guard self.stalledBroker == nil else { return }
+            self.stalledBroker = []
+            self.events.add(.goOnBroker, at: until)
+        case 7, 8:
+            if self.workers[worker].isUp { self.stopWorker(worker, politely: self.random.oneIn(4)) }
+        case 9: if self.random.oneIn(2) { self.stopBroker() }
+        default: if self.workers[worker].isUp { self.workers[worker].setQuiet(self.random.oneIn(2)) }
+        }
+    }
+
+    private func stopBroker() {
+        guard let broker = self.broker, broker.isUp else { return }
+        broker.die()
+        self.stalledBroker = nil
+        for client in self.clients {
+            guard let connection = client.links[0].connection, connection.isUp else { continue }
+            self.close(connection, byClient: false)
+            self.add(.disconnected(connection, life: client.life), after: Self.millisecond)
+        }
+        for worker in self.workers {
+            guard let connection = worker.dialled, connection.isUp else { continue }
+            self.close(connection, byClient: false)
+            self.add(.workerDisconnected(connection, life: worker.life), after: Self.millisecond)
+        }
+        self.add(.startBroker, after: UInt64(self.random.below(400)) * Self.millisecond)
+    }
+
+    private func startBroker() {
+        guard let old = self.broker, !old.isUp else { return }
+        self.broker = SimulatedBroker(life: old.life + 1, cluster: self)
+    }
+
     /// Breaks a connection; the client's socket notices soon or when the heartbeats of the transport fail to come.
     private func breakDown(_ connection: Connection) {
         self.close(connection, byClient: false)
@@ -357,7 +505,10 @@ package final class Cluster {
     private func stopWorker(_ worker: Int, politely: Bool) {
         self.workers[worker].die(politely: politely)
         self.stalledWorkers[worker] = nil
-        for client in self.clients {
+        if self.isBrokered, let connection = self.workers[worker].dialled, connection.isUp {
+            self.close(connection, byClient: politely)
+        }
+        for client in self.clients where !self.isBrokered {
             guard let connection = client.links[worker].connection, connection.isUp else { continue }
             // A goodbye is given time to arrive.
             if politely, self.random.oneIn(2) {
@@ -374,13 +525,19 @@ package final class Cluster {
     private func startWorker(_ worker: Int) {
         guard !self.workers[worker].isUp else { return }
         self.workers[worker] = SimulatedWorker(index: worker, life: self.workers[worker].life + 1, cluster: self)
+        if self.isBrokered { self.workers[worker].dial(after: Self.millisecond) }
     }
 
     private func restartClient(_ index: Int) {
         let old = self.clients[index]
         old.die()
         self.stalledClients[index] = nil
-        let client = SimulatedClient(index: index, life: old.life + 1, workerCount: self.workers.count, cluster: self)
+        let client = SimulatedClient(
+            index: index,
+            life: old.life + 1,
+            workerCount: self.paths[index].count,
+            cluster: self
+        )
         self.clients[index] = client
         client.start()
         self.add(.act(client: index), after: 0)
@@ -389,7 +546,7 @@ package final class Cluster {
     /// All faults end.
     private func heal() throws(Violation) {
         for client in self.clients.indices {
-            for worker in self.workers.indices {
+            for worker in self.paths[client].indices {
                 self.paths[client][worker].blockedToWorker = 0
                 self.paths[client][worker].blockedToClient = 0
             }
@@ -398,6 +555,13 @@ package final class Cluster {
         for worker in self.workers.indices {
             try self.goOn(worker: worker)
             if !self.workers[worker].isUp { self.startWorker(worker) }
+            if self.isBrokered { self.workers[worker].setQuiet(false) }
         }
+        for worker in self.brokerPaths.indices {
+            self.brokerPaths[worker].blockedToWorker = 0
+            self.brokerPaths[worker].blockedToClient = 0
+        }
+        try self.goOnBroker()
+        self.startBroker()
     }
 }

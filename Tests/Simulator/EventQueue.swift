@@ -2,10 +2,11 @@
 
 /// What will happen, in the order of time, and of entry within an instant.
 struct EventQueue<Event> {
-    private struct Entry {
+    /// Small, since the heap moves them: the events stay where they are.
+    private struct Entry: BitwiseCopyable {
         var time: UInt64
         var number: UInt64
-        var event: Event
+        var place: Int
 
         func isBefore(_ other: Self) -> Bool {
             self.time != other.time ? self.time < other.time : self.number < other.number
@@ -14,35 +15,48 @@ struct EventQueue<Event> {
 
     /// A binary heap.
     private var entries: [Entry] = []
+    private var events: [Event?] = []
+    private var freePlaces: [Int] = []
     private var number: UInt64 = 0
 
     mutating func add(_ event: Event, at time: UInt64) {
         self.number += 1
-        self.entries.append(Entry(time: time, number: self.number, event: event))
+        let place: Int
+        if let free = self.freePlaces.popLast() {
+            place = free
+            self.events[place] = event
+        } else {
+            place = self.events.count
+            self.events.append(event)
+        }
+        let entry = Entry(time: time, number: self.number, place: place)
+        self.entries.append(entry)
         var child = self.entries.count - 1
         while child > 0 {
             let parent = (child - 1) / 2
-            guard self.entries[child].isBefore(self.entries[parent]) else { return }
-            self.entries.swapAt(child, parent)
+            guard entry.isBefore(self.entries[parent]) else { break }
+            self.entries[child] = self.entries[parent]
             child = parent
         }
+        self.entries[child] = entry
     }
 
     mutating func next() -> (time: UInt64, event: Event)? {
-        guard let first = self.entries.first else { return nil }
+        guard let first = self.entries.first, let event = self.events[first.place] else { return nil }
+        self.events[first.place] = nil
+        self.freePlaces.append(first.place)
         let last = self.entries.removeLast()
-        guard !self.entries.isEmpty else { return (first.time, first.event) }
-        self.entries[0] = last
+        let count = self.entries.count
+        guard count > 0 else { return (first.time, event) }
         var parent = 0
-        while true {
-            var least = parent
-            for child in [2 * parent + 1, 2 * parent + 2] where child < self.entries.count {
-                if self.entries[child].isBefore(self.entries[least]) { least = child }
-            }
-            guard least != parent else { break }
-            self.entries.swapAt(parent, least)
+        while 2 * parent + 1 < count {
+            var least = 2 * parent + 1
+            if least + 1 < count, self.entries[least + 1].isBefore(self.entries[least]) { least += 1 }
+            guard self.entries[least].isBefore(last) else { break }
+            self.entries[parent] = self.entries[least]
             parent = least
         }
-        return (first.time, first.event)
+        self.entries[parent] = last
+        return (first.time, event)
     }
 }

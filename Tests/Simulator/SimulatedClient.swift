@@ -15,6 +15,10 @@ final class CallRecord {
     let key: String?
     var deadline: Instant
     var end: End?
+    /// For a broker.
+    var priority: UInt8 = 4
+    var demands: Demands?
+    var functionName: String { "f\(self.function)" }
 
     init(id: UInt64, token: UInt64, function: UInt32, isIdempotent: Bool, isPing: Bool, key: String?, deadline: Instant)
     {
@@ -219,7 +223,8 @@ final class SimulatedClient {
             )
         case .phase(let id, let phase):
             self.machine.phaseReported(id, phase: phase, from: endpoint, actions: &self.actions)
-        case .hello, .define, .request, .cancel, .deadline: throw Violation("a client received \(packet)")
+        case .hello, .define, .request, .cancel, .deadline, .defineAs, .offer, .ready, .recall:
+            throw Violation("a client received \(packet)")
         }
         try self.turn()
     }

@@ -13,6 +13,11 @@ package enum Packet: Sendable {
     case ping(UInt64)
     case pong(UInt64)
     case define(UInt32)
+    /// By a broker, whose numbers are its own.
+    case defineAs(UInt32, name: String)
+    case offer(WorkerOffer)
+    case ready(epoch: UInt64, isQuiet: Bool, isStarved: Bool)
+    case recall(UInt64)
     /// `token` names the call in the whole simulation: the argument.
     case request(Header, key: String?, token: UInt64)
     case answer(id: UInt64, token: UInt64, isError: Bool)
@@ -22,13 +27,17 @@ package enum Packet: Sendable {
     case phase(UInt64, CallPhase)
 }
 
-/// One connection between a DEALER and a ROUTER: ordered in each direction, gone for good once it breaks.
+/// One connection between a DEALER and a ROUTER, or between the ROUTERs of a worker that dials and of a broker: ordered in
+/// each direction, gone for good once it breaks.
 final class Connection {
     /// The routing id that the ROUTER gave it.
     let route: UInt64
+    /// The client, or ``broker``.
     let client: Int
+    /// The worker; the only one of a client is the broker, if there is one.
     let worker: Int
     let workerLife: Int
+    static let broker = -1
     /// Carries packets.
     var isUp = true
     /// Packets to the worker that were on their way when the client closed it still arrive.

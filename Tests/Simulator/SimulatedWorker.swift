@@ -38,6 +38,10 @@ final class SimulatedJob {
         self.session = session
         self.state = state
     }
+
+    func isOf(_ session: Int, _ machine: borrowing WorkerMachine) -> Bool {
+        machine.request(in: self.slot)?.session == Int32(session)
+    }
 }
 
 /// A worker's machine and the thin shell around it: what the worker's loop and handler threads do, without either.
@@ -62,6 +66,14 @@ final class SimulatedWorker {
     private var lastStartedID: [String: UInt64] = [:]
     private var wakeAt: UInt64 = .max
     private(set) var isUp = true
+    /// The connection to the broker, and what says whether another attempt counts.
+    private(set) var dialled: Connection?
+    private var dialAttempt = 0
+    private var offerInterval: UInt64 = 0
+    private var isOffering = false
+    private var isQuiet = false
+    private let offered: [String]
+    private let resources: [String: UInt64]
 
     init(index: Int, life: Int, cluster: Cluster) {
         self.index = index
@@ -78,6 +90,10 @@ final class SimulatedWorker {
         configuration.functionLimits = Self.functionLimits
         configuration.seed = cluster.random.next()
         self.machine = WorkerMachine(configuration: configuration)
+        // Seldom less than all.
+        let isPartial = cluster.isBrokered && cluster.random.oneIn(4)
+        self.offered = isPartial ? ["f0", "f1"] : ["f0", "f1", "f2"]
+        self.resources = cluster.isBrokered && !cluster.random.oneIn(3) ? ["gpu": 2] : [:]
     }
 
     private var now: Instant { Instant(nanoseconds: self.cluster.now) }
@@ -87,6 +103,7 @@ final class SimulatedWorker {
     func received(_ packet: Packet, by connection: Connection) throws(Violation) {
         let route = connection.route
         let session = self.machine.session(route: route)
+        if case .reset = packet, connection.client == Connection.broker { return self.beginOffering() }
         if let session { self.machine.heard(from: session, at: self.now) }
         switch (packet, session) {
         case (.hello(let client, let epoch, let claimed), _):
@@ -108,6 +125,7 @@ final class SimulatedWorker {
                 throw Violation("a client was refused")
             }
             self.cluster.connections[route] = connection
+            self.isOffering = false
             let number = self.machine.sessions[session].number
             self.send(
                 .welcome(epoch: self.epoch, session: number, window: self.window, isResumed: isResumed),
@@ -117,6 +135,13 @@ final class SimulatedWorker {
         case (.define(let number), let session?):
             let isDefined = self.machine.defined(number, name: "f\(number)", handler: Int32(number), in: session)
             try check(isDefined, "function \(number) could not be defined")
+        case (.defineAs(let number, let name), let session?):
+            guard let handler = Int32(name.dropFirst()), self.offered.contains(name) else {
+                throw Violation("function \(name) was not offered")
+            }
+            let isDefined = self.machine.defined(number, name: name, handler: handler, in: session)
+            try check(isDefined, "function \(number) could not be defined")
+        case (.recall(let id), let session?): try self.takeRecall(id, session: session)
         case (.request(let header, let key, let token), let session?):
             try self.takeRequest(header, key: key, token: token, session: session)
         case (.cancel(let id), let session?):
@@ -138,7 +163,7 @@ final class SimulatedWorker {
         case (.goodbye, let session?):
             self.machine.goodbyeReceived(from: session, at: self.now, actions: &self.actions)
         case (.pong, _): break
-        case (.welcome, _), (.reset, _), (.answer, _), (.cancelled, _), (.phase, _):
+        case (.welcome, _), (.reset, _), (.answer, _), (.cancelled, _), (.phase, _), (.offer, _), (.ready, _):
             throw Violation("a worker received \(packet)")
         }
         try self.turn()
@@ -171,6 +196,7 @@ final class SimulatedWorker {
         case .indeterminate:
             try check(!header.flags.contains(.idempotent), "an idempotent request is indeterminate")
             self.send(.answer(id: header.id, token: token, isError: true), to: session)
+        case .draining where self.cluster.isBrokered: self.send(.cancelled(header.id, .beforeStart), to: session)
         case .draining: self.send(.answer(id: header.id, token: token, isError: true), to: session)
         case .busy where !self.keepsAllResults:
             // An idempotent request whose answer was forgotten runs again, though its client may have the answer by now.
@@ -348,8 +374,10 @@ final class SimulatedWorker {
             self.send(.cancelled(id, .lapsed), to: session)
         case .dropped(let slot): self.jobs.removeValue(forKey: slot)?.state = .gone
         case .report(let slot, let session, let id): self.report(slot, session: session, id: id)
-        case .sendBeat(let session): self.send(.beat(epoch: self.epoch), to: session)
-        case .sessionLost: break
+        case .sendBeat(let session):
+            guard self.cluster.isBrokered else { return self.send(.beat(epoch: self.epoch), to: session) }
+            self.sendReady(to: session)
+        case .sessionLost: if self.cluster.isBrokered { self.beginOffering() }
         }
     }
 
@@ -363,6 +391,88 @@ final class SimulatedWorker {
                 job.state != .held && self.machine.request(in: job.slot)?.handler == Int32(function)
             }
             try check(active <= limit, "\(active) requests of function \(function) run, its limit is \(limit)")
+        }
+    }
+
+    // MARK: A broker
+
+    /// Dials the broker.
+    func dial(after delay: UInt64) {
+        self.dialAttempt += 1
+        self.cluster.add(.dial(worker: self.index, life: self.life, attempt: self.dialAttempt), after: delay)
+    }
+
+    func dialNow(attempt: Int) {
+        guard self.isUp, attempt == self.dialAttempt, self.dialled == nil else { return }
+        guard let connection = self.cluster.makeConnectionToBroker(from: self.index) else {
+            return self.dial(after: 100_000_000)
+        }
+        self.dialled = connection
+        self.beginOffering()
+    }
+
+    /// The socket has noticed that its connection is gone.
+    func disconnected(_ connection: Connection) {
+        guard self.isUp, self.dialled === connection else { return }
+        self.dialled = nil
+        self.isOffering = false
+        self.dial(after: 50_000_000)
+    }
+
+    private func beginOffering() {
+        guard self.isUp, self.dialled != nil else { return }
+        self.offerInterval = 100_000_000
+        self.sendOffer()
+        guard !self.isOffering else { return }
+        self.isOffering = true
+        self.cluster.add(.offer(worker: self.index, life: self.life), after: self.offerInterval)
+    }
+
+    /// No introduction has come for a while.
+    func offerAgain() {
+        guard self.isUp, self.isOffering, self.dialled != nil else { return }
+        self.sendOffer()
+        self.offerInterval = min(2 * self.offerInterval, Cluster.limits.silenceNanoseconds)
+        self.cluster.add(.offer(worker: self.index, life: self.life), after: self.offerInterval)
+    }
+
+    private func sendOffer() {
+        guard let dialled = self.dialled else { return }
+        let offer = WorkerOffer(
+            worker: PeerID(high: 8, low: UInt64(self.index)),
+            epoch: self.epoch,
+            name: "worker \(self.index)",
+            concurrency: self.concurrency,
+            functions: self.offered,
+            resources: self.resources
+        )
+        self.cluster.sendToClient(.offer(offer), by: dialled)
+    }
+
+    /// Becomes quiet, or stops being so.
+    func setQuiet(_ isQuiet: Bool) {
+        self.isQuiet = isQuiet
+        for session in self.machine.sessions.indices where self.machine.sessions[session].isLive {
+            self.sendReady(to: session)
+        }
+    }
+
+    private func sendReady(to session: Int) {
+        let isQuiet = self.isQuiet || self.machine.isDraining
+        let isStarved = self.cluster.random.oneIn(8)
+        self.send(.ready(epoch: self.epoch, isQuiet: isQuiet, isStarved: isStarved), to: session)
+    }
+
+    private func takeRecall(_ id: UInt64, session: Int) throws(Violation) {
+        guard let job = self.jobs.values.first(where: { $0.id == id && $0.isOf(session, self.machine) }) else { return }
+        switch job.state {
+        case .queued: try self.drop(job, .beforeStart)
+        case .held:
+            guard case .removed(let slot) = self.machine.cancelReceived(id, from: session, actions: &self.actions)
+            else { throw Violation("request \(id) is held and was not removed") }
+            self.jobs.removeValue(forKey: slot)?.state = .gone
+            self.send(.cancelled(id, .beforeStart), to: session)
+        case .running, .gone: break
         }
     }
 

@@ -46,6 +46,8 @@ extension WorkerLoop {
         switch introduction {
         case .forgotten:
             self.send(self.welcomePayload(isResumed: false), as: Header(.welcome, id: self.core.epoch), to: routingID)
+            // A broker gives the worker up when it reads this: the worker offers itself anew.
+            if route >= Self.dialledRoutes { self.resetReceived(by: route) }
             return nil
         case .refuse(let limit):
             self.core.counters.refused.count()

@@ -23,6 +23,8 @@ package enum BrokerAction: Equatable, Sendable {
     /// Tell a worker that the limit of a request was moved.
     case sendDeadline(worker: Int, id: UInt64, deadline: Instant)
     /// Tell a client what its call came to; the slot is free.
+    ///
+    /// If it may have run, the message must be remembered as an answer is, for a request that is sent again.
     case finish(slot: UInt32, client: Int, id: UInt64, ending: BrokerEnding)
     /// Nobody wants the request any more; the slot is free.
     case release(slot: UInt32)
@@ -44,6 +46,14 @@ package enum BrokerEnding: Equatable, Sendable {
     case lost(LossReason)
     /// No worker came that may run it.
     case noWorker
+
+    /// Whether a worker may have run the call: then the same request, sent again, must not be taken for a new one.
+    package var mayHaveRun: Bool {
+        switch self {
+        case .cancelled(.beforeStart), .cancelled(.lapsed), .noWorker: false
+        case .cancelled, .lost: true
+        }
+    }
 }
 
 /// What becomes of a request.

@@ -12,6 +12,8 @@ package struct BrokerCall: BitwiseCopyable, Sendable {
         case queued
         /// At a worker.
         case sent
+        /// Ended; the slot is free.
+        case ended
     }
 
     /// The client's correlation id.
@@ -35,6 +37,10 @@ package struct BrokerCall: BitwiseCopyable, Sendable {
     let isIdempotent: Bool
     /// Its client wants it no longer; a worker has yet to say what became of it.
     var isCancelled = false
+    /// The worker was asked to give it back.
+    var isRecalled = false
+
+    var isWaiting: Bool { self.state == .held || self.state == .queued }
 
     init(_ request: BrokerRequest, client: Int, route: Int, key: UInt32, deadline: Instant) {
         self.id = request.id
@@ -100,6 +106,7 @@ struct CallSlab: ~Copyable {
 
     mutating func remove(_ slot: UInt32) {
         self.calls[Int(slot)].next = self.firstFree
+        self.calls[Int(slot)].state = .ended
         self.firstFree = slot
         self.count &-= 1
     }

@@ -96,11 +96,13 @@ extension BrokerMachine {
         self.peerWheel.cancel(UInt32(2 * index))
         var waiting: [UInt32] = []
         // Those behind an ordering key first: the key must pass to nobody who goes as well.
-        for key in self.keyOf.values {
+        for key in self.keyOf.values.sorted() {
             waiting += self.calls.slots(of: self.keys[Int(key)].waiting)
                 .filter { self.calls[$0].client == Int32(index) }
         }
-        for flow in self.clients[index].flows.values { waiting += self.calls.slots(of: self.flows[flow].calls) }
+        for flow in self.clients[index].flows.values.sorted() {
+            waiting += self.calls.slots(of: self.flows[flow].calls)
+        }
         for worker in self.workers.indices where self.workers[worker].isLive {
             for slot in self.calls.slots(of: self.workers[worker].calls) where self.calls[slot].client == Int32(index) {
                 if !self.calls[slot].isCancelled { self.cancelAtWorker(slot, reason: .requested, actions: &actions) }

@@ -8,8 +8,8 @@ extension BrokerMachine {
     mutating func place(_ slot: UInt32, at now: Instant, actions: inout [BrokerAction]) {
         let call = self.calls[slot]
         let route = Int(call.route)
-        let waits = self.routes[route]?.topPriority ?? -1
-        if waits < Int(call.priority), let worker = self.choose(route) {
+        if self.routes[route].topPriority < Int(call.priority), let worker = self.choose(route, call.priority) {
+            self.serves += 1
             self.wheel.cancel(slot)
             return self.assign(slot, to: worker, at: now, actions: &actions)
         }
@@ -18,21 +18,30 @@ extension BrokerMachine {
 
     /// Gives a worker calls that wait, as long as it has room.
     mutating func fill(_ worker: Int, at now: Instant, actions: inout [BrokerAction]) {
-        while !self.busyRoutes.isEmpty, self.workers[worker].isLive, self.workers[worker].hasRoom,
+        while self.busyLevels != 0, self.workers[worker].isLive, self.workers[worker].hasRoom,
             let slot = self.pick(for: worker)
         {
-            self.assign(slot, to: worker, at: now, actions: &actions)
+            self.send(slot, to: worker, at: now, actions: &actions)
         }
         self.loads.update(worker, in: &self.workers)
     }
 
     /// Gives the calls that wait in a route to workers with room.
     mutating func spread(_ route: Int, at now: Instant, actions: inout [BrokerAction]) {
-        while (self.routes[route]?.waitingCount ?? 0) > 0, let worker = self.choose(route),
+        while self.routes[route].waitingCount > 0,
+            let worker = self.choose(route, UInt8(self.routes[route].topPriority)),
             let slot = self.pick(for: worker)
         {
-            self.assign(slot, to: worker, at: now, actions: &actions)
+            self.send(slot, to: worker, at: now, actions: &actions)
         }
+    }
+
+    /// Sends a call that waited, unless its time is over and nobody has looked at the clock yet.
+    private mutating func send(_ slot: UInt32, to worker: Int, at now: Instant, actions: inout [BrokerAction]) {
+        guard self.calls[slot].deadline > now else {
+            return self.finish(slot, ending: .cancelled(.lapsed), at: now, actions: &actions)
+        }
+        self.assign(slot, to: worker, at: now, actions: &actions)
     }
 
     /// Puts a call that no worker has where it waits.
@@ -47,79 +56,158 @@ extension BrokerMachine {
         }
         self.calls[slot].state = .queued
         self.queuedCount += 1
-        self.routes[route]?.waiting[Int(call.priority)] += 1
-        self.routes[route]?.waitingCount += 1
-        if let entry = self.routes[route], entry.place < 0 {
-            self.routes[route]?.place = self.busyRoutes.count
-            self.busyRoutes.append(route)
+        let level = Int(call.priority)
+        self.routes[route].waitingCount += 1
+        self.waiting[route << 3 | level] += 1
+        if self.waiting[route << 3 | level] == 1 {
+            self.routes[route].waitingLevels |= 1 << call.priority
+            self.busy[level].insert(route)
+            self.busyCounts[level] += 1
+            self.busyLevels |= 1 << call.priority
         }
+        if self.flows[flow].calls.count == 1 { self.flows[flow].waitsSince = self.serves }
         self.startTimer(of: slot, at: now)
     }
 
     /// Takes a call that waits out of where it waits.
     mutating func takeOut(_ slot: UInt32) {
         let call = self.calls[slot]
+        if call.state == .held {
+            self.queuedCount -= 1
+            return self.calls.unlink(slot, from: &self.keys[Int(call.key)].waiting)
+        }
+        let flow = self.flow(client: Int(call.client), route: Int(call.route), priority: call.priority, makes: false)
+        self.takeOut(slot, of: flow)
+    }
+
+    private mutating func takeOut(_ slot: UInt32, of flow: Int) {
+        let (route, level) = (self.flows[flow].route, Int(self.flows[flow].priority))
         self.queuedCount -= 1
-        if call.state == .held { return self.calls.unlink(slot, from: &self.keys[Int(call.key)].waiting) }
-        let (route, level) = (Int(call.route), Int(call.priority))
-        let flow = self.flow(client: Int(call.client), route: route, priority: call.priority, makes: false)
         self.calls.unlink(slot, from: &self.flows[flow].calls)
-        self.routes[route]?.waiting[level] -= 1
-        self.routes[route]?.waitingCount -= 1
-        if self.routes[route]?.waiting[level] == 0 {
-            // What is left in the heap are flows without calls.
-            for empty in self.routes[route]?.levels[level].removeAll() ?? [] { self.dropFlow(empty) }
-        }
-        guard let entry = self.routes[route], entry.waitingCount == 0 else { return }
-        let last = self.busyRoutes.removeLast()
-        if last != route {
-            self.busyRoutes[entry.place] = last
-            self.routes[last]?.place = entry.place
-        }
-        self.routes[route]?.place = -1
+        self.waiting[route << 3 | level] -= 1
+        self.routes[route].waitingCount -= 1
+        guard self.waiting[route << 3 | level] == 0 else { return }
+        // What is left in the heap are flows without calls.
+        while let empty = self.queues[route << 3 | level].popAny() { self.dropFlow(empty) }
+        self.routes[route].waitingLevels &= ~(1 << UInt8(level))
+        self.busy[level].remove(route)
+        self.busyCounts[level] -= 1
+        if self.busyCounts[level] == 0 { self.busyLevels &= ~(1 << UInt8(level)) }
+        if self.routes[route].waitingCount == 0 { self.endReservation(of: route) }
     }
 
     /// Starts the timer of a call that waits: for its deadline, or for the patience if no worker may run it.
     mutating func startTimer(of slot: UInt32, at now: Instant) {
         let call = self.calls[slot]
         var due = call.deadline
-        if (self.routes[Int(call.route)]?.workerCount ?? 0) == 0 {
+        if self.routes[Int(call.route)].workerCount == 0 {
             due = min(due, now.advanced(byNanoseconds: self.configuration.patienceNanoseconds))
         }
         if due != .distantFuture { self.wheel.schedule(slot, at: due) }
     }
 
     /// The least loaded worker with room for a call of the route.
-    private func choose(_ route: Int) -> Int? {
-        guard let demands = self.routes[route]?.demands, (self.routes[route]?.workerCount ?? 0) > 0 else { return nil }
-        var levels = self.loads.occupied
-        while levels != 0 {
-            var worker = self.loads.first(of: levels.trailingZeroBitCount)
-            levels &= levels - 1
-            while worker >= 0 {
-                if self.workers[worker].routes.contains(route), self.hasLeft(worker, demands) { return worker }
-                worker = self.workers[worker].next
-            }
+    private mutating func choose(_ route: Int, _ priority: UInt8) -> Int? {
+        guard self.routes[route].workerCount > 0 else { return nil }
+        guard self.routes[route].hasResources else {
+            return self.loads.choose(from: self.workersOf[route]) { _ in true }
         }
-        return nil
+        // Out of its place for so long, since the search changes it and looks at the workers.
+        var loads = self.loads
+        let worker = loads.choose(from: self.workersOf[route]) { self.hasLeft($0, for: route, Int(priority)) }
+        self.loads = loads
+        return worker
     }
 
-    private func hasLeft(_ worker: Int, _ demands: Demands) -> Bool {
-        demands.resources.isEmpty || self.workers[worker].hasLeft(demands.resources)
+    /// Whether a worker has what the calls of a route occupy left.
+    private func hasLeft(_ worker: Int, for route: Int, _ priority: Int) -> Bool {
+        guard self.routes[route].hasResources else { return true }
+        let resources = self.demandsOf[route].resources
+        guard self.workers[worker].hasLeft(resources) else { return false }
+        let reserved = self.workers[worker].reservedRoute
+        guard reserved >= 0, reserved != route, priority <= self.workers[worker].reservedPriority else { return true }
+        return !self.demandsOf[reserved].resources.contains { $0.value > 0 && resources[$0.key, default: 0] > 0 }
     }
 
     /// Takes the call that a worker should get next out of its flow: by priority, then by the clients' turns.
     private mutating func pick(for worker: Int) -> UInt32? {
-        var best: (priority: Int, entry: FairQueue.Entry)?
-        for route in self.busyRoutes {
-            guard self.workers[worker].routes.contains(route), let demands = self.routes[route]?.demands,
-                self.hasLeft(worker, demands), let priority = self.routes[route]?.topPriority,
-                priority >= best?.priority ?? 0, let entry = self.settleTop(route, priority)
-            else { continue }
-            if let current = best, current.priority == priority, !(entry < current.entry) { continue }
-            best = (priority, entry)
+        var levels = self.busyLevels
+        while levels != 0 {
+            let priority = 7 - levels.leadingZeroBitCount
+            levels &= ~(1 << UInt8(priority))
+            if let flow = self.search(priority, for: worker) { return self.serve(flow) }
         }
-        guard let flow = best?.entry.flow else { return nil }
+        return nil
+    }
+
+    /// How many routes with suitable calls are compared.
+    private static var comparedRoutes: Int { 16 }
+
+    /// The flow of a priority whose turn it is.
+    ///
+    /// Among very many routes only some are compared, others the next time: those that were best then are looked at again,
+    /// so that a client whose turn it is is found once and keeps its turns.
+    private mutating func search(_ priority: Int, for worker: Int) -> Int? {
+        var best: FairQueue.Entry?
+        var favourites = (-1, -1)
+        var compared = 0
+        let former = self.workers[worker].favourites
+        func isFormer(_ route: Int) -> Bool { route == former.0 || route == former.1 }
+        func isCandidate(_ route: Int, _ machine: borrowing Self) -> Bool {
+            route >= 0 && machine.busy[priority].contains(route) && machine.workers[worker].routes.contains(route)
+        }
+        if isCandidate(former.0, self) {
+            self.compare(former.0, priority, for: worker, &best, &favourites, &compared)
+        }
+        if former.1 != former.0, isCandidate(former.1, self) {
+            self.compare(former.1, priority, for: worker, &best, &favourites, &compared)
+        }
+        let reserved = self.workers[worker].reservedRoute
+        if !isFormer(reserved), isCandidate(reserved, self) {
+            self.compare(reserved, priority, for: worker, &best, &favourites, &compared)
+        }
+        let start = self.workers[worker].cursor
+        var (cursor, hasWrapped) = (start, start == 0)
+        while compared < Self.comparedRoutes {
+            let next = self.busy[priority].first(from: cursor, sharedWith: self.workers[worker].routes)
+            guard let route = next, !hasWrapped || start == 0 || route < start else {
+                if hasWrapped { break }
+                (cursor, hasWrapped) = (0, true)
+                continue
+            }
+            if !isFormer(route), route != reserved {
+                self.compare(route, priority, for: worker, &best, &favourites, &compared)
+            }
+            cursor = route + 1
+        }
+        self.workers[worker].cursor = compared < Self.comparedRoutes ? 0 : cursor
+        self.workers[worker].favourites = favourites
+        return best?.flow
+    }
+
+    private mutating func compare(
+        _ route: Int,
+        _ priority: Int,
+        for worker: Int,
+        _ best: inout FairQueue.Entry?,
+        _ favourites: inout (Int, Int),
+        _ compared: inout Int
+    ) {
+        guard let entry = self.settleTop(route, priority) else { return }
+        guard self.hasLeft(worker, for: route, priority) else {
+            return self.reserve(worker, for: route, priority, since: self.flows[entry.flow].waitsSince)
+        }
+        compared += 1
+        if let current = best, !(entry < current) {
+            if favourites.1 < 0 { favourites.1 = route }
+        } else {
+            favourites = (route, favourites.0)
+            best = entry
+        }
+    }
+
+    /// Takes the first call out of a flow whose turn it is.
+    private mutating func serve(_ flow: Int) -> UInt32 {
         let (client, slot) = (self.flows[flow].client, self.flows[flow].calls.first)
         // A client that could not be served for long has no claim on all that it missed.
         let pass = max(self.clients[client].pass, self.virtualTime - min(self.virtualTime, 16))
@@ -127,24 +215,50 @@ extension BrokerMachine {
         self.clients[client].pass = pass + 1
         self.serves += 1
         self.flows[flow].served = self.serves
-        self.takeOut(slot)
+        self.flows[flow].waitsSince = self.serves
+        self.endReservation(of: self.flows[flow].route)
+        self.takeOut(slot, of: flow)
         return slot
     }
 
     /// Brings the flow that goes next to the top of a heap.
     private mutating func settleTop(_ route: Int, _ priority: Int) -> FairQueue.Entry? {
-        while let top = self.routes[route]?.levels[priority].top {
+        let queue = route << 3 | priority
+        while let top = self.queues[queue].top {
             let flow = self.flows[top.flow]
             if flow.calls.count == 0 {
-                self.routes[route]?.levels[priority].removeTop()
+                self.queues[queue].removeTop()
                 self.dropFlow(top.flow)
                 continue
             }
             let pass = self.clients[flow.client].pass
             if top.pass == pass, top.served == flow.served { return top }
-            self.routes[route]?.levels[priority].replaceTop(pass: pass, served: flow.served)
+            self.queues[queue].replaceTop(pass: pass, served: flow.served)
         }
         return nil
+    }
+
+    // MARK: Reservations
+
+    /// How many others may be sent before a call that asks for much of a resource has it kept free.
+    private static var reservationPatience: UInt64 { 64 }
+
+    /// Lets nobody else have the resources that a call has waited for too long: those that ask for less would always find
+    /// some left, and it never enough.
+    private mutating func reserve(_ worker: Int, for route: Int, _ priority: Int, since: UInt64) {
+        guard self.serves - since > Self.reservationPatience, self.workers[worker].reservedRoute < 0,
+            self.routes[route].reservedWorker < 0
+        else { return }
+        self.workers[worker].reservedRoute = route
+        self.workers[worker].reservedPriority = priority
+        self.routes[route].reservedWorker = worker
+    }
+
+    mutating func endReservation(of route: Int) {
+        let worker = self.routes[route].reservedWorker
+        guard worker >= 0 else { return }
+        self.routes[route].reservedWorker = -1
+        self.workers[worker].reservedRoute = -1
     }
 
     private mutating func assign(_ slot: UInt32, to worker: Int, at now: Instant, actions: inout [BrokerAction]) {
@@ -165,13 +279,13 @@ extension BrokerMachine {
         self.calls[slot].worker = Int32(worker)
         self.calls[slot].workerID = id
         self.calls[slot].attempts += 1
+        self.calls[slot].isRecalled = false
         self.calls.append(slot, to: &self.workers[worker].calls)
-        if let entry = self.routes[route] {
-            if !entry.demands.resources.isEmpty { self.workers[worker].occupy(entry.demands.resources) }
-            if !self.workers[worker].defined.contains(entry.function) {
-                self.workers[worker].defined.insert(entry.function)
-                actions.append(.define(worker: worker, function: entry.function))
-            }
+        if self.routes[route].hasResources { self.workers[worker].occupy(self.demandsOf[route].resources) }
+        let function = self.routes[route].function
+        if !self.workers[worker].defined.contains(function) {
+            self.workers[worker].defined.insert(function)
+            actions.append(.define(worker: worker, function: function))
         }
         self.loads.update(worker, in: &self.workers)
         actions.append(.transmit(slot: slot, worker: worker, id: id, isResent: false))
@@ -183,9 +297,8 @@ extension BrokerMachine {
         let worker = Int(call.worker)
         if let entry = self.sent.slot(of: call.workerID) { self.sent.remove(entry) }
         self.calls.unlink(slot, from: &self.workers[worker].calls)
-        if let demands = self.routes[Int(call.route)]?.demands, !demands.resources.isEmpty {
-            self.workers[worker].vacate(demands.resources)
-        }
+        let route = Int(call.route)
+        if self.routes[route].hasResources { self.workers[worker].vacate(self.demandsOf[route].resources) }
         self.calls[slot].worker = -1
         self.calls[slot].workerID = 0
         self.loads.update(worker, in: &self.workers)
@@ -201,7 +314,7 @@ extension BrokerMachine {
             )
         let bound = max(1, min(self.workers[worker].window, max(slots, self.configuration.maxCredit)))
         // Down at once, up step by step.
-        let credit = min(wanted, bound, max(self.workers[worker].credit, 1) * 2)
+        let credit = min(wanted, bound, max(self.workers[worker].credit * 2, slots))
         guard credit != self.workers[worker].credit else { return }
         self.workers[worker].credit = credit
         self.loads.update(worker, in: &self.workers)
@@ -214,12 +327,23 @@ extension BrokerMachine {
     /// Tells a worker its credit, and how much waits for it.
     mutating func announce(_ worker: Int, actions: inout [BrokerAction]) {
         guard self.workers[worker].isOpen else { return }
-        var waiting = 0
-        for route in self.busyRoutes where self.workers[worker].routes.contains(route) {
-            waiting += self.routes[route]?.waitingCount ?? 0
-        }
+        let waiting = self.waitingCount(for: worker)
+        self.workers[worker].announcedWaiting = waiting > 0
         self.workers[worker].announcedCredit = self.workers[worker].credit
         actions.append(.sendCredit(worker: worker, credit: self.workers[worker].credit, waiting: waiting))
+    }
+
+    /// How many calls wait that a worker could take.
+    func waitingCount(for worker: Int) -> Int {
+        var waiting = 0
+        for level in self.busy.indices where self.busyCounts[level] > 0 {
+            var next = self.busy[level].first(from: 0, sharedWith: self.workers[worker].routes)
+            while let route = next {
+                waiting += self.waiting[route << 3 | level]
+                next = self.busy[level].first(from: route + 1, sharedWith: self.workers[worker].routes)
+            }
+        }
+        return waiting
     }
 
     // MARK: Flows
@@ -243,7 +367,7 @@ extension BrokerMachine {
             self.clients[client].flows[key] = index
             self.clients[client].pass = max(self.clients[client].pass, self.virtualTime)
             let entry = FairQueue.Entry(pass: self.clients[client].pass, served: 0, flow: index)
-            self.routes[route]?.levels[Int(priority)].insert(entry)
+            self.queues[route << 3 | Int(priority)].insert(entry)
         }
         self.clients[client].lastFlow = (key, index)
         return index

@@ -17,7 +17,7 @@ extension BrokerMachine {
 
     /// A worker would not take a call: it gets no more until it says again how it is.
     package mutating func holdOff(_ worker: Int) {
-        self.workers[worker].isQuiet = true
+        self.workers[worker].isRefusing = true
         self.loads.update(worker, in: &self.workers)
     }
 }

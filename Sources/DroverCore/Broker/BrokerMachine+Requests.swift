@@ -28,7 +28,7 @@ extension BrokerMachine {
         guard request.time > 0 else { return .lapsed }
         guard !self.isDraining else { return .draining }
         guard let function = self.function(request.number, of: client) else { return .undefinedFunction }
-        guard let route = self.route(of: function, demands: request.demands) else {
+        guard let route = self.route(of: function, demands: request.demands, at: now) else {
             return .busy(retryAfterMilliseconds: 1000)
         }
         if let busy = self.refusal(route: route, client: client) { return busy }
@@ -36,7 +36,7 @@ extension BrokerMachine {
         let slot = self.calls.insert(
             BrokerCall(request, client: client, route: route, key: key?.index ?? CallSlab.none, deadline: deadline)
         )
-        self.routes[route]?.callCount += 1
+        self.routes[route].callCount += 1
         self.clients[client].requests.insert(request.id, slot: slot)
         if let key, !key.isNew {
             self.calls.append(slot, to: &self.keys[Int(key.index)].waiting)
@@ -145,6 +145,12 @@ extension BrokerMachine {
             self.finish(slot, ending: .cancelled(stage), at: now, actions: &actions)
         case .beforeStart, .lapsed:
             self.calls[slot].attempts -= 1
+            // A worker that takes nothing, though it wasn't asked to give it back, would be sent the same again at once:
+            // it gets no more until it says that it is ready.
+            if stage == .beforeStart, !call.isRecalled {
+                self.workers[worker].isRefusing = true
+                self.loads.update(worker, in: &self.workers)
+            }
             if call.deadline <= now {
                 self.finish(slot, ending: .cancelled(.lapsed), at: now, actions: &actions)
             } else {
@@ -165,7 +171,7 @@ extension BrokerMachine {
         unsafe self.clients[client].results.remember(id, message: message)
     }
 
-    /// An answer was sent that is too large to keep.
+    /// An answer is not kept, being too large: a re-sent request that isn't idempotent is indeterminate.
     package mutating func forgetResult(_ id: UInt64, of client: Int) {
         self.clients[client].results.pass(over: id)
     }
@@ -178,25 +184,23 @@ extension BrokerMachine {
     // MARK: Inside
 
     private func refusal(route: Int, client: Int) -> BrokerVerdict? {
-        let waiting = self.routes[route]?.waitingCount ?? 0
+        let waiting = self.routes[route].waitingCount
         let isFull =
             self.clients[client].requests.count >= self.configuration.window
             || self.queuedCount >= self.configuration.maxQueued || waiting >= self.configuration.maxQueuedPerRoute
         guard isFull else { return nil }
         // Until an eighth of what waits is gone, at the pace of late.
-        let interval = self.routes[route]?.intervalNanoseconds ?? 0
+        let interval = self.routes[route].intervalNanoseconds
         let (time, overflow) = interval.multipliedReportingOverflow(by: UInt64(max(1, waiting / 8)))
         let milliseconds = overflow ? 30_000 : min(30_000, max(10, time / 1_000_000))
         return .busy(retryAfterMilliseconds: UInt32(milliseconds))
     }
 
     private mutating func measure(route: Int, at now: Instant) {
-        guard let last = self.routes[route]?.lastAnswer, let mean = self.routes[route]?.intervalNanoseconds else {
-            return
-        }
+        let (last, mean) = (self.routes[route].lastAnswer, self.routes[route].intervalNanoseconds)
         let sample = min(1_000_000_000, now.nanoseconds(since: last))
-        self.routes[route]?.intervalNanoseconds = mean - mean / 8 + sample / 8
-        self.routes[route]?.lastAnswer = now
+        self.routes[route].intervalNanoseconds = mean - mean / 8 + sample / 8
+        self.routes[route].lastAnswer = now
     }
 
     private mutating func moveDeadline(
@@ -238,6 +242,8 @@ extension BrokerMachine {
             actions.append(.release(slot: slot))
         } else if call.isCancelled {
             self.finish(slot, ending: .cancelled(.whileRunning), at: now, actions: &actions)
+        } else if call.isIdempotent, call.deadline <= now {
+            self.finish(slot, ending: .cancelled(.lapsed), at: now, actions: &actions)
         } else if call.isIdempotent, call.attempts < self.configuration.maxAttempts {
             self.enqueue(slot, atFront: true, at: now)
         } else {
@@ -250,22 +256,25 @@ extension BrokerMachine {
         let call = self.calls[slot]
         self.wheel.cancel(slot)
         if call.client >= 0 { self.clients[Int(call.client)].requests.remove(call.id) }
-        self.routes[Int(call.route)]?.callCount -= 1
+        self.routes[Int(call.route)].callCount -= 1
         self.calls.remove(slot)
         guard call.key != CallSlab.none, call.state != .held else { return }
         self.passKey(call.key, at: now, actions: &actions)
     }
 
     private mutating func passKey(_ key: UInt32, at now: Instant, actions: inout [BrokerAction]) {
-        let next = self.keys[Int(key)].waiting.first
-        if next == CallSlab.none {
-            self.keyOf[self.keys[Int(key)].name] = nil
-            self.freeKeys.append(key)
-            return
+        while true {
+            let next = self.keys[Int(key)].waiting.first
+            if next == CallSlab.none {
+                self.keyOf[self.keys[Int(key)].name] = nil
+                self.freeKeys.append(key)
+                return
+            }
+            self.takeOut(next)
+            guard self.calls[next].deadline <= now else { return self.place(next, at: now, actions: &actions) }
+            // Still marked as held: it passes the key to nobody, the loop does.
+            self.finish(next, ending: .cancelled(.lapsed), at: now, actions: &actions)
         }
-        self.calls.unlink(next, from: &self.keys[Int(key)].waiting)
-        self.queuedCount -= 1
-        self.place(next, at: now, actions: &actions)
     }
 
     private mutating func line(of key: String) -> (index: UInt32, isNew: Bool) {

@@ -46,27 +46,40 @@ extension BrokerMachine {
     }
 
     /// The route of calls with these demands; nil if there are too many.
-    mutating func route(of function: Int, demands: Demands?) -> Int? {
+    mutating func route(of function: Int, demands: Demands?, at now: Instant) -> Int? {
         if demands == nil, self.functions[function].plainRoute >= 0 { return self.functions[function].plainRoute }
         let key = RouteKey(function: function, demands: demands ?? Demands())
         if let known = self.routeOf[key] { return known }
         if self.routeOf.count >= self.configuration.maxRoutes { self.sweepRoutes() }
         guard self.routeOf.count < self.configuration.maxRoutes else { return nil }
         let index = self.freeRoutes.popLast() ?? self.routes.count
-        if index == self.routes.count { self.routes.append(nil) }
-        self.routes[index] = CallRoute(function: function, demands: key.demands)
+        let route = CallRoute(function: function, hasResources: !key.demands.resources.isEmpty)
+        if index == self.routes.count {
+            self.routes.append(route)
+            self.demandsOf.append(key.demands)
+            self.workersOf.append(NumberSet())
+            self.queues += repeatElement(FairQueue(), count: Int(FairQueue.highestPriority) + 1)
+            self.waiting += repeatElement(0, count: Int(FairQueue.highestPriority) + 1)
+        } else {
+            self.routes[index] = route
+            self.demandsOf[index] = key.demands
+        }
         self.routeOf[key] = index
         self.functions[function].useCount += 1
         if key.demands == Demands() { self.functions[function].plainRoute = index }
-        for worker in self.workers.indices where self.workers[worker].isLive { self.match(worker, index) }
+        for worker in self.workers.indices where self.workers[worker].isLive { self.match(worker, index, at: now) }
         return index
     }
 
     /// Forgets the routes that no call uses.
     package mutating func sweepRoutes() {
-        for (key, index) in self.routeOf where self.routes[index]?.callCount == 0 {
+        for index in self.routes.indices {
+            let route = self.routes[index]
+            guard route.isLive, route.callCount == 0 else { continue }
+            let key = RouteKey(function: route.function, demands: self.demandsOf[index])
             self.routeOf[key] = nil
-            self.routes[index] = nil
+            self.routes[index].isLive = false
+            self.workersOf[index] = NumberSet()
             self.freeRoutes.append(index)
             for worker in self.workers.indices { self.workers[worker].routes.remove(index) }
             if self.functions[key.function].plainRoute == index { self.functions[key.function].plainRoute = -1 }
@@ -74,43 +87,44 @@ extension BrokerMachine {
         }
     }
 
-    /// What a worker offers has changed: finds the routes whose calls it may take.
-    ///
-    /// Calls of routes that have lost their last worker wait for another from now on, for as long as calls do that come
-    /// when there is none.
-    mutating func matchAll(_ worker: Int, at now: Instant) {
-        var left: Set<Int> = []
-        for route in self.routes.indices {
-            let before = self.routes[route]?.workerCount ?? 0
-            self.match(worker, route)
-            let hasCalls = (self.routes[route]?.callCount ?? 0) > 0
-            if before > 0, hasCalls, self.routes[route]?.workerCount == 0 { left.insert(route) }
-        }
-        guard !left.isEmpty else { return }
-        for flow in self.flows where left.contains(flow.route) {
-            for slot in self.calls.slots(of: flow.calls) { self.startTimer(of: slot, at: now) }
-        }
-        for key in self.keyOf.values {
-            for slot in self.calls.slots(of: self.keys[Int(key)].waiting)
-            where left.contains(Int(self.calls[slot].route)) {
-                self.startTimer(of: slot, at: now)
-            }
-        }
-    }
-
     /// Notes whether a worker may take the calls of a route.
-    mutating func match(_ worker: Int, _ index: Int) {
-        guard let route = self.routes[index] else { return }
+    mutating func match(_ worker: Int, _ index: Int, at now: Instant) {
+        guard self.routes[index].isLive else { return }
         let matches =
-            self.workers[worker].isLive && self.workers[worker].offered.contains(route.function)
-            && self.workers[worker].offer.satisfies(route.demands)
+            self.workers[worker].isLive && self.workers[worker].offers.contains(self.routes[index].function)
+            && self.workers[worker].offer.satisfies(self.demandsOf[index])
         let matched = self.workers[worker].routes.contains(index)
         if matches, !matched {
             self.workers[worker].routes.insert(index)
-            self.routes[index]?.workerCount += 1
+            self.workersOf[index].insert(worker)
+            self.routes[index].workerCount += 1
         } else if !matches, matched {
             self.workers[worker].routes.remove(index)
-            self.routes[index]?.workerCount -= 1
+            self.workersOf[index].remove(worker)
+            self.routes[index].workerCount -= 1
+            if self.workers[worker].reservedRoute == index { self.endReservation(of: index) }
+            if self.routes[index].workerCount == 0 { self.startPatience(of: index, at: now) }
+        }
+    }
+
+    /// The last worker for a route is gone: its calls wait for another one only so long.
+    private mutating func startPatience(of route: Int, at now: Instant) {
+        guard self.routes[route].callCount > 0 else { return }
+        for level in 0...Int(FairQueue.highestPriority) {
+            for flow in self.queues[route << 3 | level].flows {
+                var slot = self.flows[flow].calls.first
+                while slot != CallSlab.none {
+                    self.startTimer(of: slot, at: now)
+                    slot = self.calls[slot].next
+                }
+            }
+        }
+        for key in self.keyOf.values.sorted() {
+            var slot = self.keys[Int(key)].waiting.first
+            while slot != CallSlab.none {
+                if Int(self.calls[slot].route) == route { self.startTimer(of: slot, at: now) }
+                slot = self.calls[slot].next
+            }
         }
     }
 }

@@ -16,6 +16,8 @@ struct BrokerSubscription: Equatable, Sendable {
     var next: UInt64 = 0
     /// Who bound it, and by which number.
     var bindings: [Int: UInt32] = [:]
+    /// What the client said last of pauses; nil if it said nothing.
+    var isPaused: Bool?
 }
 
 /// Events and invocations, from workers to clients.
@@ -36,6 +38,10 @@ extension BrokerMachine {
         guard let index = self.clientOf[client],
             self.workers[worker].bindings.count < self.configuration.maxBindings
         else { return false }
+        // One number per worker: a second one would outlive the subscription, and the client.
+        if let former = self.clients[index].subscriptions[subscription]?.bindings[worker] {
+            self.unbind(former, of: worker)
+        }
         self.workers[worker].bindings[number] = BrokerBinding(client: index, subscription: subscription)
         self.clients[index].subscriptions[subscription, default: BrokerSubscription()].bindings[worker] = number
         return true
@@ -84,14 +90,31 @@ extension BrokerMachine {
     }
 
     /// A client asks for a pause of a subscription's events, or to go on.
-    package func flowReceived(
+    package mutating func flowReceived(
         _ subscription: UInt32,
         isPaused: Bool,
         from client: Int,
         actions: inout [BrokerAction]
     ) {
         let bindings = self.clients[client].subscriptions[subscription]?.bindings ?? [:]
+        if !bindings.isEmpty { self.clients[client].subscriptions[subscription]?.isPaused = isPaused }
         for (worker, number) in bindings.sorted(by: { $0.key < $1.key }) {
+            actions.append(.sendFlow(worker: worker, number: number, isPaused: isPaused))
+        }
+    }
+
+    /// Whether the client wants no events of a subscription that was just bound: then the worker is to be told.
+    package func isPaused(_ number: UInt32, of worker: Int) -> Bool {
+        guard let binding = self.workers[worker].bindings[number] else { return false }
+        return self.clients[binding.client].subscriptions[binding.subscription]?.isPaused ?? false
+    }
+
+    /// What was said of pauses may have been lost with a connection.
+    func restateFlow(of worker: Int, actions: inout [BrokerAction]) {
+        for (number, binding) in self.workers[worker].bindings.sorted(by: { $0.key < $1.key }) {
+            guard let isPaused = self.clients[binding.client].subscriptions[binding.subscription]?.isPaused else {
+                continue
+            }
             actions.append(.sendFlow(worker: worker, number: number, isPaused: isPaused))
         }
     }

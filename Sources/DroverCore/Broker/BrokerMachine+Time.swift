@@ -8,9 +8,9 @@ extension BrokerMachine {
         self.wheel.advance(to: now, into: &self.due)
         for slot in self.due {
             let call = self.calls[slot]
-            // One that was due in this very tick may have been sent since: the former of its ordering key has ended.
-            if call.state == .sent { continue }
-            let hasWorkers = (self.routes[Int(call.route)]?.workerCount ?? 0) > 0
+            // The end of another one of its ordering key may have let it go or lapse just now.
+            guard call.isWaiting else { continue }
+            let hasWorkers = self.routes[Int(call.route)].workerCount > 0
             if call.deadline > now, hasWorkers {
                 self.wheel.schedule(slot, at: call.deadline)
                 continue
@@ -68,6 +68,7 @@ extension BrokerMachine {
         self.workers[index].meter.stalled(nanoseconds: now.nanoseconds(since: self.workers[index].progressAt))
         self.adapt(index, actions: &actions)
         for slot in self.calls.slots(of: self.workers[index].calls).dropFirst(slots) {
+            self.calls[slot].isRecalled = true
             actions.append(.recall(worker: index, id: self.calls[slot].workerID))
         }
         self.stallWheel.schedule(UInt32(index), at: now.advanced(byNanoseconds: stall))

@@ -13,14 +13,17 @@ extension BrokerMachine {
 
     /// All routes that have calls or workers, by function and queue.
     package var routeViews: [RouteView] {
-        self.routes.compactMap { $0 }
-            .filter { $0.waitingCount > 0 || $0.callCount > 0 || $0.workerCount > 0 }
-            .map { route in
+        self.routes.indices
+            .filter { index in
+                let route = self.routes[index]
+                return route.isLive && (route.waitingCount > 0 || route.callCount > 0 || route.workerCount > 0)
+            }
+            .map { index in
                 RouteView(
-                    function: self.functions[route.function].name,
-                    demands: route.demands,
-                    waiting: route.waitingCount,
-                    workers: route.workerCount
+                    function: self.functions[self.routes[index].function].name,
+                    demands: self.demandsOf[index],
+                    waiting: self.routes[index].waitingCount,
+                    workers: self.routes[index].workerCount
                 )
             }
             .sorted { ($0.function, $0.demands.queue) < ($1.function, $1.demands.queue) }

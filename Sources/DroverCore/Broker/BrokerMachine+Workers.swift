@@ -13,14 +13,18 @@ extension BrokerMachine {
         actions: inout [BrokerAction]
     ) -> Int? {
         if let index = self.workerOf[offer.worker], self.workers[index].offer.epoch == offer.epoch {
-            self.take(offer, of: index, at: now, actions: &actions)
-            guard self.workers[index].route != route else { return index }
+            guard self.workers[index].route != route else {
+                self.take(offer, of: index, at: now, actions: &actions)
+                return index
+            }
+            // Nothing may go by a route that it doesn't know the broker by.
+            self.workers[index].isOpen = false
+            self.loads.update(index, in: &self.workers)
             self.loseWhoever(at: route, at: now, actions: &actions)
             self.peerOf[self.workers[index].route] = nil
             self.peerOf[route] = .worker(index)
             self.workers[index].route = route
-            self.workers[index].isOpen = false
-            self.loads.update(index, in: &self.workers)
+            self.take(offer, of: index, at: now, actions: &actions)
             self.perform(self.workers[index].session.connected(at: now), of: index, at: now, actions: &actions)
             self.watchWorker(index)
             return index
@@ -43,6 +47,8 @@ extension BrokerMachine {
         self.workerOf[offer.worker] = index
         self.peerOf[route] = .worker(index)
         self.take(offer, of: index, at: now, actions: &actions)
+        // The offer is a sign of life: a worker that never answers the introduction is given up when silence is over.
+        self.workers[index].session.established(at: now)
         self.perform(self.workers[index].session.connected(at: now), of: index, at: now, actions: &actions)
         self.watchWorker(index)
         return index
@@ -63,16 +69,20 @@ extension BrokerMachine {
         }
         self.workers[index].sessionNumber = session
         self.workers[index].window = min(max(1, window), 1 << 24)
-        self.workers[index].credit = max(1, min(self.workers[index].credit, window))
+        // Not open yet: nothing is announced.
+        self.adapt(index, actions: &actions)
         self.workers[index].isOpen = true
+        self.workers[index].isRefusing = false
         self.workers[index].session.established(at: now)
         self.workers[index].defined = NumberSet()
         self.watchWorker(index)
         self.announce(index, actions: &actions)
+        self.restateFlow(of: index, actions: &actions)
         // Requests and answers on the way may have gone with the old connection. The worker knows which it has.
         for slot in self.calls.slots(of: self.workers[index].calls) {
             let call = self.calls[slot]
-            if let function = self.routes[Int(call.route)]?.function, !self.workers[index].defined.contains(function) {
+            let function = self.routes[Int(call.route)].function
+            if !self.workers[index].defined.contains(function) {
                 self.workers[index].defined.insert(function)
                 actions.append(.define(worker: index, function: function))
             }
@@ -98,8 +108,14 @@ extension BrokerMachine {
             return self.loseWorker(index, reason: .restarted, at: now, actions: &actions)
         }
         self.workers[index].isQuiet = isQuiet
+        self.workers[index].isRefusing = false
         if isStarved { self.starvedCount += 1 }
         self.fill(index, at: now, actions: &actions)
+        // What it was told may be old.
+        let (announced, isTold) = (self.workers[index].announcedCredit, self.workers[index].announcedWaiting)
+        if announced != self.workers[index].credit || isTold != (self.waitingCount(for: index) > 0) {
+            self.announce(index, actions: &actions)
+        }
     }
 
     /// The round trip to a worker was measured by a ping.
@@ -155,8 +171,11 @@ extension BrokerMachine {
         let former = self.workers[index].offered
         self.workers[index].offer = offer
         self.workers[index].offered = offer.functions.compactMap { self.use($0) }
+        self.workers[index].offers = NumberSet()
+        for function in self.workers[index].offered { self.workers[index].offers.insert(function) }
         for function in former { self.leave(function) }
-        self.matchAll(index, at: now)
+        for route in self.routes.indices { self.match(index, route, at: now) }
+        if self.workers[index].isOpen { self.adapt(index, actions: &actions) }
         self.fill(index, at: now, actions: &actions)
     }
 
@@ -168,7 +187,7 @@ extension BrokerMachine {
         self.peerOf[self.workers[index].route] = nil
         self.peerWheel.cancel(UInt32(2 * index + 1))
         self.stallWheel.cancel(UInt32(index))
-        self.matchAll(index, at: now)
+        for route in self.routes.indices { self.match(index, route, at: now) }
         var touched: Set<Int> = []
         // The last first, so that they stand in the order they were sent.
         for slot in self.calls.slots(of: self.workers[index].calls).reversed() {

@@ -95,11 +95,22 @@ package struct BrokerMachine: ~Copyable {
     var functions: [FunctionEntry] = []
     var freeFunctions: [Int] = []
     var functionOf: [String: Int] = [:]
-    var routes: [CallRoute?] = []
+    var routes: [CallRoute] = []
+    /// What each route's calls ask for.
+    var demandsOf: [Demands] = []
+    /// The workers that may take each route's calls.
+    var workersOf: [NumberSet] = []
+    /// Eight of each route, one per priority.
+    var queues: [FairQueue] = []
+    /// How many calls wait in each of them.
+    var waiting: [Int] = []
     var freeRoutes: [Int] = []
     var routeOf: [RouteKey: Int] = [:]
-    /// Routes with calls that wait.
-    var busyRoutes: [Int] = []
+    /// Routes with calls that wait, per priority.
+    var busy = [NumberSet](repeating: NumberSet(), count: Int(FairQueue.highestPriority) + 1)
+    var busyCounts = [Int](repeating: 0, count: Int(FairQueue.highestPriority) + 1)
+    /// One bit per priority with calls that wait.
+    var busyLevels: UInt8 = 0
     var flows: [Flow] = []
     var freeFlows: [Int] = []
     var keys: [KeyLine] = []
@@ -143,7 +154,7 @@ package struct BrokerMachine: ~Copyable {
     package func call(in slot: UInt32) -> BrokerCall { self.calls[slot] }
     package func functionName(_ function: Int) -> String { self.functions[function].name }
     /// The broker's number of a call's function, as workers know it.
-    package func function(in slot: UInt32) -> Int { self.routes[Int(self.calls[slot].route)]?.function ?? 0 }
+    package func function(in slot: UInt32) -> Int { self.routes[Int(self.calls[slot].route)].function }
 
     /// Memory that the calls take here, flows and keys not counted.
     package var callBytes: Int {

@@ -41,9 +41,13 @@ package struct BrokerWorker {
     package internal(set) var isOpen = false
     package internal(set) var isQuiet = false
     package internal(set) var isDraining = false
+    /// It took a request not, and has not said since that it is ready.
+    package internal(set) var isRefusing = false
     package internal(set) var window = 1
     package internal(set) var credit = 1
     var announcedCredit = 0
+    /// Whether it was told that suitable requests wait.
+    var announcedWaiting = false
     var meter = CreditMeter()
     var coverageNanoseconds: UInt64
     /// Calls that it has, in the order they were sent.
@@ -53,6 +57,7 @@ package struct BrokerWorker {
     var used: [String: UInt64] = [:]
     /// Functions that it offers, by the broker's number.
     var offered: [Int] = []
+    var offers = NumberSet()
     /// Routes whose calls it may take.
     var routes = NumberSet()
     /// Functions defined in the session.
@@ -61,8 +66,13 @@ package struct BrokerWorker {
     var bindings: [UInt32: BrokerBinding] = [:]
     /// Place in the ``LoadList``.
     var level = -1
-    var next = -1
-    var previous = -1
+    /// Where the search for its next call goes on, among many routes.
+    var cursor = 0
+    /// Routes that were best last time, which are looked at again.
+    var favourites = (-1, -1)
+    /// The route that it keeps resources free for, or -1, and the priority of the call that needs them.
+    var reservedRoute = -1
+    var reservedPriority = -1
     package internal(set) var isLive = true
 
     init(offer: WorkerOffer, route: UInt64, incarnation: UInt64, limits: PeerSession.Limits, coverage: UInt64) {
@@ -78,7 +88,7 @@ package struct BrokerWorker {
     package var outstanding: Int { self.calls.count }
 
     var hasRoom: Bool {
-        self.isOpen && !self.isQuiet && !self.isDraining && self.calls.count < self.credit
+        self.isOpen && !self.isQuiet && !self.isDraining && !self.isRefusing && self.calls.count < self.credit
     }
 
     /// How loaded it is, from 0 to 63.
@@ -104,37 +114,51 @@ package struct BrokerWorker {
     }
 }
 
-/// Workers with room, by load; the links are in the workers.
-///
-/// Each level is a queue, so that equals take turns.
+/// Workers with room, by load.
 struct LoadList: Sendable {
-    private(set) var occupied: UInt64 = 0
-    private var first = [Int](repeating: -1, count: 64)
-    private var last = [Int](repeating: -1, count: 64)
-
-    func first(of level: Int) -> Int { self.first[level] }
+    private var occupied: UInt64 = 0
+    private var levels = [NumberSet](repeating: NumberSet(), count: 64)
+    private var counts = [Int](repeating: 0, count: 64)
+    /// Equals take turns: the search goes on behind the one that was chosen last.
+    private var next = 0
 
     /// Puts a worker where it belongs now.
     mutating func update(_ index: Int, in workers: inout [BrokerWorker]) {
         let level = workers[index].isLive && workers[index].hasRoom ? workers[index].load : -1
-        guard level >= 0 || workers[index].level >= 0 else { return }
-        self.remove(index, from: &workers)
+        let former = workers[index].level
+        guard level != former else { return }
         workers[index].level = level
+        if former >= 0 {
+            self.levels[former].remove(index)
+            self.counts[former] -= 1
+            if self.counts[former] == 0 { self.occupied &= ~(1 << UInt64(former)) }
+        }
         guard level >= 0 else { return }
-        workers[index].previous = self.last[level]
-        if self.last[level] < 0 { self.first[level] = index } else { workers[self.last[level]].next = index }
-        self.last[level] = index
+        self.levels[level].insert(index)
+        self.counts[level] += 1
         self.occupied |= 1 << UInt64(level)
     }
 
-    private mutating func remove(_ index: Int, from workers: inout [BrokerWorker]) {
-        let level = workers[index].level
-        guard level >= 0 else { return }
-        let (previous, next) = (workers[index].previous, workers[index].next)
-        if previous < 0 { self.first[level] = next } else { workers[previous].next = next }
-        if next < 0 { self.last[level] = previous } else { workers[next].previous = previous }
-        workers[index].next = -1
-        workers[index].previous = -1
-        if self.first[level] < 0 { self.occupied &= ~(1 << UInt64(level)) }
+    /// The least loaded of the workers in a set that is suitable.
+    mutating func choose(from set: borrowing NumberSet, where isSuitable: (Int) -> Bool) -> Int? {
+        var levels = self.occupied
+        while levels != 0 {
+            let level = levels.trailingZeroBitCount
+            levels &= levels - 1
+            var worker = self.levels[level].first(from: self.next, sharedWith: set)
+            var isSecondTurn = worker == nil
+            if isSecondTurn { worker = self.levels[level].first(from: 0, sharedWith: set) }
+            while let candidate = worker, !isSecondTurn || candidate < self.next || self.next == 0 {
+                if isSuitable(candidate) {
+                    self.next = candidate + 1
+                    return candidate
+                }
+                worker = self.levels[level].first(from: candidate + 1, sharedWith: set)
+                guard worker == nil, !isSecondTurn, self.next > 0 else { continue }
+                isSecondTurn = true
+                worker = self.levels[level].first(from: 0, sharedWith: set)
+            }
+        }
+        return nil
     }
 }

@@ -70,6 +70,20 @@ struct NumberSet: Equatable, Sendable {
         self.words[number >> 6] |= 1 << UInt64(number & 63)
     }
 
+    /// The first number from `start` on that is in both.
+    func first(from start: Int, sharedWith other: borrowing Self) -> Int? {
+        let count = min(self.words.count, other.words.count)
+        var index = start >> 6
+        guard index < count else { return nil }
+        var word = self.words[index] & other.words[index] & (~0 << UInt64(start & 63))
+        while word == 0 {
+            index += 1
+            guard index < count else { return nil }
+            word = self.words[index] & other.words[index]
+        }
+        return index << 6 | word.trailingZeroBitCount
+    }
+
     mutating func remove(_ number: Int) {
         if number >> 6 < self.words.count { self.words[number >> 6] &= ~(1 << UInt64(number & 63)) }
     }

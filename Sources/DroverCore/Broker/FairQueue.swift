@@ -27,6 +27,7 @@ package struct FairQueue: Sendable {
 
     var top: Entry? { self.heap.first }
     var count: Int { self.heap.count }
+    var flows: [Int] { self.heap.map(\.flow) }
 
     mutating func insert(_ entry: Entry) {
         self.heap.append(entry)
@@ -52,12 +53,8 @@ package struct FairQueue: Sendable {
         if !self.heap.isEmpty { self.sink() }
     }
 
-    /// Empties it; returns the flows.
-    mutating func removeAll() -> [Int] {
-        let flows = self.heap.map(\.flow)
-        self.heap.removeAll(keepingCapacity: true)
-        return flows
-    }
+    /// Takes out any flow.
+    mutating func popAny() -> Int? { self.heap.popLast()?.flow }
 
     private mutating func sink() {
         var parent = 0
@@ -74,39 +71,44 @@ package struct FairQueue: Sendable {
 }
 
 /// The calls of one client in one route and priority, in the order they came.
-struct Flow: Sendable {
+struct Flow: BitwiseCopyable, Sendable {
     /// The client, or -1 once it is gone.
     var client: Int
     let route: Int
     let priority: UInt8
     var calls = CallList()
     var served: UInt64 = 0
+    /// How many calls had been sent when it was served last, or began to wait.
+    var waitsSince: UInt64 = 0
 }
 
 /// All calls that the same workers may take: of one function, with the same demands.
-struct CallRoute: Sendable {
+///
+/// What it has besides, its demands, heaps and workers, stands in arrays of their own: to look at it must cost nothing.
+struct CallRoute: BitwiseCopyable, Sendable {
     let function: Int
-    let demands: Demands
-    /// One heap per priority.
-    var levels = [FairQueue](repeating: FairQueue(), count: Int(FairQueue.highestPriority) + 1)
-    /// Calls that wait, per priority.
-    var waiting = [Int](repeating: 0, count: Int(FairQueue.highestPriority) + 1)
+    /// Whether its calls occupy resources.
+    let hasResources: Bool
+    /// One bit per priority with calls that wait.
+    var waitingLevels: UInt8 = 0
     var waitingCount = 0
-    /// Its place among the routes with calls that wait, or -1.
-    var place = -1
     /// Calls that have not ended.
     var callCount = 0
     /// Workers that may take its calls.
     var workerCount = 0
+    /// The worker that keeps resources free for it, or -1.
+    var reservedWorker = -1
     /// How long it takes, on average, until the next call is answered.
     var intervalNanoseconds: UInt64 = 0
     var lastAnswer = Instant(nanoseconds: 0)
+    /// Whether there is such a route; the place of one that was forgotten is used again.
+    var isLive = true
 
-    init(function: Int, demands: Demands) {
+    init(function: Int, hasResources: Bool) {
         self.function = function
-        self.demands = demands
+        self.hasResources = hasResources
     }
 
-    /// The highest priority with a call that waits.
-    var topPriority: Int? { self.waiting.lastIndex { $0 > 0 } }
+    /// The highest priority with a call that waits, or -1.
+    var topPriority: Int { 7 - self.waitingLevels.leadingZeroBitCount }
 }

@@ -28,6 +28,8 @@ package struct Call: Sendable {
     package var phase: CallPhase
     /// How often it was given to a worker that might have run it.
     package var attempts: UInt8
+    /// Whether it was sent again in a session that went on: its worker may have got it twice.
+    package var isRepeated = false
     /// Whether it may run more than once.
     package let isIdempotent: Bool
     /// Whether it is a sign of life rather than work: it takes no place in the worker's window.

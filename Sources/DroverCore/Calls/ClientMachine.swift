@@ -148,6 +148,14 @@ package struct ClientMachine: ~Copyable {
         if let slot = self.calls.slot(of: id) {
             let call = self.calls[slot]
             guard Int(call.endpoint) == endpoint, !call.isPing else { return }
+            // Which of both was meant can't be told, and the other may be there, or have run. The worker knows.
+            let mayBeThere = call.isRepeated && (stage == .beforeStart || stage == .lapsed)
+            if mayBeThere, call.deadline > now {
+                if self.endpoints[endpoint].isOpen {
+                    actions.append(.transmit(slot: slot, endpoint: endpoint, isResent: true))
+                }
+                return
+            }
             self.release(endpoint)
             switch stage {
             case .beforeStart, .lapsed:
@@ -286,6 +294,7 @@ package struct ClientMachine: ~Copyable {
         }
         // In the order they were made, for the sake of those with an ordering key (contract S9).
         for slot in self.slots(of: endpoint).sorted(by: { self.calls[$0].id < self.calls[$1].id }) {
+            self.calls[slot].isRepeated = true
             actions.append(.transmit(slot: slot, endpoint: endpoint, isResent: true))
         }
     }
@@ -501,6 +510,7 @@ package struct ClientMachine: ~Copyable {
         self.calls[slot].endpoint = Int32(index)
         self.calls[slot].phase = .sent
         self.calls[slot].attempts &+= 1
+        self.calls[slot].isRepeated = false
         self.endpoints[index].outstanding += 1
     }
 

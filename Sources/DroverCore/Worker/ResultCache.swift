@@ -29,6 +29,13 @@ package struct ResultCache: Sendable {
     private var end = 0
     private let maxBytes: Int
     private var forgottenUpTo: UInt64 = 0
+    /// How many answers were kept before the first that is held.
+    private var firstNumber = 0
+    /// The number of each id's last answer, while requests that were sent again come: answers are kept for each request,
+    /// and looked for after a connection was lost only.
+    private var numbers: [UInt64: Int]?
+    /// How many answers were kept since one was looked for.
+    private var unusedCount = 0
 
     /// How many answers are held.
     package var count: Int { self.entries.count }
@@ -52,6 +59,13 @@ package struct ResultCache: Sendable {
         }
         self.entries.append(Entry(id: id, offset: self.end, count: count))
         self.end += count
+        guard self.numbers != nil else { return }
+        self.unusedCount += 1
+        if self.unusedCount > self.entries.count {
+            self.numbers = nil
+        } else {
+            self.numbers?[id] = self.firstNumber + self.entries.count - 1
+        }
     }
 
     /// An answer was sent that isn't kept.
@@ -60,14 +74,25 @@ package struct ResultCache: Sendable {
     }
 
     /// Looks for the answer to `id`.
-    package func find(_ id: UInt64) -> Finding {
-        if self.entries.contains(where: { $0.id == id }) { return .held }
+    package mutating func find(_ id: UInt64) -> Finding {
+        if self.number(of: id) != nil { return .held }
         return id <= self.forgottenUpTo ? .forgotten : .never
     }
 
-    /// Gives the held answer to `id` to `body`.
+    private mutating func number(of id: UInt64) -> Int? {
+        self.unusedCount = 0
+        if let numbers = self.numbers { return numbers[id] }
+        var numbers: [UInt64: Int] = [:]
+        numbers.reserveCapacity(self.entries.count)
+        for (place, entry) in self.entries.enumerated() { numbers[entry.id] = self.firstNumber + place }
+        self.numbers = numbers
+        return numbers[id]
+    }
+
+    /// Gives the answer to `id`, which ``find(_:)`` has just found, to `body`.
     package func withMessage(_ id: UInt64, _ body: (UnsafeRawBufferPointer) -> Void) {
-        guard let entry = self.entries.last(where: { $0.id == id }) else { return }
+        guard let number = self.numbers?[id] else { return }
+        let entry = self.entries[number - self.firstNumber]
         unsafe self.bytes.withUnsafeBytes { ring in
             unsafe body(UnsafeRawBufferPointer(rebasing: ring[entry.offset..<entry.offset + entry.count]))
         }
@@ -76,7 +101,11 @@ package struct ResultCache: Sendable {
     private mutating func makeRoom(for count: Int) {
         if self.end + count > self.bytes.count, self.bytes.count < self.maxBytes {
             let size = min(self.maxBytes, max(4096, self.bytes.count * 2, self.bytes.count + count))
-            self.bytes.append(contentsOf: repeatElement(0, count: size - self.bytes.count))
+            var larger = [UInt8](repeating: 0, count: size)
+            unsafe larger.withUnsafeMutableBytes { new in
+                unsafe self.bytes.withUnsafeBytes { unsafe new.copyMemory(from: $0) }
+            }
+            self.bytes = larger
         }
         if self.end + count > self.bytes.count {
             // What lies between here and the ring's end goes with the lap.
@@ -91,5 +120,7 @@ package struct ResultCache: Sendable {
     private mutating func forget(_ entry: Entry) {
         self.forgottenUpTo = max(self.forgottenUpTo, entry.id)
         self.entries.removeFirst()
+        if self.numbers?[entry.id] == self.firstNumber { self.numbers?[entry.id] = nil }
+        self.firstNumber += 1
     }
 }

@@ -12,30 +12,6 @@ struct BrokerMachineFaultTests {
         return endings
     }
 
-    @Test("two calls of one ordering key whose time is over at once both end, the second by its worker")
-    func lapseTogether() throws {
-        var bench = BrokerBench()
-        let client = try bench.client(1)
-        // Nobody has f; g's worker is idle.
-        let worker = try bench.worker(1, functions: ["g"])
-        bench.actions = []
-        bench.request(1, from: client, time: 50, key: "k")
-        var second = BrokerRequest(id: 2, number: 1)
-        second.time = 50
-        second.key = "k"
-        _ = bench.machine.requestReceived(second, from: client, at: bench.now, actions: &bench.actions)
-        bench.pass(milliseconds: 100)
-        #expect(self.endings(bench) == [1: .cancelled(.lapsed)])
-        let sent = bench.transmitted()
-        #expect(sent.map { $0.call } == [2])
-        let addressee = bench.answer(try #require(sent.first).id, from: worker)
-        #expect(addressee?.id == 2)
-        bench.pass(milliseconds: 100)
-        #expect(bench.machine.callCount == 0)
-        #expect(bench.machine.keyCount == 0)
-        #expect(bench.machine.timerCount == 0)
-    }
-
     @Test("a call that waits when its last worker goes ends after the patience, also behind an ordering key")
     func lastWorkerGoes() throws {
         var configuration = BrokerMachine.Configuration()
@@ -52,19 +28,6 @@ struct BrokerMachineFaultTests {
         bench.pass(milliseconds: 1100)
         #expect(self.endings(bench) == [2: .noWorker, 3: .noWorker])
         #expect(bench.machine.callCount == 0)
-    }
-
-    @Test("a moved deadline doesn't make a call wait for ever for a worker that never comes")
-    func movedDeadline() throws {
-        var configuration = BrokerMachine.Configuration()
-        configuration.patienceNanoseconds = 1_000_000_000
-        var bench = BrokerBench(configuration)
-        let client = try bench.client(1)
-        bench.request(1, from: client, time: 60_000)
-        let none = Header.noTimeLimit
-        bench.machine.deadlineReceived(1, time: none, from: client, at: bench.now, actions: &bench.actions)
-        bench.pass(milliseconds: 1100)
-        #expect(self.endings(bench) == [1: .noWorker])
     }
 
     @Test("workers that claim to have no end of handlers break no sum")

@@ -83,6 +83,20 @@ struct BrokerBench: ~Copyable {
         self.machine.answered(id, from: worker, at: self.now, actions: &self.actions)
     }
 
+    /// Every worker says that it is ready, as in a beat.
+    mutating func restateReadiness() {
+        for worker in self.machine.workers.indices where self.machine.workers[worker].isLive {
+            self.machine.readyReceived(
+                from: worker,
+                epoch: self.machine.workers[worker].offer.epoch,
+                isQuiet: false,
+                isStarved: false,
+                at: self.now,
+                actions: &self.actions
+            )
+        }
+    }
+
     mutating func pass(milliseconds: UInt64) {
         self.now = self.now.advanced(byNanoseconds: milliseconds * 1_000_000)
         self.machine.ticked(at: self.now, actions: &self.actions)

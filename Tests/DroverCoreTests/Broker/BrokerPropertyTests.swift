@@ -96,7 +96,9 @@ import Testing
                         at: bench.now,
                         actions: &bench.actions
                     )
-                default: bench.machine.ticked(at: bench.now, actions: &bench.actions)
+                default:
+                    bench.machine.ticked(at: bench.now, actions: &bench.actions)
+                    bench.restateReadiness()
                 }
                 try model.perform(&bench)
             }
@@ -106,6 +108,7 @@ import Testing
             for _ in 0..<1000 where bench.machine.callCount > 0 {
                 bench.now = bench.now.advanced(byNanoseconds: 1_000_000)
                 bench.machine.ticked(at: bench.now, actions: &bench.actions)
+                bench.restateReadiness()
                 try model.perform(&bench)
                 try Self.answer(&bench, &model, &random)
                 try model.perform(&bench)

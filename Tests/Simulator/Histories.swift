@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Many histories, one per seed.
+package struct Histories: Sendable {
+    /// What stands between clients and workers.
+    package enum World: String, CaseIterable, Sendable {
+        /// Nothing: clients connect to the workers.
+        case direct
+        /// Brokers, which clients connect to and workers dial.
+        case brokered
+    }
+
+    package var outcome = Cluster.Outcome()
+    /// How many histories were lived through, by whoever shares them.
+    package var count = 0
+
+    /// Lives through every `shares`th of the histories; see ``withSeeds(_:_:)`` for the environment.
+    ///
+    /// - Parameter count: The number of seeds if the environment doesn't say.
+    /// - Throws: The first that fails, with its seed.
+    package init(of world: World, count: Int, share: Int = 0, of shares: Int = 1) throws(FailedSeed) {
+        var outcome = Cluster.Outcome()
+        var number = 0
+        try withSeeds(count) { random in
+            defer { number += 1 }
+            guard number % shares == share else { return }
+            outcome += try Cluster(random: random, isBrokered: world == .brokered).run()
+        }
+        self.outcome = outcome
+        self.count = number
+    }
+}

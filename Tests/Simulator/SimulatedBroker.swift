@@ -1,0 +1,435 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import DroverCore
+import DroverWire
+
+/// A broker's machine and the thin shell around it.
+final class SimulatedBroker {
+    private struct Held {
+        var token: UInt64
+        var key: String?
+        /// Counts the requests that the broker took in.
+        var number: Int
+        var id: UInt64
+        var client: Int
+    }
+
+    static let window = 48
+
+    let life: Int
+    unowned let cluster: Cluster
+    private let identity: PeerID
+    private let epoch: UInt64
+    private(set) var machine: BrokerMachine
+    private var actions: [BrokerAction] = []
+    /// What is in each slot.
+    private var held: [UInt32: Held] = [:]
+    /// The slot of each ordering key's request that a worker has.
+    private var keysAtWork: [String: UInt32] = [:]
+    private var lastSent: [String: Int] = [:]
+    private var taken = 0
+    private var turns = 0
+    private var wakeAt: UInt64 = .max
+    private(set) var isUp = true
+
+    init(life: Int, cluster: Cluster) {
+        self.life = life
+        self.cluster = cluster
+        self.identity = PeerID(high: 9, low: cluster.random.next())
+        self.epoch = cluster.random.next()
+        var configuration = BrokerMachine.Configuration()
+        configuration.session = Cluster.limits
+        configuration.window = Self.window
+        configuration.patienceNanoseconds = 250_000_000
+        configuration.stallNanoseconds = 10_000_000
+        configuration.maxRoutes = cluster.random.oneIn(4) ? 6 : 64
+        configuration.maxCachedBytes = cluster.random.oneIn(4) ? 1 << 9 : 1 << 14
+        configuration.seed = cluster.random.next()
+        self.machine = BrokerMachine(configuration: configuration)
+    }
+
+    private var now: Instant { Instant(nanoseconds: self.cluster.now) }
+
+    func die() { self.isUp = false }
+
+    /// Goes politely, at the end.
+    func leave() {
+        for worker in self.machine.workers.indices where self.machine.workers[worker].isLive {
+            self.send(.goodbye(.leaving), toWorker: worker)
+        }
+        self.isUp = false
+    }
+
+    // MARK: From clients
+
+    func received(_ packet: Packet, fromClient connection: Connection) throws(Violation) {
+        var client: Int?
+        if case .client(let index) = self.machine.peer(route: connection.route) {
+            client = index
+            self.machine.heard(from: .client(index), at: self.now)
+        }
+        switch (packet, client) {
+        case (.hello(let id, let epoch, let claimed), _):
+            try self.takeHello(id, epoch: epoch, claimed: claimed, by: connection)
+        case (_, nil): self.cluster.sendToClient(.reset, by: connection)
+        case (.define(let number), let client?):
+            try check(self.machine.defined(number, name: "f\(number)", by: client), "too many functions")
+        case (.request(let header, let key, let token), let client?):
+            try self.takeRequest(header, key: key, token: token, client: client)
+        case (.cancel(let id), let client?):
+            let isKnown = self.machine.cancelReceived(
+                id,
+                reason: .requested,
+                from: client,
+                at: self.now,
+                actions: &self.actions
+            )
+            if !isKnown { self.send(.cancelled(id, .unknown), toClient: client) }
+        case (.deadline(let id, let time), let client?):
+            self.machine.deadlineReceived(id, time: time, from: client, at: self.now, actions: &self.actions)
+        case (.beat(let epoch), let client?):
+            if self.machine.clients[client].epoch != epoch { self.cluster.sendToClient(.reset, by: connection) }
+        case (.ping(let id), let client?): self.send(.pong(id), toClient: client)
+        case (.goodbye, let client?): self.machine.clientLeft(client, at: self.now, actions: &self.actions)
+        default: throw Violation("a broker received \(packet) from a client")
+        }
+        try self.turn()
+    }
+
+    private func takeHello(_ id: PeerID, epoch: UInt64, claimed: UInt32, by connection: Connection) throws(Violation) {
+        let introduction = self.machine.helloReceived(
+            client: id,
+            epoch: epoch,
+            claimed: claimed,
+            route: connection.route,
+            at: self.now,
+            actions: &self.actions
+        )
+        try self.performActions()
+        if introduction == .forgotten {
+            let welcome = Packet.welcome(epoch: self.epoch, session: 0, window: Self.window, isResumed: false)
+            return self.cluster.sendToClient(welcome, by: connection)
+        }
+        guard case .welcome(let client, let isResumed) = introduction else { throw Violation("a client was refused") }
+        let number = self.machine.clients[client].number
+        self.send(
+            .welcome(epoch: self.epoch, session: number, window: Self.window, isResumed: isResumed),
+            toClient: client
+        )
+    }
+
+    private func takeRequest(_ header: Header, key: String?, token: UInt64, client: Int) throws(Violation) {
+        guard let record = self.cluster.records[token] else { throw Violation("a request that nobody made") }
+        var request = BrokerRequest(id: header.id, number: header.number)
+        request.time = header.time
+        request.isIdempotent = header.flags.contains(.idempotent)
+        request.isResent = header.flags.contains(.resent)
+        request.priority = record.priority
+        request.demands = record.demands
+        request.key = key
+        let verdict = self.machine.requestReceived(request, from: client, at: self.now, actions: &self.actions)
+        switch verdict {
+        case .taken(let slot):
+            self.taken += 1
+            try check(self.held[slot] == nil, "slot \(slot) was given out twice")
+            self.held[slot] = Held(token: token, key: key, number: self.taken, id: header.id, client: client)
+        case .known(let slot):
+            try check(self.held[slot]?.token == token, "request \(header.id) is known, but as another")
+        case .answerAgain:
+            var packet: Packet?
+            unsafe self.machine.withResult(header.id, of: client) { message in
+                let token = unsafe message.loadUnaligned(fromByteOffset: 0, as: UInt64.self)
+                packet =
+                    unsafe message[8] == 2
+                    ? .cancelled(header.id, .whileRunning)
+                    : .answer(id: header.id, token: token, isError: message[8] == 1)
+            }
+            guard let packet else { throw Violation("the answer to \(header.id) is held, and is not") }
+            self.send(packet, toClient: client)
+        case .indeterminate:
+            try check(!request.isIdempotent, "an idempotent request is indeterminate")
+            self.send(.answer(id: header.id, token: token, isError: true), toClient: client)
+        case .busy, .draining:
+            self.send(.answer(id: header.id, token: token, isError: true), toClient: client)
+        case .duplicateID, .undefinedFunction, .lapsed:
+            throw Violation("the broker says \(verdict) to request \(header.id)")
+        }
+    }
+
+    // MARK: From workers
+
+    func received(_ packet: Packet, fromWorker connection: Connection) throws(Violation) {
+        if case .offer(let offer) = packet {
+            let worker = self.machine.offerReceived(
+                offer,
+                route: connection.route,
+                at: self.now,
+                actions: &self.actions
+            )
+            try check(worker != nil, "a worker was refused")
+            if let worker { self.machine.heard(from: .worker(worker), at: self.now) }
+            return try self.turn()
+        }
+        guard case .worker(let worker) = self.machine.peer(route: connection.route) else {
+            if case .goodbye = packet { return }
+            if case .reset = packet { return }
+            return self.cluster.sendToWorker(.reset, by: connection)
+        }
+        self.machine.heard(from: .worker(worker), at: self.now)
+        switch packet {
+        case .welcome(let epoch, let session, let window, _):
+            self.machine.welcomed(
+                by: worker,
+                epoch: epoch,
+                session: session,
+                window: window,
+                at: self.now,
+                actions: &self.actions
+            )
+        case .ready(let epoch, let isQuiet, let isStarved):
+            self.machine.readyReceived(
+                from: worker,
+                epoch: epoch,
+                isQuiet: isQuiet,
+                isStarved: isStarved,
+                at: self.now,
+                actions: &self.actions
+            )
+        case .goodbye(let reason):
+            self.machine.goodbyeReceived(from: worker, reason: reason, at: self.now, actions: &self.actions)
+        case .reset: self.machine.resetReceived(from: worker, at: self.now, actions: &self.actions)
+        case .answer(let id, let token, let isError): try self.answered(id, token, isError, from: worker)
+        case .cancelled(let id, let stage):
+            if let addressee = self.machine.addressee(id, from: worker) { self.leaveKey(addressee.slot) }
+            self.machine.cancellationConfirmed(id, stage: stage, from: worker, at: self.now, actions: &self.actions)
+        case .phase(let id, let phase):
+            if let addressee = self.machine.addressee(id, from: worker), let client = addressee.client {
+                self.send(.phase(addressee.id, phase), toClient: client)
+            }
+        default: throw Violation("a broker received \(packet) from a worker")
+        }
+        try self.turn()
+    }
+
+    private func answered(_ id: UInt64, _ token: UInt64, _ isError: Bool, from worker: Int) throws(Violation) {
+        let before = self.machine.addressee(id, from: worker)
+        if let before {
+            // Another of the key may go within the next call.
+            guard let held = self.held[before.slot] else { throw Violation("an answer to nothing") }
+            try check(held.token == token, "request \(before.id) was given the answer of another")
+            self.leaveKey(before.slot)
+        }
+        let addressee = self.machine.answered(id, from: worker, at: self.now, actions: &self.actions)
+        try check(addressee == before, "an answer's addressee changed")
+        guard let addressee else { return }
+        self.held[addressee.slot] = nil
+        guard let client = addressee.client else { return }
+        self.remember(addressee.id, token, isError ? 1 : 0, client)
+        self.send(.answer(id: addressee.id, token: token, isError: isError), toClient: client)
+    }
+
+    private func remember(_ id: UInt64, _ token: UInt64, _ kind: UInt8, _ client: Int) {
+        var message = [UInt8](repeating: 0, count: 16)
+        unsafe message.withUnsafeMutableBytes { bytes in
+            unsafe bytes.storeBytes(of: token, as: UInt64.self)
+            unsafe bytes[8] = kind
+        }
+        unsafe message.withUnsafeBytes { bytes in unsafe self.machine.remember(id, message: bytes, of: client) }
+    }
+
+    // MARK: A turn
+
+    func turn() throws(Violation) {
+        guard self.isUp else { return }
+        try self.performActions()
+        if self.machine.nextDeadline <= self.now {
+            self.machine.ticked(at: self.now, actions: &self.actions)
+            try self.performActions()
+        }
+        try self.checkInvariants()
+        let next = max(self.machine.nextDeadline.nanoseconds, self.cluster.now)
+        guard next != .max, next < self.wakeAt || self.wakeAt <= self.cluster.now else { return }
+        self.wakeAt = next + UInt64(self.cluster.random.below(1_000_000))
+        self.cluster.add(.wakeBroker(life: self.life), after: self.wakeAt - self.cluster.now)
+    }
+
+    private func performActions() throws(Violation) {
+        let actions = self.actions
+        self.actions.removeAll(keepingCapacity: true)
+        // Calls that are given back within the same step leave their key before the next one goes.
+        for action in actions {
+            switch action {
+            case .finish(let slot, _, _, _), .release(let slot): self.leaveKey(slot)
+            case .workerLost(let worker, _, _): self.leaveKeys(of: worker)
+            default: break
+            }
+        }
+        for action in actions { try self.perform(action) }
+    }
+
+    private func perform(_ action: BrokerAction) throws(Violation) {
+        switch action {
+        case .transmit(let slot, let worker, let id, let isResent):
+            try self.transmit(slot, worker: worker, id: id, isResent: isResent)
+        case .define(let worker, let function):
+            self.send(.defineAs(UInt32(function), name: self.machine.functionName(function)), toWorker: worker)
+        case .sendHello(let worker, let session):
+            let epoch = self.epoch &+ self.machine.workers[worker].incarnation
+            self.send(.hello(client: self.identity, epoch: epoch, claimed: session), toWorker: worker)
+        case .sendClientBeat(let client): self.send(.beat(epoch: self.epoch), toClient: client)
+        case .sendWorkerBeat(let worker):
+            self.send(.beat(epoch: self.epoch &+ self.machine.workers[worker].incarnation), toWorker: worker)
+        case .sendCredit(let worker, let credit, _):
+            let known = self.machine.workers[worker]
+            try check(credit >= 1 && credit <= known.window, "a credit of \(credit) in a window of \(known.window)")
+        case .sendCancel(let worker, let id, _): self.send(.cancel(id), toWorker: worker)
+        case .recall(let worker, let id): self.send(.recall(id), toWorker: worker)
+        case .sendDeadline(let worker, let id, let deadline):
+            self.send(.deadline(id, time: self.timeLeft(until: deadline)), toWorker: worker)
+        case .finish(let slot, let client, let id, let ending): try self.finish(slot, client, id, ending)
+        case .release(let slot):
+            try check(self.held.removeValue(forKey: slot) != nil, "slot \(slot) is released, and nothing is in it")
+        case .clientLost, .workerLost: break
+        case .endSubscription, .sendFlow, .failInvocation: throw Violation("nobody has subscriptions here: \(action)")
+        }
+    }
+
+    private func transmit(_ slot: UInt32, worker: Int, id: UInt64, isResent: Bool) throws(Violation) {
+        // It may have been given back or lost within the same step.
+        guard self.machine.addressee(id, from: worker) != nil else { return }
+        guard let held = self.held[slot], let record = self.cluster.records[held.token] else {
+            throw Violation("slot \(slot) was sent, and nothing is in it")
+        }
+        let call = self.machine.call(in: slot)
+        let known = self.machine.workers[worker]
+        if !isResent {
+            try check(
+                known.outstanding <= known.credit,
+                "worker \(worker) has \(known.outstanding), may \(known.credit)"
+            )
+            try check(known.outstanding <= known.window, "worker \(worker) has more than its window")
+            try check(!known.isQuiet && !known.isDraining && known.isOpen, "worker \(worker) takes nothing")
+            try check(call.deadline > self.now, "request \(held.id) was sent after its time")
+            if let key = held.key {
+                let other = self.keysAtWork[key]
+                try check(other == nil || other == slot, "two requests of key \(key) are at workers")
+                try check(self.lastSent[key] ?? 0 <= held.number, "requests of key \(key) were sent in another order")
+                self.keysAtWork[key] = slot
+                self.lastSent[key] = held.number
+            }
+        }
+        try check(record.isIdempotent || call.attempts <= 1, "request \(held.id) isn't idempotent and was sent twice")
+        var flags = Header.Flags()
+        if record.isIdempotent { flags.insert(.idempotent) }
+        if isResent { flags.insert(.resent) }
+        let time = self.timeLeft(until: call.deadline)
+        let number = UInt32(self.machine.function(in: slot))
+        let header = Header(.request, flags: flags, id: id, time: time, number: number)
+        self.send(.request(header, key: held.key, token: held.token), toWorker: worker)
+    }
+
+    private func finish(_ slot: UInt32, _ client: Int, _ id: UInt64, _ ending: BrokerEnding) throws(Violation) {
+        guard let held = self.held.removeValue(forKey: slot) else {
+            throw Violation("slot \(slot) ended as \(ending), and nothing is in it")
+        }
+        try check(held.id == id && held.client == client, "slot \(slot) ended for another call")
+        // It may have gone in the same tick.
+        guard self.machine.clients[client].isLive else { return }
+        switch ending {
+        case .cancelled(let stage):
+            if ending.mayHaveRun { self.remember(id, held.token, 2, client) }
+            self.send(.cancelled(id, stage), toClient: client)
+        case .lost, .noWorker:
+            if ending.mayHaveRun { self.remember(id, held.token, 1, client) }
+            self.send(.answer(id: id, token: held.token, isError: true), toClient: client)
+        }
+    }
+
+    private func leaveKey(_ slot: UInt32) {
+        guard let key = self.held[slot]?.key, self.keysAtWork[key] == slot else { return }
+        self.keysAtWork[key] = nil
+    }
+
+    private func leaveKeys(of worker: Int) {
+        for (key, slot) in self.keysAtWork where self.machine.call(in: slot).worker != Int32(worker) {
+            if self.machine.call(in: slot).state != .sent { self.keysAtWork[key] = nil }
+        }
+    }
+
+    /// As a header has it.
+    private func timeLeft(until deadline: Instant) -> UInt32 {
+        guard deadline != .distantFuture else { return Header.noTimeLimit }
+        return UInt32(clamping: max(1, (deadline.nanoseconds(since: self.now) + 999_999) / 1_000_000))
+    }
+
+    private func send(_ packet: Packet, toClient client: Int) {
+        self.machine.sent(to: .client(client), at: self.now)
+        guard let connection = self.cluster.connections[self.machine.clients[client].route] else { return }
+        self.cluster.sendToClient(packet, by: connection)
+    }
+
+    private func send(_ packet: Packet, toWorker worker: Int) {
+        guard self.machine.workers[worker].isLive else { return }
+        self.machine.sent(to: .worker(worker), at: self.now)
+        guard let connection = self.cluster.connections[self.machine.workers[worker].route] else { return }
+        self.cluster.sendToWorker(packet, by: connection)
+    }
+
+    private func checkInvariants() throws(Violation) {
+        try check(self.machine.callCount == self.held.count, "the machine has other calls than the broker")
+        // In place: a copy of a worker costs much, and this is asked in every turn.
+        let live = self.machine.workers.indices.filter { self.machine.workers[$0].isLive }
+        let idle = live.filter { index in
+            self.machine.workers[index].outstanding == 0 && self.machine.workers[index].isOpen
+                && !self.machine.workers[index].isQuiet && !self.machine.workers[index].isDraining
+                && !self.machine.workers[index].isRefusing
+        }
+        let outstanding = live.reduce(0) { $0 + self.machine.workers[$1].outstanding }
+        try check(outstanding == self.machine.sentCount, "the workers have \(outstanding) of \(self.machine.sentCount)")
+        try check(
+            self.machine.sentCount + self.machine.queuedCount == self.held.count,
+            "\(self.machine.sentCount) at workers and \(self.machine.queuedCount) waiting are not \(self.held.count)"
+        )
+        if !idle.isEmpty, self.machine.queuedCount > 0 { try self.checkWaiting(idle) }
+        self.turns += 1
+        if self.turns.isMultiple(of: 8) { try self.checkCalls() }
+    }
+
+    private func checkWaiting(_ idle: [Int]) throws(Violation) {
+        for (slot, held) in self.held where self.machine.call(in: slot).state == .queued {
+            guard let record = self.cluster.records[held.token] else { continue }
+            for worker in idle {
+                let isSuitable =
+                    self.machine.workers[worker].offer.functions.contains(record.functionName)
+                    && (record.demands.map { self.machine.workers[worker].offer.satisfies($0) } ?? true)
+                try check(!isSuitable, "call \(held.id) waits though worker \(worker) is idle")
+            }
+        }
+    }
+
+    private func checkCalls() throws(Violation) {
+        var sent = 0
+        for (slot, held) in self.held {
+            let call = self.machine.call(in: slot)
+            try check(call.state != .ended, "slot \(slot) is free, and call \(held.id) is in it")
+            if call.state == .sent {
+                sent += 1
+            } else if call.deadline != .distantFuture {
+                let overdue = self.now.nanoseconds(since: call.deadline)
+                try check(overdue < 4_000_000, "call \(held.id) waits \(overdue) ns after its time")
+            }
+        }
+        try check(self.machine.sentCount == sent, "\(self.machine.sentCount) ids for \(sent) calls at workers")
+    }
+
+    /// Nothing is kept for calls.
+    var isIdle: Bool {
+        self.machine.callCount == 0 && self.machine.sentCount == 0 && self.machine.timerCount == 0
+            && self.machine.queuedCount == 0 && self.machine.keyCount == 0 && self.machine.flowCount == 0
+    }
+
+    var tables: String {
+        "calls \(self.machine.callCount), sent \(self.machine.sentCount), timers \(self.machine.timerCount), queued "
+            + "\(self.machine.queuedCount), keys \(self.machine.keyCount), flows \(self.machine.flowCount)"
+    }
+}
