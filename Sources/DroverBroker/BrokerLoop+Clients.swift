@@ -131,7 +131,7 @@ extension BrokerLoop {
     @available(*, noasync)
     private func takeRequest(_ incoming: Incoming, _ client: Int) {
         let header = incoming.header
-        if self.answered(header, of: client) { return }
+        if self.answered(incoming, of: client) { return }
         self.core.counters.received.count()
         var request = BrokerRequest(id: header.id, number: header.number)
         request.time = header.time

@@ -4,6 +4,7 @@ internal import Drover
 internal import DroverCodec
 internal import DroverCore
 internal import DroverWire
+internal import Logging
 internal import Synchronization
 
 // Functions that the broker itself answers: their names begin with `drover.`.
@@ -14,6 +15,8 @@ extension BrokerLoop {
         case status = "drover.status"
         case workers = "drover.workers"
         case queues = "drover.queues"
+        case why = "drover.why"
+        case order = "drover.order"
         /// A name that is the broker's and that it doesn't know.
         case unknown = "drover."
     }
@@ -38,26 +41,83 @@ extension BrokerLoop {
     }
 
     /// - Returns: Whether the request was for the broker, and is answered.
-    func answered(_ header: Header, of client: Int) -> Bool {
+    func answered(_ incoming: Incoming, of client: Int) -> Bool {
+        let header = incoming.header
         guard !self.questions.isEmpty,
             let question = self.questions[QuestionKey(client: client, number: header.number)],
             let link = self.clientLinks[client]
         else { return false }
         self.publishCounts()
         let payload: [UInt8]
-        switch question {
-        case .status: payload = packed { writer throws(CodecError) in try packValue(self.core.status, into: &writer) }
-        case .workers:
-            payload = packed { writer throws(CodecError) in try packValue(self.workerStatus, into: &writer) }
-        case .queues: payload = packed { writer throws(CodecError) in try packValue(self.queueStatus, into: &writer) }
-        case .unknown:
-            let message =
-                "\(self.core.configuration.name) has no such function; names that begin with drover. are its own"
-            self.refuse(header.id, .unknownFunction, message, to: client)
+        do {
+            switch question {
+            case .status: payload = self.answer(self.core.status)
+            case .workers: payload = self.answer(self.workerStatus)
+            case .queues: payload = self.answer(self.queueStatus)
+            case .why:
+                let id = try self.arguments(UInt64.self, of: incoming)
+                let explanations = self.machine.explanations(of: id)
+                payload = self.answer(explanations.map { BrokerCallStatus(id, $0, at: self.now) })
+            case .order:
+                let (name, order, grace) = try self.arguments(String.self, WorkerOrder.self, Double.self, of: incoming)
+                payload = self.answer(self.pass(order, to: name, grace: grace))
+            case .unknown:
+                let message =
+                    "\(self.core.configuration.name) has no such function; names that begin with drover. are its own"
+                self.refuse(header.id, .unknownFunction, message, to: client)
+                return true
+            }
+        } catch {
+            self.refuse(header.id, .badArguments, "\(question.rawValue) can't take this: \(error)", to: client)
             return true
         }
         self.send(Header(.reply, id: header.id), payload, to: link)
         return true
+    }
+
+    private func answer(_ value: some Encodable) -> [UInt8] {
+        packed { writer throws(CodecError) in try packValue(value, into: &writer) }
+    }
+
+    private func arguments<each Argument: Decodable>(
+        _ types: repeat (each Argument).Type,
+        of incoming: Incoming
+    ) throws -> (repeat each Argument) {
+        var payload = unsafe incoming.payload
+        if incoming.header.flags.contains(.metadata) {
+            let count = try unsafe RequestMetadata.read(from: payload).byteCount
+            unsafe payload = UnsafeRawBufferPointer(rebasing: payload[count...])
+        }
+        return try unsafe withPackReader(over: payload) { reader throws(CodecError) in
+            try unpackArguments(repeat each types, from: &reader)
+        }
+    }
+
+    /// Passes an order on to the workers of a name, or the one of an identity.
+    ///
+    /// - Returns: Their identities.
+    private func pass(_ order: WorkerOrder, to name: String, grace: Double) -> [String] {
+        let code: ControlOrder =
+            switch order {
+            case .quiet: .quiet
+            case .resume: .resume
+            case .stop: .stop
+            }
+        var told: [String] = []
+        for index in self.machine.workers.indices where self.machine.workers[index].isLive {
+            let offer = self.machine.workers[index].offer
+            guard offer.name == name || "\(offer.worker)" == name else { continue }
+            let time = UInt32(clamping: Int(max(0, min(grace, 1e6)) * 1000))
+            self.send(Header(.control, time: time, number: code.rawValue), toWorker: index)
+            self.core.configuration.logger.notice(
+                "an order is passed on",
+                metadata: [
+                    "drover.worker": "\(offer.name)", "drover.id": "\(offer.worker)", "drover.order": "\(order)",
+                ]
+            )
+            told.append("\(offer.worker)")
+        }
+        return told
     }
 
     func forgetQuestions(of client: Int) {

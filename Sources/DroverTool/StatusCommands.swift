@@ -43,41 +43,6 @@ struct StatusCommand: AsyncParsableCommand {
     }
 }
 
-/// `drover workers`: the workers of a broker.
-struct WorkersCommand: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(
-        commandName: "workers",
-        abstract: "List a broker's workers: state, calls, credit, and what they serve."
-    )
-
-    @OptionGroup var options: AskOptions
-
-    func run() async throws {
-        let workers = try await self.options.value(of: .brokerWorkers)
-        if self.options.json { return try printJSON(workers) }
-        guard !workers.isEmpty else { return print("no workers") }
-        var table = Table([
-            .init(title: "NAME"), .init(title: "STATE"), .init(title: "CALLS", isNumber: true),
-            .init(title: "CREDIT", isNumber: true), .init(title: "SLOTS", isNumber: true), .init(title: "QUEUES"),
-            .init(title: "LABELS"), .init(title: "FUNCTIONS"),
-        ])
-        for worker in workers {
-            let labels = listed(worker.labels, worker.resources)
-            table.add([
-                worker.name, worker.state.rawValue, "\(worker.calls)", "\(worker.credit)", "\(worker.concurrency)",
-                worker.queues.map { $0.isEmpty ? "-" : $0 }.joined(separator: ","),
-                labels, shortened(worker.functions),
-            ])
-        }
-        print(table.lines.joined(separator: "\n"))
-    }
-
-    private func shortened(_ names: [String]) -> String {
-        names.count <= 4
-            ? names.joined(separator: ",") : names.prefix(3).joined(separator: ",") + " and \(names.count - 3) more"
-    }
-}
-
 /// `drover queues`: what waits.
 struct QueuesCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(

@@ -65,6 +65,15 @@ package enum MessageKind: UInt8, CaseIterable, Sendable {
     case credit = 50
     /// A worker's number for a client's subscription (`id`).
     case bind = 51
+    /// What an operator wants of a worker; see ``ControlOrder``. For a stop `time` is the grace.
+    case control = 52
+}
+
+/// `number` of a ``MessageKind/control``.
+package enum ControlOrder: UInt32, Sendable {
+    case quiet = 1
+    case resume = 2
+    case stop = 3
 }
 
 /// `number` of a ``MessageKind/ready``.

@@ -72,4 +72,79 @@ struct QuestionTests {
         }
         await pool.close()
     }
+
+    @Test("it tells why a call waits: what keeps each worker from it, and what goes first")
+    func why() async throws {
+        let pool = try Pool(workers: 0)
+        try pool.addWorker("full", concurrency: 1)
+        try pool.addWorker("american", concurrency: 1) { $0.labels = ["zone": "us"] }
+        try await becomesTrue("both are there") { pool.broker.status.workers == 2 }
+        let client = try pool.client { $0.name = "asking" }
+        func explained(_ call: AsyncResult<String>) async throws -> BrokerCallStatus {
+            let all = try await client.function(.brokerWhy)(call.correlationID.rawValue)
+            #expect(all.count == 1)
+            return try #require(all.first)
+        }
+        var american = CallOptions(labels: ["zone": "us"])
+        let running = try client.function(Job.hold).with(american).async("gate")
+        try await becomesTrue("it runs") { pool.gates.entered == ["gate"] }
+        let sent = try await explained(running)
+        #expect(sent.state == .sent && sent.worker == "american" && sent.client == "asking" && sent.candidates == [])
+        american.orderingKey = "line"
+        let european = try client.function(Job.hold).with(CallOptions(expiry: .seconds(60), labels: ["zone": "eu"]))
+            .async("gate")
+        try await becomesTrue("it waits") { pool.broker.status.queued == 1 }
+        let lacking = try await explained(european)
+        #expect(lacking.state == .queued && lacking.labels == ["zone": "eu"] && lacking.function == "hold")
+        #expect(try #require(lacking.secondsLeft) > 30)
+        let obstacles = Dictionary(uniqueKeysWithValues: lacking.candidates.map { ($0.worker, $0.obstacle) })
+        #expect(obstacles == ["full": "is not zone=eu", "american": "is zone=us, not zone=eu"])
+        #expect(lacking.reason.hasPrefix("none of the 2 workers may run it"))
+        // The first of a key is at its worker or about to be; the second waits for it.
+        let first = try client.function(Job.hold).with(american).async("gate")
+        let second = try client.function(Job.hold).with(american).async("gate")
+        try await becomesTrue("they have come") { pool.broker.status.received == 4 }
+        let held = try await explained(second)
+        #expect(held.state == .held && held.orderingKey == "line" && held.ahead == 1)
+        #expect(held.reason.contains("ordering key \"line\""))
+        #expect(try await client.function(.brokerWhy)(1 << 40) == [])
+        european.cancel()
+        pool.gates.open("gate")
+        for call in [running, first, second] { _ = try await call.value }
+        await pool.close()
+    }
+
+    @Test("workers are told through it to be quiet, to resume and to stop")
+    func orders() async throws {
+        let pool = try Pool(workers: 0)
+        let alpha = try pool.addWorker("alpha")
+        try pool.addWorker("beta")
+        let client = try pool.client()
+        let order = client.function(.brokerOrder)
+        try await becomesTrue("both are there") { pool.broker.status.workers == 2 }
+        let states = { try await client.function(.brokerWorkers)().map { "\($0.name) \($0.state)" } }
+        func becomes(_ wanted: [String]) async throws {
+            let deadline = ContinuousClock.now + .seconds(20)
+            while try await states() != wanted {
+                guard ContinuousClock.now < deadline else {
+                    Issue.record("the workers did not become \(wanted)")
+                    return
+                }
+            }
+        }
+        try await becomes(["alpha ready", "beta ready"])
+        #expect(try await order("alpha", .quiet, 0).count == 1)
+        try await becomes(["alpha quiet", "beta ready"])
+        #expect(alpha.isQuiet)
+        let id = try #require(try await order("alpha", .resume, 0).first)
+        try await becomes(["alpha ready", "beta ready"])
+        #expect(try await order("gamma", .stop, 0) == [])
+        #expect(try await order(id, .stop, 5) == [id])
+        try await becomes(["beta ready"])
+        let error = await #expect(throws: RemoteError.self) {
+            try await client.function(Function<String, [String]>("drover.order"))("alpha")
+        }
+        #expect(error?.code == .badArguments)
+        await pool.close()
+    }
 }

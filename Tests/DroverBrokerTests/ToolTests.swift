@@ -59,6 +59,21 @@ struct ToolTests {
         let looked = try #require(try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any])
         #expect(Set(looked.keys) == ["status", "workers", "queues"])
 
+        let why = try self.run("why", "#7", broker: endpoint)
+        #expect(why.status == 1 && why.errors.contains("the broker has no call #7"))
+        #expect(try self.run("why", "seven", broker: endpoint).status == 64)
+        let worker = try WorkerProcess(dialling: endpoint)
+        while try self.run("workers", broker: endpoint).output == "no workers\n" { usleep(20_000) }
+        let listed = try self.run("workers", "--json", broker: endpoint).output
+        let workers = try #require(try JSONSerialization.jsonObject(with: Data(listed.utf8)) as? [[String: Any]])
+        let name = try #require(workers.first?["name"] as? String)
+        #expect(try self.run("workers", "quiet", name, broker: endpoint).output == "\(name) was told to be quiet\n")
+        #expect(try self.run("workers", "resume", name, "--json", broker: endpoint).output.contains("\"resume\""))
+        let nobody = try self.run("workers", "stop", "nobody", broker: endpoint)
+        #expect(nobody.status == 1 && nobody.errors.contains("no worker is called nobody"))
+        #expect(try self.run("workers", "stop", name, broker: endpoint).status == 0)
+        while worker.isRunning { usleep(20_000) }
+
         let second = try self.run("broker", "--listen", endpoint)
         #expect(second.status == 1)
         #expect(second.errors.contains("Address already in use"))

@@ -99,15 +99,16 @@ struct HeaderTests {
         let kinds: [MessageKind] = [
             .hello, .welcome, .reset, .goodbye, .beat, .ping, .pong, .refused, .define, .request, .reply, .error,
             .cancel, .accepted, .started, .progress, .cancelled, .deadline, .event, .invoke, .ended, .flow,
-            .offer, .ready, .credit, .bind,
+            .offer, .ready, .credit, .bind, .control,
         ]
-        #expect(kinds.map { $0.rawValue } == [UInt8](1...8) + [UInt8](16...25) + [UInt8](32...35) + [UInt8](48...51))
+        #expect(kinds.map { $0.rawValue } == [UInt8](1...8) + [UInt8](16...25) + [UInt8](32...35) + [UInt8](48...52))
         #expect(kinds.count == MessageKind.allCases.count)
         let flags: [Header.Flags] = [.idempotent, .resent, .metadata, .attached, .mustUnderstand]
         #expect(flags.map { $0.rawValue } == [1, 2, 4, 8, 0x80])
         #expect([GoodbyeReason.draining, .leaving].map { $0.rawValue } == [0, 1])
         #expect([CancelReason.requested, .expired, .recalled].map { $0.rawValue } == [0, 1, 2])
         #expect([ReadyState.quiet, .starved].map { $0.rawValue } == [1, 2])
+        #expect([ControlOrder.quiet, .resume, .stop].map { $0.rawValue } == [1, 2, 3])
         #expect([CancelledStage.beforeStart, .whileRunning, .unknown, .lapsed].map { $0.rawValue } == [0, 1, 2, 3])
         #expect(Header.noTimeLimit == 0xFFFF_FFFF)
     }

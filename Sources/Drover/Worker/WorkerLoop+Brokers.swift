@@ -150,6 +150,27 @@ extension WorkerLoop {
         broker.wasHungry = false
     }
 
+    /// An operator wants something of this worker, and asked its broker to say so.
+    func ordered(_ header: Header, _ session: Int) {
+        guard self.links[session]?.broker != nil, let order = ControlOrder(rawValue: header.number) else {
+            self.core.counters.unknownMessages.count()
+            return
+        }
+        let broker = "\(self.machine.sessions[session].client)"
+        self.core.logger.notice(
+            "a broker passes an order on",
+            metadata: [LogKeys.client: "\(broker)", LogKeys.reason: "\(order)"]
+        )
+        switch order {
+        case .quiet: self.core.isQuiet.store(true, ordering: .relaxed)
+        case .resume: self.core.isQuiet.store(false, ordering: .relaxed)
+        case .stop:
+            let grace = Duration.milliseconds(header.time)
+            self.core.life.drain(within: header.time == Header.noTimeLimit ? self.core.configuration.drainGrace : grace)
+        }
+        self.tellQuiet()
+    }
+
     /// A broker wants a request back unless it has started: if it has, it is answered as usual.
     func recall(_ header: Header, _ session: Int) {
         switch self.machine.cancelReceived(header.id, from: session, actions: &self.actions) {

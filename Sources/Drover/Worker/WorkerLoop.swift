@@ -321,6 +321,7 @@ final class WorkerLoop {
         case .ended: self.subscriptionEnded(header.number, in: session)
         case .flow: self.flow(header, in: session)
         case .credit: self.creditReceived(header, session)
+        case .control: self.ordered(header, session)
         case .reset: self.resetReceived(by: route)
         case .welcome, .refused, .accepted, .started, .progress, .cancelled, .event, .invoke, .offer, .ready, .bind:
             // What only clients and brokers are sent.

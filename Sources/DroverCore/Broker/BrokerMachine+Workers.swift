@@ -14,7 +14,15 @@ extension BrokerMachine {
     ) -> Int? {
         if let index = self.workerOf[offer.worker], self.workers[index].offer.epoch == offer.epoch {
             guard self.workers[index].route != route else {
-                self.take(offer, of: index, at: now, actions: &actions)
+                guard offer == self.workers[index].offer, self.workers[index].isOpen else {
+                    self.take(offer, of: index, at: now, actions: &actions)
+                    return index
+                }
+                // It says again what the broker has welcomed, so it doesn't know the session any more.
+                self.workers[index].isOpen = false
+                self.loads.update(index, in: &self.workers)
+                self.perform(self.workers[index].session.connected(at: now), of: index, at: now, actions: &actions)
+                self.watchWorker(index)
                 return index
             }
             // Nothing may go by a route that it doesn't know the broker by.

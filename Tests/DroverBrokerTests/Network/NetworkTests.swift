@@ -133,7 +133,7 @@ struct NetworkTests {
     @Test(
         "what a worker says is lost, what it is told arrives: it is noticed, and it is back when its words are",
         arguments: [
-            Hosts.Direction.toMiddle
+            Hosts.Direction.toMiddle, .fromMiddle,
         ]
     )
     func oneWay(_ direction: Hosts.Direction) async throws {

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Drover
+internal import DroverCore
+
+/// A call that has not ended, and what it waits for, as its broker sees it.
+public struct BrokerCallStatus: Hashable, Codable, Sendable {
+    /// Where it can be.
+    public enum State: String, Codable, Sendable {
+        /// Behind another call with its ordering key.
+        case held
+        /// Waits for a worker.
+        case queued
+        /// At a worker.
+        case sent
+    }
+
+    /// A worker, and what keeps it from getting the call.
+    public struct Candidate: Hashable, Codable, Sendable {
+        /// The worker's name.
+        public var worker = ""
+        /// What keeps it from getting the call, in words; empty if nothing does.
+        public var obstacle = ""
+
+        /// Creates a candidate that may have the call.
+        public init() {}
+    }
+
+    /// The correlation id, which is unique for each client.
+    public var call: UInt64 = 0
+    /// The name of the client that made it.
+    public var client = ""
+    /// The function that is called.
+    public var function = ""
+    /// The queue; "" is the unnamed one.
+    public var queue = ""
+    /// The labels that the worker must have.
+    public var labels: [String: String] = [:]
+    /// The resources that the call occupies.
+    public var resources: [String: UInt64] = [:]
+    /// The ordering key; nil without one.
+    public var orderingKey: String?
+    /// 0 to 7; higher goes first.
+    public var priority = 4
+    /// Where it is.
+    public var state = State.queued
+    /// The worker that has it; nil while none has.
+    public var worker: String?
+    /// How often a worker got it that might have run it.
+    public var attempts = 0
+    /// The calls of its own line that go first.
+    public var ahead = 0
+    /// The seconds until its caller stops waiting; nil without a limit.
+    public var secondsLeft: Double?
+    /// Why it is where it is, in a sentence.
+    public var reason = ""
+    /// All workers, while none has it.
+    public var candidates: [Candidate] = []
+
+    /// Creates the status of a call that waits.
+    public init() {}
+}
+
+extension BrokerCallStatus {
+    init(_ id: UInt64, _ explanation: BrokerMachine.Explanation, at now: Instant) {
+        self.call = id
+        self.client = explanation.client
+        self.function = explanation.function
+        self.queue = explanation.demands.queue
+        self.labels = explanation.demands.labels
+        self.resources = explanation.demands.resources
+        self.orderingKey = explanation.key
+        self.priority = Int(explanation.priority)
+        self.worker = explanation.worker
+        self.attempts = explanation.attempts
+        self.ahead = explanation.ahead
+        if explanation.deadline != .distantFuture {
+            self.secondsLeft = Double(explanation.deadline.nanoseconds(since: now)) / 1e9
+        }
+        self.state =
+            switch explanation.state {
+            case .held: .held
+            case .queued: .queued
+            case .sent, .ended: .sent
+            }
+        self.candidates = explanation.workers.map { worker in
+            var candidate = Candidate()
+            candidate.worker = worker.name
+            candidate.obstacle = worker.obstacle.map { "\($0)" } ?? ""
+            return candidate
+        }
+        self.reason = self.explained(explanation)
+    }
+
+    private func explained(_ explanation: BrokerMachine.Explanation) -> String {
+        switch self.state {
+        case .sent:
+            return "it is at \(self.worker ?? "a worker that is gone"), which has not answered yet"
+        case .held:
+            return "\(self.ahead) calls with the ordering key \"\(self.orderingKey ?? "")\" go first, one at a time"
+        case .queued: break
+        }
+        guard !explanation.workers.isEmpty else { return "no worker has offered itself: start one" }
+        let suitable = explanation.workers.filter { $0.obstacle?.isLasting != true }
+        guard !suitable.isEmpty else {
+            return "none of the \(explanation.workers.count) workers may run it: see what each lacks"
+        }
+        guard suitable.allSatisfy({ $0.obstacle != nil }) else {
+            return self.ahead > 0
+                ? "\(self.ahead) calls of its own line go first" : "it is about to be given to a worker"
+        }
+        let others = self.ahead > 0 ? ", and \(self.ahead) calls of its own line go first" : ""
+        return
+            "the workers that may run it, \(suitable.count) of \(explanation.workers.count), have no room now\(others)"
+    }
+}
+
+extension BrokerMachine.Obstacle {
+    /// Whether it stays while the worker does.
+    var isLasting: Bool {
+        switch self {
+        case .lacksFunction, .servesOtherQueues, .lacksLabel, .lacksResource, .draining: true
+        case .away, .quiet, .refusing, .full, .resourceInUse: false
+        }
+    }
+}
+
+extension BrokerMachine.Obstacle: CustomStringConvertible {
+    /// The obstacle in words.
+    package var description: String {
+        switch self {
+        case .lacksFunction: "has no such function"
+        case .servesOtherQueues(let queues):
+            "serves other queues: \(queues.sorted().map { $0.isEmpty ? "the unnamed one" : $0 }.joined(separator: ", "))"
+        case .lacksLabel(let name, let value, let has):
+            has.map { "is \(name)=\($0), not \(name)=\(value)" } ?? "is not \(name)=\(value)"
+        case .lacksResource(let name, let has): "has \(name)=\(has) in all"
+        case .away: "can't be reached at the moment"
+        case .draining: "shuts down"
+        case .quiet: "wants no new calls for now"
+        case .refusing: "refused a call, and has not said since that it is ready"
+        case .full(let calls, let credit): "has \(calls) calls, of \(credit) that it may have"
+        case .resourceInUse(let name, let used, let all): "has \(name) in use: \(used) of \(all)"
+        }
+    }
+}
+
+extension Function where Result == [BrokerCallStatus] {
+    /// Why the calls with a correlation id are where they are: one for each client that has such a call.
+    public static var brokerWhy: Function<UInt64, [BrokerCallStatus]> { .init("drover.why", isIdempotent: true) }
+}
+
+/// What a worker can be told through its broker.
+public enum WorkerOrder: String, Codable, Sendable, CaseIterable {
+    /// To take no new calls, and finish those that it has.
+    case quiet
+    /// To take calls again.
+    case resume
+    /// To finish what it has, within a grace, and leave.
+    case stop
+}
+
+extension Function where Result == [String] {
+    /// Tells workers what to do: the name or the identity of a worker, the order, the grace in seconds for those that stop.
+    ///
+    /// Returns the identities of the workers that were told.
+    public static var brokerOrder: Function<String, WorkerOrder, Double, [String]> { .init("drover.order") }
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Why a call is where it is.
+extension BrokerMachine {
+    /// What keeps a worker from getting a call.
+    package enum Obstacle: Equatable, Sendable {
+        case lacksFunction
+        case servesOtherQueues(Set<String>)
+        case lacksLabel(name: String, value: String, has: String?)
+        case lacksResource(name: String, has: UInt64)
+        case away
+        case draining
+        case quiet
+        /// It refused a call, and has not said since that it is ready.
+        case refusing
+        /// It has as many calls as the broker lets it have.
+        case full(calls: Int, credit: Int)
+        /// Other calls occupy what the call needs.
+        case resourceInUse(name: String, used: UInt64, of: UInt64)
+    }
+
+    /// A call, and what stands between it and each worker.
+    package struct Explanation: Equatable, Sendable {
+        package var client: String
+        package var function: String
+        package var demands: Demands
+        package var key: String?
+        package var priority: UInt8
+        package var state: BrokerCall.State
+        package var deadline: Instant
+        package var attempts: Int
+        /// The worker that has it.
+        package var worker: String?
+        /// Calls of its own client, function, demands and priority, or of its ordering key, that go first.
+        package var ahead = 0
+        /// Each worker, and what keeps it from getting the call; nil if nothing does.
+        package var workers: [(name: String, obstacle: Obstacle?)] = []
+
+        package static func == (lhs: Self, rhs: Self) -> Bool {
+            lhs.client == rhs.client && lhs.function == rhs.function && lhs.state == rhs.state
+                && lhs.worker == rhs.worker && lhs.ahead == rhs.ahead
+                && lhs.workers.map(\.obstacle) == rhs.workers.map(\.obstacle)
+        }
+    }
+
+    /// Explains each call that a client knows by this id: ids are unique for each client only.
+    package func explanations(of id: UInt64) -> [Explanation] {
+        var explanations: [Explanation] = []
+        for client in self.clients.indices where self.clients[client].isLive {
+            guard let slot = self.clients[client].requests.find(id) else { continue }
+            explanations.append(self.explanation(of: slot, client: client))
+        }
+        return explanations
+    }
+
+    private func explanation(of slot: UInt32, client: Int) -> Explanation {
+        let call = self.calls[slot]
+        let (route, demands) = (self.routes[Int(call.route)], self.demandsOf[Int(call.route)])
+        var explanation = Explanation(
+            client: self.clients[client].name,
+            function: self.functions[route.function].name,
+            demands: demands,
+            key: call.key == CallSlab.none ? nil : self.keys[Int(call.key)].name,
+            priority: call.priority,
+            state: call.state,
+            deadline: call.deadline,
+            attempts: Int(call.attempts),
+            worker: call.worker < 0 ? nil : self.workers[Int(call.worker)].offer.name
+        )
+        guard call.state != .sent else { return explanation }
+        var previous = call.previous
+        while previous != CallSlab.none {
+            explanation.ahead += 1
+            previous = self.calls[previous].previous
+        }
+        // One of a key is under way, in no list.
+        if call.state == .held { explanation.ahead += 1 }
+        for index in self.workers.indices where self.workers[index].isLive {
+            let obstacle = self.obstacle(between: index, function: route.function, demands)
+            explanation.workers.append((self.workers[index].offer.name, obstacle))
+        }
+        return explanation
+    }
+
+    private func obstacle(between index: Int, function: Int, _ demands: Demands) -> Obstacle? {
+        let worker = self.workers[index]
+        if !worker.offers.contains(function) { return .lacksFunction }
+        if !worker.offer.queues.contains(demands.queue) { return .servesOtherQueues(worker.offer.queues) }
+        for (name, value) in demands.labels.sorted(by: { $0.key < $1.key }) where worker.offer.labels[name] != value {
+            return .lacksLabel(name: name, value: value, has: worker.offer.labels[name])
+        }
+        let resources = demands.resources.sorted { $0.key < $1.key }
+        for (name, amount) in resources where worker.offer.resources[name, default: 0] < amount {
+            return .lacksResource(name: name, has: worker.offer.resources[name, default: 0])
+        }
+        if !worker.isOpen { return .away }
+        if worker.isDraining { return .draining }
+        if worker.isQuiet { return .quiet }
+        if worker.isRefusing { return .refusing }
+        if worker.outstanding >= worker.credit { return .full(calls: worker.outstanding, credit: worker.credit) }
+        for (name, amount) in resources {
+            let (has, used) = (worker.offer.resources[name, default: 0], worker.used[name, default: 0])
+            if used > has - amount { return .resourceInUse(name: name, used: used, of: has) }
+        }
+        return nil
+    }
+}
