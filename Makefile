@@ -96,7 +96,9 @@ examples: ## Build the examples and run the check that each one brings
 	done; echo "examples: $$count checked"
 
 .PHONY: bench
-bench: setup ## Measure beside plain libzmq in C and RPyC: ROWS="..." for some rows, RUNS=5 pairs of runs each
+bench: setup ## Measure beside plain libzmq, RPyC and other job systems: ROWS="..." for some rows, RUNS=5 runs each
+	@deploy/setup-bench.sh
+	swift build -c release --product drover
 	swift build -c release --product Benchmarks
 	swift build -c release --product PlainZMQ
 	ROWS='$(ROWS)' RUNS='$(RUNS)' "$$(swift build -c release --show-bin-path)/Benchmarks"
