@@ -58,10 +58,15 @@ pure_tests := TidyTests|DroverCodecTests|DroverWireTests|DroverCoreTests|Simulat
 threaded_tests := DroverZMQTests|DroverTests|DroverBrokerTests
 
 .PHONY: check
-check: lint ## What a patch must pass besides the tests: lint, warnings, imports, house rules, documentation
+check: lint ## What a patch must pass besides the tests: lint, warnings, imports, house rules, deploy/, documentation
 	swift build --build-tests --explicit-target-dependency-import-check error
 	swift test --disable-xctest --skip-build --filter TidyTests
+	@$(MAKE) check-deploy
 	@$(MAKE) docs
+
+.PHONY: check-deploy
+check-deploy: ## Check the manifests, units and scripts of deploy/
+	@deploy/check.sh
 
 .PHONY: format
 format: ## Format all Swift files in place
