@@ -24,7 +24,9 @@ struct ServiceNotifier: Sendable {
     func alive() { self.send("WATCHDOG=1") }
     func stopping() { self.send("STOPPING=1\nSTATUS=draining") }
 
-    /// Sends without waiting; true if the manager has it. One that doesn't listen is no reason to end.
+    /// Sends without waiting; true if the manager has it.
+    ///
+    /// One that doesn't listen is no reason to end.
     @discardableResult
     func send(_ message: String) -> Bool {
         var address = sockaddr_un()
