@@ -15,11 +15,14 @@ struct BrokerService {
             return await self.broker.runUntilAsked()
         }
         notifier.ready("listens at \(self.broker.endpoint)")
+        // Beside the broker, which drains on the same signals.
+        let signals = [SIGTERM, SIGINT].map { DispatchSource.makeSignalSource(signal: $0) }
+        for signal in signals {
+            signal.setEventHandler { notifier.stopping() }
+            signal.activate()
+        }
+        defer { for signal in signals { signal.cancel() } }
         await withTaskGroup { group in
-            group.addTask {
-                _ = await ShutdownSignal.first(of: [.terminate, .interrupt])
-                if !Task.isCancelled { notifier.stopping() }
-            }
             if notifier.watchdog != nil {
                 group.addTask { [endpoint = self.broker.endpoint] in
                     guard let probe = BrokerProbe(endpoint) else { return }
