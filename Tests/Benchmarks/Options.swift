@@ -64,7 +64,7 @@ enum Workload {
     // So do the brokers of others.
     static let natsCalls = scaled(1_000_000)
     static let gearmanCalls = scaled(40_000)
-    static let schedulerCalls = scaled(5000)
+    static let schedulerCalls = scaled(2000)
 
     private static func scaled(_ count: Int) -> Int {
         isQuick ? max(count / 20, 5) : count
