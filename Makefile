@@ -59,10 +59,15 @@ pure_tests := TidyTests|DroverCodecTests|DroverWireTests|DroverCoreTests|Simulat
 threaded_tests := DroverZMQTests|DroverTests|DroverBrokerTests
 
 .PHONY: check
-check: lint ## What a patch must pass besides the tests: lint, warnings, imports, house rules, documentation
+check: lint ## What a patch must pass besides the tests: lint, warnings, imports, house rules, deploy/, documentation
 	swift build --build-tests --explicit-target-dependency-import-check error
 	swift test --disable-xctest --skip-build --filter TidyTests
+	@$(MAKE) check-deploy
 	@$(MAKE) docs
+
+.PHONY: check-deploy
+check-deploy: ## Check the manifests, units and scripts of deploy/
+	@deploy/check.sh
 
 .PHONY: format
 format: ## Format all Swift files in place
@@ -97,7 +102,9 @@ examples: ## Build the examples and run the check that each one brings
 	done; echo "examples: $$count checked"
 
 .PHONY: bench
-bench: setup ## Measure beside plain libzmq in C and RPyC: ROWS="..." for some rows, RUNS=5 pairs of runs each
+bench: setup ## Measure beside plain libzmq, RPyC and other job systems: ROWS="..." for some rows, RUNS=5 runs each
+	@deploy/setup-bench.sh
+	swift build -c release --product drover
 	swift build -c release --product Benchmarks
 	swift build -c release --product PlainZMQ
 	ROWS='$(ROWS)' RUNS='$(RUNS)' "$$(swift build -c release --show-bin-path)/Benchmarks"

@@ -73,6 +73,6 @@ struct BrokerCommand: AsyncParsableCommand {
         configuration.logger.logLevel = Logger.Level(rawValue: self.logLevel) ?? .info
         let running = try Broker(configuration: configuration).start(self.listen)
         try FileHandle.standardOutput.write(contentsOf: Data("\(running.endpoint)\n".utf8))
-        await running.runUntilAsked()
+        await BrokerService(broker: running).run()
     }
 }

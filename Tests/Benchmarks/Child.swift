@@ -58,7 +58,11 @@ final class Child {
 
     /// The words of the next line.
     func words(within seconds: Double = 300) throws -> [String: String] {
-        let line = try self.line(within: seconds)
+        Self.words(in: try self.line(within: seconds))
+    }
+
+    /// The `key=value` words of a line.
+    static func words(in line: String) -> [String: String] {
         var words: [String: String] = [:]
         for word in line.split(separator: " ") {
             let parts = word.split(separator: "=", maxSplits: 1)

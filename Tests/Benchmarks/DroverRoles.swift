@@ -20,11 +20,7 @@ enum DroverRoles {
 
     static func worker(coalesces: Bool) -> Role {
         .blocking { _ in
-            var configuration = WorkerConfiguration()
-            configuration.concurrency = 2
-            configuration.coalescesMessages = coalesces
-            let worker = Worker(configuration: configuration)
-            worker.register(Self.echo) { bytes in bytes }
+            let worker = Self.echoingWorker(concurrency: 2, coalesces: coalesces)
             worker.register(Self.stamp) { _ in Self.now() }
             worker.register(Self.stream) { callback, count, size in
                 let payload = [UInt8](repeating: 7, count: size)
@@ -40,6 +36,15 @@ enum DroverRoles {
         }
     }
 
+    static func echoingWorker(concurrency: Int, coalesces: Bool = true) -> Worker {
+        var configuration = WorkerConfiguration()
+        configuration.concurrency = concurrency
+        configuration.coalescesMessages = coalesces
+        let worker = Worker(configuration: configuration)
+        worker.register(Self.echo) { bytes in bytes }
+        return worker
+    }
+
     // MARK: Clients
 
     private static func client(_ arguments: [String], coalesces: Bool = true) throws -> Client {
@@ -53,7 +58,7 @@ enum DroverRoles {
         return client
     }
 
-    private static func number(_ arguments: [String], _ index: Int) throws -> Int {
+    static func number(_ arguments: [String], _ index: Int) throws -> Int {
         guard index < arguments.count, let number = Int(arguments[index]) else {
             throw Failure("argument \(index) is missing")
         }
@@ -121,7 +126,8 @@ enum DroverRoles {
             let started = Self.now()
             try run(count)
             let seconds = Double(Self.now() - started) / 1e9
-            Console.write("role=pipelined calls=\(count) calls_per_s=\(Double(count) / seconds)")
+            let all = max(window, count / 10) + count
+            Console.write("role=pipelined calls=\(count) all=\(all) calls_per_s=\(Double(count) / seconds)")
             client.closeBlocking()
         }
     }
@@ -239,17 +245,19 @@ enum DroverRoles {
         results.reserveCapacity(count * 2)
         for _ in 0..<count { results.append(try echo.async(payload)) }
         while client.statistics.tableEntriesNow < count { usleep(1000) }
-        let before = try Self.residentBytes()
+        let before = try Self.residentBytes(of: getpid())
         for _ in 0..<count { results.append(try echo.async(payload)) }
         while client.statistics.tableEntriesNow < 2 * count { usleep(1000) }
-        let after = try Self.residentBytes()
+        let after = try Self.residentBytes(of: getpid())
         client.closeBlocking()
         return Double(after - before) / Double(count) - Double(size)
     }
 
-    private static func residentBytes() throws -> Int {
-        let fields = try String(contentsOfFile: "/proc/self/statm", encoding: .utf8).split(separator: " ")
-        guard fields.count > 1, let pages = Int(fields[1]) else { throw Failure("/proc/self/statm is unreadable") }
+    /// What a process has of the machine's memory.
+    static func residentBytes(of process: pid_t) throws -> Int {
+        let path = "/proc/\(process)/statm"
+        let fields = try String(contentsOfFile: path, encoding: .utf8).split(separator: " ")
+        guard fields.count > 1, let pages = Int(fields[1]) else { throw Failure("\(path) is unreadable") }
         return pages * Int(getpagesize())
     }
 }

@@ -44,6 +44,11 @@ enum DroverRows {
             try child.finish()
             return bytes
         },
+        "broker-pipelined": DroverBrokerSides.pipelined,
+        "broker-ping": DroverBrokerSides.ping,
+        "broker-cpu": DroverBrokerSides.cpu,
+        "broker-idle": DroverBrokerSides.idle,
+        "broker-bytes-per-call": DroverBrokerSides.bytesPerCall,
     ]
 
     /// What `--role NAME ...` runs.
@@ -59,6 +64,10 @@ enum DroverRows {
         "bulk": DroverRoles.bulk,
         "callback-latency": DroverRoles.callbackLatency,
         "idle": DroverRoles.idle,
+        "pool-worker": BrokerRoles.worker,
+        "pool-workers": BrokerRoles.manyWorkers,
+        "holding-worker": BrokerRoles.holdingWorker,
+        "broker-queue": BrokerRoles.queue,
         "bytes-per-call": .blocking { _ in Console.write("bytes=\(try DroverRoles.bytesPerCall())") },
     ]
 

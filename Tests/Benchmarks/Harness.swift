@@ -12,11 +12,18 @@ struct Harness {
         #endif
         let rows = self.selectedRows()
         if rows.isEmpty { throw Failure("there is nothing to measure; --baselines measures the baselines alone") }
-        let machine = try Machine.current()
+        let machine = try Machine.current(with: rows.compactMap(\.needs))
         Console.write(machine.summary)
         var report = Report(machine: machine)
         var failedRows: [String] = []
         for row in rows {
+            if let peer = row.needs, peer.version() == nil {
+                Console.complain("\n\(row.name): missing: \(peer.name); \(peer.remedy)")
+                report.records.append(Record(missing: row, peer: peer, machine: machine, load: Machine.load()))
+                try report.save(in: Repository.root)
+                if !self.options.rows.isEmpty { failedRows.append(row.name) }
+                continue
+            }
             do {
                 report.records.append(try self.measure(row, on: machine))
                 try report.save(in: Repository.root)
@@ -29,17 +36,12 @@ struct Harness {
         if !failedRows.isEmpty { throw Failure("not measured: \(failedRows.joined(separator: ", "))") }
     }
 
-    /// The rows that were asked for, or those whose two sides are here.
+    /// The rows that were asked for, or all; those whose peer isn't installed are reported as missing.
     private func selectedRows() -> [Row] {
         if !self.options.rows.isEmpty {
             return Row.all.filter { self.options.rows.contains($0.name) }
         }
-        let hasRPyC = RPyCBaseline.version != nil
-        if !hasRPyC { Console.complain("Benchmarks: no RPyC here, its rows are left out") }
-        return Row.all.filter { row in
-            if row.name.hasPrefix("rpyc-"), !hasRPyC { return false }
-            return self.options.measuresOnlyBaselines ? row.baseline != nil : row.drover != nil
-        }
+        return Row.all.filter { self.options.measuresOnlyBaselines ? $0.baseline != nil : $0.drover != nil }
     }
 
     private func measure(_ row: Row, on machine: Machine) throws -> Record {

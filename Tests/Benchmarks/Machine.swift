@@ -10,11 +10,12 @@ struct Machine {
     var versions: [String: String]
     var date: String
 
-    static func current() throws -> Machine {
+    /// With the versions of these peers, as far as they are there.
+    static func current(with peers: [Peer]) throws -> Machine {
         var name = utsname()
         uname(&name)
         var versions = ["libzmq": try PlainBaseline.version(), "swift": self.swiftVersion()]
-        versions["rpyc"] = RPyCBaseline.version
+        for peer in peers { versions[peer.name] = peer.version() }
         versions["kernel"] = self.text(name.release)
         return Machine(
             system: "\(self.text(name.sysname)) \(self.text(name.machine))",
@@ -36,9 +37,10 @@ struct Machine {
         let parts = [
             self.system, self.cpu, "\(self.cores) cores", "kernel \(self.versions["kernel"] ?? "unknown")",
             "Swift \(self.versions["swift"] ?? "unknown")", "libzmq \(self.versions["libzmq"] ?? "unknown")",
-            self.versions["rpyc"].map { "RPyC \($0)" } ?? "no RPyC", self.date,
         ]
-        return parts.joined(separator: ", ")
+        let peers = self.versions.filter { !["kernel", "swift", "libzmq"].contains($0.key) }
+        let others = peers.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }
+        return (parts + others + [self.date]).joined(separator: ", ")
     }
 
     private static func cpuModel() -> String {

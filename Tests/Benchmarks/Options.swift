@@ -47,6 +47,8 @@ enum Workload {
     static let events = scaled(3_000_000)
     static let bulkCalls = scaled(2000)
     static let latencyCalls = scaled(2000)
+    static let queuedCalls = scaled(1_000_000)
+    static let idleWorkers = isQuick ? 20 : 200
     /// Between two calls whose latency is measured, so that everybody sleeps when the next one comes.
     static let latencyPauseMicroseconds = 200
     static let idleSeconds =
@@ -58,6 +60,11 @@ enum Workload {
     static let pythonCallbackCalls = scaled(2000)
     static let pythonEvents = scaled(10_000)
     static let pythonPausedCalls = scaled(20)
+
+    // So do the brokers of others.
+    static let natsCalls = scaled(1_000_000)
+    static let gearmanCalls = scaled(40_000)
+    static let schedulerCalls = scaled(2000)
 
     private static func scaled(_ count: Int) -> Int {
         isQuick ? max(count / 20, 5) : count

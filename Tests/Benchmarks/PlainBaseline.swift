@@ -29,7 +29,12 @@ enum PlainBaseline {
         return words["libzmq"] ?? "unknown"
     }
 
-    private static let executable = Executable.sibling("PlainZMQ")
+    /// A program of somebody else's that ends when the harness does.
+    static func withParent(_ program: String, _ arguments: [String]) -> Command {
+        Command(executable, ["with-parent", program] + arguments)
+    }
+
+    static let executable = Executable.sibling("PlainZMQ")
     private static let server = Command(executable, ["server", "tcp://127.0.0.1:*"])
 
     private static func side(_ role: String, _ numbers: [Int], key: String) -> Side {

@@ -24,12 +24,16 @@ struct Record: Encodable {
     var baselineP99: Double?
     var cpuSeconds: Double?
     var baselineCpuSeconds: Double?
+    var mebibytes: Double?
+    var growth: Double?
     /// Measured once, for the record.
     var alternative: String?
     var alternativeValue: Double?
     var goal: String
     /// Nothing where it can't be said.
     var met: Bool?
+    /// Why nothing was measured, and what helps.
+    var missing: String?
     /// Too little work for its figures to mean anything.
     var quick = Workload.isQuick
     /// Load average of the machine when the row began.
@@ -68,9 +72,20 @@ struct Record: Encodable {
         self.versions = machine.versions
         self.date = machine.date
 
-        let figures: [Goal.Subject: Double?] = [.ratio: self.ratio, .value: self.drover, .p99: self.p99]
+        self.mebibytes = Sample(drovers.compactMap(\.mebibytes))?.median
+        self.growth = Sample(drovers.compactMap(\.growth))?.median
+
+        let figures: [Goal.Subject: Double?] = [
+            .ratio: self.ratio, .value: self.drover, .p99: self.p99, .mebibytes: self.mebibytes, .growth: self.growth,
+        ]
         let verdicts = row.goals.map { goal in figures[goal.subject]?.map { goal.isMet(by: $0) } }
-        if !verdicts.contains(nil) { self.met = verdicts.allSatisfy { $0 == true } }
+        if !verdicts.isEmpty, !verdicts.contains(nil) { self.met = verdicts.allSatisfy { $0 == true } }
+    }
+
+    /// A row whose peer isn't installed.
+    init(missing row: Row, peer: Peer, machine: Machine, load: Double) {
+        self.init(row: row, baselines: [], drovers: [], machine: machine, load: load)
+        self.missing = "\(peer.name) is not installed; \(peer.remedy)"
     }
 
     /// Its columns, as ``Report/columns`` names them.
@@ -79,30 +94,41 @@ struct Record: Encodable {
         return [
             self.row,
             self.unit,
-            Format.plain(self.drover) + (self.p99.map { " (p99 \(Format.plain($0)))" } ?? ""),
+            Format.plain(self.drover) + self.others,
             Format.plain(self.baselineValue) + (self.baselineP99.map { " (p99 \(Format.plain($0)))" } ?? ""),
             self.baseline ?? "-",
             Format.ratio(self.ratio),
             self.goal,
-            verdict ?? "-",
+            self.missing == nil ? verdict ?? "-" : "missing",
             Format.percent(self.spread),
             Format.percent(self.ratioSpread),
             "\(self.runs)",
         ]
     }
 
+    /// What else was measured of Drover.
+    private var others: String {
+        let figures = [
+            self.p99.map { "p99 \(Format.plain($0))" }, self.mebibytes.map { "\(Format.plain($0)) MiB" },
+            self.growth.map { "growth \(Format.plain($0))x" },
+        ]
+        let text = figures.compactMap(\.self).joined(separator: ", ")
+        return text.isEmpty ? "" : " (\(text))"
+    }
+
     /// One line for whoever watches.
     var summary: String {
         let verdict = self.met.map { $0 ? ": met" : ": missed" } ?? ""
-        let figures = "Drover \(Format.plain(self.drover)), baseline \(Format.plain(self.baselineValue))"
-        return "median \(figures), ratio \(Format.ratio(self.ratio)); goal \(self.goal)\(verdict)"
+        let figures = "Drover \(Format.plain(self.drover))\(self.others), baseline \(Format.plain(self.baselineValue))"
+        let goal = self.goal.isEmpty ? "" : "; goal \(self.goal)\(verdict)"
+        return "median \(figures), ratio \(Format.ratio(self.ratio))\(goal)"
     }
 }
 
 /// All that was measured, on paper.
 struct Report {
     fileprivate static let columns = [
-        "Row", "Nothing", "Drover", "Baseline", "Of", "Ratio", "Goal", "Goal is", "Spread", "Spread of ratio", "Runs",
+        "Row", "Unit", "Drover", "Baseline", "Of", "Ratio", "Goal", "Goal is", "Spread", "Spread of ratio", "Runs",
     ]
 
     var machine: Machine
@@ -131,7 +157,12 @@ struct Report {
                 .map { $0.padding(toLength: $1, withPad: " ", startingAt: 0) }
                 .joined(separator: "  ")
         }
-        return lines.joined(separator: "\n")
+        return (lines + self.missing).joined(separator: "\n")
+    }
+
+    /// A line for each row that could not be measured.
+    private var missing: [String] {
+        self.records.compactMap { record in record.missing.map { "missing: \(record.row): \($0)" } }
     }
 
     private var markdown: String {
@@ -143,11 +174,12 @@ struct Report {
             \(self.machine.summary)
 
             \(table)
-
+            \(self.missing.map { "\n- " + $0 + "\n" }.joined())
             Unless a row says otherwise: 64 bytes of payload over tcp on the loopback, two processes, 1000 outstanding
             where calls are pipelined. Figures are medians; runs of the baseline and of Drover alternate. The ratio is
             Drover's figure over the baseline's; a spread is from the smallest to the largest run, as a part of the
-            median. `bulk` counts each byte once, although it goes there and back. `make bench` prints this table.
+            median. `bulk` counts each byte once, although it goes there and back. `broker-` rows go through a broker with
+            two workers, each a process of its own. `make bench` prints this table.
 
             """
     }

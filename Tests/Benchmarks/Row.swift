@@ -14,6 +14,8 @@ struct Row: Sendable {
     var baseline: Side?
     /// Measured once beside the baseline, for the record.
     var alternative: Side?
+    /// Whose program the baseline needs, if it isn't ours.
+    var needs: Peer?
     /// The entry of ``DroverRows`` that is measured; rows that differ only in the baseline share one.
     var measures: String
     /// Rows that take long are run no more often than this.
@@ -26,6 +28,7 @@ struct Row: Sendable {
         goals: [Goal],
         baseline: Side? = nil,
         alternative: Side? = nil,
+        needs: Peer? = nil,
         measures: String? = nil,
         maxRuns: Int = .max
     ) {
@@ -35,6 +38,7 @@ struct Row: Sendable {
         self.goals = goals
         self.baseline = baseline
         self.alternative = alternative
+        self.needs = needs
         self.measures = measures ?? name
         self.maxRuns = maxRuns
     }
@@ -51,11 +55,23 @@ struct Measurement: ExpressibleByFloatLiteral {
     var p99: Double?
     /// What all processes of the run used, starting and warming up included.
     var cpuSeconds: Double?
+    /// What the process that matters had of the memory at the end.
+    var mebibytes: Double?
+    /// How much longer the last part took than the first.
+    var growth: Double?
 
-    init(_ value: Double, p99: Double? = nil, cpuSeconds: Double? = nil) {
+    init(
+        _ value: Double,
+        p99: Double? = nil,
+        cpuSeconds: Double? = nil,
+        mebibytes: Double? = nil,
+        growth: Double? = nil
+    ) {
         self.value = value
         self.p99 = p99
         self.cpuSeconds = cpuSeconds
+        self.mebibytes = mebibytes
+        self.growth = growth
     }
 
     init(floatLiteral value: Double) {
@@ -87,7 +103,8 @@ struct Side: Sendable {
 /// What a figure ought to be.
 struct Goal: Sendable, CustomStringConvertible {
     enum Subject: String {
-        case ratio, value, p99
+        case ratio, value, p99, growth
+        case mebibytes = "MiB"
     }
 
     enum Comparison: String {
@@ -109,7 +126,8 @@ struct Goal: Sendable, CustomStringConvertible {
 
     var description: String {
         let limit = Format.plain(self.limit)
-        return "\(self.subject.rawValue) \(self.comparison.rawValue) \(limit)\(self.subject == .ratio ? "x" : "")"
+        return
+            "\(self.subject.rawValue) \(self.comparison.rawValue) \(limit)\(self.subject == .ratio || self.subject == .growth ? "x" : "")"
     }
 
     func isMet(by figure: Double) -> Bool {

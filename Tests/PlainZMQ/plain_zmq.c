@@ -7,25 +7,15 @@
 // Each role prints `key=value` words on one line of standard output.
 
 #define _GNU_SOURCE
-#include <errno.h>
+#include "plain_zmq.h"
 #include <pthread.h>
 #include <signal.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <time.h>
-#include <zmq.h>
-
-enum {
-    // More than any window used here, so that no echo ever waits for room, yet few enough that a stream of events
-    // stays in the cache instead of filling memory.
-    HIGH_WATER_MARK = 10000,
-    // Received before the answers to them are sent: the I/O thread then writes many messages with one system call.
-    BATCH = 64,
-};
+#include <unistd.h>
 
 // What the first byte of a request asks the server to do.
 enum { OP_ECHO = 0, OP_STREAM = 1, OP_STAMP = 2 };
@@ -51,7 +41,7 @@ static void die(const char *what)
     exit(EXIT_FAILURE);
 }
 
-static void check(bool succeeded, const char *what)
+void check(bool succeeded, const char *what)
 {
     if (!succeeded) die(what);
 }
@@ -65,12 +55,12 @@ static uint64_t now_nanoseconds(void)
 
 // MARK: Sockets
 
-static void set_option(void *socket, int option, int value)
+void set_option(void *socket, int option, int value)
 {
     check(zmq_setsockopt(socket, option, &value, sizeof value) == 0, "zmq_setsockopt");
 }
 
-static void *make_socket(void *context, int kind)
+void *make_socket(void *context, int kind)
 {
     void *socket = zmq_socket(context, kind);
     check(socket != NULL, "zmq_socket");
@@ -80,15 +70,14 @@ static void *make_socket(void *context, int kind)
     return socket;
 }
 
-static void *connect_to(void *context, const char *endpoint)
+void *connect_to(void *context, const char *endpoint)
 {
     void *socket = make_socket(context, ZMQ_DEALER);
     check(zmq_connect(socket, endpoint) == 0, "zmq_connect");
     return socket;
 }
 
-// False when `flags` say not to wait and nothing is there, or when the context was shut down.
-static bool receive(void *socket, zmq_msg_t *message, int flags)
+bool receive(void *socket, zmq_msg_t *message, int flags)
 {
     for (;;) {
         if (zmq_msg_recv(message, socket, flags) >= 0) return true;
@@ -97,8 +86,7 @@ static bool receive(void *socket, zmq_msg_t *message, int flags)
     }
 }
 
-// Sends the message's content and leaves it empty.
-static bool send_message(void *socket, zmq_msg_t *message, int flags)
+bool send_message(void *socket, zmq_msg_t *message, int flags)
 {
     for (;;) {
         if (zmq_msg_send(message, socket, flags) >= 0) return true;
@@ -107,7 +95,7 @@ static bool send_message(void *socket, zmq_msg_t *message, int flags)
     }
 }
 
-static void send_copy(void *socket, const void *bytes, size_t size)
+void send_copy(void *socket, const void *bytes, size_t size)
 {
     zmq_msg_t message;
     check(zmq_msg_init_size(&message, size) == 0, "zmq_msg_init_size");
@@ -138,8 +126,7 @@ static void *shut_down_on_signal(void *context)
     return NULL;
 }
 
-// Ends every wait on the context's sockets when the process is asked to end, or its parent dies.
-static void end_on_signal(void *context)
+void end_on_signal(void *context)
 {
     sigset_t signals;
     sigemptyset(&signals);
@@ -354,7 +341,9 @@ static int pipelined(void *context, char **arguments)
     uint64_t start = now_nanoseconds();
     echo(socket, payload, size, count, window, false);
     double seconds = (double)(now_nanoseconds() - start) / 1e9;
-    printf("role=pipelined count=%ld window=%ld calls_per_s=%.0f\n", count, window, (double)count / seconds);
+    printf(
+        "role=pipelined count=%ld all=%ld window=%ld calls_per_s=%.0f\n", count, count / 10 + window + count, window,
+        (double)count / seconds);
     free(payload);
     zmq_close(socket);
     return EXIT_SUCCESS;
@@ -452,11 +441,25 @@ static const struct {
     {"events", 3, events, "ENDPOINT N SIZE"},
     {"bulk", 4, bulk, "ENDPOINT N BYTES WINDOW"},
     {"idle", 1, idle, "ENDPOINT"},
+    {"broker", 0, broker, ""},
+    {"broker-worker", 1, broker_worker, "ENDPOINT"},
+    {"proxy", 0, proxy, ""},
+    {"proxy-worker", 1, proxy_worker, "ENDPOINT"},
     {"version", 0, version, ""},
 };
 
+// with-parent PROGRAM ARGUMENT...: becomes that program, and ends when the parent does.
+static int with_parent(char **words)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    execvp(words[0], words);
+    fprintf(stderr, "PlainZMQ: can't start %s: %s\n", words[0], strerror(errno));
+    return EXIT_FAILURE;
+}
+
 int main(int argc, char **argv)
 {
+    if (argc > 2 && strcmp(argv[1], "with-parent") == 0) return with_parent(argv + 2);
     for (size_t i = 0; argc > 1 && i < sizeof roles / sizeof *roles; i++) {
         if (strcmp(argv[1], roles[i].name) != 0 || argc != 2 + roles[i].argument_count) continue;
         void *context = zmq_ctx_new();
@@ -468,5 +471,6 @@ int main(int argc, char **argv)
     fprintf(stderr, "usage:\n");
     for (size_t i = 0; i < sizeof roles / sizeof *roles; i++)
         fprintf(stderr, "  PlainZMQ %s %s\n", roles[i].name, roles[i].arguments);
+    fprintf(stderr, "  PlainZMQ with-parent PROGRAM ARGUMENT...\n");
     return 2;
 }
