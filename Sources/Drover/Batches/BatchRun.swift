@@ -87,7 +87,9 @@ final class BatchRun<Input: Sendable, Output: Sendable> {
             case .finished: return nil
             case .sleep(let place): await self.inbox.sleep(until: place)
             case .waitForPlace:
-                do { try await self.core.waitForPlace(function: "", expiry: nil) } catch { throw self.finish(with: error) }
+                do { try await self.core.waitForPlace(function: "", expiry: nil) } catch {
+                    throw self.finish(with: error)
+                }
                 self.hasPlace = true
             }
         }
