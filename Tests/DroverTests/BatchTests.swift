@@ -314,13 +314,15 @@ extension ServingTests.BatchTests {
     func unencodable() async throws {
         try await withBatchRig { _, client in
             let inputs = (0..<10).map { Picky($0) }
-            let stream = AsyncStream { continuation in
-                for input in inputs { continuation.yield(input) }
-                continuation.finish()
+            let stream = {
+                AsyncStream { continuation in
+                    for input in inputs { continuation.yield(input) }
+                    continuation.finish()
+                }
             }
             let options = MapOptions(window: 3, order: .asGiven, onFailure: .goOn)
             let batches = [
-                client.map(BatchRig.strict, over: inputs, options), client.map(BatchRig.strict, over: stream, options),
+                client.map(BatchRig.strict, over: inputs, options), client.map(BatchRig.strict, over: stream(), options),
             ]
             for batch in batches {
                 var failed: [Int] = []
@@ -333,7 +335,7 @@ extension ServingTests.BatchTests {
                 #expect(client.statistics.outstandingNow == 0)
             }
             await #expect(throws: BatchError.self) { try await client.map(BatchRig.strict, over: inputs).collect() }
-            await #expect(throws: BatchError.self) { try await client.map(BatchRig.strict, over: stream).collect() }
+            await #expect(throws: BatchError.self) { try await client.map(BatchRig.strict, over: stream()).collect() }
         }
     }
 
@@ -704,8 +706,8 @@ extension ServingTests.BatchTests {
         let rigs = [try BatchRig(), try BatchRig()]
         let client = try Client.forTest(rigs[0].running.endpoint, rigs[1].running.endpoint)
         for endpoint in 0..<2 { _ = try await client.ping(endpoint: endpoint) }
-        let total = isSanitized ? 10_000 : 100_000
-        for order in [MapOptions.Order.asCompleted, .asGiven] {
+        let many = isSanitized ? 10_000 : 100_000
+        for (order, total) in [(MapOptions.Order.asCompleted, many), (.asGiven, many / 10)] {
             let window = 256
             var sum = 0
             var count = 0
@@ -729,7 +731,7 @@ extension ServingTests.BatchTests {
             #expect(client.statistics.calls - before == total)
         }
         for rig in rigs {
-            #expect(rig.running.status.completed >= total / 2, "both have had their part")
+            #expect(rig.running.status.completed >= many / 3, "both have had their part")
         }
         await client.close()
         for rig in rigs { rig.stop() }
