@@ -143,6 +143,26 @@ extension ServingTests.BatchTests {
         }
     }
 
+    @Test("what ends out of order keeps nobody from filling the window", .timeLimit(.minutes(1)))
+    func fillingInOrder() async throws {
+        try await withBatchRig(holds: { $0 == 0 }) { rig, client in
+            let handles = Gathered<BatchHandle>()
+            let inputs = (0..<100).lazy.map { (number: Int) in
+                if number == 5 { eventually("some are done") { handles.values[0].progress.done == 4 } }
+                return number
+            }
+            let batch = client.map(BatchRig.work, over: inputs, .init(window: 10, order: .asGiven))
+            handles.add(batch.handle)
+            let opener = Task {
+                try await becomesTrue("nine are done") { handles.values[0].progress.done == 9 }
+                rig.gate.open("0")
+            }
+            let values = try await batch.collect()
+            #expect(values.count == 100)
+            try await opener.value
+        }
+    }
+
     @Test("collect has the order of the inputs in any case", .timeLimit(.minutes(1)))
     func collecting() async throws {
         try await withBatchRig { _, client in

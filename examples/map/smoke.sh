@@ -5,7 +5,6 @@
 set -euo pipefail
 
 output="$(timeout 60 "${DROVER_BIN:?the folder of the built programs}/map")"
-grep -q '^progress: [0-9]* of 10000, ' <<<"$output"
 diff - <(grep -v '^progress: [0-9]* of 10000, ' <<<"$output") <<'EXPECTED'
 longest:  6171, 261 steps
 progress: 10000 of 10000

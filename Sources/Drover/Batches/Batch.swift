@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A function that is called for every item of an input, made by ``Client/map(_:over:_:)-(Function<Argument,Output>,Inputs,_)``.
+/// A function that is called for every item of an input, made by `Client.map`.
 ///
 /// ```swift
 /// for try await (path, digest) in client.map(.checksum, over: paths) { print(digest, path) }

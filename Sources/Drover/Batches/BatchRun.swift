@@ -141,7 +141,12 @@ final class BatchRun<Input: Sendable, Output: Sendable> {
             self.fill()
             try self.look()
             if self.window.hasDeliverable || self.window.isFinished { continue }
-            if self.lacksPlace, self.window.heldCount == 0 { return .waitForPlace }
+            if self.lacksPlace {
+                if self.window.heldCount == 0 { return .waitForPlace }
+            } else if self.window.hasRoom {
+                // What came meanwhile was not what is awaited.
+                continue
+            }
             if self.core.isStopped { throw self.finish(with: UsageError.notRunning) }
             return .sleep(until: self.window.awaitedPlace)
         }

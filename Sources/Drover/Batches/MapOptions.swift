@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// How a batch is run; see ``Client/map(_:over:_:)-(Function<Argument,Output>,Inputs,_)``.
+/// How a batch is run; see `Client.map`.
 public struct MapOptions: Hashable, Sendable {
     /// The order of results.
     public enum Order: Hashable, Sendable {

@@ -45,7 +45,7 @@ extension Client {
 }
 
 extension RemoteFunction {
-    /// Calls this function for every item of a sequence; see ``Client/map(_:over:_:)-(Function<Argument,Output>,Inputs,_)``.
+    /// Calls this function for every item of a sequence; see `Client.map`.
     ///
     /// - Parameters:
     ///   - inputs: The arguments, tuples if there are several.
