@@ -5,6 +5,7 @@ extension Batch {
     ///
     /// - Returns: A value for each input.
     /// - Throws: As iterating does.
+    @inlinable
     public func collect() async throws -> [Output] {
         var gathered = Gathering<Output>()
         let run = try Pairs(run: self.begin()).running
@@ -17,6 +18,7 @@ extension Batch {
     /// - Returns: A value for each input.
     /// - Throws: As iterating does, and ``UsageError`` on a thread that can't wait.
     @available(*, noasync, message: "await collect() instead")
+    @inlinable
     public func collectBlocking() throws -> [Output] {
         var gathered = Gathering<Output>()
         let run = try Pairs(run: self.begin()).running
@@ -29,6 +31,7 @@ extension Batch {
     /// - Parameter body: Given each input and its value. If it throws, the rest is cancelled.
     /// - Throws: As iterating does; what `body` throws; ``UsageError`` on a thread that can't wait.
     @available(*, noasync, message: "iterate the batch with `for try await` instead")
+    @inlinable
     public func forEachBlocking(_ body: (Input, Output) throws -> Void) throws {
         var pairs = Pairs(run: self.begin())
         let run = try pairs.running
@@ -45,6 +48,7 @@ extension BatchItems {
     /// - Parameter body: Given each item as it ends. If it throws, the rest is cancelled.
     /// - Throws: As iterating does; what `body` throws; ``UsageError`` on a thread that can't wait.
     @available(*, noasync, message: "iterate the items with `for try await` instead")
+    @inlinable
     public func forEachBlocking(_ body: (BatchItem<Input, Output>) throws -> Void) throws {
         guard let run = self.batch.begin() else { throw UsageError.alreadyIterated }
         while let item = try run.nextBlocking() { try body(item) }
@@ -52,10 +56,14 @@ extension BatchItems {
 }
 
 /// Values on their way into the order of their inputs.
-private struct Gathering<Output: Sendable> {
-    private var places: [Output?] = []
-    private var failures = BatchError()
+@usableFromInline
+struct Gathering<Output: Sendable> {
+    @usableFromInline var places: [Output?] = []
+    @usableFromInline var failures = BatchError()
 
+    @inlinable init() {}
+
+    @inlinable
     mutating func add<Input>(_ item: BatchItem<Input, Output>, stops: Bool) throws {
         switch item.result {
         case .success(let value):
@@ -68,7 +76,7 @@ private struct Gathering<Output: Sendable> {
     }
 
     /// All values; there is one for each input unless items failed.
-    var values: [Output] {
+    @inlinable var values: [Output] {
         get throws {
             if self.failures.failureCount > 0 { throw self.failures }
             return self.places.compactMap { $0 }

@@ -31,6 +31,7 @@ public struct Batch<Input: Sendable, Output: Sendable>: AsyncSequence {
     /// The batch as others may see it while it runs: its progress, and a way to cancel it.
     public let handle: BatchHandle
 
+    @usableFromInline
     init(
         _ source: BatchSource<Input, Output>,
         of core: ClientCore,
@@ -63,6 +64,7 @@ public struct Batch<Input: Sendable, Output: Sendable>: AsyncSequence {
     public func makeAsyncIterator() -> Iterator { Iterator(pairs: Pairs(run: self.begin())) }
 
     /// The run of the one consumer; nil for every other.
+    @usableFromInline
     func begin() -> BatchRun<Input, Output>? {
         guard let source = self.start.source else { return nil }
         self.start.source = nil
@@ -71,7 +73,7 @@ public struct Batch<Input: Sendable, Output: Sendable>: AsyncSequence {
 
     /// Reads the inputs and values of a batch.
     public struct Iterator: AsyncIteratorProtocol {
-        var pairs: Pairs
+        @usableFromInline var pairs: Pairs
 
         /// The next input and its value.
         ///
@@ -79,6 +81,7 @@ public struct Batch<Input: Sendable, Output: Sendable>: AsyncSequence {
         /// - Returns: Nil after the last one.
         /// - Throws: ``BatchError``; `CancellationError` if the task or the batch was cancelled; ``ConnectionError`` if the
         ///   client was closed; what an asynchronous input throws.
+        @inlinable
         public mutating func next(isolation actor: isolated (any Actor)? = #isolation) async throws -> Element? {
             let run = try self.pairs.running
             while let item = try await run.next() {
@@ -91,23 +94,27 @@ public struct Batch<Input: Sendable, Output: Sendable>: AsyncSequence {
         ///
         /// - Returns: Nil after the last one.
         /// - Throws: As ``next(isolation:)``.
+        @inlinable
         public mutating func next() async throws -> Element? { try await self.next(isolation: #isolation) }
     }
 
     /// Sorts values from failures.
+    @usableFromInline
     struct Pairs {
-        let run: BatchRun<Input, Output>?
-        private var failures = BatchError()
+        @usableFromInline let run: BatchRun<Input, Output>?
+        @usableFromInline var failures = BatchError()
 
+        @usableFromInline
         init(run: BatchRun<Input, Output>?) { self.run = run }
 
-        var running: BatchRun<Input, Output> {
+        @inlinable var running: BatchRun<Input, Output> {
             get throws {
                 guard let run else { throw UsageError.alreadyIterated }
                 return run
             }
         }
 
+        @inlinable
         mutating func pair(of item: BatchItem<Input, Output>) throws -> Element? {
             switch item.result {
             case .success(let value): return (item.input, value)
@@ -119,6 +126,7 @@ public struct Batch<Input: Sendable, Output: Sendable>: AsyncSequence {
         }
 
         /// Tells the failures, once.
+        @inlinable
         mutating func ended() throws -> Element? {
             guard self.failures.failureCount > 0 else { return nil }
             defer { self.failures = BatchError() }
@@ -135,7 +143,7 @@ public struct BatchItems<Input: Sendable, Output: Sendable>: AsyncSequence {
     /// An item that has ended.
     public typealias Element = BatchItem<Input, Output>
 
-    let batch: Batch<Input, Output>
+    @usableFromInline let batch: Batch<Input, Output>
 
     /// Begins the batch.
     ///
@@ -144,7 +152,7 @@ public struct BatchItems<Input: Sendable, Output: Sendable>: AsyncSequence {
 
     /// Reads the items of a batch.
     public struct Iterator: AsyncIteratorProtocol {
-        let run: BatchRun<Input, Output>?
+        @usableFromInline let run: BatchRun<Input, Output>?
 
         /// The next item that has ended.
         ///
@@ -152,6 +160,7 @@ public struct BatchItems<Input: Sendable, Output: Sendable>: AsyncSequence {
         /// - Returns: Nil after the last one.
         /// - Throws: `CancellationError` if the task or the batch was cancelled; ``ConnectionError`` if the client was
         ///   closed; what an asynchronous input throws. Never an item's own error.
+        @inlinable
         public mutating func next(isolation actor: isolated (any Actor)? = #isolation) async throws -> Element? {
             guard let run else { throw UsageError.alreadyIterated }
             return try await run.next()
@@ -161,6 +170,7 @@ public struct BatchItems<Input: Sendable, Output: Sendable>: AsyncSequence {
         ///
         /// - Returns: Nil after the last one.
         /// - Throws: As ``next(isolation:)``.
+        @inlinable
         public mutating func next() async throws -> Element? { try await self.next(isolation: #isolation) }
     }
 }
@@ -169,7 +179,7 @@ public struct BatchItems<Input: Sendable, Output: Sendable>: AsyncSequence {
 extension BatchItems.Iterator: Sendable {}
 
 extension UsageError {
-    static var alreadyIterated: UsageError {
+    @usableFromInline static var alreadyIterated: UsageError {
         UsageError(.alreadyIterated, "a batch can be iterated once; make another one with map")
     }
 }

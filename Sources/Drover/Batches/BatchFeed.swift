@@ -8,6 +8,7 @@ internal import Synchronization
 ///
 /// The consumer grants places; the feeder reads one item for each, in turn. So a slow input holds nobody up, and a slow
 /// consumer stops the input.
+@usableFromInline
 final class BatchFeed<Input: Sendable, Output: Sendable>: Sendable {
     /// An item that got its call, or couldn't.
     struct Delivery: Sendable {
@@ -42,6 +43,7 @@ final class BatchFeed<Input: Sendable, Output: Sendable>: Sendable {
     // MARK: For the consumer
 
     /// Starts to read.
+    @usableFromInline
     func start<Inputs: AsyncSequence & Sendable>(_ inputs: Inputs, _ make: @escaping CallMaker<Input, Output>)
     where Inputs.Element == Input {
         // The one task of a batch: its input may keep the reader waiting while results come.

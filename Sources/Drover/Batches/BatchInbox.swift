@@ -8,6 +8,7 @@ internal import Synchronization
 /// asynchronous input, by whoever cancels it. Also keeps what its progress is read from.
 ///
 /// What comes while the consumer is busy gathers, and is taken all at once. It holds neither calls nor consumer.
+@usableFromInline
 final class BatchInbox: Sendable {
     private enum Sleeper: Sendable {
         case task(Resumption<Void>)

@@ -8,6 +8,13 @@ public struct BatchItem<Input: Sendable, Output: Sendable>: Sendable {
     public let input: Input
     /// What came of it: the value, or the error that awaiting the call would have thrown.
     public let result: Result<Output, any Error>
+
+    @inlinable
+    init(index: Int, input: Input, result: Result<Output, any Error>) {
+        self.index = index
+        self.input = input
+        self.result = result
+    }
 }
 
 /// Items of a batch failed.
@@ -28,6 +35,9 @@ public struct BatchError: Error, Sendable {
     /// How many items failed.
     public private(set) var failureCount = 0
 
+    @usableFromInline init() {}
+
+    @usableFromInline
     mutating func add(_ error: any Error, at index: Int) {
         self.failureCount += 1
         if self.failures.count < Self.limit { self.failures.append(Failure(index: index, error: error)) }

@@ -17,6 +17,7 @@ extension Client {
     ///     waiting: results wait as well then.
     ///   - options: How the batch is run.
     /// - Returns: The batch, to be iterated.
+    @inlinable
     public func map<each Argument, Output, Inputs: Sequence>(
         _ function: Function<repeat each Argument, Output>,
         over inputs: Inputs,
@@ -35,6 +36,7 @@ extension Client {
     ///     the consumer, after the results of all items that came before.
     ///   - options: How the batch is run.
     /// - Returns: The batch, to be iterated.
+    @inlinable
     public func map<each Argument, Output, Inputs: AsyncSequence & Sendable>(
         _ function: Function<repeat each Argument, Output>,
         over inputs: Inputs,
@@ -51,6 +53,7 @@ extension RemoteFunction {
     ///   - inputs: The arguments, tuples if there are several.
     ///   - options: How the batch is run.
     /// - Returns: The batch, to be iterated.
+    @inlinable
     public func map<Inputs: Sequence>(
         over inputs: Inputs,
         _ options: MapOptions = .init()
@@ -67,6 +70,7 @@ extension RemoteFunction {
     ///   - inputs: The arguments, tuples if there are several.
     ///   - options: How the batch is run.
     /// - Returns: The batch, to be iterated.
+    @inlinable
     public func map<Inputs: AsyncSequence & Sendable>(
         over inputs: Inputs,
         _ options: MapOptions = .init()
@@ -77,7 +81,8 @@ extension RemoteFunction {
         return Batch(source, of: self.core, total: nil, options: options, make: maker)
     }
 
-    private func batch(
+    @inlinable
+    func batch(
         _ source: BatchSource<(repeat each Argument), Result>,
         total: Int?,
         _ options: MapOptions
@@ -88,7 +93,8 @@ extension RemoteFunction {
         }
     }
 
-    private func mapped(_ options: MapOptions) -> RemoteFunction<repeat each Argument, Result> {
+    @inlinable
+    func mapped(_ options: MapOptions) -> RemoteFunction<repeat each Argument, Result> {
         options.call.map { self.with($0) } ?? self
     }
 
