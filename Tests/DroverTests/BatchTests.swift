@@ -147,10 +147,11 @@ extension ServingTests.BatchTests {
     func fillingInOrder() async throws {
         try await withBatchRig(holds: { $0 == 0 }) { rig, client in
             let handles = Gathered<BatchHandle>()
-            let inputs = (0..<100).lazy.map { (number: Int) in
-                if number == 5 { eventually("some are done") { handles.values[0].progress.done == 4 } }
-                return number
-            }
+            let inputs = (0..<100).lazy
+                .map { (number: Int) in
+                    if number == 5 { eventually("some are done") { handles.values[0].progress.done == 4 } }
+                    return number
+                }
             let batch = client.map(BatchRig.work, over: inputs, .init(window: 10, order: .asGiven))
             handles.add(batch.handle)
             let opener = Task {
@@ -342,7 +343,8 @@ extension ServingTests.BatchTests {
             }
             let options = MapOptions(window: 3, order: .asGiven, onFailure: .goOn)
             let batches = [
-                client.map(BatchRig.strict, over: inputs, options), client.map(BatchRig.strict, over: stream(), options),
+                client.map(BatchRig.strict, over: inputs, options),
+                client.map(BatchRig.strict, over: stream(), options),
             ]
             for batch in batches {
                 var failed: [Int] = []
