@@ -762,7 +762,7 @@ extension ServingTests.BatchTests {
     @Test("S102 memory stays constant however many items there are", .timeLimit(.minutes(5)))
     func memory() async throws {
         try await withBatchRig { _, client in
-            let total = isSanitized ? 5_000 : 50_000
+            let total = isSanitized ? 5_000 : 30_000
             var settled = 0
             var count = 0
             for try await _ in client.map(BatchRig.work, over: 0..<total, .init(window: 64)) {

@@ -4,8 +4,8 @@ internal import DroverCore
 
 /// The consumer's side of a batch, as far as it doesn't know of inputs and values: what is under way, what comes next.
 ///
-/// Apart from ``BatchRun``, so that this isn't generic, and that be specialised where its types are known: else most of an
-/// item's time would go into looking types up.
+/// It isn't generic; ``BatchRun`` is, and is specialised where its types are known. Else most of an item's time would go into
+/// looking types up.
 @usableFromInline
 class BatchEngine {
     /// What the consumer is to do next.

@@ -4,10 +4,10 @@ internal import DroverCore
 internal import DroverZMQ
 internal import Synchronization
 
-/// Where a batch's consumer is told what happens: by whoever ends its calls (mostly the poller), by the feeder of an
-/// asynchronous input, by whoever cancels it. Also keeps what its progress is read from.
+/// Where a batch's consumer is told what happens, and what the batch's progress is read from.
 ///
-/// What comes while the consumer is busy gathers, and is taken all at once. It holds neither calls nor consumer.
+/// It is told by whoever ends its calls (mostly the poller), by the feeder of an asynchronous input, and by whoever cancels
+/// it. What comes while the consumer is busy gathers, and is taken all at once. It holds neither calls nor consumer.
 @usableFromInline
 final class BatchInbox: Sendable {
     private enum Sleeper: Sendable {
