@@ -158,6 +158,13 @@ let package = Package(
             swiftSettings: strict
         ),
         .executableTarget(
+            name: "map",
+            dependencies: ["Drover"],
+            path: "examples/map",
+            exclude: ["README.md", "smoke.sh"],
+            swiftSettings: strict
+        ),
+        .executableTarget(
             name: "PythonPeer",
             dependencies: ["Drover"],
             path: "examples/python/PythonPeer",

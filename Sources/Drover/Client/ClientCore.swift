@@ -47,7 +47,7 @@ final class ClientCore: Sendable {
     private let lastWaiterKey = Atomic<UInt64>(0)
     private let outstanding = Atomic<Int>(0)
     private let placeWaiterCount = Atomic<Int>(0)
-    private let placeWaiters = Mutex(Deque<(key: UInt64, continuation: Resumption<Bool>)>())
+    private let placeWaiters = Mutex(Deque<(key: UInt64, waiter: PlaceWaiter)>())
     private let functions = Mutex<[String: FunctionInfo]>([:])
     private let functionList = Mutex<[FunctionInfo]>([])
     private let workerNames: Mutex<[String]>
@@ -314,12 +314,12 @@ final class ClientCore: Sendable {
     }
 
     private func grantPlace() {
-        let continuation = self.placeWaiters.withLock { waiters -> Resumption<Bool>? in
+        let waiter = self.placeWaiters.withLock { waiters -> PlaceWaiter? in
             guard !waiters.isEmpty, self.takePlace() else { return nil }
             self.placeWaiterCount.subtract(1, ordering: .sequentiallyConsistent)
-            return waiters.removeFirst().continuation
+            return waiters.removeFirst().waiter
         }
-        continuation?.resume(returning: true)
+        waiter?.answer(true)
     }
 
     /// Suspends until there is a place, which is taken then.
@@ -352,7 +352,8 @@ final class ClientCore: Sendable {
         }
     }
 
-    private func giveBackPlace() {
+    /// A place that was taken isn't needed.
+    func giveBackPlace() {
         self.outstanding.subtract(1, ordering: .sequentiallyConsistent)
         if self.placeWaiterCount.load(ordering: .sequentiallyConsistent) > 0 { self.grantPlace() }
     }
@@ -369,20 +370,37 @@ final class ClientCore: Sendable {
                         self.placeWaiterCount.subtract(1, ordering: .sequentiallyConsistent)
                         return !isCancelled
                     }
-                    waiters.append((key, continuation))
+                    waiters.append((key, .task(continuation)))
                     return nil
                 }
                 if let answer { continuation.resume(returning: answer) }
             }
         } onCancel: {
-            let continuation = self.placeWaiters.withLock { waiters -> Resumption<Bool>? in
+            let waiter = self.placeWaiters.withLock { waiters -> PlaceWaiter? in
                 guard let index = waiters.firstIndex(where: { $0.key == key }) else { return nil }
                 self.placeWaiterCount.subtract(1, ordering: .sequentiallyConsistent)
-                return waiters.remove(at: index).continuation
+                return waiters.remove(at: index).waiter
             }
-            continuation?.resume(returning: false)
+            waiter?.answer(false)
         }
         guard hasPlace else { throw CancellationError() }
+    }
+
+    /// Blocks this thread until there is a place, which is taken then.
+    @available(*, noasync)
+    func waitForPlaceBlocking() {
+        let signal = ReadySignal<Bool>()
+        let hasPlace = self.placeWaiters.withLock { waiters in
+            // As above: first show that somebody waits, then try.
+            self.placeWaiterCount.add(1, ordering: .sequentiallyConsistent)
+            if self.takePlace() {
+                self.placeWaiterCount.subtract(1, ordering: .sequentiallyConsistent)
+                return true
+            }
+            waiters.append((self.nextWaiterKey(), .thread(signal)))
+            return false
+        }
+        if !hasPlace { _ = signal.wait() }
     }
 
     func nextWaiterKey() -> UInt64 { self.lastWaiterKey.add(1, ordering: .relaxed).newValue }
@@ -484,6 +502,20 @@ final class ClientCore: Sendable {
         statistics.subscriptionsNow = self.subscriptions.count
         statistics.wrappersNow = self.wrappers.count
         return statistics
+    }
+}
+
+/// Who waits for a place for an outstanding call.
+private enum PlaceWaiter: Sendable {
+    case task(Resumption<Bool>)
+    case thread(ReadySignal<Bool>)
+
+    /// Tells whether there is a place.
+    func answer(_ hasPlace: Bool) {
+        switch self {
+        case .task(let continuation): continuation.resume(returning: hasPlace)
+        case .thread(let signal): signal.set(hasPlace)
+        }
     }
 }
 

@@ -7,7 +7,7 @@ public struct UsageError: Error, Hashable, Sendable {
     /// A minor release may add codes: keep a `default` branch.
     public struct Code: Hashable, Sendable, CustomStringConvertible {
         private enum Name: String, Sendable {
-            case wouldDeadlock, notRunning, notCallable, badConfiguration, outsideHandler
+            case wouldDeadlock, notRunning, notCallable, badConfiguration, outsideHandler, alreadyIterated
         }
 
         private let name: Name
@@ -22,6 +22,9 @@ public struct UsageError: Error, Hashable, Sendable {
         public static let badConfiguration = Code(name: .badConfiguration)
         /// A callback was used where there is no worker that could reach its client.
         public static let outsideHandler = Code(name: .outsideHandler)
+
+        /// A batch was iterated a second time.
+        public static let alreadyIterated = Code(name: .alreadyIterated)
 
         /// The code's name.
         public var description: String { self.name.rawValue }

@@ -13,6 +13,8 @@ enum Waiter: Sendable {
     case thread(Parker)
     case task(UInt64, Resumption<WaitResult>)
     case callback(CallbackToken)
+    /// A batch, and the place that the call has in its window.
+    case batch(BatchInbox, UInt32)
     /// A task that was cancelled before it registered.
     case tombstone(UInt64)
 
@@ -20,6 +22,7 @@ enum Waiter: Sendable {
         case thread(Parker)
         case task(UInt64)
         case callback(CallbackToken)
+        case batch(BatchInbox, UInt32)
         case tombstone(UInt64)
     }
 
@@ -28,6 +31,7 @@ enum Waiter: Sendable {
         case (.thread(let one), .thread(let other)): one === other
         case (.task(let one, _), .task(let other)): one == other
         case (.callback(let one), .callback(let other)): one === other
+        case (.batch(let one, let place), .batch(let other, let otherPlace)): one === other && place == otherPlace
         case (.tombstone(let one), .tombstone(let other)): one == other
         default: false
         }
@@ -77,13 +81,13 @@ struct Waiting: Sendable {
         }
     }
 
-    /// Takes the threads and tasks out and leaves the callbacks.
+    /// Takes the threads, tasks and batches out and leaves the callbacks.
     mutating func takeReaders() -> Waiting {
         var readers = Waiting()
         var others = Waiting()
         self.forEach { waiter in
             switch waiter {
-            case .thread, .task: readers.append(waiter)
+            case .thread, .task, .batch: readers.append(waiter)
             case .callback, .tombstone: others.append(waiter)
             }
         }
@@ -105,6 +109,7 @@ struct Waiting: Sendable {
             switch waiter {
             case .thread(let parker): parker.unpark()
             case .task(_, let continuation): continuation.resume(returning: .ended)
+            case .batch(let inbox, let place): inbox.ended(in: place, as: result.currentStatus)
             case .callback(let token): result.client.callbacks.enqueue(result, token)
             case .tombstone: break
             }

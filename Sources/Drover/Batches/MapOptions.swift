@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// How a batch is run; see `Client.map`.
+public struct MapOptions: Hashable, Sendable {
+    /// The order of results.
+    public enum Order: Hashable, Sendable {
+        /// Each as soon as it is there.
+        case asCompleted
+        /// In the order of the inputs: a slow item holds up those behind it, and at last the whole window.
+        case asGiven
+    }
+
+    /// What an item's failure does to the others.
+    public enum FailurePolicy: Hashable, Sendable {
+        /// The first failure ends the batch: no more items are begun, those under way are cancelled.
+        case stop
+        /// The others go on.
+        case goOn
+    }
+
+    /// How many items may be under way or wait to be taken by the consumer, both together; at least 1.
+    ///
+    /// It bounds the memory of a batch, and should be at least twice what the workers run at the same time.
+    public var window: Int
+    /// The order of results.
+    public var order: Order
+    /// What an item's failure does to the others.
+    public var onFailure: FailurePolicy
+    /// How each call is made; nil takes what the function has.
+    public var call: CallOptions?
+    /// How many items there are, for ``BatchProgress``; nil takes the number that the input knows of itself, if it does.
+    public var expectedTotal: Int?
+
+    /// The window that options have by default.
+    public static var standardWindow: Int { 512 }
+
+    /// Creates options.
+    ///
+    /// - Parameters:
+    ///   - window: How many items may be under way or wait to be taken.
+    ///   - order: The order of results.
+    ///   - onFailure: What an item's failure does to the others.
+    ///   - call: How each call is made.
+    ///   - expectedTotal: How many items there are.
+    public init(
+        window: Int = MapOptions.standardWindow,
+        order: Order = .asCompleted,
+        onFailure: FailurePolicy = .stop,
+        call: CallOptions? = nil,
+        expectedTotal: Int? = nil
+    ) {
+        self.window = window
+        self.order = order
+        self.onFailure = onFailure
+        self.call = call
+        self.expectedTotal = expectedTotal
+    }
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DequeModule
+
+/// The places of a batch: which items are under way, which have ended, and which may be delivered next.
+///
+/// An item takes a place before it is called and keeps it until its outcome is delivered. So the size bounds what is
+/// outstanding and what waits for its turn, both together, however many items there are.
+package struct BatchWindow: Sendable {
+    /// How many places there are.
+    package let size: Int
+    /// Whether outcomes are delivered in the order of the items.
+    package let isOrdered: Bool
+    /// How many items have taken a place.
+    package private(set) var takenCount = 0
+    /// How many items were delivered.
+    package private(set) var deliveredCount = 0
+    /// Whether no more items come.
+    package private(set) var isClosed = false
+
+    private struct Place: Sendable {
+        var index: Int
+        var hasEnded: Bool
+    }
+
+    /// Grows up to the size, with the places that were ever used.
+    private var places: [Place] = []
+    /// Without order: places that are free again; the last one is taken first, its memory is warm.
+    private var freed: [UInt32] = []
+    /// Without order: what may be delivered.
+    private var ready = Deque<UInt32>()
+
+    /// A window without items.
+    ///
+    /// - Parameters:
+    ///   - size: How many places there are, at least one.
+    ///   - isOrdered: Whether outcomes are delivered in the order of the items.
+    package init(size: Int, isOrdered: Bool) {
+        self.size = min(max(1, size), Int(UInt32.max))
+        self.isOrdered = isOrdered
+    }
+
+    /// How many items have a place.
+    package var heldCount: Int { self.takenCount - self.deliveredCount }
+
+    /// Whether an item may come.
+    package var hasRoom: Bool { !self.isClosed && self.heldCount < self.size }
+
+    /// Whether all items were delivered and none comes.
+    package var isFinished: Bool { self.isClosed && self.heldCount == 0 }
+
+    /// Whether it is worth while to fetch items: enough places are free to make a lot of them, or nothing else is to do.
+    package var wantsItems: Bool {
+        self.hasRoom && (self.size - self.heldCount >= max(1, self.size / 8) || !self.hasDeliverable)
+    }
+
+    /// The place whose end the next delivery waits for; nil if any will do.
+    package var awaitedPlace: UInt32? {
+        self.isOrdered && self.heldCount > 0 ? self.place(of: self.deliveredCount) : nil
+    }
+
+    /// Whether something may be delivered.
+    package var hasDeliverable: Bool {
+        guard self.isOrdered else { return !self.ready.isEmpty }
+        return self.heldCount > 0 && self.places[Int(self.place(of: self.deliveredCount))].hasEnded
+    }
+
+    /// Gives the next item a place, of which there must be one.
+    ///
+    /// - Returns: The place.
+    package mutating func take() -> UInt32 {
+        precondition(self.hasRoom, "a full or closed window was asked for a place")
+        let place: UInt32
+        if self.isOrdered {
+            place = self.place(of: self.takenCount)
+        } else {
+            place = self.freed.popLast() ?? UInt32(self.places.count)
+        }
+        let entry = Place(index: self.takenCount, hasEnded: false)
+        if Int(place) == self.places.count { self.places.append(entry) } else { self.places[Int(place)] = entry }
+        self.takenCount += 1
+        return place
+    }
+
+    /// The number of the item that has the place.
+    package func index(in place: UInt32) -> Int { self.places[Int(place)].index }
+
+    /// Whether the place's item has ended.
+    package func hasEnded(in place: UInt32) -> Bool { self.places[Int(place)].hasEnded }
+
+    /// The item in the place has ended; told once for each.
+    package mutating func ended(in place: UInt32) {
+        precondition(!self.places[Int(place)].hasEnded, "an item of a batch ended twice")
+        self.places[Int(place)].hasEnded = true
+        if !self.isOrdered { self.ready.append(place) }
+    }
+
+    /// Delivers the next item, if there is one to deliver: its place is free then.
+    ///
+    /// - Returns: The place it had.
+    package mutating func deliver() -> UInt32? {
+        guard self.hasDeliverable else { return nil }
+        let place: UInt32
+        if self.isOrdered {
+            place = self.place(of: self.deliveredCount)
+        } else {
+            place = self.ready.removeFirst()
+            self.freed.append(place)
+        }
+        self.deliveredCount += 1
+        return place
+    }
+
+    /// No more items come.
+    ///
+    /// - Parameter count: How many there were, if fewer than have taken a place: the last ones give theirs back.
+    package mutating func closed(after count: Int? = nil) {
+        self.isClosed = true
+        if let count { self.takenCount = max(self.deliveredCount, min(self.takenCount, count)) }
+    }
+
+    private func place(of index: Int) -> UInt32 { UInt32(index % self.size) }
+}
