@@ -185,7 +185,9 @@ extension BrokerLoop {
         case .bind:
             let client = unsafe PeerID(bytes: [UInt8](incoming.payload))
             let subscription = UInt32(truncatingIfNeeded: header.id)
-            guard let client, self.machine.bound(header.number, to: subscription, of: client, by: worker) else {
+            guard let client,
+                self.machine.bound(header.number, to: subscription, of: client, by: worker, actions: &self.actions)
+            else {
                 return self.send(Header(.ended, number: header.number), toWorker: worker)
             }
             if self.machine.isPaused(header.number, of: worker) {
