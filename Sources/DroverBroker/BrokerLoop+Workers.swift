@@ -89,7 +89,8 @@ extension BrokerLoop {
                 actions: &self.actions
             )
         case .welcome: self.welcomed(incoming, worker)
-        case .event, .invoke, .bind, .ended: self.takeCallback(incoming, kind, worker)
+        case .event, .invoke, .bind, .ended:
+            if self.machine.isInSession(worker) { self.takeCallback(incoming, kind, worker) }
         case .ping: self.send(Header(.pong, id: header.id), toWorker: worker)
         case .beat, .pong: break
         case .goodbye:

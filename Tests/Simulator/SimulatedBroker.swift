@@ -220,7 +220,8 @@ final class SimulatedBroker {
             if let addressee = self.machine.addressee(id, from: worker), let client = addressee.client {
                 self.send(.phase(addressee.id, phase), toClient: client)
             }
-        case .bind, .event, .invoke, .ended: self.takeCallback(packet, worker)
+        case .bind, .event, .invoke, .ended:
+            if self.machine.isInSession(worker) { self.takeCallback(packet, worker) }
         default: throw Violation("a broker received \(packet) from a worker")
         }
         try self.turn()

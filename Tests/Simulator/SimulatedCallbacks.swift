@@ -117,7 +117,12 @@ final class SimulatedSubscriber {
 
     func next() -> EventSource {
         defer { self.sequence += 1 }
-        return EventSource(token: self.token, serial: self.sequence)
+        return EventSource(
+            token: self.token,
+            serial: self.sequence,
+            client: self.client,
+            subscription: self.subscription
+        )
     }
 }
 

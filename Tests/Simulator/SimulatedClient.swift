@@ -250,11 +250,13 @@ final class SimulatedClient {
         case .phase(let id, let phase):
             self.machine.phaseReported(id, phase: phase, from: endpoint, actions: &self.actions)
         case .event(let subscription, let sequence, let source):
+            try self.checkAddressee(source, subscription)
             self.cluster.outcome.deliveries += 1
             if try !self.callbacks.received(source, subscription, sequence: sequence, from: endpoint) {
                 self.send(.ended(subscription), to: endpoint)
             }
         case .invoke(let subscription, let id, let source):
+            try self.checkAddressee(source, subscription)
             self.cluster.outcome.invocations += 1
             if try self.callbacks.received(source, subscription, sequence: nil, from: endpoint) {
                 self.send(.invocationAnswer(id: id, token: source.token &+ source.serial), to: endpoint)
@@ -271,6 +273,13 @@ final class SimulatedClient {
             throw Violation("a client received \(packet)")
         }
         try self.turn()
+    }
+
+    private func checkAddressee(_ source: EventSource, _ subscription: UInt32) throws(Violation) {
+        try check(
+            source.client == self.identity && source.subscription == subscription,
+            "callback \(subscription) of client \(self.index) was given an event of another"
+        )
     }
 
     private func answered(_ id: UInt64, token: UInt64?, isError: Bool, from endpoint: Int) throws(Violation) {

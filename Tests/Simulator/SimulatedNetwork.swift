@@ -41,6 +41,9 @@ package struct EventSource: Sendable {
     var token: UInt64
     /// Counts what was sent by it.
     var serial: UInt64
+    /// Who it is meant for.
+    var client: PeerID
+    var subscription: UInt32
 }
 
 /// One connection between a DEALER and a ROUTER, or between the ROUTERs of a worker that dials and of a broker: ordered in

@@ -34,6 +34,12 @@ extension BrokerMachine {
         package var id: UInt64
     }
 
+    /// Whether a worker has answered the introduction.
+    ///
+    /// What it says of callbacks before that belongs to a former session with the broker, whose numbers stand for others:
+    /// it must be ignored.
+    package func isInSession(_ worker: Int) -> Bool { self.workers[worker].sessionNumber != 0 }
+
     /// A worker gave a client's subscription a number, or states it again after a welcome.
     ///
     /// - Returns: False if the client isn't here, if it has ended, or if there are too many: the worker is told that it is

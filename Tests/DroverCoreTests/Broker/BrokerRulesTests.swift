@@ -685,6 +685,20 @@ extension BrokerBench {
         #expect(!isPaused)
     }
 
+    @Test("what a worker says of callbacks before it has answered the introduction belongs to no session")
+    func beforeWelcome() throws {
+        var bench = BrokerBench()
+        _ = try bench.client(1)
+        let worker = try bench.worker(1)
+        var states = [bench.machine.isInSession(worker)]
+        bench.lose(worker)
+        let next = bench.offerAgain(1, route: 1 << 32 | 1)
+        states.append(bench.machine.isInSession(worker))
+        bench.welcome(by: worker, epoch: 1)
+        states.append(bench.machine.isInSession(worker))
+        #expect(next == worker && states == [true, false, true])
+    }
+
     @Test("of two numbers that a worker gives one subscription the second counts, and neither outlives it")
     func boundTwice() throws {
         var bench = BrokerBench()
