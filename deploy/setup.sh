@@ -34,6 +34,7 @@ Installs what is missing for building and testing Drover on Debian or Ubuntu:
   required   git, a C compiler, libzmq with its headers (libzmq3-dev)
   optional   Python 3 with pyzmq, msgpack and rpyc, for the tests and benchmarks that talk to Python;
              without it they are skipped and say so
+             iproute2 and nftables, for the tests with many hosts, which are network namespaces and need root
 
 A Swift toolchain (6.2 or newer) must already be there: see https://www.swift.org/install/.
 Packages are installed by apt-get, as root or through sudo. Without either, the script says what to ask an
@@ -42,13 +43,13 @@ administrator for. Python packages go to .venv in the repository, unless python3
 Options:
   --check         only report; change nothing
   --dry-run       print the commands that would change something, and run none of them
-  --no-python     leave Python alone
+  --no-python     leave alone what only tests and benchmarks need: Python, iproute2, nftables
   --with-stress   also install `stress`, to load the machine during benchmarks
   -h, --help      show this help
 
 Environment:
   DROVER_PYTHON                  the Python to use instead of .venv/bin/python or python3
-  DROVER_SETUP_PRETEND_MISSING   of: git compiler libzmq python venv modules stress apt root sudo; treated as missing,
+  DROVER_SETUP_PRETEND_MISSING   of: git compiler libzmq python venv modules network stress apt root sudo; treated as missing,
                                  to try this script out (use it with --check or --dry-run)
 
 Exit status: 0 everything required is there; 1 something required is missing; 2 wrong usage.
@@ -210,6 +211,21 @@ check_python() {
     wants_venv=yes
 }
 
+check_network() {
+    local name
+    local -a lacking=()
+    for name in ip ss nft; do
+        if pretends network || ! PATH="$PATH:/usr/sbin:/sbin" has "$name"; then lacking+=("$name"); fi
+    done
+    if ((${#lacking[@]} == 0)); then
+        found "iproute2 and nftables"
+        return
+    fi
+    missing "for tests with many hosts: $(join "${lacking[@]}") (optional)"
+    missing_optional+=("iproute2 and nftables")
+    packages+=(iproute2 nftables)
+}
+
 check_stress() {
     if ! pretends stress && has stress; then
         found "stress ($(command -v stress))"
@@ -229,7 +245,10 @@ check_everything() {
     check_git
     check_compiler
     check_libzmq
-    [[ "$with_python" == no ]] || check_python
+    if [[ "$with_python" == yes ]]; then
+        check_python
+        check_network
+    fi
     check_stress
 }
 

@@ -191,15 +191,17 @@ extension BrokerLoop {
     }
 
     private func pong(_ nonce: UInt64, _ client: Int) {
+        self.publishCounts()
+        let counts = self.core.status
         var status = WorkerStatus()
-        status.worker = self.core.configuration.name
-        status.running = self.machine.sentCount
-        status.queued = self.machine.queuedCount
-        status.concurrency = self.machine.workers.reduce(0) { $0 + ($1.isLive ? $1.offer.concurrency : 0) }
-        status.clients = self.machine.clientCount
-        status.received = self.core.counters.received.load(ordering: .relaxed)
-        status.completed = self.core.counters.answered.load(ordering: .relaxed)
-        status.isDraining = self.machine.isDraining
+        status.worker = counts.broker
+        status.running = counts.sent
+        status.queued = counts.queued
+        status.concurrency = counts.slots
+        status.clients = counts.clients
+        status.received = counts.received
+        status.completed = counts.answered
+        status.isDraining = counts.isDraining
         guard let link = self.clientLinks[client] else { return }
         let payload = packed { writer throws(CodecError) in try status.pack(into: &writer) }
         self.send(Header(.pong, id: nonce), payload, to: link)

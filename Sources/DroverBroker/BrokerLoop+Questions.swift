@@ -43,9 +43,10 @@ extension BrokerLoop {
             let question = self.questions[QuestionKey(client: client, number: header.number)],
             let link = self.clientLinks[client]
         else { return false }
+        self.publishCounts()
         let payload: [UInt8]
         switch question {
-        case .status: payload = packed { writer throws(CodecError) in try packValue(self.status, into: &writer) }
+        case .status: payload = packed { writer throws(CodecError) in try packValue(self.core.status, into: &writer) }
         case .workers:
             payload = packed { writer throws(CodecError) in try packValue(self.workerStatus, into: &writer) }
         case .queues: payload = packed { writer throws(CodecError) in try packValue(self.queueStatus, into: &writer) }
@@ -63,31 +64,10 @@ extension BrokerLoop {
         if !self.questions.isEmpty { self.questions = self.questions.filter { $0.key.client != client } }
     }
 
-    private var status: BrokerStatus {
-        var status = BrokerStatus()
-        let counters = self.core.statistics
-        status.broker = self.core.configuration.name
-        status.uptime = Double(self.now.nanoseconds(since: self.startedAt)) / 1e9
-        status.clients = self.machine.clientCount
-        status.workers = self.machine.workerCount
-        status.slots = self.machine.workers.reduce(0) { $0 + ($1.isLive ? $1.offer.concurrency : 0) }
-        status.queued = self.machine.queuedCount
-        status.sent = self.machine.sentCount
-        status.received = counters.received
-        status.answered = counters.answered
-        status.resent = counters.resent
-        status.lost = counters.lost
-        status.refused = counters.refused
-        status.malformed = counters.malformed
-        status.undeliverable = counters.undeliverable
-        status.starved = Int(clamping: self.machine.starvedCount)
-        status.isDraining = self.machine.isDraining
-        return status
-    }
-
     private var workerStatus: [BrokerWorkerStatus] {
-        self.machine.workers.filter { $0.isLive }
-            .map { worker in
+        self.machine.workers.indices.filter { self.machine.workers[$0].isLive }
+            .map { index in
+                let worker = self.machine.workers[index]
                 var status = BrokerWorkerStatus()
                 status.name = worker.offer.name
                 status.id = "\(worker.offer.worker)"
@@ -98,6 +78,7 @@ extension BrokerLoop {
                 status.concurrency = worker.offer.concurrency
                 status.calls = worker.outstanding
                 status.credit = worker.credit
+                status.answered = index < self.workerLinks.count ? self.workerLinks[index]?.answered ?? 0 : 0
                 status.functions = worker.offer.functions
                 status.queues = worker.offer.queues.sorted()
                 status.labels = worker.offer.labels

@@ -40,7 +40,7 @@ extension BrokerLoop {
         case .recall(let worker, let id):
             self.send(Header(.cancel, id: id, number: CancelReason.recalled.rawValue), toWorker: worker)
         case .sendDeadline(let worker, let id, let deadline):
-            self.send(Header(.deadline, id: id, time: self.remaining(until: deadline)), toWorker: worker)
+            self.send(Header(.deadline, id: id, time: deadline.headerTime(at: self.now)), toWorker: worker)
         case .finish(let slot, let client, let id, let ending):
             self.finish(id, of: client, ending)
             self.forget(slot)
@@ -94,7 +94,8 @@ extension BrokerLoop {
     private func transmit(_ slot: UInt32, to worker: Int, as id: UInt64, isResent: Bool) {
         guard let link = self.workerLinks[worker], let request = self.requests[Int(slot)] else { return }
         let call = self.machine.call(in: slot)
-        if call.attempts > 1 { self.core.counters.resent.count() }
+        // Not when it goes to the same worker again.
+        if call.attempts > 1, !isResent { self.core.counters.resent.count() }
         guard request.payloadCount <= link.maxPayloadBytes else {
             return self.refuseTooLarge(slot, request.payloadCount, worker: worker, id: id, limit: link.maxPayloadBytes)
         }
@@ -116,7 +117,7 @@ extension BrokerLoop {
     private func rewrite(_ header: inout Header, _ call: BrokerCall, slot: UInt32, as id: UInt64, isResent: Bool) {
         header.id = id
         header.number = UInt32(self.machine.function(in: slot))
-        header.time = self.remaining(until: call.deadline)
+        header.time = call.deadline.headerTime(at: self.now)
         header.flags.remove(.attached)
         if isResent { header.flags.insert(.resent) } else { header.flags.remove(.resent) }
     }
@@ -167,12 +168,6 @@ extension BrokerLoop {
         guard Int(slot) < self.requests.count else { return }
         self.requests[Int(slot)]?.free()
         self.requests[Int(slot)] = nil
-    }
-
-    func remaining(until deadline: Instant) -> UInt32 {
-        guard deadline != .distantFuture else { return Header.noTimeLimit }
-        let milliseconds = (deadline.nanoseconds(since: self.now) + 999_999) / 1_000_000
-        return UInt32(clamping: min(max(1, milliseconds), UInt64(Header.noTimeLimit - 1)))
     }
 
     // MARK: Sending

@@ -147,6 +147,7 @@ extension BrokerLoop {
             return self.core.counters.unknown.count()
         }
         self.core.counters.answered.count()
+        self.workerLinks[worker]?.answered &+= 1
         // The slot may be another call's as soon as the actions are carried out.
         self.forget(addressee.slot)
         guard let client = addressee.client, let link = self.clientLinks[client] else { return }

@@ -36,7 +36,6 @@ final class BrokerLoop {
     @safe @exclusivity(unchecked) var otherRoutes: [[UInt8]: UInt64] = [:]
     /// What clients' function numbers ask of the broker itself.
     @safe @exclusivity(unchecked) var questions: [QuestionKey: Question] = [:]
-    let startedAt: Instant
     private let descriptor: CInt
 
     /// How many frames one turn receives at most.
@@ -51,20 +50,7 @@ final class BrokerLoop {
         let configuration = core.configuration
         let socket = try Socket(.router, in: core.context.context)
         try socket.set(.routerMandatory, true)
-        try socket.set(.sendHighWaterMark, 100_000)
-        try socket.set(.receiveHighWaterMark, 100_000)
-        try socket.set(.maxMessageSize, configuration.maxPayloadBytes + (1 << 16))
-        try socket.set(.handshakeInterval, .seconds(5))
-        try socket.set(.heartbeatInterval, .seconds(2))
-        try socket.set(.heartbeatTimeout, .seconds(6))
-        try socket.set(.heartbeatTTL, .seconds(6))
-        if address.hasPrefix("tcp:") {
-            try socket.set(.tcpKeepalive, true)
-            try socket.set(.tcpKeepaliveIdle, .seconds(30))
-            try socket.set(.tcpKeepaliveInterval, .seconds(10))
-            try socket.set(.tcpKeepaliveCount, 3)
-            try socket.set(.backlog, 1024)
-        }
+        try socket.prepare(for: [address], maxPayloadBytes: configuration.maxPayloadBytes)
         try socket.bind(address)
         self.descriptor = try socket.get(.fileDescriptor)
         self.socket = socket
@@ -84,8 +70,7 @@ final class BrokerLoop {
         var generator = SystemRandomNumberGenerator()
         machine.seed = generator.next()
         self.machine = BrokerMachine(configuration: machine)
-        self.startedAt = core.now()
-        self.now = self.startedAt
+        self.now = core.now()
     }
 
     /// Where it listens, with the port that was chosen.
@@ -114,14 +99,14 @@ final class BrokerLoop {
             if self.now >= self.nextTick {
                 self.machine.ticked(at: self.now, actions: &self.actions)
                 self.performActions()
-                self.updateGauges()
+                self.publishCounts()
                 // What was due is done; when something is next is seen before the loop sleeps.
                 self.nextTick = self.machine.nextDeadline
             }
         }
         self.flush()
         self.noteUnreachable()
-        if !isBusy { self.updateGauges() }
+        if !isBusy { self.publishCounts() }
     }
 
     @available(*, noasync)
@@ -272,18 +257,13 @@ final class BrokerLoop {
         var wakeAt = self.nextTick
         // Frames that libzmq would not take are tried again soon: a ROUTER can't say which peer has room.
         if !self.blocked.isEmpty { wakeAt = min(wakeAt, self.now.advanced(byNanoseconds: 1_000_000)) }
-        if self.core.currentState == .draining {
-            wakeAt = min(wakeAt, Instant(nanoseconds: self.core.drainDeadline.load(ordering: .relaxed)))
-        }
+        if self.core.life.state == .draining { wakeAt = min(wakeAt, self.core.life.drainDeadline) }
         if wakeAt <= self.now { return }
         self.poll.removeAll()
         let waker = self.poll.add(self.core.waker.fileDescriptor)
         _ = self.poll.add(self.descriptor)
         do throws(ZMQError) {
-            let limit =
-                wakeAt == .distantFuture
-                ? -1 : Int(min((wakeAt.nanoseconds(since: self.now) + 999_999) / 1_000_000, 3_600_000))
-            try self.poll.wait(milliseconds: limit)
+            try self.poll.wait(milliseconds: wakeAt.pollMilliseconds(at: self.now))
         } catch {
             self.core.configuration.logger.warning("a poll failed", metadata: ["drover.error": "\(error)"])
         }
@@ -306,11 +286,14 @@ final class BrokerLoop {
         return self.isDrained
     }
 
-    private func updateGauges() {
+    func publishCounts() {
         self.core.counters.clients.store(self.machine.clientCount, ordering: .relaxed)
         self.core.counters.workers.store(self.machine.workerCount, ordering: .relaxed)
         self.core.counters.queued.store(self.machine.queuedCount, ordering: .relaxed)
         self.core.counters.sent.store(self.machine.sentCount, ordering: .relaxed)
+        self.core.counters.starved.store(Int(clamping: self.machine.starvedCount), ordering: .relaxed)
+        let slots = self.machine.workers.reduce(0) { $0 + ($1.isLive ? $1.offer.concurrency : 0) }
+        self.core.counters.slots.store(slots, ordering: .relaxed)
         // After a burst the memory it needed is given back.
         if self.machine.callCount == 0, self.requests.capacity > 4096 {
             self.machine.trim()
@@ -320,15 +303,15 @@ final class BrokerLoop {
 
     @available(*, noasync)
     private var mayLeave: Bool {
-        switch self.core.currentState {
+        switch self.core.life.state {
         case .running: return false
         case .draining:
             if !self.machine.isDraining {
                 self.machine.drain()
                 self.tellAll(Header(.goodbye, number: GoodbyeReason.draining.rawValue), workersToo: false)
             }
-            let isOver = self.core.now().nanoseconds >= self.core.drainDeadline.load(ordering: .relaxed)
-            return (self.machine.callCount == 0 && self.blocked.isEmpty) || isOver
+            return (self.machine.callCount == 0 && self.blocked.isEmpty)
+                || self.core.now() >= self.core.life.drainDeadline
         case .stopping, .stopped: return true
         }
     }

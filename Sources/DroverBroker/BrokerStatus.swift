@@ -30,8 +30,12 @@ public struct BrokerStatus: Hashable, Codable, Sendable {
     public var refused = 0
     /// Messages that nobody could understand.
     public var malformed = 0
+    /// Messages of no known call, subscription or kind.
+    public var unknown = 0
     /// Messages whose addressee was gone.
     public var undeliverable = 0
+    /// Peers that were asked to introduce themselves again.
+    public var resets = 0
     /// Times that a worker said it was idle though suitable calls waited.
     public var starved = 0
     /// Whether it takes no new calls.
@@ -67,6 +71,8 @@ public struct BrokerWorkerStatus: Hashable, Codable, Sendable {
     public var calls = 0
     /// How many it may have.
     public var credit = 0
+    /// Calls that it answered.
+    public var answered = 0
     /// The functions it has.
     public var functions: [String] = []
     /// The queues it serves; "" is the unnamed one.

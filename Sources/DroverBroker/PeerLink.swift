@@ -28,6 +28,9 @@ final class PeerLink {
     /// Has something to flush in this turn.
     @safe @exclusivity(unchecked) var isDirty = false
 
+    /// Calls that the worker answered.
+    @safe @exclusivity(unchecked) var answered = 0
+
     /// The worker that it leads to, or -1 for a client's.
     let worker: Int
     /// Which life of a worker it belongs to; 0 for a client's.

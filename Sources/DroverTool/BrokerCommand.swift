@@ -35,6 +35,12 @@ struct BrokerCommand: AsyncParsableCommand {
     @Option(help: "How many seconds a call waits for a worker that may run it, if there is none.")
     var patience = 10.0
 
+    @Option(help: "How many seconds between two signs of life.")
+    var heartbeat = 2.0
+
+    @Option(help: "After how many seconds of silence a client or a worker is lost.")
+    var silenceLimit = 6.0
+
     @Option(help: "How many seconds calls may take when the broker is told to stop.")
     var grace = 30.0
 
@@ -48,7 +54,9 @@ struct BrokerCommand: AsyncParsableCommand {
         guard Logger.Level(rawValue: self.logLevel) != nil else {
             throw ValidationError("\"\(self.logLevel)\" is no log level; try info or debug")
         }
-        guard self.patience > 0, self.grace >= 0 else { throw ValidationError("times must be positive") }
+        guard self.patience > 0, self.grace >= 0, self.heartbeat > 0, self.silenceLimit > self.heartbeat else {
+            throw ValidationError("times must be positive, and the silence limit longer than the heartbeat")
+        }
     }
 
     func run() async throws {
@@ -57,6 +65,8 @@ struct BrokerCommand: AsyncParsableCommand {
         configuration.maxQueuedCalls = self.maxQueued
         configuration.maxPayloadBytes = self.maxPayload
         configuration.noWorkerPatience = .seconds(self.patience)
+        configuration.heartbeatInterval = .seconds(self.heartbeat)
+        configuration.silenceLimit = .seconds(self.silenceLimit)
         configuration.drainGrace = .seconds(self.grace)
         configuration.allowsUnencryptedNetwork = self.allowUnencryptedNetwork
         configuration.logger = Logger(label: "drover.broker") { StreamLogHandler.standardError(label: $0) }

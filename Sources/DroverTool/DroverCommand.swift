@@ -17,7 +17,8 @@ struct DroverCommand: AsyncParsableCommand {
             """,
         version: "0.1.0",
         subcommands: [
-            BrokerCommand.self, StatusCommand.self, WorkersCommand.self, QueuesCommand.self, PingCommand.self,
+            BrokerCommand.self, StatusCommand.self, WorkersCommand.self, QueuesCommand.self, TopCommand.self,
+            PingCommand.self,
         ]
     )
 }

@@ -62,13 +62,11 @@ struct WorkersCommand: AsyncParsableCommand {
             .init(title: "LABELS"), .init(title: "FUNCTIONS"),
         ])
         for worker in workers {
-            let labels =
-                worker.labels.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
-                + worker.resources.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
+            let labels = listed(worker.labels, worker.resources)
             table.add([
                 worker.name, worker.state.rawValue, "\(worker.calls)", "\(worker.credit)", "\(worker.concurrency)",
                 worker.queues.map { $0.isEmpty ? "-" : $0 }.joined(separator: ","),
-                labels.isEmpty ? "-" : labels.joined(separator: ","), shortened(worker.functions),
+                labels, shortened(worker.functions),
             ])
         }
         print(table.lines.joined(separator: "\n"))
@@ -98,12 +96,9 @@ struct QueuesCommand: AsyncParsableCommand {
             .init(title: "WAITING", isNumber: true), .init(title: "WORKERS", isNumber: true),
         ])
         for queue in queues {
-            let demands =
-                queue.labels.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
-                + queue.resources.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
             table.add([
                 queue.function, queue.queue.isEmpty ? "-" : queue.queue,
-                demands.isEmpty ? "-" : demands.joined(separator: ","), "\(queue.waiting)", "\(queue.workers)",
+                queue.demands, "\(queue.waiting)", "\(queue.workers)",
             ])
         }
         print(table.lines.joined(separator: "\n"))
@@ -147,4 +142,17 @@ struct PingCommand: AsyncParsableCommand {
             }
         }
     }
+}
+
+/// Labels and resources in the form in which they are asked for; "-" for none.
+func listed(_ labels: [String: String], _ resources: [String: UInt64]) -> String {
+    let all =
+        labels.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
+        + resources.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
+    return all.isEmpty ? "-" : all.joined(separator: ",")
+}
+
+extension BrokerQueueStatus {
+    /// What its calls ask of a worker, in the form in which it is asked for.
+    var demands: String { listed(self.labels, self.resources) }
 }

@@ -22,7 +22,7 @@ struct BrokerTests {
         let pool = try Pool(workers: 0)
         let client = try pool.client()
         let result = try client.function(Job.add).async(1, 2)
-        try await becomesTrue("the call waits at the broker") { pool.broker.statistics.queued == 1 }
+        try await becomesTrue("the call waits at the broker") { pool.broker.status.queued == 1 }
         try pool.addWorker("late")
         #expect(try await result.value == 3)
         await pool.close()
@@ -32,7 +32,7 @@ struct BrokerTests {
     func spread() async throws {
         let pool = try Pool(workers: 3)
         let client = try pool.client()
-        try await becomesTrue("all workers are there") { pool.broker.statistics.workers == 3 }
+        try await becomesTrue("all workers are there") { pool.broker.status.workers == 3 }
         let who = client.function(Job.whoAmI)
         let add = client.function(Job.add)
         let names = try (0..<3000).map { _ in try who.async() }
@@ -43,7 +43,7 @@ struct BrokerTests {
         #expect(seen.count == 3, "\(seen)")
         #expect(seen.values.allSatisfy { $0 > 100 }, "\(seen)")
         try await becomesTrue("nothing is left") {
-            pool.broker.statistics.queued == 0 && pool.broker.statistics.sent == 0
+            pool.broker.status.queued == 0 && pool.broker.status.sent == 0
         }
         await pool.close()
     }
@@ -127,7 +127,7 @@ struct BrokerTests {
     func ordering() async throws {
         let pool = try Pool(workers: 3)
         let client = try pool.client()
-        try await becomesTrue("all workers are there") { pool.broker.statistics.workers == 3 }
+        try await becomesTrue("all workers are there") { pool.broker.status.workers == 3 }
         var options = CallOptions()
         options.orderingKey = "one"
         let append = client.function(Job.append)
@@ -150,7 +150,7 @@ struct BrokerTests {
         await #expect(throws: CancellationError.self) { try await running.value }
         for handle in waiting { await #expect(throws: CancellationError.self) { try await handle.value } }
         try await becomesTrue("nothing is left") {
-            pool.broker.statistics.queued == 0 && pool.broker.statistics.sent == 0
+            pool.broker.status.queued == 0 && pool.broker.status.sent == 0
         }
         #expect(pool.gates.entered == ["never"])
         #expect(try await client.function(Job.add)(1, 1) == 2)
@@ -167,7 +167,7 @@ struct BrokerTests {
         let short = timed(client.function(Job.hold), .milliseconds(50))
         let waiting = try short("late")
         await #expect(throws: AsyncResultTimeout.self) { try await waiting.value }
-        try await becomesTrue("it left the queue") { pool.broker.statistics.queued == 0 }
+        try await becomesTrue("it left the queue") { pool.broker.status.queued == 0 }
         pool.gates.open("gate")
         _ = try await running.value
         #expect(pool.gates.entered == ["gate"])
@@ -218,7 +218,7 @@ struct BrokerTests {
         let pool = try Pool(workers: 1)
         let other = try pool.addWorker("other")
         let client = try pool.client()
-        try await becomesTrue("both are there") { pool.broker.statistics.workers == 2 }
+        try await becomesTrue("both are there") { pool.broker.status.workers == 2 }
         other.isQuiet = true
         let who = client.function(Job.whoAmI)
         try await becomesTrue("it gets nothing") {
@@ -251,7 +251,7 @@ struct BrokerTests {
         var options = CallOptions()
         options.isIdempotent = true
         #expect(try await add.with(options).async(3, 4).value == 7)
-        try await becomesTrue("both workers are back") { second.broker.statistics.workers == 2 }
+        try await becomesTrue("both workers are back") { second.broker.status.workers == 2 }
         await first.close()
         await second.close()
     }

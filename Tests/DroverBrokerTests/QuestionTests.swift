@@ -19,7 +19,7 @@ struct QuestionTests {
         let hold = client.function(Job.hold)
         let handles = try (0..<4).map { _ in try hold.async("gate") }
         try await becomesTrue("one runs, the others wait") {
-            pool.gates.entered.count == 1 && pool.broker.statistics.sent + pool.broker.statistics.queued == 4
+            pool.gates.entered.count == 1 && pool.broker.status.sent + pool.broker.status.queued == 4
         }
         let status = try await client.function(.brokerStatus)()
         #expect(status.broker == "the broker")
@@ -63,12 +63,12 @@ struct QuestionTests {
         let hold = client.function(Job.hold)
         let handles = try (0..<10_000).map { _ in try hold.async("gate") }
         let other = try pool.client()
-        try await becomesTrue("all have come") { pool.broker.statistics.received == 10_000 }
+        try await becomesTrue("all have come") { pool.broker.status.received == 10_000 }
         let status = try await other.function(.brokerStatus)()
         #expect(status.queued + status.sent == 10_000)
         for handle in handles { handle.cancel() }
         try await becomesTrue("nothing is left") {
-            pool.broker.statistics.queued == 0 && pool.broker.statistics.sent == 0
+            pool.broker.status.queued == 0 && pool.broker.status.sent == 0
         }
         await pool.close()
     }

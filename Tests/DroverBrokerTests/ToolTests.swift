@@ -35,15 +35,8 @@ struct ToolTests {
 
     @Test("drover broker prints where it listens, is asked by the other verbs, and leaves when it is told to")
     func broker() throws {
-        let process = Process()
-        let output = Pipe()
-        process.executableURL = Self.tool
-        process.arguments = ["broker", "--listen", "tcp://127.0.0.1:*", "--name", "tested", "--log-level", "critical"]
-        process.standardOutput = output
-        try process.run()
-        defer { if process.isRunning { kill(process.processIdentifier, SIGKILL) } }
-        let line = String(decoding: output.fileHandleForReading.availableData, as: UTF8.self)
-        let endpoint = line.trimmingCharacters(in: .newlines)
+        let broker = try BrokerProcess(at: "tcp://127.0.0.1:*", "--name", "tested")
+        let endpoint = broker.endpoint
         #expect(endpoint.hasPrefix("tcp://127.0.0.1:"))
 
         let status = try self.run("status", broker: endpoint)
@@ -60,14 +53,17 @@ struct ToolTests {
         #expect(pings.output.split(separator: "\n").count == 2)
         #expect(pings.output.hasPrefix("tested at \(endpoint): "))
 
+        let top = try self.run("top", "--count", "2", "--interval", "0.1", broker: endpoint)
+        #expect(top.output.components(separatedBy: "drover top: tested at \(endpoint)").count == 3)
+        let line = try self.run("top", "--count", "1", "--json", broker: endpoint).output
+        let looked = try #require(try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any])
+        #expect(Set(looked.keys) == ["status", "workers", "queues"])
+
         let second = try self.run("broker", "--listen", endpoint)
         #expect(second.status == 1)
         #expect(second.errors.contains("Address already in use"))
 
-        process.terminate()
-        process.waitUntilExit()
-        #expect(process.terminationStatus == 0)
-        #expect(process.terminationReason == .exit)
+        #expect(broker.terminate() == 0)
     }
 
     @Test("what can't be done ends with a status that isn't zero, and says the cause and the remedy")

@@ -35,12 +35,4 @@ struct OfferingTests {
         }
         #expect(offering.nextDeadline == Self.at(150))
     }
-
-    @Test("a change is told at once")
-    func change() {
-        var offering = Offering(longestNanoseconds: 500_000_000, at: Self.at(0))
-        _ = offering.isDue(at: Self.at(0))
-        offering.changed(at: Self.at(20))
-        #expect(offering.nextDeadline == Self.at(20))
-    }
 }

@@ -6,28 +6,32 @@ import Logging
 
 /// A worker, or a client short of descriptors, in a process of its own.
 ///
-/// `fault-worker serve ADDRESS` prints `listens ADDRESS` and serves until SIGTERM; `fault-worker dial BROKER` does so for a
-/// broker. `fault-worker descriptors ENDPOINT LIMIT`
-/// makes clients until the limit of open files stops it, and prints what it was told. `fault-worker clock` lets calls expire
-/// while the wall clock is stepped, by a library that a test loads before the C library.
+/// `fault-worker serve ADDRESS` prints `listens ADDRESS` and serves until SIGTERM; `fault-worker dial BROKER...` serves
+/// brokers, and `fault-worker serve-far BROKER...` brokers on other hosts, with the usual beats. `fault-worker descriptors ENDPOINT LIMIT` makes clients until the limit of open files stops it, and prints what
+/// it was told. `fault-worker clock` lets calls expire while the wall clock is stepped, by a library that a test loads
+/// before the C library.
 @main
 struct FaultWorker {
     static func main() async throws {
         let arguments = CommandLine.arguments
         switch arguments.dropFirst().first {
         case "serve": try await self.serve(.bind(arguments[2]))
-        case "dial": try await self.serve(.connect(arguments[2]))
+        case "dial": try await self.serve(.bind(nil, connecting: Array(arguments.dropFirst(2))))
+        case "serve-far": try await self.serve(.bind(nil, connecting: Array(arguments.dropFirst(2))), isFar: true)
         case "descriptors": try await self.exhaust(arguments[2], limit: UInt(arguments[3]) ?? 64)
         case "clock": try await self.stepClock()
         default: exit(64)
         }
     }
 
-    private static func serve(_ endpoint: WorkerEndpoint) async throws {
+    private static func serve(_ endpoint: WorkerEndpoint, isFar: Bool = false) async throws {
         var configuration = WorkerConfiguration()
         configuration.name = "fault-worker-\(getpid())"
-        configuration.heartbeatInterval = .milliseconds(200)
-        configuration.silenceLimit = .milliseconds(1500)
+        configuration.allowsUnencryptedNetwork = isFar
+        if !isFar {
+            configuration.heartbeatInterval = .milliseconds(200)
+            configuration.silenceLimit = .milliseconds(1500)
+        }
         configuration.drainGrace = .seconds(5)
         configuration.logger = Logger(label: "fault-worker") { _ in ListenHandler() }
         let worker = Worker(configuration: configuration)

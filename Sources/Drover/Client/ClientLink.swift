@@ -69,22 +69,7 @@ final class ClientLink {
         let socket = try Socket(.dealer, in: self.core.context.context)
         // On a connection that isn't up nothing may queue in libzmq: it would be lost or late. It queues here.
         try socket.set(.immediate, true)
-        try socket.set(.sendHighWaterMark, 100_000)
-        try socket.set(.receiveHighWaterMark, 100_000)
-        try socket.set(.maxMessageSize, self.core.configuration.maxPayloadBytes + (1 << 16))
-        try socket.set(.reconnectInterval, .milliseconds(100))
-        try socket.set(.reconnectIntervalMax, .seconds(5))
-        try socket.set(.handshakeInterval, .seconds(5))
-        try socket.set(.heartbeatInterval, .seconds(2))
-        try socket.set(.heartbeatTimeout, .seconds(6))
-        try socket.set(.heartbeatTTL, .seconds(6))
-        if self.endpoint.address.hasPrefix("tcp:") {
-            try socket.set(.connectTimeout, .seconds(5))
-            try socket.set(.tcpKeepalive, true)
-            try socket.set(.tcpKeepaliveIdle, .seconds(30))
-            try socket.set(.tcpKeepaliveInterval, .seconds(10))
-            try socket.set(.tcpKeepaliveCount, 3)
-        }
+        try socket.prepare(for: [self.endpoint.address], maxPayloadBytes: self.core.configuration.maxPayloadBytes)
         let monitor = try socket.monitor([.connected, .disconnected, .connectRetried, .handshake, .closed])
         try socket.connect(self.endpoint.address)
         self.monitorDescriptor = try monitor.fileDescriptor
@@ -154,7 +139,7 @@ final class ClientLink {
             flags: flags,
             payloadLength: UInt32(result.request.payloadCount),
             id: result.correlationID.rawValue,
-            time: Self.remaining(until: result.deadline, at: now),
+            time: result.deadline.headerTime(at: now),
             number: result.function
         )
         guard let base = unsafe result.request.base else { return }
@@ -299,10 +284,4 @@ final class ClientLink {
         try self.flushIfFull()
     }
 
-    /// What is left until a deadline, as the wire has it: whole milliseconds, rounded up, at least one.
-    static func remaining(until deadline: Instant, at now: Instant) -> UInt32 {
-        guard deadline != .distantFuture else { return Header.noTimeLimit }
-        let milliseconds = (deadline.nanoseconds(since: now) + 999_999) / 1_000_000
-        return UInt32(clamping: min(max(1, milliseconds), UInt64(Header.noTimeLimit - 1)))
-    }
 }

@@ -47,7 +47,7 @@ extension ClientLoop {
         case .sendCancel(let endpoint, let id, let reason):
             self.reply(to: self.links[endpoint], Header(.cancel, id: id, number: reason.rawValue))
         case .sendDeadline(let endpoint, let id, let deadline):
-            let left = ClientLink.remaining(until: deadline, at: self.now)
+            let left = deadline.headerTime(at: self.now)
             self.reply(to: self.links[endpoint], Header(.deadline, id: id, time: left))
         case .finish(let slot, _, let ending):
             guard let result = self.book.take(slot) else { return }

@@ -279,7 +279,7 @@ final class ClientLoop {
             link.addToPoll(&self.poll)
         }
         do throws(ZMQError) {
-            let limit = Self.milliseconds(until: wakeAt, at: self.now)
+            let limit = wakeAt.pollMilliseconds(at: self.now)
             try self.core.seat.whileAway { () throws(ZMQError) in try self.poll.wait(milliseconds: limit) }
         } catch {
             self.core.logger.warning("a poll failed", metadata: [LogKeys.error: "\(error)"])
@@ -312,12 +312,6 @@ final class ClientLoop {
         guard self.book.machine.callCount == 0 else { return }
         if self.actions.capacity > 4096 { self.actions = [] }
         if self.ended.capacity > 4096 { self.ended = [] }
-    }
-
-    static func milliseconds(until instant: Instant, at now: Instant) -> Int {
-        guard instant != .distantFuture else { return -1 }
-        let nanoseconds = instant.nanoseconds(since: now)
-        return Int(min((nanoseconds + 999_999) / 1_000_000, 3_600_000))
     }
 
     var isFinished: Bool {

@@ -93,12 +93,14 @@ struct ErrorBody {
     }
 
     func error(function: String, correlationID: CorrelationID) -> RemoteError {
+        let retryAfter = self.payload.retryAfterMilliseconds
         var error = RemoteError(
             RemoteError.Code(name: self.payload.code),
             type: self.payload.type,
             message: self.payload.message,
             trace: self.payload.trace,
             isRetryable: self.payload.isRetryable,
+            retryAfter: retryAfter == 0 ? nil : .milliseconds(retryAfter),
             worker: self.payload.worker,
             function: function,
             correlationID: correlationID

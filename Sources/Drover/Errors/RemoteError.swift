@@ -57,6 +57,8 @@ public struct RemoteError: Error, Hashable, Sendable {
     public var trace: String
     /// Whether the same call may succeed if made again, here or on another worker.
     public var isRetryable: Bool
+    /// How long to wait before the same call is made again, if who answered knows: a broker whose queue is full does.
+    public var retryAfter: Duration?
     /// The worker's name.
     public var worker: String
     /// The function that was called.
@@ -75,6 +77,7 @@ public struct RemoteError: Error, Hashable, Sendable {
     ///   - message: What the error said.
     ///   - trace: The way the error took.
     ///   - isRetryable: Whether the same call may succeed if made again.
+    ///   - retryAfter: How long to wait before.
     ///   - worker: The worker's name.
     ///   - function: The function that was called.
     ///   - correlationID: The call.
@@ -84,6 +87,7 @@ public struct RemoteError: Error, Hashable, Sendable {
         message: String,
         trace: String = "",
         isRetryable: Bool = false,
+        retryAfter: Duration? = nil,
         worker: String = "",
         function: String = "",
         correlationID: CorrelationID = CorrelationID(0)
@@ -93,6 +97,7 @@ public struct RemoteError: Error, Hashable, Sendable {
         self.message = message
         self.trace = trace
         self.isRetryable = isRetryable
+        self.retryAfter = retryAfter
         self.worker = worker
         self.function = function
         self.correlationID = correlationID
@@ -116,6 +121,7 @@ extension RemoteError: CustomStringConvertible {
     public var description: String {
         let type = self.type.isEmpty ? "" : "\(self.type): "
         let place = self.worker.isEmpty ? "" : " (\(self.function) \(self.correlationID) on \(self.worker))"
-        return "remote \(self.code): \(type)\(self.message)\(place)"
+        let advice = self.retryAfter.map { "; try again in \($0)" } ?? ""
+        return "remote \(self.code): \(type)\(self.message)\(advice)\(place)"
     }
 }

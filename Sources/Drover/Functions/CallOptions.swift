@@ -13,13 +13,13 @@ public struct CallOptions: Hashable, Sendable {
     /// Whether cancelling the task that awaits the call cancels the call too (contract S24).
     public var cancelsWithWaiter: Bool
     /// Through a broker: only workers that serve this queue get the call.
-    public var queue = ""
+    public var queue: String
     /// Through a broker: 0 to 7; of the calls that wait a higher one goes first.
-    public var priority: UInt8 = 4
+    public var priority: UInt8
     /// Through a broker: the worker must have all of these labels, such as `["zone": "eu"]`.
-    public var labels: [String: String] = [:]
+    public var labels: [String: String]
     /// Through a broker: what the call occupies of a worker's resources while it runs, such as `["gpu": 1]`.
-    public var resources: [String: UInt64] = [:]
+    public var resources: [String: UInt64]
 
     /// Creates options.
     ///
@@ -28,16 +28,28 @@ public struct CallOptions: Hashable, Sendable {
     ///   - orderingKey: Calls of one key run one at a time, in order.
     ///   - expiry: The time until the call expires.
     ///   - cancelsWithWaiter: Whether cancelling the awaiting task cancels the call.
+    ///   - queue: The queue that the worker must serve.
+    ///   - priority: 0 to 7; higher goes first.
+    ///   - labels: Labels that the worker must have.
+    ///   - resources: What the call occupies of a worker's resources.
     public init(
         isIdempotent: Bool? = nil,
         orderingKey: String? = nil,
         expiry: Duration? = nil,
-        cancelsWithWaiter: Bool = false
+        cancelsWithWaiter: Bool = false,
+        queue: String = "",
+        priority: UInt8 = 4,
+        labels: [String: String] = [:],
+        resources: [String: UInt64] = [:]
     ) {
         self.isIdempotent = isIdempotent
         self.orderingKey = orderingKey
         self.expiry = expiry
         self.cancelsWithWaiter = cancelsWithWaiter
+        self.queue = queue
+        self.priority = priority
+        self.labels = labels
+        self.resources = resources
     }
 
     /// Whether a worker or a broker must be told more than function and arguments.

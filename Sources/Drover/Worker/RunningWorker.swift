@@ -4,9 +4,7 @@ internal import DroverCore
 public import DroverWire
 internal import DroverZMQ
 internal import Logging
-internal import ServiceLifecycle
 internal import Synchronization
-internal import UnixSignals
 
 /// A worker that listens; made by ``Worker/start(_:)``.
 ///
@@ -52,7 +50,7 @@ public final class RunningWorker: Sendable {
         self.core.logger.debug("a worker listens", metadata: [LogKeys.endpoint: "\(self.endpoint)"])
     }
 
-    deinit { self.core.advance(to: .stopping) }
+    deinit { self.core.life.advance(to: .stopping) }
 
     /// How loaded the worker is.
     public var status: WorkerStatus { self.core.status }
@@ -76,7 +74,7 @@ public final class RunningWorker: Sendable {
     /// - Parameter grace: How long running handlers may take; then they are cancelled. Nil takes the configuration's.
     public func stop(grace: Duration? = nil) async {
         self.drain(grace: grace)
-        await self.core.stopped()
+        await self.core.life.ended()
     }
 
     /// Stops, blocking this thread; see ``stop(grace:)``.
@@ -92,31 +90,14 @@ public final class RunningWorker: Sendable {
     ///
     /// - Parameter grace: How long running handlers may take; nil takes the configuration's.
     public func drain(grace: Duration? = nil) {
-        let grace = grace ?? self.core.configuration.drainGrace
-        self.core.drainDeadline.store(
-            self.core.now().advanced(byNanoseconds: grace.clampedNanoseconds).nanoseconds,
-            ordering: .relaxed
-        )
-        self.core.advance(to: .draining)
+        self.core.life.drain(within: grace ?? self.core.configuration.drainGrace)
     }
 
-    /// Waits for one of the signals, a graceful shutdown or cancellation, then drains.
-    func runUntilAsked(to signals: [ShutdownSignal]) async {
-        let asked = await ShutdownSignal.first(of: signals)
-        self.core.logger.info("the worker drains", metadata: [LogKeys.reason: "\(asked)"])
-        await withTaskGroup(of: Void.self) { group in
-            group.addTask { await self.stop() }
-            if !signals.isEmpty {
-                // A second signal ends the grace.
-                group.addTask {
-                    for await _ in await UnixSignalsSequence(trapping: signals.map { $0.signal }) {
-                        return self.core.advance(to: .stopping)
-                    }
-                }
-            }
-            await group.next()
-            await self.core.stopped()
-            group.cancelAll()
-        }
+    /// Runs until one of the signals comes, the task is cancelled or a graceful shutdown is asked for; then drains.
+    ///
+    /// - Parameter signals: Signals that ask for the shutdown; a second one ends the grace.
+    public func runUntilAsked(to signals: [ShutdownSignal] = [.terminate, .interrupt]) async {
+        let configuration = self.core.configuration
+        await self.core.life.run(until: signals, grace: configuration.drainGrace, logger: configuration.logger)
     }
 }

@@ -9,15 +9,6 @@ internal import Synchronization
 
 /// What a worker's loop, its handlers and its owner share.
 final class WorkerCore: Sendable {
-    enum State: UInt8 {
-        case running
-        /// No new requests; leaves when the running ones have ended.
-        case draining
-        /// The grace is over: running handlers are cancelled, the loop leaves.
-        case stopping
-        case stopped
-    }
-
     let configuration: WorkerConfiguration
     let identity: PeerID
     let epoch: UInt64
@@ -34,9 +25,7 @@ final class WorkerCore: Sendable {
     let subscribers = SubscriberTable()
     let replies = ReplyTable()
     let counters = WorkerCounters()
-    private let state = Atomic<UInt8>(State.running.rawValue)
-    private let stopWaiters = Mutex<[Resumption<Void>]>([])
-    let drainDeadline = Atomic<UInt64>(.max)
+    let life: Lifecycle
     /// Brokers are asked for no new requests.
     let isQuiet = Atomic<Bool>(false)
 
@@ -53,6 +42,7 @@ final class WorkerCore: Sendable {
             uniqueKeysWithValues: ordered.enumerated().map { ($0.element.name, Int32($0.offset)) }
         )
         self.waker = try Waker()
+        self.life = Lifecycle(waker: self.waker)
         self.mailbox = Mailbox(waker: self.waker)
         self.threads = HandlerThreads(concurrency: configuration.concurrency)
     }
@@ -62,44 +52,12 @@ final class WorkerCore: Sendable {
 
     func now() -> Instant { Instant(nanoseconds: MonotonicClock.now()) }
 
-    var currentState: State { State(rawValue: self.state.load(ordering: .sequentiallyConsistent)) ?? .stopped }
-
-    /// Moves on to a later state; never back.
-    func advance(to state: State) {
-        var known = self.state.load(ordering: .sequentiallyConsistent)
-        while known < state.rawValue {
-            let (exchanged, original) = self.state.compareExchange(
-                expected: known,
-                desired: state.rawValue,
-                ordering: .sequentiallyConsistent
-            )
-            if exchanged { return self.waker.wake() }
-            known = original
-        }
-    }
-
-    /// Suspends until the loop has been left.
-    func stopped() async {
-        await withResumption { continuation in
-            let isOver = self.stopWaiters.withLock { waiters in
-                if self.currentState == .stopped { return true }
-                waiters.append(continuation)
-                return false
-            }
-            if isOver { continuation.resume() }
-        }
-    }
-
     /// The loop has been left: whoever waits for it is told, and the handler threads leave when they are done.
     func finish() {
-        self.advance(to: .stopped)
+        self.life.advance(to: .stopped)
         self.discardPosts()
         self.threads.stop()
-        let waiters = self.stopWaiters.withLock { waiters in
-            defer { waiters = [] }
-            return waiters
-        }
-        for waiter in waiters { waiter.resume() }
+        self.life.tellEnded()
     }
 
     /// How loaded the worker is.
@@ -114,14 +72,14 @@ final class WorkerCore: Sendable {
         status.completed = self.counters.completed.current
         status.failed = self.counters.failed.current
         status.dropped = self.counters.dropped.current
-        status.isDraining = self.currentState != .running
+        status.isDraining = self.life.state != .running
         return status
     }
 
     func post(_ kind: WorkerPost.Kind) {
         self.mailbox.push(WorkerPost(kind))
         // A handler may return long after the loop was left.
-        if self.currentState == .stopped { self.discardPosts() }
+        if self.life.state == .stopped { self.discardPosts() }
     }
 
     /// Drops what nobody will take any more: a job that is posted holds its worker, and so the mailbox that it lies in.

@@ -166,9 +166,7 @@ extension WorkerLoop {
         self.core.counters.timers.store(self.machine.timerCount, ordering: .relaxed)
         self.machine.settle()
         self.nextTick = min(self.machine.nextDeadline(after: self.now), self.nextOffer)
-        if self.core.currentState == .draining {
-            self.nextTick = min(self.nextTick, Instant(nanoseconds: self.core.drainDeadline.load(ordering: .relaxed)))
-        }
+        if self.core.life.state == .draining { self.nextTick = min(self.nextTick, self.core.life.drainDeadline) }
         guard self.core.mailbox.prepareToSleep() else {
             self.core.mailbox.didWake(isSignalled: false)
             return
@@ -179,7 +177,7 @@ extension WorkerLoop {
         do throws(ZMQError) {
             // Frames that libzmq would not take are tried again soon: a ROUTER can't say which peer has room.
             let limit = self.blocked.isEmpty ? Instant.distantFuture : self.now.advanced(byNanoseconds: 1_000_000)
-            try self.poll.wait(milliseconds: Self.milliseconds(until: min(self.nextTick, limit), at: self.now))
+            try self.poll.wait(milliseconds: min(self.nextTick, limit).pollMilliseconds(at: self.now))
         } catch {
             self.core.logger.warning("a poll failed", metadata: [LogKeys.error: "\(error)"])
         }
@@ -200,15 +198,10 @@ extension WorkerLoop {
         return self.isDrained
     }
 
-    static func milliseconds(until instant: Instant, at now: Instant) -> Int {
-        guard instant != .distantFuture else { return -1 }
-        return Int(min((instant.nanoseconds(since: now) + 999_999) / 1_000_000, 3_600_000))
-    }
-
     /// Whether the worker has been asked to stop and may.
     @available(*, noasync)
     var mayLeave: Bool {
-        switch self.core.currentState {
+        switch self.core.life.state {
         case .running: return false
         case .draining:
             if !self.isDrainAnnounced {
@@ -216,8 +209,7 @@ extension WorkerLoop {
                 self.machine.drain()
                 self.tellAll(Header(.goodbye, number: GoodbyeReason.draining.rawValue))
             }
-            let isOver = self.core.now().nanoseconds >= self.core.drainDeadline.load(ordering: .relaxed)
-            return self.machine.requestCount == 0 || isOver
+            return self.machine.requestCount == 0 || self.core.now() >= self.core.life.drainDeadline
         case .stopping, .stopped: return true
         }
     }
@@ -251,10 +243,9 @@ extension WorkerLoop {
     @available(*, noasync)
     private func waitForClients() {
         let now = self.core.now()
-        let graceEnd = Instant(nanoseconds: self.core.drainDeadline.load(ordering: .relaxed))
         let deadline = max(
             now.advanced(byNanoseconds: Self.farewellNanoseconds),
-            min(now.advanced(byNanoseconds: Self.longFarewellNanoseconds), graceEnd)
+            min(now.advanced(byNanoseconds: Self.longFarewellNanoseconds), self.core.life.drainDeadline)
         )
         var staying = self.machine.sessions.indices.filter { self.machine.sessions[$0].isLive }
         while true {
@@ -272,7 +263,7 @@ extension WorkerLoop {
             _ = self.poll.add(self.descriptor)
             let limit = min(deadline, now.advanced(byNanoseconds: Self.farewellLookNanoseconds))
             do throws(ZMQError) {
-                try self.poll.wait(milliseconds: Self.milliseconds(until: limit, at: now))
+                try self.poll.wait(milliseconds: limit.pollMilliseconds(at: now))
                 // To a broker that was dialled something can always be sent; it answers a goodbye with its own.
                 let routes = try self.receiveFarewells()
                 staying.removeAll { routes.contains(self.machine.sessions[$0].route) }

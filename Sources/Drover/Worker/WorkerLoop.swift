@@ -78,23 +78,8 @@ final class WorkerLoop {
         self.core = core
         let socket = try Socket(.router, in: core.context.context)
         try socket.set(.routerMandatory, true)
-        try socket.set(.sendHighWaterMark, 100_000)
-        try socket.set(.receiveHighWaterMark, 100_000)
-        try socket.set(.maxMessageSize, core.configuration.maxPayloadBytes + (1 << 16))
-        try socket.set(.handshakeInterval, .seconds(5))
-        try socket.set(.heartbeatInterval, .seconds(2))
-        try socket.set(.heartbeatTimeout, .seconds(6))
-        try socket.set(.heartbeatTTL, .seconds(6))
-        try socket.set(.reconnectInterval, .milliseconds(100))
-        try socket.set(.reconnectIntervalMax, .seconds(5))
-        if ([address].compactMap { $0 } + brokers).contains(where: { $0.hasPrefix("tcp:") }) {
-            try socket.set(.connectTimeout, .seconds(5))
-            try socket.set(.tcpKeepalive, true)
-            try socket.set(.tcpKeepaliveIdle, .seconds(30))
-            try socket.set(.tcpKeepaliveInterval, .seconds(10))
-            try socket.set(.tcpKeepaliveCount, 3)
-            try socket.set(.backlog, 1024)
-        }
+        let addresses = [address].compactMap { $0 } + brokers
+        try socket.prepare(for: addresses, maxPayloadBytes: core.configuration.maxPayloadBytes)
         if let address { try socket.bind(address) }
         let now = core.now()
         for (number, broker) in brokers.enumerated() {

@@ -12,7 +12,7 @@ extension BrokerMachine {
         at now: Instant,
         actions: inout [BrokerAction]
     ) -> BrokerVerdict {
-        let deadline = Self.deadline(request.time, at: now)
+        let deadline = Instant(deadlineAfter: request.time, at: now)
         if let slot = self.clients[client].requests.find(request.id) {
             guard request.isResent else { return .duplicateID }
             self.moveDeadline(of: slot, to: deadline, at: now, actions: &actions)
@@ -78,7 +78,7 @@ extension BrokerMachine {
         actions: inout [BrokerAction]
     ) {
         guard let slot = self.clients[client].requests.find(id) else { return }
-        self.moveDeadline(of: slot, to: Self.deadline(time, at: now), at: now, actions: &actions)
+        self.moveDeadline(of: slot, to: Instant(deadlineAfter: time, at: now), at: now, actions: &actions)
     }
 
     // MARK: From workers
@@ -182,10 +182,6 @@ extension BrokerMachine {
     }
 
     // MARK: Inside
-
-    static func deadline(_ time: UInt32, at now: Instant) -> Instant {
-        time == Header.noTimeLimit ? .distantFuture : now.advanced(byNanoseconds: UInt64(time) * 1_000_000)
-    }
 
     private func refusal(route: Int, client: Int) -> BrokerVerdict? {
         let waiting = self.routes[route].waitingCount

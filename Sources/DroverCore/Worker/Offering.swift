@@ -46,7 +46,4 @@ package struct Offering: Equatable, Sendable {
     package mutating func restart(at now: Instant) {
         if case .settled = self.state { self.state = .due(now, interval: Self.firstNanoseconds) }
     }
-
-    /// What is offered has changed: tell it at once, whatever was told before.
-    package mutating func changed(at now: Instant) { self.state = .due(now, interval: Self.firstNanoseconds) }
 }

@@ -239,7 +239,7 @@ package struct WorkerMachine: ~Copyable {
         if let slot = self.sessions[session].requests.find(header.id) {
             guard header.flags.contains(.resent) else { return .duplicateID }
             // Its client may have moved its deadline while there was no connection to say so.
-            self.setDeadline(Self.deadline(header.time, at: now), of: slot)
+            self.setDeadline(Instant(deadlineAfter: header.time, at: now), of: slot)
             return .known(slot: slot)
         }
         if header.flags.contains(.resent) {
@@ -270,7 +270,7 @@ package struct WorkerMachine: ~Copyable {
         session: Int,
         at now: Instant
     ) -> RequestVerdict {
-        let deadline = Self.deadline(header.time, at: now)
+        let deadline = Instant(deadlineAfter: header.time, at: now)
         let request = WorkerRequest(
             session: Int32(session),
             id: header.id,
@@ -355,7 +355,7 @@ package struct WorkerMachine: ~Copyable {
         at now: Instant
     ) -> UInt32? {
         guard let slot = self.sessions[session].requests.find(id) else { return nil }
-        self.setDeadline(Self.deadline(time, at: now), of: slot)
+        self.setDeadline(Instant(deadlineAfter: time, at: now), of: slot)
         return slot
     }
 
@@ -433,12 +433,6 @@ package struct WorkerMachine: ~Copyable {
     }
 
     // MARK: Inside
-
-    /// The point in time that a header's time means.
-    private static func deadline(_ time: UInt32, at now: Instant) -> Instant {
-        guard time != Header.noTimeLimit else { return .distantFuture }
-        return now.advanced(byNanoseconds: UInt64(time) * 1_000_000)
-    }
 
     private mutating func setDeadline(_ deadline: Instant, of slot: UInt32) {
         self.requests[Int(slot)]?.deadline = deadline

@@ -17,24 +17,23 @@ public enum ShutdownSignal: Hashable, Sendable {
         }
     }
 
+    /// Waits for one of the signals, or cancellation of the task.
+    static func next(of signals: [ShutdownSignal]) async -> String {
+        for await signal in await UnixSignalsSequence(trapping: signals.map { $0.signal }) { return "\(signal)" }
+        return "cancelled"
+    }
+
     /// Waits for one of the signals, a graceful shutdown of the service group, or cancellation of the task.
     ///
     /// Returns what it was, in a word for the log.
-    package static func first(of signals: [ShutdownSignal]) async -> String {
+    static func first(of signals: [ShutdownSignal]) async -> String {
         await withTaskGroup(of: String.self) { group in
             group.addTask {
                 // Returns when the task is cancelled or the service group asks.
                 try? await gracefulShutdown()
                 return "shutdown"
             }
-            if !signals.isEmpty {
-                group.addTask {
-                    for await signal in await UnixSignalsSequence(trapping: signals.map { $0.signal }) {
-                        return "\(signal)"
-                    }
-                    return "cancelled"
-                }
-            }
+            if !signals.isEmpty { group.addTask { await Self.next(of: signals) } }
             let first = await group.next() ?? "cancelled"
             group.cancelAll()
             return first

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Drover
+internal import DroverZMQ
+internal import Logging
+
+/// A broker that listens; made by ``Broker/start(_:)``.
+///
+/// Stop it with ``stop(grace:)``; one that is dropped stops without grace.
+public final class RunningBroker: Sendable {
+    /// Where it listens, with the port that was chosen.
+    public let endpoint: String
+    let core: BrokerCore
+    private let thread: LoopThread
+
+    init(configuration: BrokerConfiguration, address: String) throws {
+        let address = try Endpoint(address)
+        guard address.isLocal || configuration.allowsUnencryptedNetwork else {
+            throw UsageError(
+                .badConfiguration,
+                "\(address) can be reached from other machines, unencrypted and by anybody: bind 127.0.0.1, or set "
+                    + "allowsUnencryptedNetwork if the network is trusted"
+            )
+        }
+        let core = try BrokerCore(configuration: configuration)
+        let ready = ReadySignal<Result<String, ZMQError>>()
+        self.thread = try LoopThread.start(named: "drover-broker") {
+            do throws(ZMQError) {
+                let loop = try BrokerLoop(core: core, address: address.address)
+                _ = ready.set(.success(try loop.address))
+                loop.run()
+            } catch {
+                _ = ready.set(.failure(error))
+            }
+            core.life.tellEnded()
+        }
+        self.core = core
+        do throws(ZMQError) { self.endpoint = try ready.wait().get() } catch {
+            throw ConnectionError(.lost, message: "the broker can't listen at \(address): \(error)", cause: error)
+        }
+        core.configuration.logger.info("a broker listens", metadata: ["drover.endpoint": "\(self.endpoint)"])
+    }
+
+    deinit { self.core.life.advance(to: .stopping) }
+
+    /// What the broker has done and has at hand, as of the last turn of its loop.
+    public var status: BrokerStatus { self.core.status }
+
+    /// Takes no more calls, waits up to `grace` until those that it has are answered, says goodbye, and leaves.
+    ///
+    /// Calls that are left then are lost to this broker: their clients send idempotent ones to another.
+    ///
+    /// - Parameter grace: How long the calls may take; nil takes the configuration's.
+    public func stop(grace: Duration? = nil) async {
+        self.drain(grace: grace)
+        await self.core.life.ended()
+    }
+
+    /// Stops, blocking this thread; see ``stop(grace:)``.
+    ///
+    /// - Parameter grace: How long the calls may take.
+    @available(*, noasync, message: "await stop(grace:) instead")
+    public func stopBlocking(grace: Duration? = nil) {
+        self.drain(grace: grace)
+        _ = self.thread.join(within: (grace ?? self.core.configuration.drainGrace) + .seconds(5))
+    }
+
+    /// Begins to drain and returns at once.
+    ///
+    /// - Parameter grace: How long the calls may take; nil takes the configuration's.
+    public func drain(grace: Duration? = nil) {
+        self.core.life.drain(within: grace ?? self.core.configuration.drainGrace)
+    }
+
+    /// Runs until one of the signals comes, the task is cancelled or a graceful shutdown is asked for; then drains.
+    ///
+    /// - Parameter signals: Signals that ask for the shutdown; a second one ends the grace.
+    public func runUntilAsked(to signals: [ShutdownSignal] = [.terminate, .interrupt]) async {
+        let configuration = self.core.configuration
+        await self.core.life.run(until: signals, grace: configuration.drainGrace, logger: configuration.logger)
+    }
+}

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Drover
+import DroverBroker
+import Foundation
+import Synchronization
+import Testing
+
+/// Tells another task that the test has seen enough.
+private final class Flag: Sendable {
+    private let state = Atomic<Bool>(false)
+    var isSet: Bool { self.state.load(ordering: .relaxed) }
+    func set() { self.state.store(true, ordering: .relaxed) }
+}
+
+/// A broker, two workers and a client, each on a host of its own, with the usual beats: 2 s, lost after 6 s.
+private final class Field {
+    static let echo = Function<Int, Int>("echo", isIdempotent: true)
+    static let pid = Function<Int32>("pid", isIdempotent: true)
+    static let sleep = Function<Double, String, String>("sleep", isIdempotent: true)
+
+    let hosts: Hosts
+    let broker: BrokerProcess
+    /// By link: 2 and 3.
+    var workers: [Int: WorkerProcess] = [:]
+    let client: Client
+    let address: String
+
+    init() async throws {
+        self.hosts = try Hosts(2)
+        self.broker = try BrokerProcess(on: self.hosts.middle)
+        for link in [2, 3] {
+            let address = "tcp://\(self.hosts.address(by: link)):5570"
+            self.workers[link] = try WorkerProcess(on: self.hosts.name(link), dialling: address)
+        }
+        self.address = "tcp://\(self.hosts.address(by: 1)):5570"
+        self.client = try Client(self.address)
+        try await self.workersAre(2, within: .seconds(20))
+    }
+
+    func status() async -> BrokerStatus? {
+        try? await timed(self.client.function(.brokerStatus), .seconds(1))().value
+    }
+
+    /// How many workers take calls, as the broker sees it.
+    func ready() async -> Int? {
+        let workers = try? await timed(self.client.function(.brokerWorkers), .seconds(1))().value
+        return workers?.count { $0.state == .ready }
+    }
+
+    /// - Returns: How long it took.
+    @discardableResult
+    func workersAre(
+        _ count: Int,
+        within limit: Duration,
+        since started: ContinuousClock.Instant = .now
+    ) async throws -> Duration {
+        while await self.ready() != count {
+            guard ContinuousClock.now - started < limit else {
+                Issue.record("after \(limit) the broker has \(await self.ready() ?? -1) ready workers, not \(count)")
+                break
+            }
+            try await Task.sleep(for: .milliseconds(20))
+        }
+        return ContinuousClock.now - started
+    }
+
+    /// Calls until one is answered.
+    ///
+    /// - Returns: How long it took.
+    func answers(within limit: Duration, since started: ContinuousClock.Instant = .now) async throws -> Duration {
+        while true {
+            if let value = try? await timed(self.client.function(Self.echo), .milliseconds(300))(7).value {
+                #expect(value == 7)
+                return ContinuousClock.now - started
+            }
+            guard ContinuousClock.now - started < limit else {
+                Issue.record("no answer within \(limit)")
+                return limit
+            }
+        }
+    }
+
+    func close() async {
+        await self.client.close(grace: .zero)
+        for worker in self.workers.values { worker.kill() }
+        self.broker.kill()
+    }
+}
+
+/// Faults of the network between hosts.
+///
+/// They need root, iproute2 and nftables; where these are missing they are skipped, and say so.
+@Suite(
+    "Many hosts",
+    .serialized,
+    .timeLimit(.minutes(3)),
+    .enabled(if: Hosts.obstacle == nil, "NOT TESTED, no network namespaces: \(Hosts.obstacle ?? "")")
+)
+struct NetworkTests {
+    /// Beats and connections are looked after a little later than they are due.
+    private static let notice = Duration.seconds(6.5)
+    private static let heal = Duration.seconds(5)
+
+    private func tell(_ fault: String, noticed: Duration, healed: Duration) {
+        func text(_ time: Duration) -> String { String(format: "%.2f s", time / .seconds(1)) }
+        print("\(fault): noticed after \(text(noticed)), healed after \(text(healed))")
+    }
+
+    @Test("a worker's host is cut off for ten seconds: its calls run elsewhere within six, it is back within five")
+    func partition() async throws {
+        let field = try await Field()
+        let naps = try (0..<8).map { try field.client.function(Field.sleep).async(3, "\($0)") }
+        try await Task.sleep(for: .milliseconds(300))
+        let struck = ContinuousClock.now
+        try field.hosts.cut(2)
+        var noticed = Duration.zero
+        while noticed < .seconds(15) {
+            noticed = ContinuousClock.now - struck
+            if await field.status()?.resent ?? 0 > 0 { break }
+        }
+        #expect(noticed < Self.notice)
+        for (number, nap) in naps.enumerated() { #expect(try await nap.value == "\(number)") }
+        try await Task.sleep(until: struck + .seconds(10), clock: .continuous)
+        let mended = ContinuousClock.now
+        try field.hosts.heal()
+        let healed = try await field.workersAre(2, within: .seconds(15), since: mended)
+        #expect(healed < Self.heal)
+        self.tell("partition", noticed: noticed, healed: healed)
+        await field.close()
+    }
+
+    @Test(
+        "what a worker says is lost, what it is told arrives: it is noticed, and it is back when its words are",
+        arguments: [
+            Hosts.Direction.toMiddle
+        ]
+    )
+    func oneWay(_ direction: Hosts.Direction) async throws {
+        let field = try await Field()
+        let struck = ContinuousClock.now
+        try field.hosts.cut(2, direction)
+        let noticed = try await field.workersAre(1, within: .seconds(15), since: struck)
+        #expect(noticed < Self.notice)
+        let mended = ContinuousClock.now
+        try field.hosts.heal()
+        let healed = try await field.workersAre(2, within: .seconds(15), since: mended)
+        #expect(healed < Self.heal)
+        self.tell("one-way cut (\(direction))", noticed: noticed, healed: healed)
+        await field.close()
+    }
+
+    @Test("the client's host is cut off: its calls end by their expiry, and go on when it is back")
+    func clientPartition() async throws {
+        let field = try await Field()
+        try field.hosts.cut(1)
+        let call = try timed(field.client.function(Field.echo), .seconds(4))(1)
+        await #expect(throws: AsyncResultTimeout.self) { try await call.value }
+        let kept = try field.client.function(Field.echo).async(2)
+        try await Task.sleep(for: .seconds(6))
+        let mended = ContinuousClock.now
+        try field.hosts.heal()
+        let healed = try await field.answers(within: .seconds(15), since: mended)
+        #expect(healed < Self.heal)
+        #expect(try await kept.value == 2)
+        self.tell("client cut off", noticed: .seconds(4), healed: healed)
+        await field.close()
+    }
+
+    @Test("a translator forgets idle connections: both sides notice, and connect anew")
+    func forgetfulTranslator() async throws {
+        let field = try await Field()
+        try field.hosts.forgetConnections(by: 2)
+        try field.hosts.forgetConnections(by: 1)
+        // New connections get through at once: what is lost is found out by silence alone.
+        let noticedAndHealed = try await field.answers(within: .seconds(20))
+        #expect(noticedAndHealed < Self.notice + Self.heal)
+        let all = try await field.workersAre(2, within: .seconds(20))
+        self.tell("forgotten connections", noticed: noticedAndHealed, healed: all)
+        await field.close()
+    }
+
+    @Test("a link that comes and goes each second harms no call")
+    func flapping() async throws {
+        let field = try await Field()
+        let echo = field.client.function(Field.echo)
+        let isOver = Flag()
+        let load = Task {
+            var answers = 0
+            while !isOver.isSet {
+                let number = Int.random(in: 0..<1_000_000)
+                let echoed = try await echo(number)
+                #expect(echoed == number)
+                answers += 1
+            }
+            return answers
+        }
+        for _ in 0..<5 {
+            try field.hosts.cut(2)
+            try await Task.sleep(for: .seconds(1))
+            try field.hosts.heal()
+            try await Task.sleep(for: .seconds(1))
+        }
+        isOver.set()
+        let answers = try await load.value
+        #expect(answers > 10)
+        try await field.workersAre(2, within: .seconds(10))
+        await field.close()
+    }
+
+    @Test("two hundred milliseconds away, with one packet of twenty lost, calls are answered and nobody is lost")
+    func farAway() async throws {
+        let field = try await Field()
+        let forwarder = try Forwarder(to: field.hosts.address(by: 1), port: 5570, delay: .milliseconds(100))
+        try field.hosts.lose(percent: 5, of: 1)
+        let far = try Client("tcp://127.0.0.1:\(forwarder.port)")
+        let handles = try (0..<2000).map { try far.function(Field.echo).async($0) }
+        for (number, handle) in handles.enumerated() { #expect(try await handle.value == number) }
+        let status = try #require(await field.status())
+        #expect(status.lost == 0)
+        #expect(far.statistics.disconnections == 0)
+        await far.close(grace: .zero)
+        forwarder.close()
+        await field.close()
+    }
+}

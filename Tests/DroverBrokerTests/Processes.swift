@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Foundation
+
+/// A program that was built beside the tests, in a process of its own, to be killed.
+class ChildProcess: @unchecked Sendable {
+    // Unchecked: Foundation's Process is asked for its pid and whether it runs, and is told to run once, at the start.
+    private let process = Process()
+    /// The first line that it printed; empty if none was asked for.
+    let firstLine: String
+
+    /// Starts the program, on another host if one is named; with `printsLine`, returns when it has printed a line.
+    init(_ program: String, _ arguments: [String], on host: String? = nil, printsLine: Bool = false) throws {
+        let program = URL(filePath: "/proc/self/exe").resolvingSymlinksInPath()
+            .deletingLastPathComponent().appending(path: program)
+        if let host {
+            // Becomes the program: the pid is the program's.
+            self.process.executableURL = URL(filePath: "/usr/sbin/ip")
+            self.process.arguments = ["netns", "exec", host, program.path()] + arguments
+        } else {
+            self.process.executableURL = program
+            self.process.arguments = arguments
+        }
+        let output = Pipe()
+        self.process.standardOutput = printsLine ? output : FileHandle.nullDevice
+        try self.process.run()
+        self.firstLine =
+            printsLine
+            ? String(decoding: output.fileHandleForReading.availableData, as: UTF8.self)
+                .trimmingCharacters(
+                    in: .newlines
+                ) : ""
+    }
+
+    deinit { self.kill() }
+
+    var isRunning: Bool { self.process.isRunning }
+
+    /// Ends it without a word; returns when it has gone.
+    func kill() { self.end(SIGKILL) }
+
+    /// Asks it to leave, and waits until it has.
+    ///
+    /// - Returns: The status it ended with.
+    @discardableResult
+    func terminate() -> Int32 {
+        self.end(SIGTERM)
+        return self.process.terminationStatus
+    }
+
+    private func end(_ signal: Int32) {
+        guard self.process.isRunning else { return }
+        Glibc.kill(self.process.processIdentifier, signal)
+        self.process.waitUntilExit()
+    }
+}
+
+/// A worker that has the functions `echo` and `sleep`.
+final class WorkerProcess: ChildProcess, @unchecked Sendable {
+    init(dialling brokers: String...) throws { try super.init("fault-worker", ["dial"] + brokers) }
+
+    /// One with the usual beats.
+    init(on host: String, dialling brokers: String...) throws {
+        try super.init("fault-worker", ["serve-far"] + brokers, on: host)
+    }
+}
+
+/// The broker of the tool.
+final class BrokerProcess: ChildProcess, @unchecked Sendable {
+    var endpoint: String { self.firstLine }
+
+    init(at address: String = "tcp://127.0.0.1:*", _ arguments: String...) throws {
+        let times = ["--heartbeat", "0.3", "--silence-limit", "1.5"]
+        let arguments = ["broker", "--listen", address, "--log-level", "critical"] + times + arguments
+        try super.init("drover", arguments, printsLine: true)
+    }
+
+    /// One with the usual beats, at port 5570 of all its host's addresses.
+    init(on host: String) throws {
+        let arguments = ["broker", "--listen", "tcp://0.0.0.0:5570", "--allow-unencrypted-network"]
+        try super.init("drover", arguments + ["--log-level", "critical"], on: host, printsLine: true)
+    }
+
+    /// The successor of one that was killed, at its address.
+    func restarted() throws -> BrokerProcess { try BrokerProcess(at: self.endpoint) }
+}
