@@ -64,6 +64,8 @@ extension BrokerLoop {
                 ]
             )
         case .endSubscription(let worker, let number): self.send(Header(.ended, number: number), toWorker: worker)
+        case .endClientSubscription(let client, let subscription):
+            self.send(Header(.ended, number: subscription), toClient: client)
         case .sendFlow(let worker, let number, let isPaused):
             self.send(Header(.flow, id: isPaused ? 0 : 1, number: number), toWorker: worker)
         case .failInvocation(let worker, let id): self.failInvocation(id, worker: worker)

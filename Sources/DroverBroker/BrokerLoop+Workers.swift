@@ -89,7 +89,8 @@ extension BrokerLoop {
                 actions: &self.actions
             )
         case .welcome: self.welcomed(incoming, worker)
-        case .event, .invoke, .bind, .ended: self.takeCallback(incoming, kind, worker)
+        case .event, .invoke, .bind, .ended:
+            if self.machine.isInSession(worker) { self.takeCallback(incoming, kind, worker) }
         case .ping: self.send(Header(.pong, id: header.id), toWorker: worker)
         case .beat, .pong: break
         case .goodbye:
@@ -186,7 +187,9 @@ extension BrokerLoop {
         case .bind:
             let client = unsafe PeerID(bytes: [UInt8](incoming.payload))
             let subscription = UInt32(truncatingIfNeeded: header.id)
-            guard let client, self.machine.bound(header.number, to: subscription, of: client, by: worker) else {
+            guard let client,
+                self.machine.bound(header.number, to: subscription, of: client, by: worker, actions: &self.actions)
+            else {
                 return self.send(Header(.ended, number: header.number), toWorker: worker)
             }
             if self.machine.isPaused(header.number, of: worker) {

@@ -20,6 +20,8 @@ import Testing
                 let count = random.below(80)
                 Self.remember(&cache, id, count)
                 counts[id] = count
+                // Looked for seldom, answers are found as well.
+                guard id > 50 || random.oneIn(8) else { continue }
                 for (id, count) in counts {
                     switch cache.find(id) {
                     case .held:

@@ -17,6 +17,11 @@ package final class Cluster {
         package var resends = 0
         package var runs = 0
         package var events = 0
+        package var crashes = 0
+        /// Events and invocations of callbacks that came, and events that were found missing.
+        package var deliveries = 0
+        package var missing = 0
+        package var invocations = 0
 
         package init() {}
 
@@ -28,6 +33,10 @@ package final class Cluster {
             sum.resends += other.resends
             sum.runs += other.runs
             sum.events += other.events
+            sum.crashes += other.crashes
+            sum.deliveries += other.deliveries
+            sum.missing += other.missing
+            sum.invocations += other.invocations
         }
     }
 
@@ -45,12 +54,12 @@ package final class Cluster {
         case goOnWorker(Int)
         case startWorker(Int)
         case endWorker(Int, life: Int)
-        case dial(worker: Int, life: Int, attempt: Int)
-        case offer(worker: Int, life: Int)
+        case dial(worker: Int, life: Int, broker: Int, attempt: Int)
+        case offer(worker: Int, life: Int, broker: Int)
         case workerDisconnected(Connection, life: Int)
-        case wakeBroker(life: Int)
-        case goOnBroker
-        case startBroker
+        case wakeBroker(broker: Int, life: Int)
+        case goOnBroker(Int)
+        case startBroker(Int)
     }
 
     static let limits = PeerSession.Limits(beatNanoseconds: 100_000_000, silenceNanoseconds: 300_000_000)
@@ -65,9 +74,10 @@ package final class Cluster {
     private var clients: [SimulatedClient] = []
     private var workers: [SimulatedWorker] = []
     private var paths: [[Path]] = []
-    private var broker: SimulatedBroker?
-    private var brokerPaths: [Path] = []
-    private var stalledBroker: [Event]?
+    private var brokers: [SimulatedBroker] = []
+    /// By broker and worker.
+    private var brokerPaths: [[Path]] = []
+    private var stalledBrokers: [Int: [Event]] = [:]
     private var stalledClients: [Int: [Event]] = [:]
     private var stalledWorkers: [Int: [Event]] = [:]
     private var lastRoute: UInt64 = 0
@@ -92,7 +102,8 @@ package final class Cluster {
         let workerCount = self.random.oneIn(6) ? 3 : 1 + self.random.below(isBrokered ? 4 : 2)
         self.movesDeadlines = self.random.oneIn(2)
         self.keepsOrder = workerCount == 1 && !self.movesDeadlines && !isBrokered
-        let endpointCount = isBrokered ? 1 : workerCount
+        let brokerCount = !isBrokered ? 0 : self.random.oneIn(3) ? 2 : 1
+        let endpointCount = isBrokered ? brokerCount : workerCount
         for client in 0..<clientCount {
             self.clients.append(SimulatedClient(index: client, life: 0, workerCount: endpointCount, cluster: self))
             self.paths.append((0..<endpointCount).map { _ in Path() })
@@ -101,13 +112,14 @@ package final class Cluster {
                 self.paths[client][worker].latency = UInt64(self.random.below(120)) * Self.millisecond + 1
             }
         }
-        for worker in 0..<workerCount { self.workers.append(SimulatedWorker(index: worker, life: 0, cluster: self)) }
-        guard isBrokered else { return }
-        self.broker = SimulatedBroker(life: 0, cluster: self)
         for worker in 0..<workerCount {
-            self.brokerPaths.append(Path())
-            if self.random.oneIn(3) {
-                self.brokerPaths[worker].latency = UInt64(self.random.below(120)) * Self.millisecond + 1
+            self.workers.append(SimulatedWorker(index: worker, life: 0, brokerCount: brokerCount, cluster: self))
+        }
+        for broker in 0..<brokerCount {
+            self.brokers.append(SimulatedBroker(index: broker, life: 0, cluster: self))
+            self.brokerPaths.append((0..<workerCount).map { _ in Path() })
+            for worker in 0..<workerCount where self.random.oneIn(3) {
+                self.brokerPaths[broker][worker].latency = UInt64(self.random.below(120)) * Self.millisecond + 1
             }
         }
     }
@@ -120,19 +132,32 @@ package final class Cluster {
             client.start()
             self.add(.act(client: client.index), after: UInt64(self.random.below(50)) * Self.millisecond)
         }
-        if self.isBrokered { for worker in self.workers { worker.dial(after: Self.millisecond) } }
+        for worker in self.workers { worker.dialAll() }
         self.add(.fault, after: UInt64(self.random.below(200)) * Self.millisecond)
         try self.proceed { self.now >= Self.start + Self.busyTime }
         try self.heal()
         let healedAt = self.now
-        try self.proceed { self.isIdle || self.now > healedAt + 30_000 * Self.millisecond }
+        // What was said last has arrived by then.
+        let settledAt = healedAt + 500 * Self.millisecond
+        try self.proceed {
+            self.now > settledAt && self.isIdle || self.now > healedAt + 30_000 * Self.millisecond
+        }
         try self.checkEnd()
         for client in self.clients { try client.leave() }
         let leftAt = self.now
         try self.proceed { self.now > leftAt + 1000 * Self.millisecond }
-        if let broker = self.broker {
-            try check(broker.machine.clientCount == 0, "the broker keeps clients that left")
-            broker.leave()
+        for broker in self.brokers {
+            try check(broker.machine.clientCount == 0, "broker \(broker.index) keeps clients that left")
+            try check(
+                broker.machine.invocationCount == 0,
+                "broker \(broker.index) keeps invocations of clients that left"
+            )
+        }
+        for worker in self.workers {
+            try check(worker.callbacks.count == 0, "worker \(worker.index) keeps callbacks of clients that left")
+        }
+        if self.isBrokered {
+            for broker in self.brokers { broker.leave() }
             let leftAt = self.now
             try self.proceed { self.now > leftAt + 1000 * Self.millisecond }
         }
@@ -153,13 +178,13 @@ package final class Cluster {
     }
 
     private var isIdle: Bool {
-        self.clients.allSatisfy { $0.isIdle } && self.workers.allSatisfy { $0.isIdle } && self.isBrokerIdle
+        self.clients.allSatisfy { $0.isIdle } && self.workers.allSatisfy { $0.isIdle }
+            && self.brokers.allSatisfy { self.isIdle($0) }
     }
 
     /// It has nothing to do, and all workers.
-    private var isBrokerIdle: Bool {
-        guard let broker = self.broker else { return true }
-        return broker.isUp && broker.isIdle && broker.machine.workerCount == self.workers.count
+    private func isIdle(_ broker: SimulatedBroker) -> Bool {
+        broker.isUp && broker.isIdle && broker.machine.workerCount == self.workers.count
             && broker.machine.workers.allSatisfy { !$0.isLive || $0.isOpen }
     }
 
@@ -178,9 +203,16 @@ package final class Cluster {
                 try check(endpoint.withdrawn.isEmpty, "client \(client.index) remembers requests of worker \(worker)")
             }
         }
-        if let broker = self.broker {
-            try check(broker.isIdle, "the broker's tables are not empty: \(broker.tables)")
-            try check(self.isBrokerIdle, "the broker has not found its workers again")
+        for broker in self.brokers {
+            try check(broker.isIdle, "the tables of broker \(broker.index) are not empty: \(broker.tables)")
+            try check(self.isIdle(broker), "broker \(broker.index) has not found its workers again")
+        }
+        for worker in self.workers {
+            for subscriber in worker.callbacks.bound where subscriber.isPaused {
+                let client = self.clients.first { $0.identity == subscriber.client }
+                let isWanted = client?.callbacks.isWanted(subscriber.subscription) ?? false
+                try check(!isWanted, "worker \(worker.index) sends client \(subscriber.client) nothing for ever")
+            }
         }
         for worker in self.workers {
             try check(worker.isIdle, "worker \(worker.index) has requests or timers left")
@@ -215,30 +247,30 @@ package final class Cluster {
 
     func makeConnection(client: Int, worker: Int) -> Connection? {
         let path = self.paths[client][worker]
-        let isUp = self.broker?.isUp ?? self.workers[worker].isUp
+        let isUp = self.isBrokered ? self.brokers[worker].isUp : self.workers[worker].isUp
         guard isUp, path.blockedToWorker <= self.now, path.blockedToClient <= self.now else { return nil }
         self.lastRoute += 1
-        let life = self.broker?.life ?? self.workers[worker].life
+        let life = self.isBrokered ? self.brokers[worker].life : self.workers[worker].life
         let connection = Connection(route: self.lastRoute, client: client, worker: worker, workerLife: life)
         self.connections[self.lastRoute] = connection
         return connection
     }
 
-    func makeConnectionToBroker(from worker: Int) -> Connection? {
-        let path = self.brokerPaths[worker]
-        guard self.broker?.isUp == true, path.blockedToWorker <= self.now, path.blockedToClient <= self.now else {
+    func makeConnection(toBroker broker: Int, from worker: Int) -> Connection? {
+        let path = self.brokerPaths[broker][worker]
+        guard self.brokers[broker].isUp, path.blockedToWorker <= self.now, path.blockedToClient <= self.now else {
             return nil
         }
         self.lastRoute += 1
         let life = self.workers[worker].life
-        let connection = Connection(route: self.lastRoute, client: Connection.broker, worker: worker, workerLife: life)
+        let connection = Connection(route: self.lastRoute, client: -1, worker: worker, workerLife: life, broker: broker)
         self.connections[self.lastRoute] = connection
         return connection
     }
 
     private func path(of connection: Connection) -> Path {
-        connection.client == Connection.broker
-            ? self.brokerPaths[connection.worker] : self.paths[connection.client][connection.worker]
+        connection.broker.map { self.brokerPaths[$0][connection.worker] }
+            ?? self.paths[connection.client][connection.worker]
     }
 
     func sendToWorker(_ packet: Packet, by connection: Connection) {
@@ -272,25 +304,28 @@ package final class Cluster {
     private func happen(_ event: Event) throws(Violation) {
         if self.isStalled(event) { return }
         switch event {
-        case .toWorker(let packet, let connection) where self.isBrokered && connection.client != Connection.broker:
-            guard connection.isUp || connection.drains, let broker = self.broker, broker.isUp,
-                broker.life == connection.workerLife
-            else { return }
+        case .toWorker(let packet, let connection) where self.isBrokered && connection.broker == nil:
+            let broker = self.brokers[connection.worker]
+            guard connection.isUp || connection.drains, broker.isUp, broker.life == connection.workerLife else {
+                return
+            }
             try broker.received(packet, fromClient: connection)
-        case .toClient(let packet, let connection) where connection.client == Connection.broker:
-            guard connection.isUp || connection.drains, let broker = self.broker, broker.isUp else { return }
-            try broker.received(packet, fromWorker: connection)
-        case .dial(let worker, let life, let attempt):
-            if self.workers[worker].life == life { self.workers[worker].dialNow(attempt: attempt) }
-        case .offer(let worker, let life):
-            if self.workers[worker].life == life { self.workers[worker].offerAgain() }
+        case .toClient(let packet, let connection) where connection.broker != nil:
+            guard connection.isUp || connection.drains, let index = connection.broker, self.brokers[index].isUp else {
+                return
+            }
+            try self.brokers[index].received(packet, fromWorker: connection)
+        case .dial(let worker, let life, let broker, let attempt):
+            if self.workers[worker].life == life { self.workers[worker].dialNow(broker, attempt: attempt) }
+        case .offer(let worker, let life, let broker):
+            if self.workers[worker].life == life { self.workers[worker].offerAgain(to: broker) }
         case .workerDisconnected(let connection, let life):
             let worker = self.workers[connection.worker]
             if worker.life == life { worker.disconnected(connection) }
-        case .wakeBroker(let life):
-            if let broker = self.broker, broker.life == life { try broker.turn() }
-        case .goOnBroker: try self.goOnBroker()
-        case .startBroker: self.startBroker()
+        case .wakeBroker(let broker, let life):
+            if self.brokers[broker].life == life { try self.brokers[broker].turn() }
+        case .goOnBroker(let broker): try self.goOn(broker: broker)
+        case .startBroker(let broker): self.startBroker(broker)
         case .toWorker(let packet, let connection):
             let worker = self.workers[connection.worker]
             guard connection.isUp || connection.drains, worker.isUp, worker.life == connection.workerLife else {
@@ -325,12 +360,12 @@ package final class Cluster {
     /// Keeps what happens to a node that stands still until it goes on.
     private func isStalled(_ event: Event) -> Bool {
         switch event {
-        case .wakeBroker: return self.stalledBroker?.append(event) != nil
-        case .toWorker(_, let connection) where self.isBrokered && connection.client != Connection.broker:
-            return self.stalledBroker?.append(event) != nil
-        case .toClient(_, let connection) where connection.client == Connection.broker:
-            return self.stalledBroker?.append(event) != nil
-        case .dial(let worker, _, _), .offer(let worker, _):
+        case .wakeBroker(let broker, _): return self.stalledBrokers[broker]?.append(event) != nil
+        case .toWorker(_, let connection) where self.isBrokered && connection.broker == nil:
+            return self.stalledBrokers[connection.worker]?.append(event) != nil
+        case .toClient(_, let connection) where connection.broker != nil:
+            return self.stalledBrokers[connection.broker ?? 0]?.append(event) != nil
+        case .dial(let worker, _, _, _), .offer(let worker, _, _):
             return self.stalledWorkers[worker]?.append(event) != nil
         case .workerDisconnected(let connection, _):
             return self.stalledWorkers[connection.worker]?.append(event) != nil
@@ -359,10 +394,9 @@ package final class Cluster {
         for event in missed { try self.happen(event) }
     }
 
-    private func goOnBroker() throws(Violation) {
-        guard let missed = self.stalledBroker else { return }
-        self.stalledBroker = nil
-        if self.random.oneIn(2) { try self.broker?.turn() }
+    private func goOn(broker: Int) throws(Violation) {
+        guard let missed = self.stalledBrokers.removeValue(forKey: broker) else { return }
+        if self.random.oneIn(2) { try self.brokers[broker].turn() }
         for event in missed { try self.happen(event) }
     }
 
@@ -372,6 +406,7 @@ package final class Cluster {
         let client = self.clients[index]
         self.add(.act(client: index), after: UInt64(self.random.below(self.isBrokered ? 160 : 80)) * Self.millisecond)
         guard !client.hasLeft else { return }
+        if self.isBrokered, self.random.oneIn(4) { try client.doWithCallbacks() }
         switch self.random.below(10) {
         case 0:
             if let record = client.calls.last(where: { $0.end == nil }) { try client.cancel(record) }
@@ -387,7 +422,7 @@ package final class Cluster {
                     key: self.random.oneIn(3) ? ["a", "b"][self.random.below(2)] : nil,
                     deadline: self.someDeadline()
                 )
-                if self.isBrokered, let record = client.calls.last { self.decorate(record) }
+                if self.isBrokered, let record = client.calls.last { self.decorate(record, of: client) }
             }
             if self.random.oneIn(8) {
                 let deadline = Instant(nanoseconds: self.now + UInt64(self.random.below(40)) * Self.millisecond)
@@ -397,7 +432,10 @@ package final class Cluster {
     }
 
     /// What only a broker reads.
-    private func decorate(_ record: CallRecord) {
+    private func decorate(_ record: CallRecord, of client: SimulatedClient) {
+        if self.random.oneIn(3) {
+            record.callback = (client.identity, client.callbacks.some(isNew: self.random.oneIn(3)))
+        }
         if self.random.oneIn(4) { record.priority = UInt8(self.random.below(8)) }
         if self.random.oneIn(4) { record.demands = Demands(resources: ["gpu": UInt64(1 + self.random.below(2))]) }
         if self.random.oneIn(64) { record.demands = Demands(queue: "night") }
@@ -416,7 +454,7 @@ package final class Cluster {
         self.add(.fault, after: UInt64(self.random.below(160)) * Self.millisecond)
         if self.isBrokered, !self.random.oneIn(3) { return self.doHarmToBroker() }
         let client = self.random.below(self.clients.count)
-        let worker = self.random.below(self.isBrokered ? 1 : self.workers.count)
+        let worker = self.random.below(self.isBrokered ? self.brokers.count : self.workers.count)
         let until = self.now + UInt64(self.random.below(600)) * Self.millisecond
         switch self.random.below(12) {
         case 0, 1, 2, 3:
@@ -436,8 +474,10 @@ package final class Cluster {
             self.stalledWorkers[worker] = []
             self.events.add(.goOnWorker(worker), at: until)
         case 9:
+            let worker = self.isBrokered ? self.random.below(self.workers.count) : worker
             if self.workers[worker].isUp, self.random.oneIn(2) { self.stopWorker(worker, politely: false) }
         case 10:
+            let worker = self.isBrokered ? self.random.below(self.workers.count) : worker
             guard self.workers[worker].isUp, self.random.oneIn(2), self.stalledWorkers[worker] == nil else { return }
             try self.workers[worker].drain()
             self.events.add(.endWorker(worker, life: self.workers[worker].life), at: until)
@@ -448,50 +488,54 @@ package final class Cluster {
 
     private func doHarmToBroker() {
         let worker = self.random.below(self.workers.count)
+        let broker = self.random.below(self.brokers.count)
         let until = self.now + UInt64(self.random.below(600)) * Self.millisecond
         switch self.random.below(12) {
         case 0, 1, 2:
-            guard let connection = self.workers[worker].dialled, connection.isUp else { return }
+            guard let connection = self.workers[worker].dials[broker].connection, connection.isUp else { return }
             self.close(connection, byClient: false)
             let delays: [UInt64] = [1, 10, 50, 150, 500]
             let delay = delays[self.random.below(delays.count)] * Self.millisecond
             self.add(.workerDisconnected(connection, life: self.workers[worker].life), after: delay)
-        case 3: self.brokerPaths[worker].blockedToWorker = until
-        case 4: self.brokerPaths[worker].blockedToClient = until
+        case 3: self.brokerPaths[broker][worker].blockedToWorker = until
+        case 4: self.brokerPaths[broker][worker].blockedToClient = until
         case 5:
-            self.brokerPaths[worker].blockedToWorker = until
-            self.brokerPaths[worker].blockedToClient = until
+            self.brokerPaths[broker][worker].blockedToWorker = until
+            self.brokerPaths[broker][worker].blockedToClient = until
         case 6:
-            guard self.stalledBroker == nil else { return }
-            self.stalledBroker = []
-            self.events.add(.goOnBroker, at: until)
+            guard self.stalledBrokers[broker] == nil else { return }
+            self.stalledBrokers[broker] = []
+            self.events.add(.goOnBroker(broker), at: until)
         case 7, 8:
             if self.workers[worker].isUp { self.stopWorker(worker, politely: self.random.oneIn(4)) }
-        case 9: if self.random.oneIn(2) { self.stopBroker() }
+        case 9: if self.random.oneIn(2) { self.stopBroker(broker) }
         default: if self.workers[worker].isUp { self.workers[worker].setQuiet(self.random.oneIn(2)) }
         }
     }
 
-    private func stopBroker() {
-        guard let broker = self.broker, broker.isUp else { return }
+    private func stopBroker(_ index: Int) {
+        let broker = self.brokers[index]
+        guard broker.isUp else { return }
         broker.die()
-        self.stalledBroker = nil
+        self.outcome.crashes += 1
+        self.stalledBrokers[index] = nil
         for client in self.clients {
-            guard let connection = client.links[0].connection, connection.isUp else { continue }
+            guard let connection = client.links[index].connection, connection.isUp else { continue }
             self.close(connection, byClient: false)
             self.add(.disconnected(connection, life: client.life), after: Self.millisecond)
         }
         for worker in self.workers {
-            guard let connection = worker.dialled, connection.isUp else { continue }
+            guard let connection = worker.dials[index].connection, connection.isUp else { continue }
             self.close(connection, byClient: false)
             self.add(.workerDisconnected(connection, life: worker.life), after: Self.millisecond)
         }
-        self.add(.startBroker, after: UInt64(self.random.below(400)) * Self.millisecond)
+        self.add(.startBroker(index), after: UInt64(self.random.below(400)) * Self.millisecond)
     }
 
-    private func startBroker() {
-        guard let old = self.broker, !old.isUp else { return }
-        self.broker = SimulatedBroker(life: old.life + 1, cluster: self)
+    private func startBroker(_ index: Int) {
+        let old = self.brokers[index]
+        guard !old.isUp else { return }
+        self.brokers[index] = SimulatedBroker(index: index, life: old.life + 1, cluster: self)
     }
 
     /// Breaks a connection; the client's socket notices soon or when the heartbeats of the transport fail to come.
@@ -505,9 +549,7 @@ package final class Cluster {
     private func stopWorker(_ worker: Int, politely: Bool) {
         self.workers[worker].die(politely: politely)
         self.stalledWorkers[worker] = nil
-        if self.isBrokered, let connection = self.workers[worker].dialled, connection.isUp {
-            self.close(connection, byClient: politely)
-        }
+        for dial in self.workers[worker].dials { self.close(dial.connection, byClient: politely) }
         for client in self.clients where !self.isBrokered {
             guard let connection = client.links[worker].connection, connection.isUp else { continue }
             // A goodbye is given time to arrive.
@@ -524,8 +566,14 @@ package final class Cluster {
 
     private func startWorker(_ worker: Int) {
         guard !self.workers[worker].isUp else { return }
-        self.workers[worker] = SimulatedWorker(index: worker, life: self.workers[worker].life + 1, cluster: self)
-        if self.isBrokered { self.workers[worker].dial(after: Self.millisecond) }
+        let life = self.workers[worker].life + 1
+        self.workers[worker] = SimulatedWorker(
+            index: worker,
+            life: life,
+            brokerCount: self.brokers.count,
+            cluster: self
+        )
+        self.workers[worker].dialAll()
     }
 
     private func restartClient(_ index: Int) {
@@ -557,11 +605,14 @@ package final class Cluster {
             if !self.workers[worker].isUp { self.startWorker(worker) }
             if self.isBrokered { self.workers[worker].setQuiet(false) }
         }
-        for worker in self.brokerPaths.indices {
-            self.brokerPaths[worker].blockedToWorker = 0
-            self.brokerPaths[worker].blockedToClient = 0
+        for broker in self.brokers.indices {
+            for worker in self.workers.indices {
+                self.brokerPaths[broker][worker].blockedToWorker = 0
+                self.brokerPaths[broker][worker].blockedToClient = 0
+            }
+            try self.goOn(broker: broker)
+            self.startBroker(broker)
         }
-        try self.goOnBroker()
-        self.startBroker()
+        for client in self.clients { client.resumeAll() }
     }
 }

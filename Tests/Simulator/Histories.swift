@@ -16,7 +16,11 @@ package struct Histories: Sendable {
 
     /// Lives through every `shares`th of the histories; see ``withSeeds(_:_:)`` for the environment.
     ///
-    /// - Parameter count: The number of seeds if the environment doesn't say.
+    /// - Parameters:
+    ///   - world: What stands between.
+    ///   - count: The number of seeds if the environment doesn't say.
+    ///   - share: Which of the shares.
+    ///   - shares: How many there are.
     /// - Throws: The first that fails, with its seed.
     package init(of world: World, count: Int, share: Int = 0, of shares: Int = 1) throws(FailedSeed) {
         var outcome = Cluster.Outcome()

@@ -16,6 +16,7 @@ final class SimulatedBroker {
 
     static let window = 48
 
+    let index: Int
     let life: Int
     unowned let cluster: Cluster
     private let identity: PeerID
@@ -32,7 +33,8 @@ final class SimulatedBroker {
     private var wakeAt: UInt64 = .max
     private(set) var isUp = true
 
-    init(life: Int, cluster: Cluster) {
+    init(index: Int, life: Int, cluster: Cluster) {
+        self.index = index
         self.life = life
         self.cluster = cluster
         self.identity = PeerID(high: 9, low: cluster.random.next())
@@ -91,6 +93,18 @@ final class SimulatedBroker {
             if self.machine.clients[client].epoch != epoch { self.cluster.sendToClient(.reset, by: connection) }
         case (.ping(let id), let client?): self.send(.pong(id), toClient: client)
         case (.goodbye, let client?): self.machine.clientLeft(client, at: self.now, actions: &self.actions)
+        case (.invocationAnswer(let id, let token), let client?):
+            if let (worker, id) = self.machine.invocationAnswered(id, by: client) {
+                self.send(.invocationAnswer(id: id, token: token), toWorker: worker)
+            }
+        case (.invocationFailed(let id), let client?):
+            if let (worker, id) = self.machine.invocationAnswered(id, by: client) {
+                self.send(.invocationFailed(id: id), toWorker: worker)
+            }
+        case (.ended(let subscription), let client?):
+            self.machine.endedReceived(subscription, from: client, actions: &self.actions)
+        case (.flow(let subscription, let isPaused), let client?):
+            self.machine.flowReceived(subscription, isPaused: isPaused, from: client, actions: &self.actions)
         default: throw Violation("a broker received \(packet) from a client")
         }
         try self.turn()
@@ -206,9 +220,36 @@ final class SimulatedBroker {
             if let addressee = self.machine.addressee(id, from: worker), let client = addressee.client {
                 self.send(.phase(addressee.id, phase), toClient: client)
             }
+        case .bind, .event, .invoke, .ended:
+            if self.machine.isInSession(worker) { self.takeCallback(packet, worker) }
         default: throw Violation("a broker received \(packet) from a worker")
         }
         try self.turn()
+    }
+
+    private func takeCallback(_ packet: Packet, _ worker: Int) {
+        switch packet {
+        case .bind(let number, let subscription, let client):
+            if !self.machine.bound(number, to: subscription, of: client, by: worker, actions: &self.actions) {
+                self.send(.ended(number), toWorker: worker)
+            } else if self.machine.isPaused(number, of: worker) {
+                self.send(.flow(number, isPaused: true), toWorker: worker)
+            }
+        case .event(let number, let sequence, let source):
+            guard let delivery = self.machine.eventReceived(number, sequence: sequence, from: worker) else {
+                return self.send(.ended(number), toWorker: worker)
+            }
+            self.send(.event(delivery.subscription, sequence: delivery.id, source), toClient: delivery.client)
+        case .invoke(let number, let id, let source):
+            guard let delivery = self.machine.invocationReceived(number, id: id, from: worker) else {
+                return self.send(.invocationFailed(id: id), toWorker: worker)
+            }
+            self.send(.invoke(delivery.subscription, id: delivery.id, source), toClient: delivery.client)
+        case .ended(let number):
+            guard let ended = self.machine.endedReceived(number, by: worker, actions: &self.actions) else { return }
+            self.send(.ended(ended.subscription), toClient: ended.client)
+        default: break
+        }
     }
 
     private func answered(_ id: UInt64, _ token: UInt64, _ isError: Bool, from worker: Int) throws(Violation) {
@@ -250,7 +291,7 @@ final class SimulatedBroker {
         let next = max(self.machine.nextDeadline.nanoseconds, self.cluster.now)
         guard next != .max, next < self.wakeAt || self.wakeAt <= self.cluster.now else { return }
         self.wakeAt = next + UInt64(self.cluster.random.below(1_000_000))
-        self.cluster.add(.wakeBroker(life: self.life), after: self.wakeAt - self.cluster.now)
+        self.cluster.add(.wakeBroker(broker: self.index, life: self.life), after: self.wakeAt - self.cluster.now)
     }
 
     private func performActions() throws(Violation) {
@@ -290,7 +331,12 @@ final class SimulatedBroker {
         case .release(let slot):
             try check(self.held.removeValue(forKey: slot) != nil, "slot \(slot) is released, and nothing is in it")
         case .clientLost, .workerLost: break
-        case .endSubscription, .sendFlow, .failInvocation: throw Violation("nobody has subscriptions here: \(action)")
+        case .endSubscription(let worker, let number): self.send(.ended(number), toWorker: worker)
+        case .endClientSubscription(let client, let subscription):
+            if self.machine.clients[client].isLive { self.send(.ended(subscription), toClient: client) }
+        case .sendFlow(let worker, let number, let isPaused):
+            self.send(.flow(number, isPaused: isPaused), toWorker: worker)
+        case .failInvocation(let worker, let id): self.send(.invocationFailed(id: id), toWorker: worker)
         }
     }
 
@@ -380,7 +426,8 @@ final class SimulatedBroker {
         // In place: a copy of a worker costs much, and this is asked in every turn.
         let live = self.machine.workers.indices.filter { self.machine.workers[$0].isLive }
         let idle = live.filter { index in
-            self.machine.workers[index].outstanding == 0 && self.machine.workers[index].isOpen
+            self.machine.workers[index].outstanding < self.machine.workers[index].credit
+                && self.machine.workers[index].isOpen
                 && !self.machine.workers[index].isQuiet && !self.machine.workers[index].isDraining
                 && !self.machine.workers[index].isRefusing
         }
@@ -402,7 +449,9 @@ final class SimulatedBroker {
                 let isSuitable =
                     self.machine.workers[worker].offer.functions.contains(record.functionName)
                     && (record.demands.map { self.machine.workers[worker].offer.satisfies($0) } ?? true)
-                try check(!isSuitable, "call \(held.id) waits though worker \(worker) is idle")
+                // What it has may occupy the resources.
+                let isFree = record.demands?.resources.isEmpty != false || self.machine.workers[worker].outstanding == 0
+                try check(!isSuitable || !isFree, "call \(held.id) waits though worker \(worker) has room")
             }
         }
     }

@@ -18,6 +18,8 @@ final class CallRecord {
     /// For a broker.
     var priority: UInt8 = 4
     var demands: Demands?
+    /// What its arguments refer to.
+    var callback: (client: PeerID, subscription: UInt32)?
     var functionName: String { "f\(self.function)" }
 
     init(id: UInt64, token: UInt64, function: UInt32, isIdempotent: Bool, isPing: Bool, key: String?, deadline: Instant)
@@ -46,7 +48,8 @@ final class SimulatedClient {
     let index: Int
     let life: Int
     unowned let cluster: Cluster
-    private let identity: PeerID
+    let identity: PeerID
+    var callbacks: ClientCallbacks
     private let epoch: UInt64
     var machine: ClientMachine
     private(set) var links: [Link]
@@ -69,6 +72,7 @@ final class SimulatedClient {
         configuration.tombstoneCount = 1024
         self.machine = ClientMachine(endpointCount: workerCount, configuration: configuration)
         self.links = Array(repeating: Link(), count: workerCount)
+        self.callbacks = ClientCallbacks(endpointCount: workerCount)
     }
 
     private var now: Instant { Instant(nanoseconds: self.cluster.now) }
@@ -140,6 +144,28 @@ final class SimulatedClient {
         for record in self.open.values { record.end = .closed }
         self.open = [:]
         for link in self.links { self.cluster.close(link.connection, byClient: true) }
+    }
+
+    /// Ends a callback, or wants no events of one for a while.
+    func doWithCallbacks() throws(Violation) {
+        guard let subscription = self.callbacks.open.randomElement(using: &self.cluster.random) else { return }
+        if self.cluster.random.oneIn(4) {
+            self.callbacks.end(subscription)
+            for endpoint in self.links.indices { self.send(.ended(subscription), to: endpoint) }
+        } else {
+            self.pause(subscription, self.cluster.random.oneIn(2))
+        }
+        try self.turn()
+    }
+
+    private func pause(_ subscription: UInt32, _ isPaused: Bool) {
+        self.callbacks.pause(subscription, isPaused)
+        for endpoint in self.links.indices { self.send(.flow(subscription, isPaused: isPaused), to: endpoint) }
+    }
+
+    /// Wants all events again.
+    func resumeAll() {
+        for (subscription, isPaused) in self.callbacks.flows where isPaused { self.pause(subscription, false) }
     }
 
     // MARK: The network
@@ -223,10 +249,37 @@ final class SimulatedClient {
             )
         case .phase(let id, let phase):
             self.machine.phaseReported(id, phase: phase, from: endpoint, actions: &self.actions)
-        case .hello, .define, .request, .cancel, .deadline, .defineAs, .offer, .ready, .recall:
+        case .event(let subscription, let sequence, let source):
+            try self.checkAddressee(source, subscription)
+            self.cluster.outcome.deliveries += 1
+            if try !self.callbacks.received(source, subscription, sequence: sequence, from: endpoint) {
+                self.send(.ended(subscription), to: endpoint)
+            }
+        case .invoke(let subscription, let id, let source):
+            try self.checkAddressee(source, subscription)
+            self.cluster.outcome.invocations += 1
+            if try self.callbacks.received(source, subscription, sequence: nil, from: endpoint) {
+                self.send(.invocationAnswer(id: id, token: source.token &+ source.serial), to: endpoint)
+            } else {
+                self.send(.ended(subscription), to: endpoint)
+                self.send(.invocationFailed(id: id), to: endpoint)
+            }
+        case .ended(let subscription):
+            self.callbacks.end(subscription)
+            self.send(.ended(subscription), to: endpoint)
+        case .hello, .define, .request, .cancel, .deadline, .defineAs, .offer, .ready, .recall, .bind,
+            .invocationAnswer,
+            .invocationFailed, .flow:
             throw Violation("a client received \(packet)")
         }
         try self.turn()
+    }
+
+    private func checkAddressee(_ source: EventSource, _ subscription: UInt32) throws(Violation) {
+        try check(
+            source.client == self.identity && source.subscription == subscription,
+            "callback \(subscription) of client \(self.index) was given an event of another"
+        )
     }
 
     private func answered(_ id: UInt64, token: UInt64?, isError: Bool, from endpoint: Int) throws(Violation) {
@@ -309,7 +362,16 @@ final class SimulatedClient {
             let attempt = self.links[endpoint].attempt
             self.links[endpoint] = Link(attempt: attempt)
             self.connect(endpoint, after: 1_000_000)
-        case .opened(_, let isResumed): if isResumed { self.cluster.outcome.resumptions += 1 }
+        case .opened(let endpoint, let isResumed):
+            if isResumed {
+                self.cluster.outcome.resumptions += 1
+                // What was said of pauses may have been lost.
+                for (subscription, isPaused) in self.callbacks.flows {
+                    self.send(.flow(subscription, isPaused: isPaused), to: endpoint)
+                }
+            } else {
+                self.cluster.outcome.missing += self.callbacks.begin(at: endpoint)
+            }
         case .show, .lost: break
         }
     }

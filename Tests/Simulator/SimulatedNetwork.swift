@@ -25,6 +25,25 @@ package enum Packet: Sendable {
     case deadline(UInt64, time: UInt32)
     case cancelled(UInt64, CancelledStage)
     case phase(UInt64, CallPhase)
+    /// From here on between a worker and a broker by the worker's number, between a broker and a client by the client's.
+    case bind(UInt32, to: UInt32, of: PeerID)
+    case event(UInt32, sequence: UInt64, EventSource)
+    case invoke(UInt32, id: UInt64, EventSource)
+    case invocationAnswer(id: UInt64, token: UInt64)
+    case invocationFailed(id: UInt64)
+    case ended(UInt32)
+    case flow(UInt32, isPaused: Bool)
+}
+
+/// Where an event or invocation comes from, to see that none is taken for another.
+package struct EventSource: Sendable {
+    /// One worker's way to one callback, by one session.
+    var token: UInt64
+    /// Counts what was sent by it.
+    var serial: UInt64
+    /// Who it is meant for.
+    var client: PeerID
+    var subscription: UInt32
 }
 
 /// One connection between a DEALER and a ROUTER, or between the ROUTERs of a worker that dials and of a broker: ordered in
@@ -32,12 +51,13 @@ package enum Packet: Sendable {
 final class Connection {
     /// The routing id that the ROUTER gave it.
     let route: UInt64
-    /// The client, or ``broker``.
+    /// The client, or -1 between a worker and a broker.
     let client: Int
-    /// The worker; the only one of a client is the broker, if there is one.
+    /// The worker; that of a client is a broker, if there are brokers.
     let worker: Int
     let workerLife: Int
-    static let broker = -1
+    /// The broker that a worker dialled.
+    let broker: Int?
     /// Carries packets.
     var isUp = true
     /// Packets to the worker that were on their way when the client closed it still arrive.
@@ -46,11 +66,12 @@ final class Connection {
     var lastToWorker: UInt64 = 0
     var lastToClient: UInt64 = 0
 
-    init(route: UInt64, client: Int, worker: Int, workerLife: Int) {
+    init(route: UInt64, client: Int, worker: Int, workerLife: Int, broker: Int? = nil) {
         self.route = route
         self.client = client
         self.worker = worker
         self.workerLife = workerLife
+        self.broker = broker
     }
 }
 

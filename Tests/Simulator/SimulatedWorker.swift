@@ -18,6 +18,11 @@ final class SimulatedJob {
     var state: State
     var isUnwanted = false
     var mustReportStart = false
+    /// Who its session is with.
+    let peer: PeerID
+    /// What it waits for, and until when.
+    var invocation: UInt64?
+    var invocationLimit: UInt64 = 0
 
     init(
         slot: UInt32,
@@ -27,6 +32,7 @@ final class SimulatedJob {
         deadline: Instant,
         number: Int,
         session: UInt32,
+        peer: PeerID,
         state: State
     ) {
         self.slot = slot
@@ -36,6 +42,7 @@ final class SimulatedJob {
         self.deadline = deadline
         self.number = number
         self.session = session
+        self.peer = peer
         self.state = state
     }
 
@@ -66,16 +73,23 @@ final class SimulatedWorker {
     private var lastStartedID: [String: UInt64] = [:]
     private var wakeAt: UInt64 = .max
     private(set) var isUp = true
-    /// The connection to the broker, and what says whether another attempt counts.
-    private(set) var dialled: Connection?
-    private var dialAttempt = 0
-    private var offerInterval: UInt64 = 0
-    private var isOffering = false
+    /// How the worker stands with a broker.
+    struct Dial {
+        var connection: Connection?
+        /// Which of the socket's attempts to connect counts.
+        var attempt = 0
+        var offerInterval: UInt64 = 0
+        var isOffering = false
+    }
+
+    private(set) var dials: [Dial]
+    private(set) var callbacks = WorkerCallbacks()
     private var isQuiet = false
     private let offered: [String]
     private let resources: [String: UInt64]
 
-    init(index: Int, life: Int, cluster: Cluster) {
+    init(index: Int, life: Int, brokerCount: Int, cluster: Cluster) {
+        self.dials = Array(repeating: Dial(), count: brokerCount)
         self.index = index
         self.life = life
         self.cluster = cluster
@@ -103,7 +117,7 @@ final class SimulatedWorker {
     func received(_ packet: Packet, by connection: Connection) throws(Violation) {
         let route = connection.route
         let session = self.machine.session(route: route)
-        if case .reset = packet, connection.client == Connection.broker { return self.beginOffering() }
+        if case .reset = packet, let broker = connection.broker { return self.beginOffering(to: broker) }
         if let session { self.machine.heard(from: session, at: self.now) }
         switch (packet, session) {
         case (.hello(let client, let epoch, let claimed), _):
@@ -119,18 +133,21 @@ final class SimulatedWorker {
             try self.performActions()
             if introduction == .forgotten {
                 let welcome = Packet.welcome(epoch: self.epoch, session: 0, window: self.window, isResumed: false)
-                return self.cluster.sendToClient(welcome, by: connection)
+                self.cluster.sendToClient(welcome, by: connection)
+                // The broker gives this worker up when it reads that.
+                if let broker = connection.broker { self.beginOffering(to: broker) }
+                return
             }
             guard case .welcome(let session, let isResumed) = introduction else {
                 throw Violation("a client was refused")
             }
             self.cluster.connections[route] = connection
-            self.isOffering = false
             let number = self.machine.sessions[session].number
             self.send(
                 .welcome(epoch: self.epoch, session: number, window: self.window, isResumed: isResumed),
                 to: session
             )
+            if let broker = connection.broker { self.introduced(broker, client, isResumed: isResumed, session) }
         case (_, nil): self.cluster.sendToClient(.reset, by: connection)
         case (.define(let number), let session?):
             let isDefined = self.machine.defined(number, name: "f\(number)", handler: Int32(number), in: session)
@@ -162,8 +179,17 @@ final class SimulatedWorker {
         case (.ping(let id), let session?): self.send(.pong(id), to: session)
         case (.goodbye, let session?):
             self.machine.goodbyeReceived(from: session, at: self.now, actions: &self.actions)
+        case (.invocationAnswer(let id, let token), let session?):
+            try self.callbacks.answered(id, token: token, by: self.machine.sessions[session].client)
+        case (.invocationFailed(let id), let session?):
+            try self.callbacks.answered(id, token: nil, by: self.machine.sessions[session].client)
+        case (.ended(let number), let session?): self.callbacks.end(number, via: self.machine.sessions[session].client)
+        case (.flow(let number, let isPaused), let session?):
+            self.callbacks.pause(number, via: self.machine.sessions[session].client, isPaused)
         case (.pong, _): break
-        case (.welcome, _), (.reset, _), (.answer, _), (.cancelled, _), (.phase, _), (.offer, _), (.ready, _):
+        case (.welcome, _), (.reset, _), (.answer, _), (.cancelled, _), (.phase, _), (.offer, _), (.ready, _),
+            (.bind, _),
+            (.event, _), (.invoke, _):
             throw Violation("a worker received \(packet)")
         }
         try self.turn()
@@ -216,6 +242,7 @@ final class SimulatedWorker {
             deadline: self.machine.request(in: slot)?.deadline ?? .distantFuture,
             number: self.taken,
             session: self.machine.sessions[session].number,
+            peer: self.machine.sessions[session].client,
             state: .held
         )
         self.jobs[slot] = job
@@ -300,7 +327,52 @@ final class SimulatedWorker {
         if let request = self.machine.request(in: job.slot), request.session >= 0, job.mustReportStart {
             self.send(.phase(job.id, .running), to: Int(request.session))
         }
+        self.useCallback(of: job)
         self.finishLater(job, within: self.cluster.random.oneIn(8) ? 250 : 20)
+    }
+
+    /// A handler emits events, or asks something.
+    private func useCallback(of job: SimulatedJob) {
+        guard let callback = self.cluster.records[job.token]?.callback else { return }
+        for _ in 0..<self.cluster.random.below(4) {
+            guard let session = self.machine.session(of: job.peer),
+                let (number, subscriber) = self.subscriber(callback, of: job, session)
+            else { return }
+            if self.cluster.random.oneIn(4), job.invocation == nil {
+                let (id, source) = self.callbacks.invoke(subscriber, via: job.peer)
+                job.invocation = id
+                job.invocationLimit = self.cluster.now + 150_000_000
+                self.send(.invoke(number, id: id, source), to: session)
+            } else if !subscriber.isPaused {
+                self.send(.event(number, sequence: subscriber.sequence, subscriber.next()), to: session)
+            }
+        }
+    }
+
+    private func subscriber(
+        _ callback: (client: PeerID, subscription: UInt32),
+        of job: SimulatedJob,
+        _ session: Int
+    ) -> (UInt32, SimulatedSubscriber)? {
+        let found = self.callbacks.subscriber(
+            callback.subscription,
+            of: callback.client,
+            via: job.peer,
+            token: self.cluster.nextToken()
+        )
+        guard let found else { return nil }
+        if found.isNew { self.send(.bind(found.number, to: callback.subscription, of: callback.client), to: session) }
+        return (found.number, found.subscriber)
+    }
+
+    /// A handler has nothing more to say to a callback.
+    private func endCallback(of job: SimulatedJob) {
+        guard let callback = self.cluster.records[job.token]?.callback, self.cluster.random.oneIn(12),
+            let session = self.machine.session(of: job.peer),
+            let (number, _) = self.subscriber(callback, of: job, session)
+        else { return }
+        self.callbacks.end(number, via: job.peer)
+        self.send(.ended(number), to: session)
     }
 
     private func finishLater(_ job: SimulatedJob, within milliseconds: Int) {
@@ -310,6 +382,13 @@ final class SimulatedWorker {
 
     func finished(_ job: SimulatedJob) throws(Violation) {
         guard job.state == .running else { return }
+        if let id = job.invocation, self.callbacks.isPending(id) {
+            guard self.cluster.now >= job.invocationLimit else { return self.finishLater(job, within: 10) }
+            self.callbacks.giveUp(id)
+        }
+        self.useCallback(of: job)
+        if let id = job.invocation { self.callbacks.giveUp(id) }
+        self.endCallback(of: job)
         job.state = .gone
         self.running -= 1
         self.jobs[job.slot] = nil
@@ -377,7 +456,14 @@ final class SimulatedWorker {
         case .sendBeat(let session):
             guard self.cluster.isBrokered else { return self.send(.beat(epoch: self.epoch), to: session) }
             self.sendReady(to: session)
-        case .sessionLost: if self.cluster.isBrokered { self.beginOffering() }
+        case .sessionLost(_, let client):
+            self.callbacks.forget(client)
+            for (broker, dial) in self.dials.enumerated() {
+                guard let connection = dial.connection, self.machine.session(route: connection.route) == nil else {
+                    continue
+                }
+                self.beginOffering(to: broker)
+            }
         }
     }
 
@@ -396,48 +482,61 @@ final class SimulatedWorker {
 
     // MARK: A broker
 
-    /// Dials the broker.
-    func dial(after delay: UInt64) {
-        self.dialAttempt += 1
-        self.cluster.add(.dial(worker: self.index, life: self.life, attempt: self.dialAttempt), after: delay)
+    func dialAll() {
+        for broker in self.dials.indices { self.dial(broker, after: 1_000_000) }
     }
 
-    func dialNow(attempt: Int) {
-        guard self.isUp, attempt == self.dialAttempt, self.dialled == nil else { return }
-        guard let connection = self.cluster.makeConnectionToBroker(from: self.index) else {
-            return self.dial(after: 100_000_000)
+    private func dial(_ broker: Int, after delay: UInt64) {
+        self.dials[broker].attempt += 1
+        let attempt = self.dials[broker].attempt
+        self.cluster.add(.dial(worker: self.index, life: self.life, broker: broker, attempt: attempt), after: delay)
+    }
+
+    func dialNow(_ broker: Int, attempt: Int) {
+        guard self.isUp, attempt == self.dials[broker].attempt, self.dials[broker].connection == nil else { return }
+        guard let connection = self.cluster.makeConnection(toBroker: broker, from: self.index) else {
+            return self.dial(broker, after: 100_000_000)
         }
-        self.dialled = connection
-        self.beginOffering()
+        self.dials[broker].connection = connection
+        self.beginOffering(to: broker)
     }
 
     /// The socket has noticed that its connection is gone.
     func disconnected(_ connection: Connection) {
-        guard self.isUp, self.dialled === connection else { return }
-        self.dialled = nil
-        self.isOffering = false
-        self.dial(after: 50_000_000)
+        guard self.isUp, let broker = connection.broker, self.dials[broker].connection === connection else { return }
+        self.dials[broker].connection = nil
+        self.dials[broker].isOffering = false
+        self.dial(broker, after: 50_000_000)
     }
 
-    private func beginOffering() {
-        guard self.isUp, self.dialled != nil else { return }
-        self.offerInterval = 100_000_000
-        self.sendOffer()
-        guard !self.isOffering else { return }
-        self.isOffering = true
-        self.cluster.add(.offer(worker: self.index, life: self.life), after: self.offerInterval)
+    private func beginOffering(to broker: Int) {
+        guard self.isUp, self.dials[broker].connection != nil else { return }
+        self.dials[broker].offerInterval = 100_000_000
+        self.sendOffer(to: broker)
+        guard !self.dials[broker].isOffering else { return }
+        self.dials[broker].isOffering = true
+        self.cluster.add(.offer(worker: self.index, life: self.life, broker: broker), after: 100_000_000)
     }
 
     /// No introduction has come for a while.
-    func offerAgain() {
-        guard self.isUp, self.isOffering, self.dialled != nil else { return }
-        self.sendOffer()
-        self.offerInterval = min(2 * self.offerInterval, Cluster.limits.silenceNanoseconds)
-        self.cluster.add(.offer(worker: self.index, life: self.life), after: self.offerInterval)
+    func offerAgain(to broker: Int) {
+        guard self.isUp, self.dials[broker].isOffering, self.dials[broker].connection != nil else { return }
+        self.sendOffer(to: broker)
+        let interval = min(2 * self.dials[broker].offerInterval, Cluster.limits.silenceNanoseconds)
+        self.dials[broker].offerInterval = interval
+        self.cluster.add(.offer(worker: self.index, life: self.life, broker: broker), after: interval)
     }
 
-    private func sendOffer() {
-        guard let dialled = self.dialled else { return }
+    /// A broker has introduced itself.
+    private func introduced(_ broker: Int, _ peer: PeerID, isResumed: Bool, _ session: Int) {
+        self.dials[broker].isOffering = false
+        guard isResumed else { return self.callbacks.begin(with: peer) }
+        for packet in self.callbacks.bindings(with: peer) { self.send(packet, to: session) }
+        self.sendReady(to: session)
+    }
+
+    private func sendOffer(to broker: Int) {
+        guard let connection = self.dials[broker].connection else { return }
         let offer = WorkerOffer(
             worker: PeerID(high: 8, low: UInt64(self.index)),
             epoch: self.epoch,
@@ -446,7 +545,7 @@ final class SimulatedWorker {
             functions: self.offered,
             resources: self.resources
         )
-        self.cluster.sendToClient(.offer(offer), by: dialled)
+        self.cluster.sendToClient(.offer(offer), by: connection)
     }
 
     /// Becomes quiet, or stops being so.

@@ -132,6 +132,8 @@ extension ClientLoop {
         case .ended:
             if let subscription = self.core.subscriptions.remove(SubscriptionID(header.number)) { subscription.end() }
             self.lastSubscription = nil
+            // A broker keeps its place until then.
+            self.reply(to: link, Header(.ended, number: header.number))
         case .beat:
             self.book.machine.beatReceived(
                 from: link.index,

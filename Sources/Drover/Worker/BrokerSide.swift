@@ -35,6 +35,11 @@ final class BrokerSide {
         return number
     }
 
+    /// All that are bound, by their numbers.
+    var bindings: [(number: UInt32, subscriber: Subscriber)] {
+        self.subscribers.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
+    }
+
     func subscriber(_ number: UInt32) -> Subscriber? { self.subscribers[number] }
 
     /// A subscription is over; its number stands for nothing any more.

@@ -190,12 +190,24 @@ extension WorkerLoop {
         guard let broker = self.links[session]?.broker else { return subscriber.subscription.rawValue }
         if let number = broker.number(of: subscriber) { return number }
         let number = broker.bind(subscriber)
+        self.sendBinding(of: subscriber, as: number, to: session)
+        return number
+    }
+
+    /// A session with a broker goes on by another connection: what was said of bindings by the old one may be lost.
+    func restateBindings(to session: Int) {
+        for (number, subscriber) in self.links[session]?.broker?.bindings ?? [] {
+            self.sendBinding(of: subscriber, as: number, to: session)
+        }
+        self.sendBeat(to: session)
+    }
+
+    private func sendBinding(of subscriber: Subscriber, as number: UInt32, to session: Int) {
         var writer = PackWriter(capacity: 32, headerBytes: RequestBytes.headerByteCount)
         // Sixteen bytes are under every limit.
         unsafe subscriber.client.bytes.withUnsafeBytes { try? unsafe writer.append($0) }
         let header = Header(.bind, id: UInt64(subscriber.subscription.rawValue), number: number)
         self.send(RequestBytes(adopting: writer.finish()), as: header, to: session)
-        return number
     }
 
     /// A client's subscription is over, by its own number or the one that it is bound to.

@@ -79,7 +79,11 @@ extension WorkerLoop {
             self.core.counters.clients.store(self.machine.sessionCount, ordering: .relaxed)
             if hello.isBroker {
                 self.brokersChanged()
-                if self.core.isQuiet.load(ordering: .relaxed) { self.sendBeat(to: session) }
+                if isResumed {
+                    self.restateBindings(to: session)
+                } else if self.core.isQuiet.load(ordering: .relaxed) {
+                    self.sendBeat(to: session)
+                }
             }
             return session
         }

@@ -34,6 +34,8 @@ package enum BrokerAction: Equatable, Sendable {
     case workerLost(worker: Int, PeerID, reason: LossReason)
     /// Tell a worker that a subscription that it bound is over.
     case endSubscription(worker: Int, number: UInt32)
+    /// Tell a client that a worker has ended its subscription.
+    case endClientSubscription(client: Int, subscription: UInt32)
     /// Tell a worker to pause the events of a subscription, or to go on.
     case sendFlow(worker: Int, number: UInt32, isPaused: Bool)
     /// Answer a worker's invocation: its subscriber is gone.

@@ -90,8 +90,10 @@ extension BrokerMachine {
     /// Notes whether a worker may take the calls of a route.
     mutating func match(_ worker: Int, _ index: Int, at now: Instant) {
         guard self.routes[index].isLive else { return }
+        // One that has yet to answer the introduction is no worker that a call could wait for.
         let matches =
-            self.workers[worker].isLive && self.workers[worker].offers.contains(self.routes[index].function)
+            self.workers[worker].isLive && self.workers[worker].sessionNumber != 0
+            && self.workers[worker].offers.contains(self.routes[index].function)
             && self.workers[worker].offer.satisfies(self.demandsOf[index])
         let matched = self.workers[worker].routes.contains(index)
         if matches, !matched {

@@ -8,6 +8,8 @@ struct BrokerBinding: Equatable, Sendable {
     var subscription: UInt32
     /// The next number that the worker should use.
     var expected: UInt64 = 0
+    /// Whether the worker has stated it since its last welcome.
+    var isConfirmed = true
 }
 
 /// A callback of a client that workers have bound.
@@ -18,6 +20,8 @@ struct BrokerSubscription: Equatable, Sendable {
     var bindings: [Int: UInt32] = [:]
     /// What the client said last of pauses; nil if it said nothing.
     var isPaused: Bool?
+    /// A worker has ended it, and the client has not said that it knows.
+    var isEnded = false
 }
 
 /// Events and invocations, from workers to clients.
@@ -30,14 +34,37 @@ extension BrokerMachine {
         package var id: UInt64
     }
 
-    /// A worker gave a client's subscription a number.
+    /// Whether a worker has answered the introduction.
     ///
-    /// - Returns: False if the client isn't here, or there are too many: the worker is told that it is over.
-    package mutating func bound(_ number: UInt32, to subscription: UInt32, of client: PeerID, by worker: Int) -> Bool {
-        self.unbind(number, of: worker)
-        guard let index = self.clientOf[client],
-            self.workers[worker].bindings.count < self.configuration.maxBindings
-        else { return false }
+    /// What it says of callbacks before that belongs to a former session with the broker, whose numbers stand for others:
+    /// it must be ignored.
+    package func isInSession(_ worker: Int) -> Bool { self.workers[worker].sessionNumber != 0 }
+
+    /// A worker gave a client's subscription a number, or states it again after a welcome.
+    ///
+    /// - Returns: False if the client isn't here, if it has ended, or if there are too many: the worker is told that it is
+    ///   over.
+    package mutating func bound(
+        _ number: UInt32,
+        to subscription: UInt32,
+        of client: PeerID,
+        by worker: Int,
+        actions: inout [BrokerAction]
+    ) -> Bool {
+        let index = self.clientOf[client]
+        if let known = self.workers[worker].bindings[number] {
+            guard known.client == index, known.subscription == subscription else { return false }
+            self.workers[worker].bindings[number]?.isConfirmed = true
+            return true
+        }
+        // A number that was bound before has ended, and the worker didn't hear of it.
+        guard UInt64(number) >= self.workers[worker].nextBinding else { return false }
+        self.workers[worker].nextBinding = UInt64(number) + 1
+        guard let index, self.workers[worker].bindings.count < self.configuration.maxBindings else { return false }
+        if self.clients[index].subscriptions[subscription]?.isEnded == true {
+            actions.append(.endClientSubscription(client: index, subscription: subscription))
+            return false
+        }
         // One number per worker: a second one would outlive the subscription, and the client.
         if let former = self.clients[index].subscriptions[subscription]?.bindings[worker] {
             self.unbind(former, of: worker)
@@ -74,18 +101,28 @@ extension BrokerMachine {
 
     /// A client's subscription is over.
     package mutating func endedReceived(_ subscription: UInt32, from client: Int, actions: inout [BrokerAction]) {
-        guard let ended = self.clients[client].subscriptions.removeValue(forKey: subscription) else { return }
-        for (worker, number) in ended.bindings.sorted(by: { $0.key < $1.key }) {
+        self.endBindings(subscription, of: client, actions: &actions)
+        self.clients[client].subscriptions[subscription] = nil
+    }
+
+    private mutating func endBindings(_ subscription: UInt32, of client: Int, actions: inout [BrokerAction]) {
+        let bindings = self.clients[client].subscriptions[subscription]?.bindings ?? [:]
+        self.clients[client].subscriptions[subscription]?.bindings = [:]
+        for (worker, number) in bindings.sorted(by: { $0.key < $1.key }) {
             self.workers[worker].bindings[number] = nil
             actions.append(.endSubscription(worker: worker, number: number))
         }
     }
 
     /// A worker ended a subscription; nil if it isn't bound.
+    ///
+    /// The client may not hear of it, and must not take another worker's numbers for those that it had: the subscription
+    /// is remembered until the client has ended it as well.
     package mutating func endedReceived(_ number: UInt32, by worker: Int, actions: inout [BrokerAction]) -> Delivery? {
         guard let binding = self.workers[worker].bindings[number] else { return nil }
         self.unbind(number, of: worker)
-        self.endedReceived(binding.subscription, from: binding.client, actions: &actions)
+        self.endBindings(binding.subscription, of: binding.client, actions: &actions)
+        self.clients[binding.client].subscriptions[binding.subscription]?.isEnded = true
         return Delivery(client: binding.client, subscription: binding.subscription, id: 0)
     }
 
@@ -96,8 +133,9 @@ extension BrokerMachine {
         from client: Int,
         actions: inout [BrokerAction]
     ) {
+        // Also if all workers that had bound it are gone: it holds for those to come.
+        self.clients[client].subscriptions[subscription]?.isPaused = isPaused
         let bindings = self.clients[client].subscriptions[subscription]?.bindings ?? [:]
-        if !bindings.isEmpty { self.clients[client].subscriptions[subscription]?.isPaused = isPaused }
         for (worker, number) in bindings.sorted(by: { $0.key < $1.key }) {
             actions.append(.sendFlow(worker: worker, number: number, isPaused: isPaused))
         }
@@ -126,6 +164,15 @@ extension BrokerMachine {
         for (slot, invocation) in self.invocationSlots(where: { $0.client == client }) {
             self.invocations.remove(slot)
             actions.append(.failInvocation(worker: invocation.worker, id: invocation.id))
+        }
+    }
+
+    /// What a worker has not stated again between its welcome and its first sign of readiness it has ended.
+    mutating func endUnconfirmed(of worker: Int, actions: inout [BrokerAction]) {
+        let ended = self.workers[worker].bindings.filter { !$0.value.isConfirmed }
+        for number in ended.keys.sorted() {
+            guard let ended = self.endedReceived(number, by: worker, actions: &actions) else { continue }
+            actions.append(.endClientSubscription(client: ended.client, subscription: ended.subscription))
         }
     }
 

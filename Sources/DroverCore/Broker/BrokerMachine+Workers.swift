@@ -76,6 +76,8 @@ extension BrokerMachine {
             return self.loseWorker(index, reason: .forgotten, at: now, actions: &actions)
         }
         self.workers[index].sessionNumber = session
+        if known == 0 { for route in self.routes.indices { self.match(index, route, at: now) } }
+        for number in self.workers[index].bindings.keys { self.workers[index].bindings[number]?.isConfirmed = false }
         self.workers[index].window = min(max(1, window), 1 << 24)
         // Not open yet: nothing is announced.
         self.adapt(index, actions: &actions)
@@ -117,6 +119,7 @@ extension BrokerMachine {
         }
         self.workers[index].isQuiet = isQuiet
         self.workers[index].isRefusing = false
+        self.endUnconfirmed(of: index, actions: &actions)
         if isStarved { self.starvedCount += 1 }
         self.fill(index, at: now, actions: &actions)
         // What it was told may be old.

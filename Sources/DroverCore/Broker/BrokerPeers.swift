@@ -64,6 +64,8 @@ package struct BrokerWorker {
     var defined = NumberSet()
     /// What its subscription numbers stand for.
     var bindings: [UInt32: BrokerBinding] = [:]
+    /// Lower numbers have been bound in the session.
+    var nextBinding: UInt64 = 0
     /// Place in the ``LoadList``.
     var level = -1
     /// Where the search for its next call goes on, among many routes.

@@ -83,6 +83,13 @@ struct BrokerBench: ~Copyable {
         self.machine.answered(id, from: worker, at: self.now, actions: &self.actions)
     }
 
+    /// A worker binds a subscription of client 1.
+    @discardableResult
+    mutating func bind(_ number: UInt32, to subscription: UInt32, by worker: Int) -> Bool {
+        let client = PeerID(high: 1, low: 1)
+        return self.machine.bound(number, to: subscription, of: client, by: worker, actions: &self.actions)
+    }
+
     /// Every worker says that it is ready, as in a beat.
     mutating func restateReadiness() {
         for worker in self.machine.workers.indices where self.machine.workers[worker].isLive {
@@ -354,7 +361,7 @@ struct BrokerBench: ~Copyable {
         let client = try bench.client(1)
         let (one, two) = (try bench.worker(1), try bench.worker(2))
         for worker in [one, two] {
-            let isBound = bench.machine.bound(0, to: 9, of: PeerID(high: 1, low: 1), by: worker)
+            let isBound = bench.bind(0, to: 9, by: worker)
             #expect(isBound)
         }
         let seen9 = bench.machine.eventReceived(0, sequence: 0, from: one)

@@ -194,6 +194,29 @@ extension BrokerBench {
         #expect(bench.machine.workerCount == 0)
         #expect(bench.actions.contains(.workerLost(worker: worker, PeerID(high: 2, low: 1), reason: .silent)))
     }
+
+    @Test("a worker that offers itself again and again, and never answers the introduction, keeps no call waiting")
+    func offersOnly() throws {
+        var configuration = BrokerMachine.Configuration()
+        configuration.patienceNanoseconds = 10_000_000_000
+        var bench = BrokerBench(configuration)
+        let client = try bench.client(1)
+        _ = bench.offerAgain(1, route: 99)
+        bench.request(1, from: client)
+        var lives: Set<UInt64> = []
+        for _ in 0..<24 {
+            bench.pass(milliseconds: 500)
+            bench.machine.heard(from: .client(client), at: bench.now)
+            let index = bench.offerAgain(1, route: 99)
+            let worker = try #require(index)
+            bench.machine.heard(from: .worker(worker), at: bench.now)
+            lives.insert(bench.machine.workers[worker].incarnation)
+        }
+        // It was given up, and is introduced to as a new one.
+        #expect(lives.count > 1)
+        #expect(bench.endings() == [1: .noWorker])
+        #expect(bench.machine.routeViews.allSatisfy { $0.workers == 0 })
+    }
 }
 
 @Suite struct BrokerDispatchTests {
@@ -560,7 +583,7 @@ extension BrokerBench {
         let client = try bench.client(1)
         let worker = try bench.worker(1)
         for number in [UInt32(0), 1] {
-            let isBound = bench.machine.bound(number, to: 9, of: PeerID(high: 1, low: 1), by: worker)
+            let isBound = bench.bind(number, to: 9, by: worker)
             #expect(isBound)
         }
         bench.machine.clientLeft(client, at: bench.now, actions: &bench.actions)
@@ -577,11 +600,11 @@ extension BrokerBench {
         var bench = BrokerBench()
         let client = try bench.client(1)
         let (one, two) = (try bench.worker(1), try bench.worker(2))
-        _ = bench.machine.bound(0, to: 9, of: PeerID(high: 1, low: 1), by: one)
+        _ = bench.bind(0, to: 9, by: one)
         bench.actions = []
         bench.machine.flowReceived(9, isPaused: true, from: client, actions: &bench.actions)
         #expect(bench.actions == [.sendFlow(worker: one, number: 0, isPaused: true)])
-        _ = bench.machine.bound(4, to: 9, of: PeerID(high: 1, low: 1), by: two)
+        _ = bench.bind(4, to: 9, by: two)
         let isPaused = bench.machine.isPaused(4, of: two)
         #expect(isPaused)
         bench.machine.resetReceived(from: one, at: bench.now, actions: &bench.actions)
@@ -590,13 +613,115 @@ extension BrokerBench {
         #expect(bench.actions.contains(.sendFlow(worker: one, number: 0, isPaused: true)))
     }
 
+    @Test(
+        "bindings that are stated again go on with their numbers; what was said of others by a lost connection is known"
+    )
+    func restatedBindings() throws {
+        var bench = BrokerBench()
+        let client = try bench.client(1)
+        let worker = try bench.worker(1)
+        // The BIND of 3 is lost, with events 0 and 1 of it, and so is the worker's ENDED of 2.
+        for number in 0...2 as ClosedRange<UInt32> {
+            let isBound = bench.bind(number, to: number + 10, by: worker)
+            #expect(isBound)
+        }
+        _ = bench.machine.eventReceived(0, sequence: 0, from: worker)
+        bench.machine.resetReceived(from: worker, at: bench.now, actions: &bench.actions)
+        // The broker's ENDED of 1 is lost.
+        bench.machine.endedReceived(11, from: client, actions: &bench.actions)
+        bench.welcome(by: worker, epoch: 1)
+        var stated: [Bool] = []
+        for number in [UInt32(0), 1, 3] { stated.append(bench.bind(number, to: number + 10, by: worker)) }
+        #expect(stated == [true, false, true])
+        bench.actions = []
+        bench.ready(worker, epoch: 1)
+        #expect(bench.actions.contains(.endClientSubscription(client: client, subscription: 12)))
+        let next = bench.machine.eventReceived(0, sequence: 1, from: worker)
+        #expect(next?.id == 1 && next?.subscription == 10)
+        let late = bench.machine.eventReceived(3, sequence: 2, from: worker)
+        #expect(late?.id == 2 && late?.subscription == 13)
+        for number in [UInt32(1), 2] {
+            let delivery = bench.machine.eventReceived(number, sequence: 5, from: worker)
+            #expect(delivery == nil)
+        }
+        bench.actions = []
+        bench.ready(worker, epoch: 1)
+        #expect(!bench.actions.contains { if case .endClientSubscription = $0 { true } else { false } })
+    }
+
+    @Test(
+        "what a worker has ended is over for all, and nothing else takes its numbers, until the client has heard of it"
+    )
+    func endedByWorker() throws {
+        var bench = BrokerBench()
+        let client = try bench.client(1)
+        let (one, two) = (try bench.worker(1), try bench.worker(2))
+        for worker in [one, two] { bench.bind(0, to: 9, by: worker) }
+        bench.actions = []
+        let ended = bench.machine.endedReceived(0, by: one, actions: &bench.actions)
+        #expect(ended?.client == client && ended?.subscription == 9)
+        #expect(bench.actions == [.endSubscription(worker: two, number: 0)])
+        bench.actions = []
+        // The client has not heard of it.
+        let isBound = bench.bind(1, to: 9, by: two)
+        #expect(!isBound)
+        #expect(bench.actions == [.endClientSubscription(client: client, subscription: 9)])
+        bench.machine.endedReceived(9, from: client, actions: &bench.actions)
+        let isBoundAgain = bench.bind(2, to: 9, by: two)
+        #expect(isBoundAgain)
+    }
+
+    @Test("a pause that is over while no worker is bound is over for those that bind later")
+    func pauseWithoutWorkers() throws {
+        var bench = BrokerBench()
+        let client = try bench.client(1)
+        let (one, two) = (try bench.worker(1), try bench.worker(2))
+        bench.bind(0, to: 9, by: one)
+        bench.machine.flowReceived(9, isPaused: true, from: client, actions: &bench.actions)
+        bench.lose(one)
+        bench.machine.flowReceived(9, isPaused: false, from: client, actions: &bench.actions)
+        bench.bind(0, to: 9, by: two)
+        let isPaused = bench.machine.isPaused(0, of: two)
+        #expect(!isPaused)
+    }
+
+    @Test("what a worker says of callbacks before it has answered the introduction belongs to no session")
+    func beforeWelcome() throws {
+        var bench = BrokerBench()
+        _ = try bench.client(1)
+        let worker = try bench.worker(1)
+        var states = [bench.machine.isInSession(worker)]
+        bench.lose(worker)
+        let next = bench.offerAgain(1, route: 1 << 32 | 1)
+        states.append(bench.machine.isInSession(worker))
+        bench.welcome(by: worker, epoch: 1)
+        states.append(bench.machine.isInSession(worker))
+        #expect(next == worker && states == [true, false, true])
+    }
+
+    @Test("of two numbers that a worker gives one subscription the second counts, and neither outlives it")
+    func boundTwice() throws {
+        var bench = BrokerBench()
+        let client = try bench.client(1)
+        let worker = try bench.worker(1)
+        for number in [UInt32(0), 1] { _ = bench.bind(number, to: 9, by: worker) }
+        let former = bench.machine.eventReceived(0, sequence: 0, from: worker)
+        let delivery = bench.machine.eventReceived(1, sequence: 0, from: worker)
+        #expect(former == nil && delivery?.subscription == 9)
+        bench.actions = []
+        bench.machine.endedReceived(9, from: client, actions: &bench.actions)
+        #expect(bench.actions == [.endSubscription(worker: worker, number: 1)])
+        let ended = bench.machine.eventReceived(1, sequence: 1, from: worker)
+        #expect(ended == nil)
+    }
+
     @Test("a lost worker's invocations and bindings are forgotten, a lost client's invocations fail")
     func invocations() throws {
         var bench = BrokerBench()
         let client = try bench.client(1)
         let (one, two) = (try bench.worker(1), try bench.worker(2))
         for worker in [one, two] {
-            _ = bench.machine.bound(0, to: 9, of: PeerID(high: 1, low: 1), by: worker)
+            _ = bench.bind(0, to: 9, by: worker)
             let delivery = bench.machine.invocationReceived(0, id: 5, from: worker)
             #expect(delivery != nil)
         }
