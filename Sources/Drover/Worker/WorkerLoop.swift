@@ -95,10 +95,16 @@ final class WorkerLoop {
             try socket.set(.tcpKeepaliveCount, 3)
             try socket.set(.backlog, 1024)
         }
-        if let address { try socket.bind(address) }
+        if let address {
+            if let keys = core.configuration.listenerKeys, let access = core.access {
+                try socket.listenEncrypted(keys.own, domain: access.domain)
+            }
+            try socket.bind(address)
+        }
         let now = core.now()
         for (number, broker) in brokers.enumerated() {
             let silence = core.configuration.silenceLimit.clampedNanoseconds
+            try socket.connectEncrypted(core.configuration.keys, to: broker)
             self.dials.append(try Self.dial(broker, number: number, socket: socket, silence: silence, at: now))
         }
         self.isBound = address != nil
