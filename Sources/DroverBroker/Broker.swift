@@ -81,13 +81,11 @@ public final class RunningBroker: Sendable {
 
     init(configuration: BrokerConfiguration, address: String) throws {
         let address = try Endpoint(address)
-        guard address.isLocal || configuration.allowsUnencryptedNetwork else {
-            throw UsageError(
-                .badConfiguration,
-                "\(address) can be reached from other machines, unencrypted and by anybody: bind 127.0.0.1, or set "
-                    + "allowsUnencryptedNetwork if the network is trusted"
-            )
-        }
+        try address.checkBind(
+            hasKeys: configuration.keys != nil,
+            setting: "keys",
+            allowsPlain: configuration.allowsUnencryptedNetwork
+        )
         let core = try BrokerCore(configuration: configuration)
         let ready = ReadySignal<Result<String, ZMQError>>()
         self.thread = try LoopThread.start(named: "drover-broker") {

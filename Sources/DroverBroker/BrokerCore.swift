@@ -22,6 +22,8 @@ final class BrokerCore: Sendable {
     let epoch: UInt64
     let context: SharedContext
     let waker: Waker
+    /// Whose keys are let in; nil for a broker without keys.
+    let access: ListenerAccess?
     let counters = BrokerCounters()
     let drainDeadline = Atomic<UInt64>(.max)
     private let state = Atomic<UInt8>(State.running.rawValue)
@@ -33,7 +35,11 @@ final class BrokerCore: Sendable {
         self.identity = PeerID(high: generator.next(), low: generator.next())
         self.epoch = generator.next() >> 1
         self.context = try SharedContext.acquire()
-        self.waker = try Waker()
+        let waker = try Waker()
+        self.waker = waker
+        self.access = try configuration.keys.map { [context] keys in
+            try ListenerAccess(keys, in: context, logger: configuration.logger) { waker.wake() }
+        }
     }
 
     func now() -> Instant { Instant(nanoseconds: MonotonicClock.now()) }

@@ -16,6 +16,9 @@ extension BrokerLoop {
         case queues = "drover.queues"
         /// A name that is the broker's and that it doesn't know.
         case unknown = "drover."
+
+        /// Whether it tells of others' work: then it takes the right `admin`.
+        var needsAdmin: Bool { self == .workers || self == .queues }
     }
 
     /// A client's number of one of the broker's own functions.
@@ -43,6 +46,7 @@ extension BrokerLoop {
             let question = self.questions[QuestionKey(client: client, number: header.number)],
             let link = self.clientLinks[client]
         else { return false }
+        if question.needsAdmin, let access = link.access, !self.mayAsk(question, access, header.id, client) { return true }
         let payload: [UInt8]
         switch question {
         case .status: payload = packed { writer throws(CodecError) in try packValue(self.status, into: &writer) }

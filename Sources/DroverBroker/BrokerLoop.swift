@@ -36,6 +36,8 @@ final class BrokerLoop {
     @safe @exclusivity(unchecked) var otherRoutes: [[UInt8]: UInt64] = [:]
     /// What clients' function numbers ask of the broker itself.
     @safe @exclusivity(unchecked) var questions: [QuestionKey: Question] = [:]
+    /// Which allow-list the links were last held against.
+    @safe @exclusivity(unchecked) var accessGeneration: UInt64 = 1
     let startedAt: Instant
     private let descriptor: CInt
 
@@ -54,7 +56,7 @@ final class BrokerLoop {
         try socket.set(.sendHighWaterMark, 100_000)
         try socket.set(.receiveHighWaterMark, 100_000)
         try socket.set(.maxMessageSize, configuration.maxPayloadBytes + (1 << 16))
-        try socket.set(.handshakeInterval, .seconds(5))
+        try socket.set(.handshakeInterval, configuration.handshakeLimit)
         try socket.set(.heartbeatInterval, .seconds(2))
         try socket.set(.heartbeatTimeout, .seconds(6))
         try socket.set(.heartbeatTTL, .seconds(6))
@@ -63,7 +65,10 @@ final class BrokerLoop {
             try socket.set(.tcpKeepaliveIdle, .seconds(30))
             try socket.set(.tcpKeepaliveInterval, .seconds(10))
             try socket.set(.tcpKeepaliveCount, 3)
-            try socket.set(.backlog, 1024)
+            try socket.set(.backlog, configuration.backlog)
+        }
+        if let keys = configuration.keys, let access = core.access {
+            try socket.listenEncrypted(keys.own, domain: access.domain)
         }
         try socket.bind(address)
         self.descriptor = try socket.get(.fileDescriptor)
@@ -106,6 +111,7 @@ final class BrokerLoop {
 
     @available(*, noasync)
     func turn() {
+        self.lookAfterAccess()
         let isBusy = self.receive()
         // Calls that came have deadlines of their own, and a busy loop doesn't sleep, where it would look for the first.
         if isBusy { self.nextTick = min(self.nextTick, self.now.advanced(byNanoseconds: Self.busyTickNanoseconds)) }
@@ -159,6 +165,7 @@ final class BrokerLoop {
             }
         }
         var peer = self.machine.peer(route: route)
+        if self.core.access != nil, let known = peer, !self.isFrame(from: known) { peer = nil }
         if let peer { self.machine.heard(from: peer, at: self.now) }
         if self.message.count > OutgoingBatch.flushBytes {
             // A large payload is sent on from where it lies.

@@ -77,6 +77,9 @@ package struct LinkAccess: Sendable {
         AuditLog.Actor(principal: self.grant.principal, key: self.key, address: self.address)
     }
 
+    /// Whether every call may be made.
+    package var mayCallAnything: Bool { self.grant.rights.contains(.submit) && self.grant.queues == nil }
+
     /// Why a call may not be made; nil if it may.
     package func problem(submittingTo queue: String) -> String? {
         guard self.grant.rights.contains(.submit) else {
