@@ -81,11 +81,13 @@ package struct LinkAccess: Sendable {
     package var mayCallAnything: Bool { self.grant.rights.contains(.submit) && self.grant.queues == nil }
 
     /// Why a call may not be made; nil if it may.
-    package func problem(submittingTo queue: String) -> String? {
+    ///
+    /// - Parameter queue: Its queue; nil if there are none to speak of.
+    package func problem(submittingTo queue: String?) -> String? {
         guard self.grant.rights.contains(.submit) else {
             return "\(self.grant.principal) may not make calls: its key's line in the allow-list lacks the right submit"
         }
-        guard self.grant.includes(queue: queue) else {
+        if let queue, !self.grant.includes(queue: queue) {
             let name = queue.isEmpty ? "the unnamed queue" : "the queue \(queue)"
             return "\(self.grant.principal) may not use \(name): its key's line in the allow-list names other queues"
         }

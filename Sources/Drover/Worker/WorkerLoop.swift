@@ -53,6 +53,8 @@ final class WorkerLoop {
     @safe @exclusivity(unchecked) var isQuietTold = false
     @safe @exclusivity(unchecked) var otherRoutes: [[UInt8]: UInt64] = [:]
     @safe @exclusivity(unchecked) var isDrainAnnounced = false
+    /// Which allow-list the sessions were last held against.
+    @safe @exclusivity(unchecked) var accessGeneration: UInt64 = 1
     /// The session that was sent an event last.
     @safe @exclusivity(unchecked) var lastSession = 0
     /// Whether another thread stands by to take the loop over; without one no handler may run here.
@@ -159,6 +161,7 @@ final class WorkerLoop {
     /// - Returns: False if the loop is another thread's now.
     @available(*, noasync)
     func turn() -> Bool {
+        self.lookAfterAccess()
         var isBusy = false
         var posts = self.core.mailbox.takeAll()
         if !posts.isEmpty {
@@ -238,7 +241,8 @@ final class WorkerLoop {
                 return self.malformed(WireError(.badFraming, "a message of more than two frames"))
             }
         }
-        let session = self.machine.session(route: key)
+        var session = self.machine.session(route: key)
+        if self.core.access != nil, let known = session, !self.isFrame(from: known, route: key) { session = nil }
         if let session { self.machine.heard(from: session, at: self.now) }
         if self.message.count > Self.copiedFrameBytes {
             // Handlers read a large frame where it lies.
