@@ -20,7 +20,7 @@ extension BrokerLoop {
             case .client(let client): self.clientLinks[client]
             case .worker(let worker): self.workerLinks[worker]
             }
-        return link?.access?.sent(self.route) ?? false
+        return link?.access?.sent(self.message) ?? false
     }
 
     /// Whose the connection is by which a client introduces itself; nil if it was refused.
@@ -53,9 +53,10 @@ extension BrokerLoop {
 
     @available(*, noasync)
     private func known(by control: ListenerAccess, _ action: String) -> LinkAccess? {
-        if let access = control.peer(of: self.route) { return access }
-        let reason = "the key was revoked: it isn't on the allow-list any more; have a key allowed with `drover keys allow`"
-        self.refuse(control.stranger(of: self.route), action, reason, control)
+        if let access = control.peer(of: self.message) { return access }
+        let reason =
+            "the key was revoked: it isn't on the allow-list any more; have a key allowed with `drover keys allow`"
+        self.refuse(control.stranger(of: self.message), action, reason, control)
         return nil
     }
 

@@ -46,7 +46,9 @@ extension BrokerLoop {
             let question = self.questions[QuestionKey(client: client, number: header.number)],
             let link = self.clientLinks[client]
         else { return false }
-        if question.needsAdmin, let access = link.access, !self.mayAsk(question, access, header.id, client) { return true }
+        if question.needsAdmin, let access = link.access, !self.mayAsk(question, access, header.id, client) {
+            return true
+        }
         let payload: [UInt8]
         switch question {
         case .status: payload = packed { writer throws(CodecError) in try packValue(self.status, into: &writer) }

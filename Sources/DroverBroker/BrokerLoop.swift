@@ -169,7 +169,7 @@ final class BrokerLoop {
         if let peer { self.machine.heard(from: peer, at: self.now) }
         if self.message.count > OutgoingBatch.flushBytes {
             // A large payload is sent on from where it lies.
-            let box = MessageBox(self.message.take())
+            let box = MessageBox(self.core.access == nil ? self.message.take() : self.message.share())
             unsafe box.withUnsafeBytes { bytes in
                 unsafe self.takeMessages(bytes, of: box, attachedCount: attachedCount, route: route, &peer)
             }

@@ -229,7 +229,8 @@ struct KeyOptions: ParsableArguments {
         let environment = ProcessInfo.processInfo.environment
         switch (self.key ?? environment["DROVER_KEY"], self.serverKey ?? environment["DROVER_SERVER_KEY"]) {
         case (nil, nil): return nil
-        case (let own?, let server?): return try ConnectionKeys(own: KeyPair(contentsOf: own), server: publicKey(server))
+        case (let own?, let server?):
+            return try ConnectionKeys(own: KeyPair(contentsOf: own), server: publicKey(server))
         case (.some, nil): throw Failure("a key needs the broker's public one beside it: --server-key FILE.pub")
         case (nil, .some): throw Failure("the broker lets in keys only: give one's own by --key FILE")
         }

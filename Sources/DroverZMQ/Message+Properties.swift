@@ -4,6 +4,8 @@ import CDroverZMQ
 import Glibc
 
 /// What libzmq knows of the connection that a message came by, such as `User-Id` (as ZAP gave it) and `Peer-Address`.
+///
+/// The route that a ROUTER puts in front has none; the frames behind it have.
 extension Message {
     /// A property; nil if the connection hasn't it.
     package func property(_ name: StaticString) -> String? {

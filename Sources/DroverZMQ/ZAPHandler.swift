@@ -139,7 +139,8 @@ package final class ZAPHandler: Sendable {
         }
 
         private func verdict(on frames: [[UInt8]]) -> ZAPVerdict {
-            guard frames[7] == Array("CURVE".utf8), frames.count == 9, frames[8].count == CurveKeyPair.keyByteCount else {
+            guard frames[7] == Array("CURVE".utf8), frames.count == 9, frames[8].count == CurveKeyPair.keyByteCount
+            else {
                 return .refused(reason: "only CURVE keys are known here")
             }
             let request = ZAPRequest(

@@ -104,11 +104,12 @@ struct RawClient: ~Copyable {
     private let socket: Socket
 
     init(_ endpoint: String, _ keys: ConnectionKeys, routingID: String) throws {
-        self.context = try Context()
-        let socket = try Socket(.dealer, in: self.context)
+        let context = try Context()
+        let socket = try Socket(.dealer, in: context)
         try socket.connectEncrypted(keys, to: endpoint)
         try socket.set(.routingID, Array(routingID.utf8))
         try socket.connect(endpoint)
+        self.context = context
         self.socket = socket
     }
 

@@ -102,7 +102,9 @@ struct SecurityTests {
         let list = await #expect(throws: RemoteError.self) { try await client.function(.brokerWorkers)() }
         #expect(list?.code == .forbidden)
         #expect(list?.message.contains("right admin") == true)
-        #expect(self.ring.log.has("refused", "drover.principal=watcher", watcher.publicKey.text, "drover.action=submit"))
+        #expect(
+            self.ring.log.has("refused", "drover.principal=watcher", watcher.publicKey.text, "drover.action=submit")
+        )
         #expect(self.ring.log.has("refused", "drover.principal=watcher", "drover.action=drover.workers"))
         let root = try pool.client { $0.keys = self.ring.connection(admin) }
         #expect(try await root.function(Job.add)(1, 2) == 3)
@@ -130,7 +132,9 @@ struct SecurityTests {
             $0.queues = ["mail"]
         }
         let client = try pool.client { $0.keys = self.ring.connection(keys) }
-        #expect(try await client.function(Job.whoAmI, options: CallOptions(queue: "mail"))() == "mail only")
+        var options = CallOptions()
+        options.queue = "mail"
+        #expect(try await client.function(Job.whoAmI, options: options)() == "mail only")
         let error = await #expect(throws: RemoteError.self) { try await client.function(Job.whoAmI)() }
         #expect(error?.code == .forbidden)
         #expect(error?.message.contains("the unnamed queue") == true)
@@ -272,14 +276,18 @@ struct SecurityTests {
             opened += descriptors.count
             try #require(!descriptors.isEmpty)
             let client = try pool.client { $0.keys = self.ring.connection(keys) }
-            #expect(try await client.function(Job.add, options: CallOptions(expiry: .seconds(20)))(opened, 1) == opened + 1)
+            #expect(
+                try await client.function(Job.add, options: CallOptions(expiry: .seconds(20)))(opened, 1) == opened + 1
+            )
             await client.close()
             for descriptor in descriptors { close(descriptor) }
         }
         await pool.close()
     }
 
-    @Test("off loopback a broker starts only with keys, or if the network is trusted; in process it has no use for keys")
+    @Test(
+        "off loopback a broker starts only with keys, or if the network is trusted; in process it has no use for keys"
+    )
     func addresses() throws {
         let error = #expect(throws: UsageError.self) { try Broker().start("tcp://0.0.0.0:*") }
         #expect(error?.message.contains("keys") == true)

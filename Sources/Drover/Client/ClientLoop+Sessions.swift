@@ -164,9 +164,11 @@ extension ClientLoop {
 
     private func refusal(by link: ClientLink, _ place: String, _ detail: String) -> String {
         guard let keys = self.core.configuration.keys else {
-            return "\(place) lets nobody in without a key\(detail); make one with `drover keys new`, have it allowed there"
+            return
+                "\(place) lets nobody in without a key\(detail); make one with `drover keys new`, have it allowed there"
         }
-        return "\(place) and this client do not accept each other's keys\(detail); this client's is \(keys.own.publicKey): "
+        return
+            "\(place) and this client do not accept each other's keys\(detail); this client's is \(keys.own.publicKey): "
             + "have it allowed there with `drover keys allow`, or use an allowed one"
     }
 

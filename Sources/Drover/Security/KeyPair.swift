@@ -82,7 +82,10 @@ public struct KeyPair: Hashable, Sendable {
         }
         try self.init(CurveKeyPair(secretKey: Z85.decode(secret)))
         guard file.publicKey == nil || file.publicKey == self.publicKey.text else {
-            throw UsageError(.badConfiguration, "the two keys in \(path) don't belong together; restore it, or make new ones")
+            throw UsageError(
+                .badConfiguration,
+                "the two keys in \(path) don't belong together; restore it, or make new ones"
+            )
         }
     }
 
@@ -161,6 +164,8 @@ public struct ListenerKeys: Hashable, Sendable {
 
 extension Socket {
     /// What connects from now on must prove a key that the judge of `domain` lets in.
+    ///
+    /// A ZAP domain can't be taken back, so a socket that also connects does that before.
     @available(*, noasync)
     package borrowing func listenEncrypted(_ keys: KeyPair, domain: String) throws(ZMQError) {
         try self.set(.zapDomain, domain)
@@ -172,10 +177,8 @@ extension Socket {
     /// What is connected to from now on must prove its key; without keys it is spoken to in the clear.
     @available(*, noasync)
     package borrowing func connectEncrypted(_ keys: ConnectionKeys?, to address: String) throws(ZMQError) {
-        // Takes back what may have been set for listening.
+        // Takes back the keys of the address before this one.
         try self.set(.curveServer, false)
-        try self.set(.zapEnforceDomain, false)
-        try self.set(.zapDomain, "")
         guard let keys else { return }
         try self.set(.curveServerKey, keys.server(at: address).bytes)
         try self.set(.curvePublicKey, keys.own.curve.publicKey)

@@ -79,7 +79,8 @@ package enum SecurityFile {
         let draft = "\(path).\(getpid()).new"
         let descriptor = unsafe open(draft, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode_t(mode))
         guard descriptor >= 0 else { throw Self.failure("can't write \(path)") }
-        let isWritten = Self.put(Array(text.utf8), to: descriptor) && fchmod(descriptor, mode) == 0
+        let isWritten =
+            Self.put(Array(text.utf8), to: descriptor) && fchmod(descriptor, mode) == 0
             && fsync(descriptor) == 0
         let problem = isWritten ? nil : Self.failure("can't write \(path)")
         close(descriptor)

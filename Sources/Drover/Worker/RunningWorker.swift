@@ -26,11 +26,12 @@ public final class RunningWorker: Sendable {
         guard Set(brokers).count == brokers.count else {
             throw UsageError(.badConfiguration, "a broker is named twice; name each once")
         }
-        try address?.checkBind(
-            hasKeys: configuration.listenerKeys != nil,
-            setting: "listenerKeys",
-            allowsPlain: configuration.allowsUnencryptedNetwork
-        )
+        try address?
+            .checkBind(
+                hasKeys: configuration.listenerKeys != nil,
+                setting: "listenerKeys",
+                allowsPlain: configuration.allowsUnencryptedNetwork
+            )
         for broker in brokers {
             try broker.checkDial(keys: configuration.keys, allowsPlain: configuration.allowsUnencryptedNetwork)
         }

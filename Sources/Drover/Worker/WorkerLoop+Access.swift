@@ -9,15 +9,15 @@ internal import DroverZMQ
 extension WorkerLoop {
     /// Whether the frame at hand came by a connection of the session's own key; see the broker's loop.
     func isFrame(from session: Int, route: UInt64) -> Bool {
-        route >= Self.dialledRoutes || self.links[session]?.access?.sent(self.route) ?? false
+        route >= Self.dialledRoutes || self.links[session]?.access?.sent(self.message) ?? false
     }
 
     /// Whose the connection is by which a client introduces itself; nil if it was refused.
     @available(*, noasync)
     func admitted(_ identity: PeerID, by control: ListenerAccess) -> LinkAccess? {
-        guard let access = control.peer(of: self.route) else {
+        guard let access = control.peer(of: self.message) else {
             return self.refuse(
-                control.stranger(of: self.route),
+                control.stranger(of: self.message),
                 "the key was revoked: it isn't on the allow-list any more; have a key allowed with `drover keys allow`",
                 control
             )

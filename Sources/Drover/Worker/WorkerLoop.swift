@@ -97,17 +97,20 @@ final class WorkerLoop {
             try socket.set(.tcpKeepaliveCount, 3)
             try socket.set(.backlog, 1024)
         }
-        if let address {
-            if let keys = core.configuration.listenerKeys, let access = core.access {
-                try socket.listenEncrypted(keys.own, domain: access.domain)
-            }
-            try socket.bind(address)
-        }
         let now = core.now()
         for (number, broker) in brokers.enumerated() {
             let silence = core.configuration.silenceLimit.clampedNanoseconds
             try socket.connectEncrypted(core.configuration.keys, to: broker)
             self.dials.append(try Self.dial(broker, number: number, socket: socket, silence: silence, at: now))
+        }
+        // Last, for what is set for it holds for later connects as well, and its address is asked for.
+        if let address {
+            if let keys = core.configuration.listenerKeys, let access = core.access {
+                try socket.listenEncrypted(keys.own, domain: access.domain)
+            } else {
+                try socket.set(.curveServer, false)
+            }
+            try socket.bind(address)
         }
         self.isBound = address != nil
         self.descriptor = try socket.get(.fileDescriptor)
@@ -246,7 +249,7 @@ final class WorkerLoop {
         if let session { self.machine.heard(from: session, at: self.now) }
         if self.message.count > Self.copiedFrameBytes {
             // Handlers read a large frame where it lies.
-            let box = MessageBox(self.message.take())
+            let box = MessageBox(self.core.access == nil ? self.message.take() : self.message.share())
             unsafe box.withUnsafeBytes { bytes in
                 unsafe self.takeMessages(bytes, of: box, attachedCount: attachedCount, route: key, session)
             }

@@ -108,7 +108,9 @@ struct AccessListTests {
         let read = try KeyFileText(parsing: text, file: "k")
         #expect(read.publicKey == Self.key)
         #expect(read.secretKey == Self.other)
-        let bad = ["secret-key \(Self.other)x", "secret \(Self.other)", "", "public-key \(Self.key)\npublic-key \(Self.key)"]
+        let bad = [
+            "secret-key \(Self.other)x", "secret \(Self.other)", "", "public-key \(Self.key)\npublic-key \(Self.key)",
+        ]
         for text in bad {
             let error = #expect(throws: SecurityTextError.self) { try KeyFileText(parsing: text, file: "k") }
             #expect(error?.description.contains(Self.other) == false)
