@@ -240,6 +240,39 @@ struct SecurityTests {
         await pool.close()
     }
 
+    @Test("a worker that listens with keys lets in who may call, and cuts off whose key is revoked")
+    func boundWorker() async throws {
+        let (keys, other) = (try KeyPair(), try KeyPair())
+        try self.ring.allow(keys, "web submit")
+        try self.ring.allow(other, "watcher admin")
+        var configuration = WorkerConfiguration()
+        configuration.logger = self.ring.log.logger
+        configuration.listenerKeys = ListenerKeys(own: self.ring.broker, allowList: self.ring.allowList)
+        let worker = Worker(configuration: configuration)
+        worker.register(Job.add) { $0 + $1 }
+        worker.register(Job.echo) { $0 }
+        let running = try worker.start(.bind("tcp://127.0.0.1:*"))
+        func client(_ own: KeyPair) throws -> Client {
+            var configuration = ClientConfiguration()
+            configuration.keys = self.ring.connection(own)
+            configuration.logger = self.ring.log.logger
+            return try Client(running.endpoint, configuration: configuration)
+        }
+        let (web, watcher, stranger) = (try client(keys), try client(other), try client(KeyPair()))
+        #expect(try await web.function(Job.add)(1, 2) == 3)
+        let large = [UInt8](repeating: 7, count: 1 << 20)
+        #expect(try await web.function(Job.echo)(large) == large)
+        let refused = await self.error(of: watcher)
+        #expect(refused?.code == .authentication)
+        #expect(refused?.message.contains("watcher may not make calls") == true)
+        #expect(await self.error(of: stranger)?.code == .authentication)
+        try self.ring.revoke(keys)
+        try await becomesTrue("it is cut off") { self.ring.log.has("refused", "drover.principal=web", "revoked") }
+        #expect(await self.error(of: web)?.code == .authentication)
+        for client in [web, watcher, stranger] { await client.close() }
+        await running.stop(grace: .zero)
+    }
+
     private func takeOver(_ endpoint: String, _ victim: KeyPair, _ thief: KeyPair) throws {
         do {
             let first = try RawClient(endpoint, self.ring.connection(victim), routingID: "route")

@@ -12,6 +12,7 @@ extension Endpoint {
     ///   - hasKeys: Whether only allowed keys are let in.
     ///   - setting: What the keys are called in the configuration.
     ///   - allowsPlain: Whether the network is trusted.
+    /// - Throws: ``UsageError`` that says what to do instead.
     package func checkBind(hasKeys: Bool, setting: String, allowsPlain: Bool) throws {
         if hasKeys, self.isInProcess {
             throw UsageError(

@@ -83,6 +83,7 @@ package struct LinkAccess: Sendable {
     /// Why a call may not be made; nil if it may.
     ///
     /// - Parameter queue: Its queue; nil if there are none to speak of.
+    /// - Returns: What is missing, for people.
     package func problem(submittingTo queue: String?) -> String? {
         guard self.grant.rights.contains(.submit) else {
             return "\(self.grant.principal) may not make calls: its key's line in the allow-list lacks the right submit"

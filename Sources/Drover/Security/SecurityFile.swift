@@ -33,6 +33,8 @@ package enum SecurityFile {
     ///   - limit: How long it may be.
     ///   - forbiddenMode: Permissions that the file must not have.
     ///   - remedy: What to do if it has.
+    /// - Returns: The text.
+    /// - Throws: ``UsageError`` that names the file.
     package static func read(_ path: String, limit: Int, forbiddenMode: UInt32, remedy: String) throws -> String {
         let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard descriptor >= 0 else { throw Self.failure("can't read \(path)") }
@@ -68,6 +70,7 @@ package enum SecurityFile {
     ///   - path: Where it is.
     ///   - mode: Its permissions; nil keeps those that it has.
     ///   - replaces: Whether a file may be there.
+    /// - Throws: ``UsageError`` that names the file.
     package static func write(_ text: String, to path: String, mode: UInt32?, replaces: Bool) throws {
         var info = Glibc.stat()
         let exists = unsafe stat(path, &info) == 0

@@ -36,7 +36,7 @@ package struct AccessRights: OptionSet, Hashable, Sendable, CustomStringConverti
 package struct AccessGrant: Hashable, Sendable {
     package var principal: String
     package var rights: AccessRights
-    /// The queues that the rights are limited to; nil for all. The unnamed queue is "".
+    /// The queues that the rights are limited to, "" being the unnamed one; nil for all.
     package var queues: Set<String>?
 
     package init(principal: String, rights: AccessRights, queues: Set<String>? = nil) {

@@ -38,6 +38,7 @@ extension AccessList {
     /// - Parameters:
     ///   - text: What the file holds.
     ///   - file: The file's name, for errors.
+    /// - Throws: ``SecurityTextError`` that names the line and the remedy.
     package init(parsing text: String, file: String) throws(SecurityTextError) {
         self.init()
         var lineOf: [String: Int] = [:]
