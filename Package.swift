@@ -71,7 +71,7 @@ let package = Package(
         .executableTarget(
             name: "DroverTool",
             dependencies: [
-                "Drover", "DroverBroker",
+                "Drover", "DroverBroker", "DroverCore",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import Drover
+public import Drover
 public import Logging
 
 /// How a broker behaves.
@@ -31,6 +31,12 @@ public struct BrokerConfiguration: Sendable {
     public var silenceLimit: Duration = .seconds(6)
     /// How long calls may take when the broker is asked to shut down.
     public var drainGrace: Duration = .seconds(30)
+    /// The keys with which the broker listens; nil lets everybody in who can reach it.
+    public var keys: ListenerKeys?
+    /// How long a connection may take to prove its key, or that it speaks ZeroMQ; then it is closed.
+    public var handshakeLimit: Duration = .seconds(5)
+    /// How many connections may wait to be accepted.
+    public var backlog = 1024
     /// Whether an address that other machines can reach may be bound without encryption.
     public var allowsUnencryptedNetwork = false
     /// Where the broker logs.
@@ -52,6 +58,11 @@ public struct BrokerConfiguration: Sendable {
             (1024...(1 << 30)).contains(self.maxPayloadBytes),
             "maxPayloadBytes is \(self.maxPayloadBytes); it must be between 1 KiB and 1 GiB"
         )
+        try check(
+            (Duration.milliseconds(100)...Duration.seconds(3600)).contains(self.handshakeLimit),
+            "handshakeLimit is \(self.handshakeLimit); it must be between 0.1 seconds and an hour"
+        )
+        try check((1...65_535).contains(self.backlog), "backlog is \(self.backlog); it must be 1 to 65535")
         try check(self.noWorkerPatience > .zero, "noWorkerPatience must be positive")
         try check(self.heartbeatInterval > .zero, "heartbeatInterval must be positive")
         try check(

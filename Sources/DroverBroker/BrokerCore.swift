@@ -13,8 +13,12 @@ final class BrokerCore: Sendable {
     let epoch: UInt64
     let context: SharedContext
     let waker: Waker
+    /// Whose keys are let in; nil for a broker without keys.
+    let access: ListenerAccess?
     let counters = BrokerCounters()
     let life: Lifecycle
+    /// How often the loop has turned.
+    let turns = Atomic<UInt64>(0)
     let startedAt = Instant(nanoseconds: MonotonicClock.now())
 
     init(configuration: BrokerConfiguration) throws {
@@ -23,8 +27,12 @@ final class BrokerCore: Sendable {
         self.identity = PeerID(high: generator.next(), low: generator.next())
         self.epoch = generator.next()
         self.context = try SharedContext.acquire()
-        self.waker = try Waker()
-        self.life = Lifecycle(waker: self.waker)
+        let waker = try Waker()
+        self.waker = waker
+        self.life = Lifecycle(waker: waker)
+        self.access = try configuration.keys.map { [context] keys in
+            try ListenerAccess(keys, in: context, logger: configuration.logger) { waker.wake() }
+        }
     }
 
     func now() -> Instant { Instant(nanoseconds: MonotonicClock.now()) }

@@ -19,6 +19,11 @@ extension BrokerLoop {
             self.refuse(.unsupported, "\(error)")
             return self.machine.peer(route: route)
         }
+        var access: LinkAccess?
+        if let control = self.core.access {
+            access = self.admitted(client: hello.client, by: control)
+            if access == nil { return nil }
+        }
         let introduction = self.machine.helloReceived(
             client: hello.client,
             epoch: incoming.header.id,
@@ -47,6 +52,7 @@ extension BrokerLoop {
             } else {
                 self.clientLinks[client] = PeerLink(routingID: self.route.bytes, maxPayloadBytes: limit)
             }
+            self.clientLinks[client]?.access = access
             let number = self.machine.clients[client].number
             if let link = self.clientLinks[client] {
                 let header = Header(.welcome, id: self.core.epoch, number: number)
@@ -153,6 +159,11 @@ extension BrokerLoop {
                 self.malformed(error)
                 return self.refuse(header.id, .badArguments, "\(error)", to: client)
             }
+        }
+        if self.core.access != nil, let link = self.clientLinks[client], link.isLimited,
+            self.refusedForRights(header.id, link, queue: request.demands?.queue ?? "", client)
+        {
+            return
         }
         let verdict = self.machine.requestReceived(request, from: client, at: self.now, actions: &self.actions)
         switch verdict {

@@ -19,6 +19,9 @@ extension BrokerLoop {
         case order = "drover.order"
         /// A name that is the broker's and that it doesn't know.
         case unknown = "drover."
+
+        /// Whether it tells of others' work: then it takes the right `admin`.
+        var needsAdmin: Bool { ![.status, .unknown].contains(self) }
     }
 
     /// A client's number of one of the broker's own functions.
@@ -47,6 +50,9 @@ extension BrokerLoop {
             let question = self.questions[QuestionKey(client: client, number: header.number)],
             let link = self.clientLinks[client]
         else { return false }
+        if question.needsAdmin, let access = link.access, !self.mayAsk(question, access, header.id, client) {
+            return true
+        }
         self.publishCounts()
         let payload: [UInt8]
         do {

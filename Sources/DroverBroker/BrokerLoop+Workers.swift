@@ -18,6 +18,11 @@ extension BrokerLoop {
             self.refuse(.unsupported, "\(error)")
             return self.machine.peer(route: route)
         }
+        var access: LinkAccess?
+        if let control = self.core.access {
+            access = self.admitted(offer, by: control)
+            if access == nil { return nil }
+        }
         let known = WorkerOffer(
             worker: offer.worker,
             epoch: incoming.header.id,
@@ -54,6 +59,7 @@ extension BrokerLoop {
                 incarnation: incarnation
             )
         }
+        self.workerLinks[worker]?.access = access
         return .worker(worker)
     }
 

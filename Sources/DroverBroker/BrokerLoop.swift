@@ -36,6 +36,8 @@ final class BrokerLoop {
     @safe @exclusivity(unchecked) var otherRoutes: [[UInt8]: UInt64] = [:]
     /// What clients' function numbers ask of the broker itself.
     @safe @exclusivity(unchecked) var questions: [QuestionKey: Question] = [:]
+    /// Which allow-list the links were last held against.
+    @safe @exclusivity(unchecked) var accessGeneration: UInt64 = 1
     private let descriptor: CInt
 
     /// How many frames one turn receives at most.
@@ -51,6 +53,11 @@ final class BrokerLoop {
         let socket = try Socket(.router, in: core.context.context)
         try socket.set(.routerMandatory, true)
         try socket.prepare(for: [address], maxPayloadBytes: configuration.maxPayloadBytes)
+        try socket.set(.handshakeInterval, configuration.handshakeLimit)
+        try socket.set(.backlog, configuration.backlog)
+        if let keys = configuration.keys, let access = core.access {
+            try socket.listenEncrypted(keys.own, domain: access.domain)
+        }
         try socket.bind(address)
         self.descriptor = try socket.get(.fileDescriptor)
         self.socket = socket
@@ -91,6 +98,8 @@ final class BrokerLoop {
 
     @available(*, noasync)
     func turn() {
+        self.core.turns.store(self.core.turns.load(ordering: .relaxed) &+ 1, ordering: .relaxed)
+        self.lookAfterAccess()
         let isBusy = self.receive()
         // Calls that came have deadlines of their own, and a busy loop doesn't sleep, where it would look for the first.
         if isBusy { self.nextTick = min(self.nextTick, self.now.advanced(byNanoseconds: Self.busyTickNanoseconds)) }
@@ -144,10 +153,11 @@ final class BrokerLoop {
             }
         }
         var peer = self.machine.peer(route: route)
+        if self.core.access != nil, let known = peer, !self.isFrame(from: known) { peer = nil }
         if let peer { self.machine.heard(from: peer, at: self.now) }
         if self.message.count > OutgoingBatch.flushBytes {
             // A large payload is sent on from where it lies.
-            let box = MessageBox(self.message.take())
+            let box = MessageBox(self.core.access == nil ? self.message.take() : self.message.share())
             unsafe box.withUnsafeBytes { bytes in
                 unsafe self.takeMessages(bytes, of: box, attachedCount: attachedCount, route: route, &peer)
             }

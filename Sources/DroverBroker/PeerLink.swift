@@ -25,6 +25,12 @@ final class PeerLink {
     @safe @exclusivity(unchecked) var maxPayloadBytes: Int
     @safe @exclusivity(unchecked) var batch = OutgoingBatch()
     @safe @exclusivity(unchecked) var parked = Deque<Parked>()
+    /// Whose it is, if the broker has keys.
+    @safe @exclusivity(unchecked) var access: LinkAccess? {
+        didSet { self.isLimited = self.access?.mayCallAnything == false }
+    }
+    /// Not every call may be made by it.
+    @safe @exclusivity(unchecked) private(set) var isLimited = false
     /// Has something to flush in this turn.
     @safe @exclusivity(unchecked) var isDirty = false
 

@@ -3,6 +3,7 @@
 public import Drover
 internal import DroverZMQ
 internal import Logging
+internal import Synchronization
 
 /// A broker that listens; made by ``Broker/start(_:)``.
 ///
@@ -15,13 +16,11 @@ public final class RunningBroker: Sendable {
 
     init(configuration: BrokerConfiguration, address: String) throws {
         let address = try Endpoint(address)
-        guard address.isLocal || configuration.allowsUnencryptedNetwork else {
-            throw UsageError(
-                .badConfiguration,
-                "\(address) can be reached from other machines, unencrypted and by anybody: bind 127.0.0.1, or set "
-                    + "allowsUnencryptedNetwork if the network is trusted"
-            )
-        }
+        try address.checkBind(
+            hasKeys: configuration.keys != nil,
+            setting: "keys",
+            allowsPlain: configuration.allowsUnencryptedNetwork
+        )
         let core = try BrokerCore(configuration: configuration)
         let ready = ReadySignal<Result<String, ZMQError>>()
         self.thread = try LoopThread.start(named: "drover-broker") {
@@ -45,6 +44,23 @@ public final class RunningBroker: Sendable {
 
     /// What the broker has done and has at hand, as of the last turn of its loop.
     public var status: BrokerStatus { self.core.status }
+
+    /// Whether the loop that owns the broker's socket still turns: what a watchdog should ask.
+    ///
+    /// A process can run, and its connections stand, while nobody serves them.
+    ///
+    /// - Parameter limit: How long the loop may take.
+    /// - Returns: Whether it turned in time.
+    public func responds(within limit: Duration) async -> Bool {
+        let before = self.core.turns.load(ordering: .relaxed)
+        let deadline = ContinuousClock.now + limit
+        self.core.waker.wake()
+        while self.core.turns.load(ordering: .relaxed) == before {
+            guard ContinuousClock.now < deadline, self.core.life.state != .stopped else { return false }
+            do { try await Task.sleep(for: .milliseconds(2)) } catch { return false }
+        }
+        return true
+    }
 
     /// Takes no more calls, waits up to `grace` until those that it has are answered, says goodbye, and leaves.
     ///

@@ -11,6 +11,8 @@ struct AskOptions: ParsableArguments {
     @Option(name: [.long, .short], help: "The broker's address. [default: $DROVER_BROKER, or tcp://127.0.0.1:5570]")
     var broker: String?
 
+    @OptionGroup var keys: KeyOptions
+
     @Option(help: "How many seconds to wait for the answer.")
     var timeout = 5.0
 
@@ -25,6 +27,9 @@ struct AskOptions: ParsableArguments {
     func ask<Answer>(_ body: (Client) async throws -> Answer) async throws -> Answer {
         var configuration = ClientConfiguration()
         configuration.name = "drover"
+        configuration.keys = try self.keys.connection()
+        try self.keys.check(configuration.keys, self.address)
+        configuration.allowsUnencryptedNetwork = self.keys.allowUnencryptedNetwork
         configuration.logger = Logger(label: "drover") { _ in SwiftLogNoOpLogHandler() }
         let client = try Client([self.address], configuration: configuration)
         do {

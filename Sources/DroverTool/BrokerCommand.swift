@@ -15,8 +15,9 @@ struct BrokerCommand: AsyncParsableCommand {
             Prints the address that it listens at, then logs to standard error. SIGTERM and SIGINT ask it to drain: it takes
             no more calls, waits until those that it has are answered, and leaves; a second one ends the wait.
 
-            It speaks unencrypted, so it listens only where other machines can't reach it unless
-            --allow-unencrypted-network says that the network is trusted.
+            With --key and --allow-list it lets in only the keys on that list, and all that is said is encrypted; drover keys
+            makes both. Without, it listens only where other machines can't reach it, unless --allow-unencrypted-network says
+            that the network is trusted.
             """
     )
 
@@ -25,6 +26,24 @@ struct BrokerCommand: AsyncParsableCommand {
 
     @Option(help: "The broker's name, in answers, errors and logs.")
     var name = "broker"
+
+    @Option(help: "The file with the broker's own keys.")
+    var key: String?
+
+    @Option(help: "The file that says whose keys are let in; changes are noticed while the broker runs.")
+    var allowList: String?
+
+    @Option(help: "How many clients there may be.")
+    var maxClients = 4096
+
+    @Option(help: "How many workers there may be.")
+    var maxWorkers = 4096
+
+    @Option(help: "How many calls one client may have here at once.")
+    var maxCallsPerClient = 1 << 21
+
+    @Option(help: "How many seconds a connection may take to prove its key.")
+    var handshakeLimit = 5.0
 
     @Option(help: "How many calls may wait in all; beyond it clients are told to come back later.")
     var maxQueued = 4 << 20
@@ -54,6 +73,9 @@ struct BrokerCommand: AsyncParsableCommand {
         guard Logger.Level(rawValue: self.logLevel) != nil else {
             throw ValidationError("\"\(self.logLevel)\" is no log level; try info or debug")
         }
+        guard (self.key == nil) == (self.allowList == nil) else {
+            throw ValidationError("--key and --allow-list belong together: the broker's keys, and whose it lets in")
+        }
         guard self.patience > 0, self.grace >= 0, self.heartbeat > 0, self.silenceLimit > self.heartbeat else {
             throw ValidationError("times must be positive, and the silence limit longer than the heartbeat")
         }
@@ -69,10 +91,38 @@ struct BrokerCommand: AsyncParsableCommand {
         configuration.silenceLimit = .seconds(self.silenceLimit)
         configuration.drainGrace = .seconds(self.grace)
         configuration.allowsUnencryptedNetwork = self.allowUnencryptedNetwork
+        configuration.maxClients = self.maxClients
+        configuration.maxWorkers = self.maxWorkers
+        configuration.window = self.maxCallsPerClient
+        configuration.handshakeLimit = .seconds(self.handshakeLimit)
+        if let key, let allowList {
+            configuration.keys = try ListenerKeys(own: KeyPair(contentsOf: key), allowList: allowList)
+        } else if !self.allowUnencryptedNetwork, try !Endpoint(self.listen).isLocal {
+            throw Failure(
+                "\(self.listen) can be reached from other machines, unencrypted and by anybody: bind 127.0.0.1, or give keys by "
+                    + "--key and --allow-list, or --allow-unencrypted-network if the network is trusted"
+            )
+        }
         configuration.logger = Logger(label: "drover.broker") { StreamLogHandler.standardError(label: $0) }
         configuration.logger.logLevel = Logger.Level(rawValue: self.logLevel) ?? .info
+        self.raiseDescriptorLimit(configuration.logger)
         let running = try Broker(configuration: configuration).start(self.listen)
         try FileHandle.standardOutput.write(contentsOf: Data("\(running.endpoint)\n".utf8))
         await BrokerService(broker: running).run()
+    }
+
+    /// Every connection takes a descriptor, and without one left nobody gets in.
+    private func raiseDescriptorLimit(_ logger: Logger) {
+        var limit = rlimit()
+        let kind = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
+        guard getrlimit(kind, &limit) == 0 else { return }
+        limit.rlim_cur = limit.rlim_max
+        _ = setrlimit(kind, &limit)
+        let wanted = self.maxClients + self.maxWorkers + 256
+        guard getrlimit(kind, &limit) == 0, limit.rlim_cur < rlim_t(clamping: wanted) else { return }
+        logger.warning(
+            "fewer open files are allowed than there may be clients and workers: raise the limit (ulimit -n)",
+            metadata: ["drover.limit": "\(limit.rlim_cur)", "drover.wanted": "\(wanted)"]
+        )
     }
 }

@@ -13,13 +13,15 @@ struct DroverCommand: AsyncParsableCommand {
               drover broker --listen tcp://127.0.0.1:5570
               drover status --broker tcp://127.0.0.1:5570
 
-            The environment variable DROVER_BROKER stands in for --broker.
+            Off this machine both sides need keys: see drover keys --help.
+
+            The environment variables DROVER_BROKER, DROVER_KEY, DROVER_SERVER_KEY and DROVER_ALLOW_LIST stand in for --broker,
+            --key, --server-key and --allow-list.
             """,
         version: "0.1.0",
         subcommands: [
             BrokerCommand.self, StatusCommand.self, WorkersCommand.self, QueuesCommand.self, TopCommand.self,
-            WhyCommand.self,
-            PingCommand.self,
+            WhyCommand.self, PingCommand.self, KeysCommand.self,
         ]
     )
 }

@@ -83,6 +83,9 @@ package struct Monitor: ~Copyable {
             case other(number: UInt16, value: Int32)
         }
 
+        /// Detail of ``Kind/handshakeFailedProtocol(code:)``: one side uses CURVE, the other doesn't.
+        package static let mechanismMismatch = CInt(ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
+
         /// What happened.
         package let kind: Kind
         /// The endpoint it happened at, as libzmq writes it; may be empty.

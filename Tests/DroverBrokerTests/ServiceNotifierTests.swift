@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Drover
-import DroverZMQ
+import DroverBroker
 import Foundation
 import Synchronization
 import Testing
@@ -101,27 +101,13 @@ struct ServiceNotifierTests {
         #expect(manager.next(within: .zero) == nil)
     }
 
-    @Test("a broker answers the probe; one whose loop is stuck doesn't, although its connections stand")
-    func probe() async throws {
+    @Test("a broker whose loop turns responds; one whose loop has ended doesn't")
+    func responds() async throws {
         let pool = try Pool(workers: 0)
-        let probe = try #require(BrokerProbe(pool.endpoint))
-        #expect(await probe.isAnswered(within: .seconds(20)))
-        await probe.close()
+        #expect(await pool.broker.responds(within: .seconds(20)))
+        #expect(await pool.broker.responds(within: .seconds(20)))
         await pool.close()
-
-        let stuck = try StuckSocket()
-        let unanswered = try #require(BrokerProbe(stuck.endpoint))
-        #expect(await !unanswered.isAnswered(within: .milliseconds(300)))
-        await unanswered.close()
-        stuck.stop()
-    }
-
-    @Test("a broker that listens everywhere is asked at the loopback")
-    func reachable() {
-        #expect(BrokerProbe.reachable("tcp://0.0.0.0:5570") == "tcp://127.0.0.1:5570")
-        #expect(BrokerProbe.reachable("tcp://[::]:5570") == "tcp://[::1]:5570")
-        #expect(BrokerProbe.reachable("tcp://10.0.0.7:5570") == "tcp://10.0.0.7:5570")
-        #expect(BrokerProbe.reachable("ipc:///run/drover.sock") == "ipc:///run/drover.sock")
+        #expect(await !pool.broker.responds(within: .milliseconds(100)))
     }
 
     @Test("drover broker says when it is ready, that it lives, and when it stops")
@@ -146,32 +132,4 @@ struct ServiceNotifierTests {
         process.waitUntilExit()
         #expect(process.terminationStatus == 0)
     }
-}
-
-/// A socket that is bound by a thread which then never looks at it: connections stand, nobody answers.
-private final class StuckSocket: Sendable {
-    let endpoint: String
-    private let mayLeave: DispatchSemaphore
-    private let thread: LoopThread
-
-    init() throws {
-        let mayLeave = DispatchSemaphore(value: 0)
-        let bound = ReadySignal<String?>()
-        self.thread = try LoopThread.start(named: "stuck") {
-            do throws(ZMQError) {
-                let socket = try Socket(.router, in: Context())
-                try socket.bind("tcp://127.0.0.1:*")
-                _ = bound.set(try socket.get(.lastEndpoint))
-                mayLeave.wait()
-            } catch {
-                _ = bound.set(nil)
-            }
-        }
-        self.mayLeave = mayLeave
-        self.endpoint = try #require(Self.wait(for: bound))
-    }
-
-    private static func wait(for signal: ReadySignal<String?>) -> String? { signal.wait() }
-
-    func stop() { self.mayLeave.signal() }
 }

@@ -17,6 +17,10 @@ struct ToolTests {
     }
 
     private func run(_ arguments: String..., broker: String? = nil) throws -> Run {
+        try self.run(arguments, broker: broker)
+    }
+
+    private func run(_ arguments: [String], broker: String? = nil) throws -> Run {
         let process = Process()
         let (output, errors) = (Pipe(), Pipe())
         process.executableURL = Self.tool
@@ -89,6 +93,12 @@ struct ToolTests {
         let open = try self.run("broker", "--listen", "tcp://0.0.0.0:*")
         #expect(open.status == 1)
         #expect(open.errors.contains("can be reached from other machines"))
+        #expect(open.errors.contains("--allow-unencrypted-network"))
+        #expect(open.errors.contains("--key and --allow-list"))
+        let away = try self.run("status", "--broker", "tcp://192.0.2.1:5570")
+        #expect(away.status == 1)
+        #expect(away.errors.contains("--allow-unencrypted-network"))
+        #expect(try self.run("broker", "--key", "absent.key").status == 64)
         let level = try self.run("broker", "--log-level", "loud")
         #expect(level.status == 64)
         #expect(level.errors.contains("no log level"))
@@ -96,5 +106,77 @@ struct ToolTests {
         let help = try self.run("--help")
         #expect(help.status == 0)
         #expect(help.output.contains("SUBCOMMANDS"))
+    }
+
+    @Test("keys are made, allowed, listed, used and revoked by the tool alone")
+    func keys() throws {
+        let folder = URL(filePath: NSTemporaryDirectory()).appending(path: "drover-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        func path(_ name: String) -> String { folder.appending(path: name).path }
+        for name in ["broker.key", "web.key", "root.key"] {
+            let made = try self.run("keys", "new", path(name))
+            #expect(made.status == 0, "\(made.errors)")
+            #expect(made.output.count == 41)
+        }
+        let again = try self.run("keys", "new", path("web.key"))
+        #expect(again.status == 1)
+        #expect(again.errors.contains("is there already"))
+        let json = try self.run("keys", "new", "--json", path("spare.key"))
+        #expect(json.output.contains("\"publicFile\""))
+
+        let list = ["--allow-list", path("allow")]
+        func allow(_ arguments: String...) throws -> Run { try self.run(["keys", "allow"] + arguments + list) }
+        #expect(try allow("web", path("web.key.pub"), "--queues", "mail,-").status == 0)
+        #expect(try allow("root", path("root.key.pub"), "--rights", "submit,admin").status == 0)
+        #expect(try allow("web", path("web.key.pub")).errors.contains("already"))
+        #expect(try allow("web", path("spare.key.pub"), "--rights", "fly").errors.contains("rights are"))
+        #expect(try allow("web", path("absent.pub")).errors.contains("absent.pub"))
+        #expect(try allow("two words", path("spare.key.pub")).errors.contains("without spaces"))
+        let shown = try self.run(["keys", "list"] + list)
+        #expect(shown.output.contains("PRINCIPAL") && shown.output.contains("-,mail") && shown.output.contains("all"))
+        let data = Data(try self.run(["keys", "list", "--json"] + list).output.utf8)
+        let entries = try #require(try JSONSerialization.jsonObject(with: data) as? [[String: Any]])
+        #expect(entries.count == 2)
+        #expect(entries.last?["rights"] as? [String] == ["submit", "admin"])
+
+        let process = Process()
+        let output = Pipe()
+        process.executableURL = Self.tool
+        process.arguments =
+            ["broker", "--listen", "tcp://127.0.0.1:*", "--log-level", "critical", "--key", path("broker.key")] + list
+        process.standardOutput = output
+        try process.run()
+        defer { if process.isRunning { kill(process.processIdentifier, SIGKILL) } }
+        let line = String(decoding: output.fileHandleForReading.availableData, as: UTF8.self)
+        let endpoint = line.trimmingCharacters(in: .newlines)
+        func ask(_ verb: String, _ key: String) throws -> Run {
+            try self.run([verb, "--broker", endpoint, "--key", path(key), "--server-key", path("broker.key.pub")])
+        }
+        #expect(try ask("status", "web.key").status == 0)
+        #expect(try ask("ping", "web.key").status == 0)
+        #expect(try ask("workers", "root.key").output == "no workers\n")
+        let forbidden = try ask("workers", "web.key")
+        #expect(forbidden.status == 1)
+        #expect(forbidden.errors.contains("right admin"))
+        let unknown = try ask("status", "spare.key")
+        #expect(unknown.status == 1)
+        #expect(unknown.errors.contains("drover keys allow"))
+        let half = try self.run("status", "--broker", endpoint, "--key", path("web.key"))
+        #expect(half.errors.contains("--server-key"))
+
+        #expect(try self.run(["keys", "revoke", "web"] + list).output == "revoked 1 key\n")
+        #expect(try self.run(["keys", "revoke", "web"] + list).status == 1)
+        let deadline = ContinuousClock.now + .seconds(10)
+        while try ask("status", "web.key").status == 0, ContinuousClock.now < deadline {}
+        let revoked = try ask("status", "web.key")
+        #expect(revoked.status == 1)
+        #expect(revoked.errors.contains("drover keys allow"))
+        #expect(try ask("status", "root.key").status == 0)
+        try FileManager.default.setAttributes([.posixPermissions: 0o644], ofItemAtPath: path("root.key"))
+        #expect(try ask("status", "root.key").errors.contains("chmod 600"))
+        process.terminate()
+        process.waitUntilExit()
+        #expect(process.terminationStatus == 0)
     }
 }

@@ -288,7 +288,7 @@ extension ServingTests.BadInputTests {
 
     @Test("a name that does not resolve is told by connect", .timeLimit(.minutes(1)))
     func unresolvable() async throws {
-        let client = try Client.forTest("tcp://no-such-host.invalid:5555")
+        let client = try Client.forTest("tcp://no-such-host.invalid:5555") { $0.allowsUnencryptedNetwork = true }
         let error = await #expect(throws: ConnectionError.self) { try await client.connect(timeout: .seconds(1)) }
         Self.expect(error?.message, says: "no-such-host.invalid")
         await client.close()

@@ -32,8 +32,12 @@ public final class Client: Sendable {
         guard !endpoints.isEmpty else {
             throw UsageError(.badConfiguration, "a client needs at least one endpoint, such as tcp://127.0.0.1:5555")
         }
+        let places = try endpoints.map { try Endpoint($0) }
+        for place in places {
+            try place.checkDial(keys: configuration.keys, allowsPlain: configuration.allowsUnencryptedNetwork)
+        }
         self.core = try ClientCore(
-            endpoints: endpoints.map { try Endpoint($0) },
+            endpoints: places,
             configuration: configuration.validated()
         )
         self.poller = PollerControl(core: self.core)

@@ -29,6 +29,10 @@ public struct ClientConfiguration: Sendable {
     public var eventQueueLimit = 10_000
     /// What happens to events over the limit.
     public var eventOverflow = OverflowPolicy.dropOldest
+    /// The keys for encrypted connections; nil speaks in the clear, which is refused for addresses of other machines.
+    public var keys: ConnectionKeys?
+    /// Whether addresses of other machines may be spoken to without encryption.
+    public var allowsUnencryptedNetwork = false
     /// Whether the client starts its poller itself; if not, see ``BackgroundPoller``.
     public var startsPoller = true
     /// Where callbacks and events run; nil for a thread of the client's own.

@@ -47,6 +47,10 @@ final class ClientLink {
     var lastProblem: String? {
         didSet { self.core.setProblem(self.lastProblem, of: self.index) }
     }
+    /// When a connection that was refused is tried again.
+    @safe @exclusivity(unchecked) var reopensAt = Instant.distantFuture
+    /// How often it was refused, one time after the other.
+    @safe @exclusivity(unchecked) private var refusals = 0
     /// Something was sent since the machine was told last.
     @safe @exclusivity(unchecked) var hasSent = false
 
@@ -70,6 +74,9 @@ final class ClientLink {
         // On a connection that isn't up nothing may queue in libzmq: it would be lost or late. It queues here.
         try socket.set(.immediate, true)
         try socket.prepare(for: [self.endpoint.address], maxPayloadBytes: self.core.configuration.maxPayloadBytes)
+        if let keys = self.core.configuration.keys {
+            try socket.connectEncrypted(keys, to: self.endpoint.address)
+        }
         let monitor = try socket.monitor([.connected, .disconnected, .connectRetried, .handshake, .closed])
         try socket.connect(self.endpoint.address)
         self.monitorDescriptor = try monitor.fileDescriptor
@@ -79,6 +86,22 @@ final class ClientLink {
         self.isDrained = false
         self.mayHaveConnectionEvents = true
     }
+
+    /// The peer refused this side: the next try comes after a while that doubles up to two seconds.
+    func postpone(from now: Instant) {
+        let wait = min(UInt64(100_000_000) << UInt64(min(self.refusals, 8)), 2_000_000_000)
+        self.refusals += 1
+        self.reopensAt = now.advanced(byNanoseconds: wait)
+    }
+
+    /// The peer has let this side in.
+    func accepted() {
+        self.refusals = 0
+        self.failedHandshakes = 0
+    }
+
+    /// Whether users have been told of the refusal already.
+    var isRefusedAgain: Bool { self.refusals > 1 }
 
     @available(*, noasync)
     func close(linger: Duration) {

@@ -66,7 +66,12 @@ extension ClientLoop {
             self.sessionLost(self.links[endpoint], reason: reason)
         case .rebuild(let endpoint):
             self.links[endpoint].close(linger: .zero)
-            self.open(self.links[endpoint])
+            // A peer that refused is not asked again at once.
+            if self.book.machine.endpoints[endpoint].isRefused {
+                self.links[endpoint].postpone(from: self.now)
+            } else {
+                self.open(self.links[endpoint])
+            }
         }
     }
 

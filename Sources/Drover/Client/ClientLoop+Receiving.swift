@@ -174,7 +174,8 @@ extension ClientLoop {
         case .refused:
             let body = unsafe ErrorBody(reading: payload)
             link.lastProblem = body.map { "the worker refused the handshake: \($0.message)" }
-            self.book.machine.refused(by: link.index, reason: .refused, at: self.now, actions: &self.actions)
+            let reason: LossReason = body?.isForbidden == true ? .authentication : .refused
+            self.book.machine.refused(by: link.index, reason: reason, at: self.now, actions: &self.actions)
         default:
             // What only workers are sent.
             self.core.counters.unknownMessages.count()

@@ -9,7 +9,7 @@ internal import Logging
 extension ClientLoop {
     @available(*, noasync)
     func welcome(_ welcome: Welcome, _ header: Header, from link: ClientLink) {
-        link.failedHandshakes = 0
+        link.accepted()
         link.forgetFunctions()
         // Workers that don't say take what this client allows.
         link.maxPayloadBytes = welcome.maxPayloadBytes > 0 ? welcome.maxPayloadBytes : Int.max
@@ -40,9 +40,14 @@ extension ClientLoop {
                 case .connectRetried:
                     link.lastProblem = link.lastProblem ?? "nobody listens there"
                 case .handshakeFailedAuth:
-                    self.handshakeFailed(link, reason: .authentication, "the worker refused this client's key")
-                case .handshakeFailedProtocol, .handshakeFailedNoDetail:
-                    self.handshakeFailed(link, reason: .protocol, "the peer there does not speak ZeroMQ as Drover does")
+                    let problem = "the key isn't on the allow-list there"
+                    self.handshakeFailed(link, reason: .authentication, problem, isFinal: true)
+                case .handshakeFailedProtocol(let code):
+                    let (reason, problem) = self.handshakeProblem(code)
+                    self.handshakeFailed(link, reason: reason, problem, isFinal: true)
+                case .handshakeFailedNoDetail:
+                    let (reason, problem) = self.handshakeProblem(0)
+                    self.handshakeFailed(link, reason: reason, problem, isFinal: false)
                 default: break
                 }
                 self.performActions()
@@ -53,12 +58,28 @@ extension ClientLoop {
     }
 
     @available(*, noasync)
-    func handshakeFailed(_ link: ClientLink, reason: LossReason, _ problem: String) {
+    private func handshakeFailed(_ link: ClientLink, reason: LossReason, _ problem: String, isFinal: Bool) {
         link.lastProblem = problem
         link.failedHandshakes += 1
-        guard link.failedHandshakes >= ClientLink.handshakeLimit else { return }
+        // After a handshake that ended with a reason libzmq doesn't try again by itself.
+        guard isFinal || link.failedHandshakes >= ClientLink.handshakeLimit else { return }
         link.failedHandshakes = 0
         self.book.machine.refused(by: link.index, reason: reason, at: self.now, actions: &self.actions)
+    }
+
+    /// What a handshake that failed without the peer's refusal means.
+    private func handshakeProblem(_ code: CInt) -> (LossReason, String) {
+        let isMismatch = code == Monitor.Event.mechanismMismatch
+        if self.core.configuration.keys == nil {
+            return isMismatch
+                ? (.authentication, "the peer there wants keys, and this client has none: set configuration.keys")
+                : (.protocol, "the peer there does not speak ZeroMQ as Drover does")
+        }
+        let problem =
+            isMismatch
+            ? "the peer there has no keys: start it with some, or talk to it without"
+            : "the peer there could not prove the server key that this client was given: check that key and the address"
+        return (.authentication, problem)
     }
 
     @available(*, noasync)
@@ -129,7 +150,7 @@ extension ClientLoop {
         case .authentication:
             return ConnectionError(
                 .authentication,
-                message: "\(place) refuses this client's key; have the key allowed there, or use an allowed one"
+                message: self.refusal(by: link, place, detail)
             )
         case .protocol:
             return ConnectionError(
@@ -139,6 +160,16 @@ extension ClientLoop {
         case .refused:
             return ConnectionError(.protocol, message: "\(place) does not accept this client\(detail)")
         }
+    }
+
+    private func refusal(by link: ClientLink, _ place: String, _ detail: String) -> String {
+        guard let keys = self.core.configuration.keys else {
+            return
+                "\(place) lets nobody in without a key\(detail); make one with `drover keys new`, have it allowed there"
+        }
+        return
+            "\(place) and this client do not accept each other's keys\(detail); this client's is \(keys.own.publicKey): "
+            + "have it allowed there with `drover keys allow`, or use an allowed one"
     }
 
     @available(*, noasync)
@@ -163,6 +194,8 @@ extension ClientLoop {
 
     @available(*, noasync)
     func sessionLost(_ link: ClientLink, reason: LossReason) {
+        // Who is refused tries again and again; users hear of it once.
+        if link.isRefusedAgain { return }
         self.core.counters.disconnections.count()
         let error = self.error(reason, of: link, worker: self.core.workerName(of: link.index))
         self.core.logger.warning(

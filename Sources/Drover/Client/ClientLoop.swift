@@ -89,6 +89,10 @@ final class ClientLoop {
         while let command = commands.next() { self.carryOut(command.kind) }
         if isBusy { self.flush() }
         for link in self.links {
+            if link.reopensAt <= self.now {
+                link.reopensAt = .distantFuture
+                self.open(link)
+            }
             // While there is no end of work no poll looks after the monitors.
             if link.mayHaveConnectionEvents || self.turns % Self.monitorPeriod == 0 { self.observeConnection(of: link) }
             if self.receive(from: link) { isBusy = true }
@@ -270,6 +274,7 @@ final class ClientLoop {
             return
         }
         var wakeAt = self.nextTick
+        for link in self.links { wakeAt = min(wakeAt, link.reopensAt) }
         if self.core.currentState == .closing {
             wakeAt = min(wakeAt, Instant(nanoseconds: self.core.closeDeadline.load(ordering: .relaxed)))
         }

@@ -9,6 +9,9 @@ struct ErrorBody {
 
     var message: String { self.payload.message }
 
+    /// The peer doesn't allow this side's key, or not for this.
+    var isForbidden: Bool { self.payload.code == RemoteError.Code.forbidden.name }
+
     /// A broker says that the worker that had the call is lost.
     var isLoss: Bool { self.payload.code == "lost" }
 

@@ -34,6 +34,8 @@ public struct RemoteError: Error, Hashable, Sendable {
         public static let indeterminate = Code(name: "indeterminate")
         /// The callback's subscription is over, or its client gone.
         public static let subscriberGone = Code(name: "subscriberGone")
+        /// The caller's key doesn't give it the right to do this.
+        public static let forbidden = Code(name: "forbidden")
         /// The peer can't do what was asked in this version of the protocol.
         public static let unsupported = Code(name: "unsupported")
         /// The worker that had the call was lost, says a broker: nobody knows whether it ran.

@@ -11,6 +11,7 @@ package final class SharedContext: Sendable {
     private static let holder = Mutex(Holder())
 
     package let context: Context
+    private let zap = Mutex<ZAPHandler?>(nil)
 
     private init() throws(ZMQError) {
         self.context = try Context()
@@ -24,6 +25,17 @@ package final class SharedContext: Sendable {
             if let current = holder.current { return current }
             let made = try SharedContext()
             holder.current = made
+            return made
+        }
+    }
+
+    /// Who answers for this context's sockets which keys may connect; started when it is first asked for.
+    @available(*, noasync)
+    package func zapHandler() throws -> ZAPHandler {
+        try self.zap.withLock { handler in
+            if let handler { return handler }
+            let made = try ZAPHandler(in: self.context)
+            handler = made
             return made
         }
     }

@@ -24,19 +24,14 @@ public final class RunningWorker: Sendable {
         guard Set(brokers).count == brokers.count else {
             throw UsageError(.badConfiguration, "a broker is named twice; name each once")
         }
-        if let address, !address.isLocal, !configuration.allowsUnencryptedNetwork {
-            throw UsageError(
-                .badConfiguration,
-                "\(address) can be reached from other machines, unencrypted and by anybody: bind 127.0.0.1, or set "
-                    + "allowsUnencryptedNetwork if the network is trusted"
+        try address?
+            .checkBind(
+                hasKeys: configuration.listenerKeys != nil,
+                setting: "listenerKeys",
+                allowsPlain: configuration.allowsUnencryptedNetwork
             )
-        }
-        if let broker = brokers.first(where: { !$0.isLocal }), !configuration.allowsUnencryptedNetwork {
-            throw UsageError(
-                .badConfiguration,
-                "the way to \(broker) leaves this machine unencrypted: set allowsUnencryptedNetwork if the network is "
-                    + "trusted"
-            )
+        for broker in brokers {
+            try broker.checkDial(keys: configuration.keys, allowsPlain: configuration.allowsUnencryptedNetwork)
         }
         self.core = try WorkerCore(configuration: configuration, handlers: handlers)
         self.crew = LoopCrew(core: self.core)

@@ -30,7 +30,11 @@ public struct WorkerConfiguration: Sendable {
     public var silenceLimit: Duration = .seconds(6)
     /// How long running handlers may take when the worker is asked to shut down; then they are cancelled.
     public var drainGrace: Duration = .seconds(30)
-    /// Whether an address that other machines can reach may be bound without encryption.
+    /// The keys for encrypted connections to brokers; nil speaks to them in the clear.
+    public var keys: ConnectionKeys?
+    /// The keys with which the worker listens, if it does; nil lets everybody in who can reach it.
+    public var listenerKeys: ListenerKeys?
+    /// Whether an address that other machines can reach may be bound or dialled without encryption.
     public var allowsUnencryptedNetwork = false
     /// The queues that the worker serves for brokers; the unnamed one, "", is that of calls that name none.
     public var queues: Set<String> = [""]

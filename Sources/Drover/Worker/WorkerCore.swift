@@ -13,6 +13,8 @@ final class WorkerCore: Sendable {
     let identity: PeerID
     let epoch: UInt64
     let context: SharedContext
+    /// Whose keys are let in, if the worker listens with keys.
+    let access: ListenerAccess?
     let codecLimits: CodecLimits
     let handlers: [Handler]
     let handlerNumbers: [String: Int32]
@@ -41,8 +43,12 @@ final class WorkerCore: Sendable {
         self.handlerNumbers = Dictionary(
             uniqueKeysWithValues: ordered.enumerated().map { ($0.element.name, Int32($0.offset)) }
         )
-        self.waker = try Waker()
-        self.life = Lifecycle(waker: self.waker)
+        let waker = try Waker()
+        self.waker = waker
+        self.life = Lifecycle(waker: waker)
+        self.access = try configuration.listenerKeys.map { [context, logger = configuration.logger] keys in
+            try ListenerAccess(keys, in: context, logger: logger) { waker.wake() }
+        }
         self.mailbox = Mailbox(waker: self.waker)
         self.threads = HandlerThreads(concurrency: configuration.concurrency)
     }

@@ -22,6 +22,8 @@ final class WorkerLink {
     @safe @exclusivity(unchecked) var parked = Deque<Parked>()
     /// Has something to flush in this turn.
     @safe @exclusivity(unchecked) var isDirty = false
+    /// Whose it is, if the worker listens with keys; nil for a broker that was dialled.
+    @safe @exclusivity(unchecked) var access: LinkAccess?
     /// What is kept for a session with a broker; nil for one with a client.
     @safe @exclusivity(unchecked) let broker: BrokerSide?
 

@@ -34,6 +34,11 @@ extension WorkerLoop {
             self.refuse(ErrorBody(code: .unsupported, message: "\(error)", worker: self.core.name), to: routingID)
             return nil
         }
+        var access: LinkAccess?
+        if let control = self.core.access, route < Self.dialledRoutes {
+            access = self.admitted(hello.client, by: control)
+            if access == nil { return nil }
+        }
         let introduction = self.machine.helloReceived(
             client: hello.client,
             epoch: header.id,
@@ -73,6 +78,7 @@ extension WorkerLoop {
                 let broker = hello.isBroker ? BrokerSide(identity: hello.client, core: self.core) : nil
                 self.links[session] = WorkerLink(routingID: routingID, maxPayloadBytes: limit, broker: broker)
             }
+            self.links[session]?.access = access
             let number = self.machine.sessions[session].number
             let header = Header(.welcome, id: self.core.epoch, number: number)
             self.send(self.welcomePayload(isResumed: isResumed), as: header, to: session)

@@ -53,6 +53,8 @@ final class WorkerLoop {
     @safe @exclusivity(unchecked) var isQuietTold = false
     @safe @exclusivity(unchecked) var otherRoutes: [[UInt8]: UInt64] = [:]
     @safe @exclusivity(unchecked) var isDrainAnnounced = false
+    /// Which allow-list the sessions were last held against.
+    @safe @exclusivity(unchecked) var accessGeneration: UInt64 = 1
     /// The session that was sent an event last.
     @safe @exclusivity(unchecked) var lastSession = 0
     /// Whether another thread stands by to take the loop over; without one no handler may run here.
@@ -80,11 +82,20 @@ final class WorkerLoop {
         try socket.set(.routerMandatory, true)
         let addresses = [address].compactMap { $0 } + brokers
         try socket.prepare(for: addresses, maxPayloadBytes: core.configuration.maxPayloadBytes)
-        if let address { try socket.bind(address) }
         let now = core.now()
         for (number, broker) in brokers.enumerated() {
             let silence = core.configuration.silenceLimit.clampedNanoseconds
+            try socket.connectEncrypted(core.configuration.keys, to: broker)
             self.dials.append(try Self.dial(broker, number: number, socket: socket, silence: silence, at: now))
+        }
+        // Last, for what is set for it holds for later connects as well, and its address is asked for.
+        if let address {
+            if let keys = core.configuration.listenerKeys, let access = core.access {
+                try socket.listenEncrypted(keys.own, domain: access.domain)
+            } else {
+                try socket.set(.curveServer, false)
+            }
+            try socket.bind(address)
         }
         self.isBound = address != nil
         self.descriptor = try socket.get(.fileDescriptor)
@@ -138,6 +149,7 @@ final class WorkerLoop {
     /// - Returns: False if the loop is another thread's now.
     @available(*, noasync)
     func turn() -> Bool {
+        self.lookAfterAccess()
         var isBusy = false
         var posts = self.core.mailbox.takeAll()
         if !posts.isEmpty {
@@ -217,11 +229,12 @@ final class WorkerLoop {
                 return self.malformed(WireError(.badFraming, "a message of more than two frames"))
             }
         }
-        let session = self.machine.session(route: key)
+        var session = self.machine.session(route: key)
+        if self.core.access != nil, let known = session, !self.isFrame(from: known, route: key) { session = nil }
         if let session { self.machine.heard(from: session, at: self.now) }
         if self.message.count > Self.copiedFrameBytes {
             // Handlers read a large frame where it lies.
-            let box = MessageBox(self.message.take())
+            let box = MessageBox(self.core.access == nil ? self.message.take() : self.message.share())
             unsafe box.withUnsafeBytes { bytes in
                 unsafe self.takeMessages(bytes, of: box, attachedCount: attachedCount, route: key, session)
             }

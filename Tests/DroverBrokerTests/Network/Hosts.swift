@@ -82,20 +82,31 @@ final class Hosts {
     enum Direction { case both, toMiddle, fromMiddle }
 
     /// Drops packets of a link without a word.
+    ///
+    /// Where they arrive, if that host is ours: what a host drops of its own sending, it knows to be lost.
     func cut(_ link: Int, _ direction: Direction = .both) throws {
         var rules: [String] = []
         if direction != .fromMiddle { rules.append(self.rule("input", "iifname \"link\(link)\" drop")) }
-        if direction != .toMiddle { rules.append(self.rule("output", "oifname \"link\(link)\" drop")) }
-        try self.filter(rules)
+        if direction != .toMiddle {
+            if link == 1 {
+                rules.append(self.rule("output", "oifname \"link\(link)\" drop"))
+            } else {
+                try self.filter([self.rule("input", "iifname \"far\" drop")], on: self.name(link))
+            }
+        }
+        if !rules.isEmpty { try self.filter(rules, on: self.middle) }
     }
 
     /// Drops so many of a hundred packets of a link, in both directions.
     func lose(percent: Int, of link: Int) throws {
         let loss = "numgen random mod 100 < \(percent) drop"
-        try self.filter([
-            self.rule("input", "iifname \"link\(link)\" \(loss)"),
-            self.rule("output", "oifname \"link\(link)\" \(loss)"),
-        ])
+        try self.filter(
+            [
+                self.rule("input", "iifname \"link\(link)\" \(loss)"),
+                self.rule("output", "oifname \"link\(link)\" \(loss)"),
+            ],
+            on: self.middle
+        )
     }
 
     /// Forgets the connections that are there, as an address translator does with idle ones: their packets are dropped.
@@ -107,21 +118,26 @@ final class Hosts {
             .compactMap { $0.split(separator: ":").last.map(String.init) }
         guard !ports.isEmpty else { throw Failure(message: "no connections by link \(link) among:\n\(list)") }
         let set = "{ \(ports.joined(separator: ", ")) }"
-        try self.filter([
-            self.rule("input", "iifname \"link\(link)\" tcp sport \(set) drop"),
-            self.rule("output", "oifname \"link\(link)\" tcp dport \(set) drop"),
-        ])
+        try self.filter(
+            [
+                self.rule("input", "iifname \"link\(link)\" tcp sport \(set) drop"),
+                self.rule("output", "oifname \"link\(link)\" tcp dport \(set) drop"),
+            ],
+            on: self.middle
+        )
     }
 
     /// Lets everything through again.
-    func heal() throws { try self.inside(self.middle, "nft", "flush ruleset") }
+    func heal() throws {
+        for name in self.names { try self.inside(name, "nft", "flush ruleset") }
+    }
 
     private func rule(_ hook: String, _ rule: String) -> String {
         "chain \(hook) {\ntype filter hook \(hook) priority 0;\n\(rule)\n}"
     }
 
-    private func filter(_ chains: [String]) throws {
-        try self.inside(self.middle, "nft", "table inet drover {\n\(chains.joined(separator: "\n"))\n}")
+    private func filter(_ chains: [String], on name: String) throws {
+        try self.inside(name, "nft", "table inet drover {\n\(chains.joined(separator: "\n"))\n}")
     }
 
     // MARK: Commands

@@ -34,7 +34,9 @@ private final class Field {
             self.workers[link] = try WorkerProcess(on: self.hosts.name(link), dialling: address)
         }
         self.address = "tcp://\(self.hosts.address(by: 1)):5570"
-        self.client = try Client(self.address)
+        var configuration = ClientConfiguration()
+        configuration.allowsUnencryptedNetwork = true
+        self.client = try Client(self.address, configuration: configuration)
         try await self.workersAre(2, within: .seconds(20))
     }
 

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Nothing leaves the machine in the clear unless somebody says so.
+
+extension Endpoint {
+    /// Whether it leads to another thread of this process, where there is nothing to encrypt and nobody to ask for a key.
+    private var isInProcess: Bool { self.address.hasPrefix("inproc:") }
+
+    /// Refuses to listen where strangers could come in.
+    ///
+    /// - Parameters:
+    ///   - hasKeys: Whether only allowed keys are let in.
+    ///   - setting: What the keys are called in the configuration.
+    ///   - allowsPlain: Whether the network is trusted.
+    /// - Throws: ``UsageError`` that says what to do instead.
+    package func checkBind(hasKeys: Bool, setting: String, allowsPlain: Bool) throws {
+        if hasKeys, self.isInProcess {
+            throw UsageError(
+                .badConfiguration,
+                "\(self) stays within this process, where ZeroMQ asks nobody for a key: bind tcp or ipc, or leave "
+                    + "\(setting) out"
+            )
+        }
+        guard !hasKeys, !self.isLocal, !allowsPlain else { return }
+        throw UsageError(
+            .badConfiguration,
+            "\(self) can be reached from other machines, unencrypted and by anybody: bind 127.0.0.1, or give it keys "
+                + "and an allow-list (\(setting)), or set allowsUnencryptedNetwork if the network is trusted"
+        )
+    }
+
+    /// Refuses to speak in the clear to another machine.
+    package func checkDial(keys: ConnectionKeys?, allowsPlain: Bool) throws {
+        if keys != nil, self.isInProcess {
+            throw UsageError(
+                .badConfiguration,
+                "\(self) stays within this process, where ZeroMQ asks nobody for a key: leave keys out"
+            )
+        }
+        guard keys == nil, !self.isLocal, !allowsPlain else { return }
+        throw UsageError(
+            .badConfiguration,
+            "the way to \(self) leaves this machine unencrypted: set keys, or allowsUnencryptedNetwork if the network is "
+                + "trusted"
+        )
+    }
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Glibc
+
+/// Reads and writes the small files that security rests on.
+package enum SecurityFile {
+    /// What tells one state of a file from another.
+    package struct Stamp: Hashable, Sendable {
+        let device: UInt
+        let inode: UInt
+        let size: Int
+        /// The times of the last changes, as the system keeps them.
+        let times: [UInt8]
+    }
+
+    /// How a file is now; nil if there is none.
+    package static func stamp(of path: String) -> Stamp? {
+        var info = Glibc.stat()
+        guard unsafe stat(path, &info) == 0 else { return nil }
+        return Stamp(
+            device: UInt(info.st_dev),
+            inode: UInt(info.st_ino),
+            size: Int(info.st_size),
+            times: unsafe withUnsafeBytes(of: info.st_mtim) { unsafe Array($0) }
+                + withUnsafeBytes(of: info.st_ctim) { unsafe Array($0) }
+        )
+    }
+
+    /// Reads a file whole.
+    ///
+    /// - Parameters:
+    ///   - path: Where it is.
+    ///   - limit: How long it may be.
+    ///   - forbiddenMode: Permissions that the file must not have.
+    ///   - remedy: What to do if it has.
+    /// - Returns: The text.
+    /// - Throws: ``UsageError`` that names the file.
+    package static func read(_ path: String, limit: Int, forbiddenMode: UInt32, remedy: String) throws -> String {
+        let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+        guard descriptor >= 0 else { throw Self.failure("can't read \(path)") }
+        defer { close(descriptor) }
+        var info = Glibc.stat()
+        guard unsafe fstat(descriptor, &info) == 0 else { throw Self.failure("can't read \(path)") }
+        guard info.st_mode & UInt32(S_IFMT) == UInt32(S_IFREG) else {
+            throw UsageError(.badConfiguration, "\(path) is no file")
+        }
+        let mode = info.st_mode & 0o777
+        guard mode & forbiddenMode == 0 else {
+            throw UsageError(.badConfiguration, "\(path) has the mode 0\(String(mode, radix: 8)): \(remedy)")
+        }
+        guard info.st_size <= limit else {
+            throw UsageError(.badConfiguration, "\(path) has \(info.st_size) bytes; at most \(limit) are read")
+        }
+        var bytes: [UInt8] = []
+        var chunk = [UInt8](repeating: 0, count: 64 << 10)
+        while bytes.count <= limit {
+            let count = unsafe chunk.withUnsafeMutableBytes { unsafe Glibc.read(descriptor, $0.baseAddress, $0.count) }
+            if count < 0, errno == EINTR { continue }
+            guard count >= 0 else { throw Self.failure("can't read \(path)") }
+            if count == 0 { break }
+            bytes += chunk[..<count]
+        }
+        return String(decoding: bytes, as: UTF8.self)
+    }
+
+    /// Writes a file whole: whoever reads it meanwhile sees the old one or the new one.
+    ///
+    /// - Parameters:
+    ///   - text: What it shall hold.
+    ///   - path: Where it is.
+    ///   - mode: Its permissions; nil keeps those that it has.
+    ///   - replaces: Whether a file may be there.
+    /// - Throws: ``UsageError`` that names the file.
+    package static func write(_ text: String, to path: String, mode: UInt32?, replaces: Bool) throws {
+        var info = Glibc.stat()
+        let exists = unsafe stat(path, &info) == 0
+        guard replaces || !exists else {
+            throw UsageError(.badConfiguration, "\(path) is there already; choose another name, or remove it first")
+        }
+        let mode = mode ?? (exists ? info.st_mode & 0o777 : 0o644)
+        // Beside the file, so that the rename stays within its file system.
+        let draft = "\(path).\(getpid()).new"
+        let descriptor = unsafe open(draft, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode_t(mode))
+        guard descriptor >= 0 else { throw Self.failure("can't write \(path)") }
+        let isWritten =
+            Self.put(Array(text.utf8), to: descriptor) && fchmod(descriptor, mode) == 0
+            && fsync(descriptor) == 0
+        let problem = isWritten ? nil : Self.failure("can't write \(path)")
+        close(descriptor)
+        if let problem {
+            unsafe unlink(draft)
+            throw problem
+        }
+        // A link fails if the name has been taken meanwhile, which a rename would not.
+        let isPlaced = unsafe replaces ? rename(draft, path) == 0 : link(draft, path) == 0
+        let placing = isPlaced ? nil : Self.failure("can't write \(path)")
+        if !replaces || !isPlaced { unsafe unlink(draft) }
+        if let placing { throw placing }
+    }
+
+    private static func put(_ bytes: [UInt8], to descriptor: CInt) -> Bool {
+        var start = 0
+        while start < bytes.count {
+            let count = unsafe bytes.withUnsafeBytes {
+                unsafe Glibc.write(descriptor, $0.baseAddress.map { unsafe $0 + start }, bytes.count - start)
+            }
+            if count < 0, errno == EINTR { continue }
+            guard count > 0 else { return false }
+            start += count
+        }
+        return true
+    }
+
+    private static func failure(_ what: String) -> UsageError {
+        let reason = unsafe String(cString: strerror(errno))
+        return UsageError(.badConfiguration, "\(what): \(reason)")
+    }
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Drover
+internal import DroverCore
+internal import DroverWire
+internal import DroverZMQ
+internal import Logging
+
+// Who may do what. Without keys none of this is asked.
+//
+// ZAP let the connection in, and its key is a property of all that comes by it. Sessions belong to keys: which key it is
+// and what it may do is looked up when a session is introduced, and again when the allow-list has changed. Routes can
+// change hands, for a peer may choose its own: so each frame's key is compared with the session's.
+
+extension BrokerLoop {
+    /// Whether the frame at hand came by a connection of the session's own key.
+    func isFrame(from peer: BrokerPeer) -> Bool {
+        let link: PeerLink? =
+            switch peer {
+            case .client(let client): self.clientLinks[client]
+            case .worker(let worker): self.workerLinks[worker]
+            }
+        return link?.access?.sent(self.message) ?? false
+    }
+
+    /// Whose the connection is by which a client introduces itself; nil if it was refused.
+    @available(*, noasync)
+    func admitted(client identity: PeerID, by control: ListenerAccess) -> LinkAccess? {
+        guard let access = self.known(by: control, "open a session") else { return nil }
+        let owner = self.machine.client(of: identity).flatMap { self.clientLinks[$0]?.access }
+        if let owner, owner.key != access.key {
+            self.refuse(access.actor, "open a session", "the session of this identity belongs to another key", control)
+            return nil
+        }
+        return access
+    }
+
+    /// Whose the connection is by which a worker offers itself; nil if it was refused.
+    @available(*, noasync)
+    func admitted(_ offer: Offer, by control: ListenerAccess) -> LinkAccess? {
+        guard let access = self.known(by: control, "work") else { return nil }
+        let owner = self.machine.worker(of: offer.worker).flatMap { self.workerLinks[$0]?.access }
+        if let owner, owner.key != access.key {
+            self.refuse(access.actor, "work", "the worker of this identity belongs to another key", control)
+            return nil
+        }
+        if let problem = access.problem(servingQueues: offer.queues) {
+            self.refuse(access.actor, "work", problem, control)
+            return nil
+        }
+        return access
+    }
+
+    @available(*, noasync)
+    private func known(by control: ListenerAccess, _ action: String) -> LinkAccess? {
+        if let access = control.peer(of: self.message) { return access }
+        let reason =
+            "the key was revoked: it isn't on the allow-list any more; have a key allowed with `drover keys allow`"
+        self.refuse(control.stranger(of: self.message), action, reason, control)
+        return nil
+    }
+
+    @available(*, noasync)
+    private func refuse(_ actor: AuditLog.Actor, _ action: String, _ reason: String, _ control: ListenerAccess) {
+        self.core.counters.refused.count()
+        control.policy.audit.refused(actor, action, because: reason)
+        self.refuse(.forbidden, reason)
+    }
+
+    /// Answers a call that its client may not make.
+    ///
+    /// - Returns: Whether it was refused.
+    func refusedForRights(_ id: UInt64, _ link: PeerLink, queue: String, _ client: Int) -> Bool {
+        guard let access = link.access, let problem = access.problem(submittingTo: queue) else { return false }
+        self.core.access?.policy.audit.refused(access.actor, "submit", because: problem)
+        self.refuse(id, .forbidden, problem, to: client)
+        return true
+    }
+
+    /// Whether a client may be told what concerns everybody; if not, it is answered.
+    func mayAsk(_ question: Question, _ access: LinkAccess, _ id: UInt64, _ client: Int) -> Bool {
+        guard access.grant.rights.contains(.admin) else {
+            let problem =
+                "\(access.grant.principal) may not ask for \(question.rawValue): its key's line in the allow-list lacks the "
+                + "right admin"
+            self.core.access?.policy.audit.refused(access.actor, question.rawValue, because: problem)
+            self.refuse(id, .forbidden, problem, to: client)
+            return false
+        }
+        self.core.access?.policy.audit.done(access.actor, question.rawValue)
+        return true
+    }
+
+    /// When another allow-list is in force, all sessions are held against it; who isn't allowed any more is cut off.
+    @available(*, noasync)
+    func lookAfterAccess() {
+        guard let control = self.core.access else { return }
+        let generation = control.policy.generation
+        guard generation != self.accessGeneration else { return }
+        self.accessGeneration = generation
+        self.now = self.core.now()
+        for client in self.clientLinks.indices {
+            guard let link = self.clientLinks[client], let access = link.access else { continue }
+            if let grant = control.policy.grant(of: access.key) {
+                link.access?.grant = grant
+                continue
+            }
+            control.policy.audit.refused(access.actor, "go on with a session", because: "the key was revoked")
+            let message = "the key of \(access.grant.principal) was revoked: it isn't on the allow-list any more"
+            self.send(Header(.refused), self.errorPayload(.forbidden, message, false, 0), to: link)
+            self.flush()
+            self.machine.clientLeft(client, at: self.now, actions: &self.actions)
+            self.performActions()
+        }
+        for worker in self.workerLinks.indices {
+            guard let link = self.workerLinks[worker], let access = link.access else { continue }
+            let grant = control.policy.grant(of: access.key)
+            if let grant { link.access?.grant = grant }
+            let problem =
+                grant == nil
+                ? "the key was revoked" : link.access?.problem(servingQueues: self.machine.workers[worker].offer.queues)
+            guard let problem else { continue }
+            control.policy.audit.refused(access.actor, "go on working", because: problem)
+            // It offers itself again, and is told why not.
+            self.send(Header(.goodbye, number: GoodbyeReason.leaving.rawValue), to: link)
+            self.flush()
+            self.machine.goodbyeReceived(from: worker, reason: .leaving, at: self.now, actions: &self.actions)
+            self.performActions()
+        }
+    }
+}

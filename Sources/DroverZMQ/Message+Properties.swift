@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import CDroverZMQ
+import Glibc
+
+/// What libzmq knows of the connection that a message came by, such as `User-Id` (as ZAP gave it) and `Peer-Address`.
+///
+/// The route that a ROUTER puts in front has none; the frames behind it have.
+extension Message {
+    /// A property; nil if the connection hasn't it.
+    package func property(_ name: StaticString) -> String? {
+        unsafe withUnsafePointer(to: self.raw) { raw in
+            guard let text = unsafe zmq_msg_gets(raw, Self.characters(of: name)) else { return nil }
+            return unsafe String(cString: text)
+        }
+    }
+
+    /// Whether a property has this value, which ends with a zero; nothing is copied.
+    package func hasProperty(_ name: StaticString, _ value: [CChar]) -> Bool {
+        unsafe withUnsafePointer(to: self.raw) { raw in
+            guard let text = unsafe zmq_msg_gets(raw, Self.characters(of: name)) else { return false }
+            return unsafe value.withUnsafeBufferPointer { value in
+                guard let start = value.baseAddress else { return false }
+                return unsafe strcmp(text, start) == 0
+            }
+        }
+    }
+
+    private static func characters(of name: StaticString) -> UnsafePointer<CChar> {
+        unsafe UnsafeRawPointer(name.utf8Start).assumingMemoryBound(to: CChar.self)
+    }
+}

@@ -1,0 +1,399 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Drover
+import DroverBroker
+import Foundation
+import Synchronization
+import Testing
+
+@Suite("Security", .serialized, .timeLimit(.minutes(2)))
+struct SecurityTests {
+    private let ring: Keyring
+
+    init() throws { self.ring = try Keyring() }
+
+    /// Asks until it is answered otherwise than before.
+    private func error(of client: Client) async -> ConnectionError? {
+        await #expect(throws: ConnectionError.self) {
+            _ = try await client.function(Job.add, options: CallOptions(expiry: .seconds(20)))(1, 2)
+        }
+    }
+
+    @Test("S104 with keys on all sides, calls, events, callbacks and large payloads cross a broker")
+    func works() async throws {
+        let keys = try KeyPair()
+        try self.ring.allow(keys, "web submit")
+        let pool = try self.ring.pool()
+        let client = try pool.client { $0.keys = self.ring.connection(keys) }
+        #expect(try await client.function(Job.add)(20, 22) == 42)
+        let payload = (0..<(6 << 20)).map { UInt8(truncatingIfNeeded: $0 &* 31) }
+        #expect(try await client.function(Job.echo)(payload) == payload)
+        let seen = Mutex<[Int]>([])
+        let callback = client.callback { (number: Int) in seen.withLock { $0.append(number) } }
+        #expect(try await client.function(Job.tick)(callback, 50) == 50)
+        try await becomesTrue("all events came") { seen.withLock { $0.count == 50 } }
+        #expect(seen.withLock { $0 } == Array(0..<50))
+        let handles = try (0..<2000).map { try client.function(Job.add).async($0, 1) }
+        for (number, handle) in handles.enumerated() { #expect(try await handle.value == number + 1) }
+        await pool.close()
+    }
+
+    @Test("S104 a key that isn't allowed is refused: the client's error and the broker's log say which and why")
+    func unknownKey() async throws {
+        let keys = try KeyPair()
+        let pool = try self.ring.pool()
+        let client = try pool.client { $0.keys = self.ring.connection(keys) }
+        let error = await self.error(of: client)
+        #expect(error?.code == .authentication)
+        #expect(error?.message.contains(pool.endpoint) == true)
+        #expect(error?.message.contains("drover keys allow") == true)
+        #expect(error?.message.contains(keys.publicKey.text) == true)
+        try await becomesTrue("the log tells of it") {
+            self.ring.log.has("refused", keys.publicKey.text, "127.0.0.1", "isn't on the allow-list")
+        }
+        // Once it is allowed the same client gets in.
+        try self.ring.allow(keys, "web submit")
+        let deadline = ContinuousClock.now + .seconds(20)
+        var sum: Int?
+        while sum == nil, ContinuousClock.now < deadline { sum = try? await client.function(Job.add)(1, 2) }
+        #expect(sum == 3)
+        await pool.close()
+    }
+
+    @Test("a client without keys is told that the broker wants some, one with keys that the broker has none")
+    func noKeys() async throws {
+        let pool = try self.ring.pool(workers: 0)
+        let bare = await self.error(of: try pool.client())
+        #expect(bare?.code == .authentication)
+        #expect(bare?.message.contains("wants keys") == true, "\(String(describing: bare))")
+        await pool.close()
+        let open = try Pool()
+        let keyed = await self.error(of: try open.client { $0.keys = try? self.ring.connection(KeyPair()) })
+        #expect(keyed?.code == .authentication)
+        #expect(keyed?.message.contains("has no keys") == true, "\(String(describing: keyed))")
+        await open.close()
+    }
+
+    @Test("a broker that can't prove the key that the client was given is not talked to")
+    func wrongServer() async throws {
+        let keys = try KeyPair()
+        try self.ring.allow(keys, "web submit")
+        let pool = try self.ring.pool()
+        let other = try KeyPair().publicKey
+        let client = try pool.client { $0.keys = ConnectionKeys(own: keys, server: other) }
+        let error = await self.error(of: client)
+        #expect(error?.code == .authentication)
+        #expect(error?.message.contains("could not prove the server key") == true, "\(String(describing: error))")
+        #expect(pool.broker.status.clients == 0)
+        await pool.close()
+    }
+
+    @Test("rights: calls take submit, lists of others' work take admin, and everybody known may ask for the status")
+    func rights() async throws {
+        let (watcher, admin) = (try KeyPair(), try KeyPair())
+        try self.ring.allow(watcher, "watcher cancel")
+        try self.ring.allow(admin, "root admin,submit")
+        let pool = try self.ring.pool()
+        let client = try pool.client { $0.keys = self.ring.connection(watcher) }
+        #expect(try await client.function(.brokerStatus)().broker == "broker")
+        let call = await #expect(throws: RemoteError.self) { try await client.function(Job.add)(1, 2) }
+        #expect(call?.code == .forbidden)
+        #expect(call?.message.contains("watcher may not make calls") == true)
+        let list = await #expect(throws: RemoteError.self) { try await client.function(.brokerWorkers)() }
+        #expect(list?.code == .forbidden)
+        #expect(list?.message.contains("right admin") == true)
+        #expect(
+            self.ring.log.has("refused", "drover.principal=watcher", watcher.publicKey.text, "drover.action=submit")
+        )
+        #expect(self.ring.log.has("refused", "drover.principal=watcher", "drover.action=drover.workers"))
+        let root = try pool.client { $0.keys = self.ring.connection(admin) }
+        #expect(try await root.function(Job.add)(1, 2) == 3)
+        #expect(try await root.function(.brokerWorkers)().count == 1)
+        #expect(self.ring.log.has("administrator", "drover.principal=root", "drover.action=drover.workers"))
+        await pool.close()
+    }
+
+    @Test("rights may be limited to queues, of clients and of workers")
+    func queues() async throws {
+        let (keys, narrow) = (try KeyPair(), try KeyPair())
+        try self.ring.allow(keys, "web submit queues=mail")
+        try self.ring.allow(narrow, "mailer work queues=mail")
+        let pool = try self.ring.pool(workers: 0)
+        try pool.addWorker("too much") {
+            $0.keys = self.ring.connection(narrow)
+            $0.queues = ["", "mail"]
+        }
+        try await becomesTrue("it is refused") {
+            self.ring.log.has("refused", "drover.principal=mailer", "drover.action=work", "the unnamed queue")
+        }
+        #expect(pool.broker.status.workers == 0)
+        try pool.addWorker("mail only") {
+            $0.keys = self.ring.connection(narrow)
+            $0.queues = ["mail"]
+        }
+        let client = try pool.client { $0.keys = self.ring.connection(keys) }
+        var options = CallOptions()
+        options.queue = "mail"
+        #expect(try await client.function(Job.whoAmI, options: options)() == "mail only")
+        let error = await #expect(throws: RemoteError.self) { try await client.function(Job.whoAmI)() }
+        #expect(error?.code == .forbidden)
+        #expect(error?.message.contains("the unnamed queue") == true)
+        await pool.close()
+    }
+
+    @Test("a worker without the right to work is refused, and its own log says so")
+    func workerWithoutRight() async throws {
+        let keys = try KeyPair()
+        try self.ring.allow(keys, "web submit")
+        let pool = try self.ring.pool(workers: 0)
+        let log = CapturedLog()
+        try pool.addWorker("web") {
+            $0.keys = self.ring.connection(keys)
+            $0.logger = log.logger
+        }
+        try await becomesTrue("both logs say so") {
+            self.ring.log.has("refused", "drover.principal=web", "drover.action=work", "lacks the right work")
+                && log.has("refuses this worker", "lacks the right work")
+        }
+        #expect(pool.broker.status.workers == 0)
+        await pool.close()
+    }
+
+    @Test("whose key is revoked is cut off within two seconds, and can't come back")
+    func revocation() async throws {
+        let (keys, stays) = (try KeyPair(), try KeyPair())
+        try self.ring.allow(keys, "web submit")
+        try self.ring.allow(stays, "other submit")
+        let pool = try self.ring.pool()
+        let client = try pool.client { $0.keys = self.ring.connection(keys) }
+        let other = try pool.client { $0.keys = self.ring.connection(stays) }
+        let held = try client.function(Job.hold).async("gate")
+        try await becomesTrue("it runs") { pool.gates.entered == ["gate"] }
+        let start = ContinuousClock.now
+        try self.ring.revoke(keys)
+        let error = await #expect(throws: ConnectionError.self) { try await held.value }
+        #expect(ContinuousClock.now - start < .seconds(2))
+        #expect(error?.code == .authentication)
+        #expect(error?.message.contains("revoked") == true, "\(String(describing: error))")
+        let later = await self.error(of: client)
+        #expect(later?.code == .authentication)
+        #expect(self.ring.log.has("refused", "drover.principal=web", keys.publicKey.text, "revoked"))
+        #expect(try await other.function(Job.add)(1, 2) == 3)
+        try self.ring.revoke(self.ring.worker)
+        try await becomesTrue("the worker is cut off") { pool.broker.status.workers == 0 }
+        #expect(self.ring.log.has("refused", "drover.principal=pool", "revoked"))
+        await pool.close()
+    }
+
+    @Test("rights that change hold at once; an edit that can't be understood changes nothing and is logged")
+    func edits() async throws {
+        let keys = try KeyPair()
+        try self.ring.allow(keys, "web submit")
+        let pool = try self.ring.pool()
+        let client = try pool.client { $0.keys = self.ring.connection(keys) }
+        let add = client.function(Job.add)
+        #expect(try await add(1, 2) == 3)
+        let good = try String(contentsOfFile: self.ring.allowList, encoding: .utf8)
+        try self.ring.write(good + "\nweb nonsense\n")
+        try await becomesTrue("it is logged") { self.ring.log.has("error", "the former one stays in force", ":3: ") }
+        #expect(try await add(2, 2) == 4)
+        try self.ring.allow(keys, "web cancel")
+        try await becomesTrue("it is in force") { self.ring.log.has("another allow-list is in force") }
+        let deadline = ContinuousClock.now + .seconds(5)
+        var code: RemoteError.Code?
+        while code == nil, ContinuousClock.now < deadline {
+            do { _ = try await add(1, 1) } catch let error as RemoteError { code = error.code }
+        }
+        #expect(code == .forbidden)
+        try FileManager.default.removeItem(atPath: self.ring.allowList)
+        try await becomesTrue("its loss is logged") { self.ring.log.has("error", "can't read") }
+        #expect(try await client.function(.brokerStatus)().clients == 1)
+        await pool.close()
+    }
+
+    @Test("a client's key is rotated without a break: the new one is allowed beside the old, which then goes")
+    func rotation() async throws {
+        let (old, new) = (try KeyPair(), try KeyPair())
+        try self.ring.allow(old, "web submit")
+        let pool = try self.ring.pool()
+        let before = try pool.client { $0.keys = self.ring.connection(old) }
+        #expect(try await before.function(Job.add)(1, 2) == 3)
+        try self.ring.allow(new, "web submit")
+        try await becomesTrue("the list is in force") { self.ring.log.has("another allow-list is in force") }
+        let after = try pool.client { $0.keys = self.ring.connection(new) }
+        #expect(try await after.function(Job.add)(3, 4) == 7)
+        #expect(try await before.function(Job.add)(5, 6) == 11)
+        await before.close()
+        try self.ring.revoke(old)
+        #expect(try await after.function(Job.add)(7, 8) == 15)
+        await pool.close()
+    }
+
+    @Test("a session can't be taken over by another key, by its route or by its identity")
+    func takeOver() async throws {
+        let (victim, thief) = (try KeyPair(), try KeyPair())
+        try self.ring.allow(victim, "victim submit")
+        try self.ring.allow(thief, "thief submit")
+        let pool = try self.ring.pool(workers: 0) { $0.silenceLimit = .seconds(20) }
+        try self.takeOver(pool.endpoint, victim, thief)
+        #expect(self.ring.log.has("refused", "drover.principal=thief", "belongs to another key"))
+        await pool.close()
+    }
+
+    @Test("a worker that listens with keys lets in who may call, and cuts off whose key is revoked")
+    func boundWorker() async throws {
+        let (keys, other) = (try KeyPair(), try KeyPair())
+        try self.ring.allow(keys, "web submit")
+        try self.ring.allow(other, "watcher admin")
+        var configuration = WorkerConfiguration()
+        configuration.logger = self.ring.log.logger
+        configuration.listenerKeys = ListenerKeys(own: self.ring.broker, allowList: self.ring.allowList)
+        let worker = Worker(configuration: configuration)
+        worker.register(Job.add) { $0 + $1 }
+        worker.register(Job.echo) { $0 }
+        let running = try worker.start(.bind("tcp://127.0.0.1:*"))
+        func client(_ own: KeyPair) throws -> Client {
+            var configuration = ClientConfiguration()
+            configuration.keys = self.ring.connection(own)
+            configuration.logger = self.ring.log.logger
+            return try Client(running.endpoint, configuration: configuration)
+        }
+        let (web, watcher, stranger) = (try client(keys), try client(other), try client(KeyPair()))
+        #expect(try await web.function(Job.add)(1, 2) == 3)
+        let large = [UInt8](repeating: 7, count: 1 << 20)
+        #expect(try await web.function(Job.echo)(large) == large)
+        let refused = await self.error(of: watcher)
+        #expect(refused?.code == .authentication)
+        #expect(refused?.message.contains("watcher may not make calls") == true)
+        #expect(await self.error(of: stranger)?.code == .authentication)
+        try self.ring.revoke(keys)
+        try await becomesTrue("it is cut off") { self.ring.log.has("refused", "drover.principal=web", "revoked") }
+        #expect(await self.error(of: web)?.code == .authentication)
+        for client in [web, watcher, stranger] { await client.close() }
+        await running.stop(grace: .zero)
+    }
+
+    private func takeOver(_ endpoint: String, _ victim: KeyPair, _ thief: KeyPair) throws {
+        do {
+            let first = try RawClient(endpoint, self.ring.connection(victim), routingID: "route")
+            try first.send(RawClient.hello(identity: 7))
+            #expect(try first.nextKind() == 2)
+            try first.send(RawClient.header(kind: 6))
+            #expect(try first.nextKind() == 7)
+            // The same identity from elsewhere, with another key.
+            let second = try RawClient(endpoint, self.ring.connection(thief), routingID: "elsewhere")
+            try second.send(RawClient.hello(identity: 7))
+            #expect(try second.nextKind() == 8)
+            try second.send(RawClient.hello(identity: 7, epoch: 10))
+            #expect(try second.nextKind() == 8)
+        }
+        // The route of the connection that is gone, with another key: a stranger, who isn't answered a ping.
+        let third = try RawClient(endpoint, self.ring.connection(thief), routingID: "route")
+        try third.send(RawClient.header(kind: 6))
+        #expect(try third.nextKind() == 3)
+    }
+
+    @Test("ten thousand connections that never finish their handshake don't keep an honest client out")
+    func halfOpen() async throws {
+        let keys = try KeyPair()
+        try self.ring.allow(keys, "web submit")
+        let pool = try self.ring.pool { $0.handshakeLimit = .seconds(2) }
+        let port = try #require(UInt16(pool.endpoint.split(separator: ":").last ?? ""))
+        var limit = rlimit()
+        getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+        // Each takes a descriptor here and one at the broker, which is in this process.
+        let portion = max(100, min(2500, (Int(clamping: limit.rlim_cur) - 400) / 3))
+        var opened = 0
+        while opened < 10_000 {
+            let descriptors = (0..<min(portion, 10_000 - opened)).compactMap { _ in connectPlainly(to: port) }
+            opened += descriptors.count
+            try #require(!descriptors.isEmpty)
+            let client = try pool.client { $0.keys = self.ring.connection(keys) }
+            #expect(
+                try await client.function(Job.add, options: CallOptions(expiry: .seconds(20)))(opened, 1) == opened + 1
+            )
+            await client.close()
+            for descriptor in descriptors { close(descriptor) }
+        }
+        await pool.close()
+    }
+
+    @Test(
+        "off loopback a broker starts only with keys, or if the network is trusted; in process it has no use for keys"
+    )
+    func addresses() throws {
+        let error = #expect(throws: UsageError.self) { try Broker().start("tcp://0.0.0.0:*") }
+        #expect(error?.message.contains("keys") == true)
+        #expect(error?.message.contains("allowsUnencryptedNetwork") == true)
+        var configuration = BrokerConfiguration()
+        configuration.logger = self.ring.log.logger
+        configuration.keys = ListenerKeys(own: self.ring.broker, allowList: self.ring.allowList)
+        let running = try Broker(configuration: configuration).start("tcp://0.0.0.0:*")
+        running.stopBlocking(grace: .zero)
+        let inside = #expect(throws: UsageError.self) {
+            try Broker(configuration: configuration).start("inproc://keys")
+        }
+        #expect(inside?.message.contains("stays within this process") == true)
+        let dialled = #expect(throws: UsageError.self) { try Client("tcp://192.0.2.1:5570") }
+        #expect(dialled?.message.contains("leaves this machine unencrypted") == true)
+        configuration.keys?.allowList = self.ring.allowList + "-absent"
+        let absent = #expect(throws: UsageError.self) {
+            try Broker(configuration: configuration).start("tcp://127.0.0.1:*")
+        }
+        #expect(absent?.message.contains("allow-absent") == true)
+    }
+
+    @Test("key files: nobody else may read them, and what is wrong is said without showing a secret")
+    func keyFiles() throws {
+        let path = self.ring.folder.appending(path: "web.key").path
+        let keys = try KeyPair()
+        try keys.write(to: path)
+        #expect(try FileManager.default.attributesOfItem(atPath: path)[.posixPermissions] as? Int == 0o600)
+        #expect(try KeyPair(contentsOf: path) == keys)
+        #expect(try PublicKey(contentsOf: path + ".pub") == keys.publicKey)
+        #expect(throws: UsageError.self) { try keys.write(to: path) }
+        for mode in [0o640, 0o604, 0o644, 0o660] {
+            try FileManager.default.setAttributes([.posixPermissions: mode], ofItemAtPath: path)
+            let error = #expect(throws: UsageError.self) { try KeyPair(contentsOf: path) }
+            #expect(error?.message.contains("chmod 600 \(path)") == true)
+        }
+        let public_ = #expect(throws: UsageError.self) {
+            try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: path + ".pub")
+            _ = try KeyPair(contentsOf: path + ".pub")
+        }
+        #expect(public_?.message.contains("no line secret-key") == true)
+        let text = try String(contentsOfFile: path, encoding: .utf8)
+        let secret = try #require(text.split(separator: "\n").last?.split(separator: " ").last)
+        var dumped = ""
+        dump(keys, to: &dumped)
+        dump(ConnectionKeys(own: keys, server: keys.publicKey), to: &dumped)
+        for shown in ["\(keys)", String(reflecting: keys), dumped, "\(self.ring.connection(keys))"] {
+            #expect(!shown.contains(secret))
+            #expect(shown.contains(keys.publicKey.text))
+        }
+        try FileManager.default.setAttributes([.posixPermissions: 0o666], ofItemAtPath: self.ring.allowList)
+        var configuration = BrokerConfiguration()
+        configuration.keys = ListenerKeys(own: self.ring.broker, allowList: self.ring.allowList)
+        let open = #expect(throws: UsageError.self) {
+            try Broker(configuration: configuration).start("tcp://127.0.0.1:*")
+        }
+        #expect(open?.message.contains("chmod o-w") == true)
+    }
+}
+
+/// A TCP connection that says nothing.
+private func connectPlainly(to port: UInt16) -> CInt? {
+    let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+    guard descriptor >= 0 else { return nil }
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_port = port.bigEndian
+    address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+    let size = socklen_t(MemoryLayout<sockaddr_in>.size)
+    let isConnected = withUnsafePointer(to: &address) { pointer in
+        pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(descriptor, $0, size) == 0 }
+    }
+    if isConnected { return descriptor }
+    close(descriptor)
+    return nil
+}
