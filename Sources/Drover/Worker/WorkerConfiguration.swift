@@ -30,6 +30,9 @@ public struct WorkerConfiguration: Sendable {
     public var silenceLimit: Duration = .seconds(6)
     /// How long running handlers may take when the worker is asked to shut down; then they are cancelled.
     public var drainGrace: Duration = .seconds(30)
+    /// How long the process of an isolated handler has, with all it has started, between SIGTERM and SIGKILL when its call is
+    /// cancelled.
+    public var isolationGrace: Duration = .seconds(2)
     /// Whether an address that other machines can reach may be bound without encryption.
     public var allowsUnencryptedNetwork = false
     /// The queues that the worker serves for brokers; the unnamed one, "", is that of calls that name none.
