@@ -82,7 +82,7 @@ extension ServingTests.IsolationTests {
         try self.withWorker { worker, client in
             let sleep = client.function(Self.sleep)
             let results = try (0..<12).map { try sleep.async(0.05, "\($0)") }
-            for (index, result) in results.enumerated() { #expect(try result.blockingValue == "\(index)") }
+            for (index, result) in results.enumerated() { #expect(try result.get() == "\(index)") }
             let children = try FileManager.default.contentsOfDirectory(atPath: "/proc")
                 .filter { entry in
                     let stat = (try? String(contentsOfFile: "/proc/\(entry)/stat", encoding: .utf8)) ?? ""
@@ -110,7 +110,8 @@ extension ServingTests.IsolationTests {
     func thrown() throws {
         try self.withWorker { _, client in
             let pid = try client.function(Self.pid).blocking()
-            let error = try #require(throws: RemoteError.self) { _ = try client.function(Self.fail).blocking("as asked") }
+            let fail = client.function(Self.fail)
+            let error = try #require(throws: RemoteError.self) { _ = try fail.blocking("as asked") }
             #expect(error.code == .failed)
             #expect(error.type == "IsolatedError")
             #expect(error.decode(as: IsolatedError.self)?.reason == "as asked")
@@ -139,7 +140,7 @@ extension ServingTests.IsolationTests {
             #expect(error.worker == "fault-worker-\(worker.pid)")
             let sure = try #require(throws: RemoteError.self) { _ = try client.function(Self.sureCrash).blocking(way) }
             #expect(sure.code == .crashed && sure.isRetryable)
-            #expect(try other.blockingValue == "other")
+            #expect(try other.get() == "other")
             // The next call has a child, and the worker is the one it was.
             #expect(try client.function(Self.pid).blocking() != worker.pid)
             #expect(self.isGone(before))

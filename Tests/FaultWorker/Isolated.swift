@@ -34,10 +34,11 @@ func registerIsolated(on worker: Worker) {
     worker.register(Function<String, Nothing>("isolatedSureCrash", isIdempotent: true), isolation: .process, crash)
     worker.register(Function<String, Nothing>("isolatedFamily"), isolation: .process, raiseFamily)
     worker.register(Function<[String]>("isolatedDescriptors"), isolation: .process) {
-        try FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").map { name in
-            let target = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/\(name)")
-            return "\(name) \(target ?? "")"
-        }
+        try FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd")
+            .map { name in
+                let target = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/\(name)")
+                return "\(name) \(target ?? "")"
+            }
     }
     worker.register(Function<Int, Int>("isolatedReply"), isolation: .worker) { (number: Int) in number }
 }

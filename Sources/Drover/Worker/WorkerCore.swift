@@ -123,8 +123,8 @@ final class WorkerCore: Sendable {
         case let error as ArgumentError:
             ErrorBody(
                 code: .badArguments,
-                message: "\(function) can't take these arguments: \(error.cause); declare it with the same types on both "
-                    + "sides",
+                message: "\(function) can't take these arguments: \(error.cause); declare it with the same types on "
+                    + "both sides",
                 worker: worker
             )
         default: ErrorBody(thrown: error, hop: "\(function) on \(worker)", worker: worker)

@@ -25,8 +25,9 @@ package final class ByteLink: Sendable {
 
     /// Takes a connected socket over.
     ///
+    /// It fails for what is no socket.
+    ///
     /// - Parameter descriptor: The socket.
-    /// - Returns: nil if it isn't one.
     package init?(adopting descriptor: CInt) {
         var status = stat()
         guard unsafe fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK else { return nil }
@@ -70,6 +71,7 @@ package final class ByteLink: Sendable {
     ///   - bytes: What to write.
     ///   - waker: Ends the wait when it is woken.
     ///   - deadline: When to give up, a reading of ``MonotonicClock``.
+    /// - Throws: ``Failure``; what was begun can't be gone on with.
     @available(*, noasync)
     package func write(
         _ bytes: UnsafeRawBufferPointer,
@@ -95,6 +97,7 @@ package final class ByteLink: Sendable {
     ///   - buffer: Where to.
     ///   - waker: Ends the wait when it is woken.
     ///   - deadline: When to give up, a reading of ``MonotonicClock``.
+    /// - Throws: ``Failure``; what was begun can't be gone on with.
     @available(*, noasync)
     package func read(
         into buffer: UnsafeMutableRawBufferPointer,

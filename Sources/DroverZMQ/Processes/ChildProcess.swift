@@ -50,8 +50,8 @@ package final class ChildProcess: Sendable {
         }
         unsafe environment.append(nil)
         defer {
-            for unsafe string in unsafe arguments { unsafe free(string) }
-            for unsafe string in unsafe environment { unsafe free(string) }
+            unsafe arguments.forEach { unsafe free($0) }
+            unsafe environment.forEach { unsafe free($0) }
         }
         var pid: pid_t = 0
         let code = unsafe drover_spawn(&pid, "/proc/self/exe", &arguments, &environment, descriptor)
@@ -122,10 +122,11 @@ package enum ProcessGroup {
         defer { unsafe closedir(folder) }
         while let entry = unsafe readdir(folder) {
             let pid = unsafe withUnsafeBytes(of: &entry.pointee.d_name) { name in
-                unsafe name.prefix { $0 != 0 }.reduce(Int?.some(0)) { number, digit in
-                    guard let number, (48...57).contains(digit) else { return nil }
-                    return number * 10 + Int(digit - 48)
-                }
+                unsafe name.prefix { $0 != 0 }
+                    .reduce(Int?.some(0)) { number, digit in
+                        guard let number, (48...57).contains(digit) else { return nil }
+                        return number * 10 + Int(digit - 48)
+                    }
             }
             guard let pid, pid > 0, let (state, its) = self.stateAndGroup(of: pid) else { continue }
             if its == group, state != UInt8(ascii: "Z"), state != UInt8(ascii: "X") { return true }

@@ -24,12 +24,14 @@ final class IsolatedChild: Sendable {
     /// Waits until the child serves.
     ///
     /// - Parameter worker: The worker's name, for the child's errors.
+    /// - Throws: What the link throws.
     @available(*, noasync)
     func waitUntilReady(worker: String) throws(ByteLink.Failure) {
         let deadline = MonotonicClock.deadline(after: Self.startLimit)
-        try unsafe Array(worker.utf8).withUnsafeBufferPointer { text throws(ByteLink.Failure) in
-            try unsafe ChildFrame(.begin).write(to: self.link, UnsafeRawBufferPointer(text), until: self.waker)
-        }
+        try unsafe Array(worker.utf8)
+            .withUnsafeBufferPointer { text throws(ByteLink.Failure) in
+                try unsafe ChildFrame(.begin).write(to: self.link, UnsafeRawBufferPointer(text), until: self.waker)
+            }
         let frame = try ChildFrame(from: self.link, until: self.waker, deadline: deadline)
         if frame.kind != .ready { throw .ended }
     }
