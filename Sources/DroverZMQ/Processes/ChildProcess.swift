@@ -4,9 +4,9 @@ import CDroverZMQ
 import Glibc
 import Synchronization
 
-/// A child that runs this program again, in a process group of its own.
+/// A child that runs this program again, in a session of its own.
 ///
-/// Somebody must call ``end(grace:)`` once: it stops whatever is left of the group and lets the system forget the child.
+/// Somebody must call ``end(grace:)`` once: it stops whatever is left of the session and lets the system forget the child.
 package final class ChildProcess: Sendable {
     /// How a process ended.
     package enum Cause: Equatable, Sendable, CustomStringConvertible {
@@ -25,7 +25,7 @@ package final class ChildProcess: Sendable {
         }
     }
 
-    /// Its process id, which is its group's as well; no other process gets it before ``end(grace:)``.
+    /// Its process id, which is its session's as well; no other process gets it before ``end(grace:)``.
     package let pid: CInt
     private let isReaped = Mutex(false)
 
@@ -85,7 +85,7 @@ package final class ChildProcess: Sendable {
         }
     }
 
-    /// Ends it and all processes of its group: asks them by SIGTERM, and kills what is left after the grace.
+    /// Ends it and all processes of its session: asks them by SIGTERM, and kills what is left after the grace.
     ///
     /// - Parameter grace: How long they may take; zero kills them at once.
     /// - Returns: How the child itself ended.
@@ -95,16 +95,21 @@ package final class ChildProcess: Sendable {
         self.isReaped.withLock { isReaped in
             guard !isReaped else { return .unknown }
             if grace > .zero {
-                kill(-self.pid, SIGTERM)
+                _ = drover_signal_session(self.pid, SIGTERM)
                 let deadline = MonotonicClock.deadline(after: grace)
                 var pause: UInt32 = 200
-                while MonotonicClock.now() < deadline, self.cause == nil || ProcessGroup.hasLiving(self.pid) {
+                while MonotonicClock.now() < deadline, self.cause == nil || drover_signal_session(self.pid, 0) > 0 {
                     usleep(pause)
                     pause = min(pause * 2, 50_000)
                 }
             }
-            // Until it is reaped no other process, nor group, can have its id.
-            kill(-self.pid, SIGKILL)
+            // Until it is reaped no other process, nor session, can have its id.
+            var rounds = 0
+            while drover_signal_session(self.pid, SIGKILL) > 0, rounds < 1000 {
+                // They need a moment to go, and one may have started another.
+                usleep(1000)
+                rounds += 1
+            }
             kill(self.pid, SIGKILL)
             let cause = self.wait(within: .seconds(5)) ?? .unknown
             drover_reap(self.pid)
@@ -114,46 +119,9 @@ package final class ChildProcess: Sendable {
     }
 }
 
-/// What the system says about process groups.
-package enum ProcessGroup {
-    /// Whether the group has a process that has not ended; one that nobody has reaped yet has.
-    static func hasLiving(_ group: pid_t) -> Bool {
-        guard let folder = unsafe opendir("/proc") else { return false }
-        defer { unsafe closedir(folder) }
-        while let entry = unsafe readdir(folder) {
-            let pid = unsafe withUnsafeBytes(of: &entry.pointee.d_name) { name in
-                unsafe name.prefix { $0 != 0 }
-                    .reduce(Int?.some(0)) { number, digit in
-                        guard let number, (48...57).contains(digit) else { return nil }
-                        return number * 10 + Int(digit - 48)
-                    }
-            }
-            guard let pid, pid > 0, let (state, its) = self.stateAndGroup(of: pid) else { continue }
-            if its == group, state != UInt8(ascii: "Z"), state != UInt8(ascii: "X") { return true }
-        }
-        return false
-    }
-
-    /// The third and the fifth field of the process's `stat`, which follow its name in parentheses.
-    private static func stateAndGroup(of pid: Int) -> (state: UInt8, group: pid_t)? {
-        let file = unsafe open("/proc/\(pid)/stat", O_RDONLY | O_CLOEXEC)
-        guard file >= 0 else { return nil }
-        defer { close(file) }
-        let text = unsafe [UInt8](unsafeUninitializedCapacity: 256) { buffer, count in
-            unsafe count = max(0, read(file, buffer.baseAddress, buffer.count))
-        }
-        guard let end = text.lastIndex(of: UInt8(ascii: ")")) else { return nil }
-        let fields = text[(end + 1)...].split(separator: UInt8(ascii: " "))
-        guard fields.count >= 3, let state = fields[0].first,
-            let group = pid_t(String(decoding: fields[2], as: UTF8.self))
-        else { return nil }
-        return (state, group)
-    }
-}
-
 /// What a child does on its side.
 package enum ChildSide {
-    /// Makes this process's group die with its parent, and lets it be the first that is killed when memory runs out.
+    /// Makes this process's session die with its parent, and lets it be the first that is killed when memory runs out.
     ///
     /// The thread that calls must last as long as the process.
     ///
@@ -169,10 +137,9 @@ package enum ChildSide {
         return drover_die_with_parent(parent) == 0
     }
 
-    /// Kills all processes of this process's group, itself included.
-    package static func killOwnGroup() -> Never {
-        if getpgrp() == getpid() { kill(0, SIGKILL) }
-        // A process that leads no group of its own has not come so far.
+    /// Kills all processes of the session that this process leads, itself included.
+    package static func killOwnSession() -> Never {
+        drover_kill_own_session(0)
         _exit(70)
     }
 

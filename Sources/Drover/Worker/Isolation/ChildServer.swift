@@ -58,13 +58,13 @@ final class ChildServer: Sendable {
         guard let invitation, IsolationPool.key(of: functions) == invitation.key,
             !Self.isTaken.exchange(true, ordering: .acquiringAndReleasing)
         else { return }
-        guard let link = ByteLink(adopting: ByteLink.inherited) else { ChildSide.killOwnGroup() }
+        guard let link = ByteLink(adopting: ByteLink.inherited) else { ChildSide.killOwnSession() }
         let limits = CodecLimits(maxBytes: configuration.maxPayloadBytes + RequestBytes.headerByteCount)
         let server = ChildServer(functions: functions, limits: limits, link: link)
         do {
             _ = try LoopThread.start(named: "drover-parent") {
                 if ChildSide.dieWithParent(invitation.parent) { link.waitForEnd() }
-                ChildSide.killOwnGroup()
+                ChildSide.killOwnSession()
             }
             _ = try LoopThread.start(named: "drover-handler") {
                 ChildSide.unblockSignals()
@@ -72,7 +72,7 @@ final class ChildServer: Sendable {
                 try? server.run()
             }
         } catch {
-            ChildSide.killOwnGroup()
+            ChildSide.killOwnSession()
         }
     }
 
