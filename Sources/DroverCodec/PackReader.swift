@@ -59,6 +59,16 @@ public struct PackReader {
         }
     }
 
+    /// Takes the bytes that are left, whatever they are.
+    package mutating func takeRest<Result, Failure: Error>(
+        _ body: (UnsafeRawBufferPointer) throws(Failure) -> Result
+    ) throws(Failure) -> Result {
+        let start = unsafe self.base.map { unsafe $0 + self.position }
+        let rest = unsafe UnsafeRawBufferPointer(start: start, count: self.remaining)
+        self.position = self.count
+        return try unsafe body(rest)
+    }
+
     /// Goes one container deeper.
     ///
     /// Pair it with ``leave()``. Types that contain themselves must do this in their `unpack`, so that hostile nesting

@@ -27,6 +27,7 @@ package struct ZMQError: Error, Hashable, Sendable {
         case readKey = "read a key"
         case createWaker = "create an eventfd"
         case startThread = "start a thread"
+        case startProcess = "start a process"
     }
 
     /// The error number, of the system or of libzmq.
@@ -74,7 +75,9 @@ package struct ZMQError: Error, Hashable, Sendable {
         case EPROTONOSUPPORT: "use tcp://, ipc:// or inproc://"
         case drover_enocompatproto(): "this kind of socket can't use that transport: use tcp://, ipc:// or inproc://"
         case EHOSTUNREACH: "the peer is gone: end its session"
-        case EAGAIN: self.operation == .startThread ? "raise the limit of threads (ulimit -u)" : nil
+        case EAGAIN:
+            self.operation == .startThread || self.operation == .startProcess
+                ? "raise the limit of threads and processes (ulimit -u)" : nil
         case ENOTSUP: "this libzmq was built without it: install a libzmq with CURVE"
         case drover_eterm(): "the context is shut down: make a new one"
         case EINVAL: self.remedyForInvalidArgument

@@ -53,6 +53,7 @@ struct FaultWorker {
             }
             return count
         }
+        registerIsolated(on: worker)
         try await worker.run(endpoint)
         say("left")
     }

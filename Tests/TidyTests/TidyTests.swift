@@ -116,6 +116,7 @@ struct TidyTests {
         ("@unchecked Sendable", "Sources/Drover/Results/AsyncResult.swift", "the state word decides who writes, once"),
         ("@unchecked Sendable", "Sources/Drover/Results/AnyAsyncResult.swift", "the lock decides who writes, once"),
         ("@unchecked Sendable", "Sources/Drover/Results/RequestBytes.swift", "one holder at a time, then read only"),
+        ("getenv(", "Sources/Drover/Worker/Isolation/ChildServer.swift", "how a process learns that it is a child"),
         ("@unchecked Sendable", "Sources/Drover/Worker/LoopCrew.swift", "the baton's holder alone touches the loop"),
         ("@unchecked Sendable", "Sources/Drover/Client/LoopSeat.swift", "the lock's holder alone touches the loop"),
         ("@unchecked Sendable", "Sources/DroverCore/Calls/IDTable.swift", "its memory has one owner"),

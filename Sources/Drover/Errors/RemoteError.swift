@@ -30,6 +30,8 @@ public struct RemoteError: Error, Hashable, Sendable {
         public static let draining = Code(name: "draining")
         /// The handler was cancelled.
         public static let cancelled = Code(name: "cancelled")
+        /// The process that the handler ran in ended before it had an answer: it crashed, exited or was killed.
+        public static let crashed = Code(name: "crashed")
         /// The request was sent again, may have run, and its answer is held no more.
         public static let indeterminate = Code(name: "indeterminate")
         /// The callback's subscription is over, or its client gone.

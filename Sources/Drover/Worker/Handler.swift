@@ -20,15 +20,18 @@ final class Handler: Sendable {
     let name: String
     let body: Body
     let limit: Int?
+    /// What a child process runs, if this handler has its own.
+    let isolated: IsolatedFunction?
     /// What a run usually takes, in nanoseconds; `unknown` until it ran once.
     private let averageRun = Atomic<UInt64>(Handler.unknown)
 
     private static let unknown = UInt64.max
 
-    init(name: String, body: Body, limit: Int?) {
+    init(name: String, body: Body, limit: Int?, isolated: IsolatedFunction? = nil) {
         self.name = name
         self.body = body
         self.limit = limit
+        self.isolated = isolated
     }
 
     /// What a run is likely to take, in nanoseconds; the maximum if it never ran.

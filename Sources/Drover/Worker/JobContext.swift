@@ -14,11 +14,13 @@ public final class JobContext: Sendable {
     public let client: PeerID
     /// The function's name.
     public let function: String
-    private let core: WorkerCore
+    let core: WorkerCore
     private let slot: UInt32
     /// In nanoseconds of the worker's clock; the loop moves it while the handler reads it.
     private let deadlineWord: Atomic<UInt64>
     private let cancelled = Atomic<Bool>(false)
+    /// The way to end the child process that works on it.
+    let isolatedRun = Mutex<IsolatedRun?>(nil)
     private let lastSequence = Atomic<UInt32>(0)
 
     init(request: WorkerRequest, slot: UInt32, client: PeerID, function: String, core: WorkerCore) {
@@ -73,5 +75,8 @@ public final class JobContext: Sendable {
         )
     }
 
-    func cancel() { self.cancelled.store(true, ordering: .relaxed) }
+    func cancel() {
+        self.cancelled.store(true, ordering: .relaxed)
+        self.isolatedRun.withLock { $0 }?.kill()
+    }
 }

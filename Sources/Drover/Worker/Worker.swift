@@ -49,6 +49,13 @@ public final class Worker: Sendable {
     ///   use or not this machine's.
     public func start(_ endpoint: WorkerEndpoint) throws -> RunningWorker {
         let handlers = self.handlers.withLock { $0 }
+        if ChildServer.isCurrent {
+            ChildServer.serve(handlers, self.configuration)
+            ChildServer.park()
+        }
+        if let refusal = handlers.values.lazy.compactMap({ $0.isolated?.refusal }).first {
+            throw UsageError(.badConfiguration, refusal)
+        }
         return try RunningWorker(configuration: self.configuration.validated(), handlers: handlers, endpoint: endpoint)
     }
 
@@ -63,6 +70,11 @@ public final class Worker: Sendable {
         _ endpoint: WorkerEndpoint,
         shutdownSignals signals: [ShutdownSignal] = [.terminate, .interrupt]
     ) async throws {
+        if ChildServer.isCurrent {
+            // The thread stays free for asynchronous handlers.
+            ChildServer.serve(self.handlers.withLock { $0 }, self.configuration)
+            await ChildServer.suspend()
+        }
         let running = try self.start(endpoint)
         await running.runUntilAsked(to: signals)
     }

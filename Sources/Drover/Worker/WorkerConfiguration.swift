@@ -30,6 +30,9 @@ public struct WorkerConfiguration: Sendable {
     public var silenceLimit: Duration = .seconds(6)
     /// How long running handlers may take when the worker is asked to shut down; then they are cancelled.
     public var drainGrace: Duration = .seconds(30)
+    /// How long the process of an isolated handler has, with all it has started, between SIGTERM and SIGKILL when its call is
+    /// cancelled.
+    public var isolationGrace: Duration = .seconds(2)
     /// The keys for encrypted connections to brokers; nil speaks to them in the clear.
     public var keys: ConnectionKeys?
     /// The keys with which the worker listens, if it does; nil lets everybody in who can reach it.

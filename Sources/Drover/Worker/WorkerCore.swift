@@ -24,6 +24,8 @@ final class WorkerCore: Sendable {
     /// Threads that could take the loop over at this moment.
     let standbyCount = Atomic<Int>(0)
     let threads: HandlerThreads
+    /// The child processes, if a handler is isolated.
+    let isolation: IsolationPool?
     let subscribers = SubscriberTable()
     let replies = ReplyTable()
     let counters = WorkerCounters()
@@ -51,6 +53,7 @@ final class WorkerCore: Sendable {
         }
         self.mailbox = Mailbox(waker: self.waker)
         self.threads = HandlerThreads(concurrency: configuration.concurrency)
+        self.isolation = IsolationPool(handlers, grace: configuration.isolationGrace)
     }
 
     var name: String { self.configuration.name }
@@ -63,6 +66,7 @@ final class WorkerCore: Sendable {
         self.life.advance(to: .stopped)
         self.discardPosts()
         self.threads.stop()
+        self.isolation?.close()
         self.life.tellEnded()
     }
 
@@ -110,21 +114,27 @@ final class WorkerCore: Sendable {
 
     /// What a handler's error tells the caller.
     func errorBody(_ error: any Error, function: String) -> ErrorBody {
-        let hop = "\(function) on \(self.name)"
-        if let error = error as? ResultError {
-            return ErrorBody(
+        Self.errorBody(error, function: function, worker: self.name)
+    }
+
+    static func errorBody(_ error: any Error, function: String, worker: String) -> ErrorBody {
+        switch error {
+        case let error as IsolationError: error.body
+        case let error as ResultError:
+            ErrorBody(
                 code: error.cause.code == .tooLarge ? .tooLarge : .failed,
                 message: "the result of \(function) can't be sent: \(error.cause)",
-                worker: self.name
+                worker: worker
             )
+        case let error as ArgumentError:
+            ErrorBody(
+                code: .badArguments,
+                message: "\(function) can't take these arguments: \(error.cause); declare it with the same types on "
+                    + "both sides",
+                worker: worker
+            )
+        default: ErrorBody(thrown: error, hop: "\(function) on \(worker)", worker: worker)
         }
-        guard let error = error as? ArgumentError else { return ErrorBody(thrown: error, hop: hop, worker: self.name) }
-        return ErrorBody(
-            code: .badArguments,
-            message:
-                "\(function) can't take these arguments: \(error.cause); declare it with the same types on both sides",
-            worker: self.name
-        )
     }
 }
 

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Drover
+import Foundation
+
+/// What isolated handlers throw.
+struct IsolatedError: Error, Codable {
+    let reason: String
+}
+
+extension Function {
+    static var decodeImage: Function<[UInt8], [UInt8]> { .init("isolatedBytes") }
+}
+
+/// Stands for a library in C that nobody trusts.
+private func decode(_ bytes: [UInt8]) throws -> [UInt8] { bytes }
+
+/// The functions that run in child processes of the worker.
+func registerIsolated(on worker: Worker) {
+    worker.register(Function<Int32>("isolatedPid"), isolation: .process) { getpid() }
+    worker.register(.decodeImage, isolation: .process) { bytes in try decode(bytes) }
+    worker.register(Function<Double, String, String>("isolatedSleep"), isolation: .process) { (seconds, tag) in
+        usleep(UInt32(seconds * 1_000_000))
+        return tag
+    }
+    worker.register(Function<Double, Int32>("isolatedAsync"), isolation: .process) { (seconds: Double) async throws in
+        try await Task.sleep(for: .seconds(seconds))
+        return getpid()
+    }
+    worker.register(Function<String, Nothing>("isolatedFail"), isolation: .process) { (reason: String) in
+        throw IsolatedError(reason: reason)
+    }
+    worker.register(Function<String, Nothing>("isolatedCrash"), isolation: .process, crash)
+    worker.register(Function<String, Nothing>("isolatedSureCrash", isIdempotent: true), isolation: .process, crash)
+    worker.register(Function<String, Nothing>("isolatedFamily"), isolation: .process, raiseFamily)
+    worker.register(Function<[String]>("isolatedDescriptors"), isolation: .process) {
+        try FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd")
+            .map { name in
+                let target = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/\(name)")
+                return "\(name) \(target ?? "")"
+            }
+    }
+    worker.register(Function<Int, Int>("isolatedReply"), isolation: .worker) { (number: Int) in number }
+}
+
+/// Ends this process in one of several ways.
+@Sendable
+private func crash(_ way: String) {
+    switch way {
+    case "segv": UnsafeMutablePointer<Int>(bitPattern: 8)?.pointee = 1
+    case "abort": abort()
+    case "trap": preconditionFailure("as asked")
+    case "exit": exit(3)
+    default: kill(getpid(), SIGKILL)
+    }
+}
+
+/// Writes its pid and that of a child of its own to a file, and goes on for ever.
+///
+/// The child ignores SIGTERM if the path ends in `stubborn`.
+@Sendable
+private func raiseFamily(_ path: String) throws {
+    let child = Process()
+    child.executableURL = URL(fileURLWithPath: "/bin/sh")
+    let trap = path.hasSuffix("stubborn") ? "trap '' TERM; " : ""
+    child.arguments = ["-c", "\(trap)while :; do sleep 0.1; done"]
+    try child.run()
+    try "\(getpid()) \(child.processIdentifier)".write(toFile: path, atomically: true, encoding: .utf8)
+    while true { sleep(1) }
+}
