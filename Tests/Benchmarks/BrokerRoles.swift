@@ -70,6 +70,28 @@ enum BrokerRoles {
         exit(EXIT_SUCCESS)
     }
 
+    /// A batch of the most trivial function, as a Python program would have its pool of processes run it.
+    static let map = Role.concurrent { arguments in
+        guard let endpoint = arguments.first else { throw Failure("the role needs an endpoint") }
+        let count = try DroverRoles.number(arguments, 1)
+        let client = try Client(endpoint)
+        try await client.connect()
+        func run(_ count: Int) async throws {
+            var total = 0
+            for try await (_, next) in client.map(Self.following, over: 0..<count, MapOptions(window: 4096)) {
+                total += next
+            }
+            guard total == count * (count + 1) / 2 else { throw Failure("the sum is \(total)") }
+        }
+        try await run(count / 10)
+        let started = DroverRoles.now()
+        try await run(count)
+        let seconds = Double(DroverRoles.now() - started) / 1e9
+        Console.write("role=map count=\(count) items_per_s=\(Double(count) / seconds)")
+        await client.close()
+    }
+
+    static let following = Function<Int, Int>("following")
     private static let hold = Function<[UInt8], Int>("hold")
     private static let counts = Function<Counts>("drover.status", isIdempotent: true)
 

@@ -35,6 +35,11 @@ enum DroverBrokerSides {
         return Measurement(try run.figure("bytes"), cpuSeconds: run.cpuSeconds, growth: try run.figure("growth"))
     }
 
+    static let map = Side(name) {
+        let run = try makePool(client: "map", numbers: [Workload.mappedItems]).run()
+        return Measurement(try run.figure("items_per_s"), cpuSeconds: run.cpuSeconds)
+    }
+
     private static let pipelinedNumbers = [Workload.pipelinedCalls, Workload.payloadBytes, Workload.window]
 
     private static func makePool(client: String, numbers: [Int]) -> BrokerPool {

@@ -42,6 +42,7 @@ enum DroverRoles {
         configuration.coalescesMessages = coalesces
         let worker = Worker(configuration: configuration)
         worker.register(Self.echo) { bytes in bytes }
+        worker.register(BrokerRoles.following) { number in number + 1 }
         return worker
     }
 

@@ -47,6 +47,7 @@ enum DroverRows {
         "broker-pipelined": DroverBrokerSides.pipelined,
         "broker-ping": DroverBrokerSides.ping,
         "broker-cpu": DroverBrokerSides.cpu,
+        "map-processpool": DroverBrokerSides.map,
         "broker-idle": DroverBrokerSides.idle,
         "broker-bytes-per-call": DroverBrokerSides.bytesPerCall,
     ]
@@ -68,6 +69,7 @@ enum DroverRows {
         "pool-workers": BrokerRoles.manyWorkers,
         "holding-worker": BrokerRoles.holdingWorker,
         "broker-queue": BrokerRoles.queue,
+        "map": BrokerRoles.map,
         "bytes-per-call": .blocking { _ in Console.write("bytes=\(try DroverRoles.bytesPerCall())") },
     ]
 

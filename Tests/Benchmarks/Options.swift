@@ -65,6 +65,7 @@ enum Workload {
     static let natsCalls = scaled(1_000_000)
     static let gearmanCalls = scaled(40_000)
     static let schedulerCalls = scaled(2000)
+    static let mappedItems = scaled(100_000)
 
     private static func scaled(_ count: Int) -> Int {
         isQuick ? max(count / 20, 5) : count

@@ -30,6 +30,7 @@ struct Peer: Sendable {
         remedy: "run deploy/setup-bench.sh, which installs it from PyPI into .build/bench-peers/venv",
         version: { ipyparallelVersion }
     )
+    static let python = Peer(name: "python", remedy: "apt-get install python3", version: { pythonVersion })
     static let dask = Peer(
         name: "dask",
         remedy: "run deploy/setup-bench.sh, which installs distributed from PyPI into .build/bench-peers/venv",
@@ -41,6 +42,7 @@ struct Peer: Sendable {
         has("nats_peer") ? word(of: "nats-server", ["--version"], after: "nats-server:") : nil
     private static let gearmanVersion =
         has("gearman_peer") ? word(of: "gearmand", ["--version"], after: "gearmand") : nil
+    private static let pythonVersion = word(of: "python3", ["--version"], after: "Python")
     private static let ipyparallelVersion = pythonVersion(of: "ipyparallel")
     private static let daskVersion = pythonVersion(of: "distributed")
 
@@ -110,6 +112,14 @@ enum PeerSides {
 
     static let ipyparallel = python("ipyparallel")
     static let dask = python("dask")
+    static let processPool = Side("ProcessPoolExecutor") {
+        let script = Repository.root.appending(path: "Tests/BenchmarkPeers/processpool_peer.py").path
+        let child = try Child(Command("python3", [script, "\(Workload.mappedItems)"]))
+        guard let rate = try child.words()["items_per_s"].flatMap({ Double($0) }) else {
+            throw Failure("the script printed no figure")
+        }
+        return Measurement(rate, cpuSeconds: try child.finish(within: 60))
+    }
 
     /// A script that starts its own scheduler and workers.
     private static func python(_ name: String) -> Side {

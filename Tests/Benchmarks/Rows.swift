@@ -156,6 +156,14 @@ extension Row {
             needs: .dask,
             measures: "broker-pipelined"
         ),
+        Row(
+            "map-processpool",
+            unit: "items/s",
+            better: .higher,
+            goals: [Goal(.ratio, .above, 1)],
+            baseline: PeerSides.processPool,
+            needs: .python
+        ),
     ]
 
     private static let rpyc: [Row] = [

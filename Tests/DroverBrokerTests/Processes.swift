@@ -49,8 +49,8 @@ class ChildProcess: @unchecked Sendable {
     }
 
     private func end(_ signal: Int32) {
-        guard self.process.isRunning else { return }
-        Glibc.kill(self.process.processIdentifier, signal)
+        if self.process.isRunning { Glibc.kill(self.process.processIdentifier, signal) }
+        // Also for one that has left by itself: Foundation keeps what nobody has waited for.
         self.process.waitUntilExit()
     }
 }

@@ -61,6 +61,11 @@ public final class RunningWorker: Sendable {
         }
     }
 
+    /// Why the worker leaves, or left, by itself; nil if it doesn't.
+    ///
+    /// See ``RecyclingPolicy``.
+    public var recyclingReason: RecyclingReason? { self.core.recyclingReason.withLock { $0 } }
+
     /// How many brokers have welcomed the worker.
     public var brokerCount: Int { self.core.counters.brokers.current }
 

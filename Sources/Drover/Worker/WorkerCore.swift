@@ -30,6 +30,8 @@ final class WorkerCore: Sendable {
     let replies = ReplyTable()
     let counters = WorkerCounters()
     let life: Lifecycle
+    /// Why the worker leaves by itself, once it does.
+    let recyclingReason = Mutex<RecyclingReason?>(nil)
     /// Brokers are asked for no new requests.
     let isQuiet = Atomic<Bool>(false)
 

@@ -166,6 +166,7 @@ extension WorkerLoop {
         self.core.counters.timers.store(self.machine.timerCount, ordering: .relaxed)
         self.machine.settle()
         self.nextTick = min(self.machine.nextDeadline(after: self.now), self.nextOffer)
+        if let recycling { self.nextTick = min(self.nextTick, recycling.nextLook) }
         if self.core.life.state == .draining { self.nextTick = min(self.nextTick, self.core.life.drainDeadline) }
         guard self.core.mailbox.prepareToSleep() else {
             self.core.mailbox.didWake(isSignalled: false)
@@ -198,11 +199,25 @@ extension WorkerLoop {
         return self.isDrained
     }
 
+    /// Begins to drain when the worker has served long enough.
+    private func recycleIfDue() {
+        let ended = self.core.counters.completed.current + self.core.counters.failed.current
+        let due =
+            self.recycling?.isDue(afterJobs: ended)
+            ?? self.recycling?.look(at: self.now, residentBytes: ResidentMemory.byteCount)
+        guard let reason = due.map({ RecyclingReason($0) }) else { return }
+        self.core.recyclingReason.withLock { $0 = reason }
+        self.core.logger.notice("the worker makes room for a fresh one", metadata: [LogKeys.reason: "\(reason)"])
+        self.core.life.drain(within: self.core.configuration.drainGrace)
+    }
+
     /// Whether the worker has been asked to stop and may.
     @available(*, noasync)
     var mayLeave: Bool {
         switch self.core.life.state {
-        case .running: return false
+        case .running:
+            if self.recycling != nil { self.recycleIfDue() }
+            return false
         case .draining:
             if !self.isDrainAnnounced {
                 self.isDrainAnnounced = true

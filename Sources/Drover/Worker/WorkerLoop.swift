@@ -53,6 +53,8 @@ final class WorkerLoop {
     @safe @exclusivity(unchecked) var isQuietTold = false
     @safe @exclusivity(unchecked) var otherRoutes: [[UInt8]: UInt64] = [:]
     @safe @exclusivity(unchecked) var isDrainAnnounced = false
+    /// When the worker leaves by itself; nil for never.
+    @safe @exclusivity(unchecked) var recycling: Recycling?
     /// Which allow-list the sessions were last held against.
     @safe @exclusivity(unchecked) var accessGeneration: UInt64 = 1
     /// The session that was sent an event last.
@@ -111,6 +113,9 @@ final class WorkerLoop {
         configuration.reportDelayNanoseconds = core.configuration.reportDelay.clampedNanoseconds
         configuration.functionLimits = core.handlers.map { $0.limit }
         self.machine = WorkerMachine(configuration: configuration)
+        self.recycling = core.configuration.recycling.limits.map { limits in
+            Recycling(limits: limits, at: now, spread: .random(in: 0...1))
+        }
         self.now = now
         self.nextTick = brokers.isEmpty ? .distantFuture : now
     }
