@@ -137,7 +137,7 @@ struct FailoverTests {
         for broker in brokers { broker.kill() }
     }
 
-    /// Idempotent calls, some twenty thousand a second, each of which must bring its own argument back.
+    /// Idempotent calls, twenty thousand a second and more, each of which must bring its own argument back.
     private final class Load: Sendable {
         struct Report {
             var answered = 0
@@ -158,9 +158,9 @@ struct FailoverTests {
             let task = Task { [self] in
                 var number = 0
                 while !Task.isCancelled {
-                    // A hundred every five milliseconds, unless too many wait for a fault to pass.
+                    // Two hundred every five milliseconds, unless too many wait for a fault to pass.
                     if self.counts.withLock({ $0.pending < 20_000 }) {
-                        for _ in 0..<100 {
+                        for _ in 0..<200 {
                             self.send(number, by: echo)
                             number += 1
                         }
