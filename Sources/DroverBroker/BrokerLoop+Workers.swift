@@ -149,9 +149,14 @@ extension BrokerLoop {
                 actions: &self.actions
             )
         }
-        guard let addressee = self.machine.answered(id, from: worker, at: self.now, actions: &self.actions) else {
-            return self.core.counters.unknown.count()
-        }
+        let answered = self.machine.answered(
+            id,
+            ranMicroseconds: incoming.header.time,
+            from: worker,
+            at: self.now,
+            actions: &self.actions
+        )
+        guard let addressee = answered else { return self.core.counters.unknown.count() }
         self.core.counters.answered.count()
         self.workerLinks[worker]?.answered &+= 1
         // The slot may be another call's as soon as the actions are carried out.

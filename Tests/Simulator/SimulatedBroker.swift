@@ -260,7 +260,14 @@ final class SimulatedBroker {
             try check(held.token == token, "request \(before.id) was given the answer of another")
             self.leaveKey(before.slot)
         }
-        let addressee = self.machine.answered(id, from: worker, at: self.now, actions: &self.actions)
+        // Some workers say how long a handler ran, some don't.
+        let addressee = self.machine.answered(
+            id,
+            ranMicroseconds: UInt32(token % 3) * UInt32(token % 5000),
+            from: worker,
+            at: self.now,
+            actions: &self.actions
+        )
         try check(addressee == before, "an answer's addressee changed")
         guard let addressee else { return }
         self.held[addressee.slot] = nil

@@ -37,6 +37,12 @@ final class Handler: Sendable {
     /// What a run is likely to take, in nanoseconds; the maximum if it never ran.
     var expectedRun: UInt64 { self.averageRun.load(ordering: .relaxed) }
 
+    /// The same as a broker is told it: in microseconds, 0 if it never ran.
+    var usualMicroseconds: UInt32 {
+        let nanoseconds = self.expectedRun
+        return nanoseconds == Self.unknown ? 0 : UInt32(roundedMicroseconds: nanoseconds)
+    }
+
     func took(nanoseconds: UInt64) {
         let known = self.averageRun.load(ordering: .relaxed)
         let next: UInt64
@@ -54,6 +60,11 @@ final class Handler: Sendable {
 
     /// It ran so long that another thread had to take the loop: not beside the sockets again until it proves quick.
     func tookTooLong() { self.averageRun.store(1_000_000_000, ordering: .relaxed) }
+}
+
+extension UInt32 {
+    /// A time in microseconds, at least one: 0 would say that it isn't known.
+    init(roundedMicroseconds nanoseconds: UInt64) { self.init(clamping: nanoseconds / 1000 + 1) }
 }
 
 /// An asynchronous handler's run, and how its result is encoded.

@@ -130,7 +130,9 @@ final class HandlerThreads: Sendable {
         }
         if job.mustReportStart { core.post(.started(job)) }
         job.run(core: core) { reply in
-            job.handler.took(nanoseconds: core.now().nanoseconds(since: started))
+            let nanoseconds = core.now().nanoseconds(since: started)
+            job.handler.took(nanoseconds: nanoseconds)
+            job.ran(nanoseconds: nanoseconds)
             core.post(.finished(job, reply))
             self.releaseSlot()
         }

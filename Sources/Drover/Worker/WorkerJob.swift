@@ -20,6 +20,7 @@ final class WorkerJob: Sendable {
     private let callbacks: BrokeredCallbacks?
     private let state = Atomic<UInt8>(State.queued.rawValue)
     private let reportsStart = Atomic<Bool>(false)
+    private let run = Atomic<UInt32>(0)
     private let task = Mutex<Task<Void, Never>?>(nil)
 
     init(
@@ -47,6 +48,12 @@ final class WorkerJob: Sendable {
         self.reportsStart.store(true, ordering: .sequentiallyConsistent)
         return self.isRunning
     }
+
+    /// How long the handler ran, 0 as long as it hasn't ended.
+    var ranMicroseconds: UInt32 { self.run.load(ordering: .relaxed) }
+
+    /// The handler has ended: to be said before the loop is told of it.
+    func ran(nanoseconds: UInt64) { self.run.store(UInt32(roundedMicroseconds: nanoseconds), ordering: .relaxed) }
 
     /// Takes the job for running.
     ///

@@ -115,19 +115,23 @@ extension WorkerLoop {
 
     func finished(_ job: WorkerJob, _ reply: WorkerReply) {
         if self.jobs[Int(job.slot)] === job { self.jobs[Int(job.slot)] = nil }
-        self.finished(job.slot, reply)
+        self.finished(job.slot, reply, ran: job.ranMicroseconds)
     }
 
-    func finished(_ slot: UInt32, _ reply: WorkerReply) {
+    /// - Parameters:
+    ///   - slot: The request's.
+    ///   - reply: What it came to.
+    ///   - microseconds: How long the handler ran, 0 if that isn't known: a broker gives credit by it.
+    func finished(_ slot: UInt32, _ reply: WorkerReply, ran microseconds: UInt32 = 0) {
         let addressee = self.machine.finished(slot, actions: &self.actions)
         switch reply {
         case .value(let block):
             self.core.counters.completed.count()
-            self.answer(.reply, block, to: addressee)
+            self.answer(.reply, block, to: addressee, ran: microseconds)
         case .error(let body):
             self.core.counters.completed.count()
             self.core.counters.failed.count()
-            self.answer(.error, body.packed(), to: addressee)
+            self.answer(.error, body.packed(), to: addressee, ran: microseconds)
         case .dropped(let reason):
             self.core.counters.dropped.count()
             guard let addressee, let session = addressee.session else { return }
@@ -137,8 +141,13 @@ extension WorkerLoop {
     }
 
     /// Answers a quick handler's request from the writer's bytes.
-    func answer(_ slot: UInt32, _ failure: ErrorBody?, value writer: borrowing PackWriter) {
-        guard failure == nil else { return self.finished(slot, failure.map { .error($0) } ?? .dropped(.cancelled)) }
+    func answer(
+        _ slot: UInt32,
+        _ failure: ErrorBody?,
+        value writer: borrowing PackWriter,
+        ran microseconds: UInt32
+    ) {
+        if let failure { return self.finished(slot, .error(failure), ran: microseconds) }
         self.core.counters.completed.count()
         guard let addressee = self.machine.finished(slot, actions: &self.actions), let session = addressee.session,
             let link = self.links[session]
@@ -150,7 +159,7 @@ extension WorkerLoop {
         let isSent = unsafe writer.withBytes { bytes in
             guard bytes.count <= link.maxPayloadBytes else { return false }
             unsafe link.batch.append(
-                Header(.reply, payloadLength: UInt32(bytes.count), id: addressee.id),
+                Header(.reply, payloadLength: UInt32(bytes.count), id: addressee.id, time: microseconds),
                 payload: bytes
             )
             return true
@@ -163,7 +172,12 @@ extension WorkerLoop {
         self.appended(to: link, session)
     }
 
-    func answer(_ kind: MessageKind, _ block: RequestBytes, to addressee: WorkerMachine.Addressee?) {
+    func answer(
+        _ kind: MessageKind,
+        _ block: RequestBytes,
+        to addressee: WorkerMachine.Addressee?,
+        ran microseconds: UInt32
+    ) {
         var block = block
         guard let addressee, let session = addressee.session, let link = self.links[session] else {
             self.core.counters.undeliverable.count()
@@ -177,7 +191,7 @@ extension WorkerLoop {
         }
         // Before it is sent: sending may empty the batch, and an answer that is neither kept nor passed over would let a
         // request that comes again run again.
-        let header = Header(kind, payloadLength: UInt32(block.payloadCount), id: addressee.id)
+        let header = Header(kind, payloadLength: UInt32(block.payloadCount), id: addressee.id, time: microseconds)
         if block.payloadCount < OutgoingBatch.flushBytes, let base = unsafe block.base {
             unsafe header.write(to: base)
             let message = unsafe UnsafeRawBufferPointer(start: base, count: block.count)

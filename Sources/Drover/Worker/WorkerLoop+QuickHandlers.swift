@@ -40,7 +40,7 @@ extension WorkerLoop {
                 var posts = self.core.mailbox.takeAll()
                 while let post = posts.next() { self.take(post.kind) }
             }
-            self.answer(job.slot, run.failure, value: writer)
+            self.answer(job.slot, run.failure, value: writer, ran: job.handler.usualMicroseconds)
             writer.removeAll()
             self.performActions()
         }

@@ -85,9 +85,16 @@ extension BrokerMachine {
 
     /// A worker answered a request, with a value or an error.
     ///
+    /// - Parameters:
+    ///   - id: The broker's id of the request.
+    ///   - ranMicroseconds: How long the handler ran, 0 if the worker doesn't say.
+    ///   - worker: Who answered.
+    ///   - now: The time.
+    ///   - actions: What is to be done.
     /// - Returns: Where the answer goes; nil if the worker has no such request: the answer is late, or strange.
     package mutating func answered(
         _ id: UInt64,
+        ranMicroseconds: UInt32 = 0,
         from worker: Int,
         at now: Instant,
         actions: inout [BrokerAction]
@@ -96,13 +103,17 @@ extension BrokerMachine {
         let record = self.sent[entry]
         let call = self.calls[record.slot]
         guard call.worker == Int32(worker) else { return nil }
-        self.workers[worker].meter
-            .answered(
-                sentAt: record.at,
-                wasBehind: record.isBehind,
-                concurrency: self.workers[worker].offer.concurrency,
-                at: now
-            )
+        if ranMicroseconds > 0 {
+            self.workers[worker].meter.answered(ranNanoseconds: UInt64(ranMicroseconds) * 1000)
+        } else {
+            self.workers[worker].meter
+                .answered(
+                    sentAt: record.at,
+                    wasBehind: record.isBehind,
+                    concurrency: self.workers[worker].offer.concurrency,
+                    at: now
+                )
+        }
         self.workers[worker].progressAt = now
         self.measure(route: Int(call.route), at: now)
         self.takeBack(record.slot)

@@ -28,7 +28,7 @@ package struct BrokerMachine: ~Copyable {
         /// How many invocations may be unanswered.
         package var maxInvocations = 65536
         /// The highest credit of a worker, whatever its window.
-        package var maxCredit = 256
+        package var maxCredit = 512
         /// How long a worker's credit should keep it busy; four round trips, once they are measured.
         package var coverageNanoseconds: UInt64 = 1_000_000
         /// A worker that has more calls than handlers and answers none for so long gives the others back.

@@ -97,7 +97,7 @@ package struct BrokerWorker {
     var load: Int {
         let (busy, slots) = (self.calls.count, self.offer.concurrency)
         if busy < slots { return busy * 16 / slots }
-        return 16 + min(47, (busy - slots) * 48 / max(1, self.credit - slots))
+        return 16 + min(7, (busy - slots) * 8 / max(1, self.credit - slots))
     }
 
     func hasLeft(_ resources: [String: UInt64]) -> Bool {
@@ -152,7 +152,7 @@ struct LoadList: Sendable {
             if isSecondTurn { worker = self.levels[level].first(from: 0, sharedWith: set) }
             while let candidate = worker, !isSecondTurn || candidate < self.next || self.next == 0 {
                 if isSuitable(candidate) {
-                    self.next = candidate + 1
+                    self.next = level < 16 ? candidate + 1 : candidate
                     return candidate
                 }
                 worker = self.levels[level].first(from: candidate + 1, sharedWith: set)

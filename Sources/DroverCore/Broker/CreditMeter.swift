@@ -2,8 +2,10 @@
 
 /// Measures how long a worker's calls run, and says how many it should have unanswered.
 ///
-/// A call that found a free handler took its run time and the round trip. Those that waited behind others say nothing by
-/// themselves; there the pace of the answers counts, times the handlers.
+/// Workers say with an answer how long the handler ran. Of one that doesn't it is inferred: a call that found a free handler
+/// took its run time and the round trip; those that waited behind others say nothing by themselves, there the pace of the
+/// answers counts, times the handlers. That takes a machine's load for slow handlers, so that credit sinks when it would be
+/// needed most; what is said is better.
 struct CreditMeter: Equatable, Sendable {
     /// The run time of a call, on average; nil before the first answer.
     private(set) var runNanoseconds: UInt64?
@@ -11,7 +13,10 @@ struct CreditMeter: Equatable, Sendable {
     /// Answers that came at the same reading of the clock.
     private var answersAtOnce: UInt64 = 0
 
-    /// A call was answered.
+    /// A call was answered, and the worker said how long its handler ran.
+    mutating func answered(ranNanoseconds: UInt64) { self.add(max(1, ranNanoseconds)) }
+
+    /// A call was answered without a word about its run time.
     mutating func answered(sentAt: Instant, wasBehind: Bool, concurrency: Int, at now: Instant) {
         let whole = max(1, now.nanoseconds(since: sentAt))
         if !wasBehind {

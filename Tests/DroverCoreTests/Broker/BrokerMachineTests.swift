@@ -79,8 +79,14 @@ struct BrokerBench: ~Copyable {
         }
     }
 
-    mutating func answer(_ id: UInt64, from worker: Int) -> BrokerAddressee? {
-        self.machine.answered(id, from: worker, at: self.now, actions: &self.actions)
+    mutating func answer(_ id: UInt64, from worker: Int, ran microseconds: UInt32 = 0) -> BrokerAddressee? {
+        self.machine.answered(
+            id,
+            ranMicroseconds: microseconds,
+            from: worker,
+            at: self.now,
+            actions: &self.actions
+        )
     }
 
     /// A worker binds a subscription of client 1.
@@ -232,6 +238,23 @@ struct BrokerBench: ~Copyable {
                 #expect(bench.machine.workers[worker].outstanding <= bench.machine.workers[worker].credit)
             }
             #expect(expected.contains(bench.machine.workers[worker].credit), "run time \(run)")
+        }
+    }
+
+    @Test("credit follows the run time that answers say, however slowly a busy machine lets them come")
+    func saidRunTime() throws {
+        for (run, expected) in [(UInt32(1), 512...512), (30_000, 2...2)] {
+            var bench = BrokerBench()
+            let client = try bench.client(1)
+            let worker = try bench.worker(1, concurrency: 2)
+            for id in 1...2000 { bench.request(UInt64(id), from: client) }
+            var open = bench.transmitted().map(\.id)
+            for _ in 0..<1000 {
+                bench.now = bench.now.advanced(byNanoseconds: 40_000_000)
+                _ = bench.answer(open.removeFirst(), from: worker, ran: run)
+                open += bench.transmitted().map(\.id)
+            }
+            #expect(expected.contains(bench.machine.workers[worker].credit), "run time \(run) µs")
         }
     }
 

@@ -345,6 +345,23 @@ extension BrokerBench {
         #expect(chosen == [0, 1, 2, 0, 1, 2])
     }
 
+    @Test("calls that only wait behind others go to one worker in runs, and yet to all alike")
+    func runs() throws {
+        var bench = BrokerBench()
+        let client = try bench.client(1)
+        let workers = try (1...2).map { try bench.worker(UInt64($0)) }
+        // Answers that say so little run time that credit covers the way to the worker.
+        for id in 1...400 {
+            bench.request(UInt64(id), from: client)
+            for sent in bench.transmitted() { _ = bench.answer(sent.id, from: sent.worker, ran: 1) }
+        }
+        for id in 401...1000 { bench.request(UInt64(id), from: client) }
+        let chosen = bench.transmitted().map(\.worker)
+        let changes = zip(chosen, chosen.dropFirst()).count { $0 != $1 }
+        #expect(changes < 20, "\(changes) changes in \(chosen.count) calls")
+        for worker in workers { #expect((250...350).contains(chosen.count { $0 == worker })) }
+    }
+
     @Test("a worker that offers more handlers is given calls for them at once")
     func moreHandlers() throws {
         var bench = BrokerBench()
