@@ -143,6 +143,7 @@ extension BrokerLoop {
         request.time = header.time
         request.isIdempotent = header.flags.contains(.idempotent)
         request.isResent = header.flags.contains(.resent)
+        request.isRenewed = header.flags.contains(.renewed)
         if header.flags.contains(.metadata) {
             do throws(WireError) {
                 let metadata = try unsafe RequestMetadata.read(from: incoming.payload).metadata
@@ -231,7 +232,12 @@ extension BrokerLoop {
     ) {
         self.core.counters.refused.count()
         guard let link = self.clientLinks[client] else { return }
-        self.send(Header(.error, id: id), self.errorPayload(code, message, isRetryable, retryAfter), to: link)
+        self.answer(
+            Header(.error, id: id),
+            self.errorPayload(code, message, isRetryable, retryAfter),
+            of: client,
+            by: link
+        )
     }
 
     /// Refuses whoever sent the frame at hand.

@@ -118,7 +118,7 @@ extension BrokerLoop {
         header.id = id
         header.number = UInt32(self.machine.function(in: slot))
         header.time = call.deadline.headerTime(at: self.now)
-        header.flags.remove(.attached)
+        header.flags.remove([.attached, .renewed])
         if isResent { header.flags.insert(.resent) } else { header.flags.remove(.resent) }
     }
 
@@ -153,12 +153,21 @@ extension BrokerLoop {
                 + "function, serves the queue and has the labels and resources"
             payload = self.errorPayload(.unknownFunction, message, true, 0)
         }
+        self.answer(header, payload, of: client, by: link)
+    }
+
+    /// Answers a request for the broker itself.
+    ///
+    /// That is kept as a worker's answer is: a copy of the request that was sent again may be on its way, and must not be
+    /// taken for a new one.
+    func answer(_ header: Header, _ payload: [UInt8], of client: Int, by link: PeerLink) {
+        var header = header
         header.payloadLength = UInt32(payload.count)
         let start = link.batch.count
         unsafe payload.withUnsafeBytes { unsafe link.batch.append(header, payload: $0) }
-        if ending.mayHaveRun {
-            // Kept as a worker's answer is: the request, sent again, must not be taken for a new one.
-            unsafe link.batch.withBytes(from: start) { unsafe self.machine.remember(id, message: $0, of: client) }
+        let isRemoval = header.kind == .cancelled && CancelledStage(rawValue: header.number)?.isRemoval == true
+        unsafe link.batch.withBytes(from: start) { message in
+            unsafe self.machine.remember(header.id, message: message, of: client, isRemoval: isRemoval)
         }
         self.appended(to: link)
     }

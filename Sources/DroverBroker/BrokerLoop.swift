@@ -58,7 +58,7 @@ final class BrokerLoop {
         if let keys = configuration.keys, let access = core.access {
             try socket.listenEncrypted(keys.own, domain: access.domain)
         }
-        try socket.bind(address)
+        try socket.bindPatiently(address)
         self.descriptor = try socket.get(.fileDescriptor)
         self.socket = socket
         var machine = BrokerMachine.Configuration()
@@ -66,6 +66,8 @@ final class BrokerLoop {
             beatNanoseconds: configuration.heartbeatInterval.clampedNanoseconds,
             silenceNanoseconds: configuration.silenceLimit.clampedNanoseconds
         )
+        // A sixteenth of the beat: with many peers it wakes some ten times a second to show signs of life, not once for each.
+        machine.session.gridNanoseconds = machine.session.beatNanoseconds / 16
         machine.window = configuration.window
         machine.maxQueued = configuration.maxQueuedCalls
         machine.maxQueuedPerRoute = configuration.maxQueuedCalls
@@ -302,8 +304,7 @@ final class BrokerLoop {
         self.core.counters.queued.store(self.machine.queuedCount, ordering: .relaxed)
         self.core.counters.sent.store(self.machine.sentCount, ordering: .relaxed)
         self.core.counters.starved.store(Int(clamping: self.machine.starvedCount), ordering: .relaxed)
-        let slots = self.machine.workers.reduce(0) { $0 + ($1.isLive ? $1.offer.concurrency : 0) }
-        self.core.counters.slots.store(slots, ordering: .relaxed)
+        self.core.counters.slots.store(self.machine.slotCount, ordering: .relaxed)
         // After a burst the memory it needed is given back.
         if self.machine.callCount == 0, self.requests.capacity > 4096 {
             self.machine.trim()

@@ -107,4 +107,7 @@ package enum CancelledStage: UInt32, Sendable {
     case whileRunning = 1
     case unknown = 2
     case lapsed = 3
+
+    /// Whether it says that the request was there and will not run.
+    package var isRemoval: Bool { self == .beforeStart || self == .lapsed }
 }

@@ -340,7 +340,7 @@ import Testing
         // The answer to the first, which was on its way: the second has yet to arrive.
         machine.cancellationConfirmed(1, stage: .lapsed, from: worker, at: Self.at(13), actions: &actions)
         machine.dispatch(actions: &actions)
-        #expect(actions == [.transmit(slot: slot, endpoint: worker, isResent: true)])
+        #expect(actions == [.transmit(slot: slot, endpoint: worker, isResent: true, isRenewed: true)])
         #expect(machine.endpoints[worker].outstanding == 1)
         #expect(machine.replied(1, from: worker, at: Self.at(20)) == .deliver(slot: slot))
         #expect(machine.endpoints[worker].outstanding == 0)

@@ -35,7 +35,7 @@ import Testing
             func perform() throws {
                 for action in actions {
                     switch action {
-                    case .transmit(let slot, let endpoint, let isResent):
+                    case .transmit(let slot, let endpoint, let isResent, _):
                         guard let (id, known) = open.first(where: { $0.value.slot == slot }) else {
                             throw Violation("an empty slot was sent")
                         }

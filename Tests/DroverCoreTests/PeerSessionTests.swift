@@ -41,6 +41,33 @@ import Testing
         #expect(events.last?.0 == 11_000)
     }
 
+    @Test("S87 signs of life of many sessions go together, a little early, and silence ends each at its own time")
+    func grid() {
+        var limits = PeerSession.Limits.standard
+        limits.gridNanoseconds = 125_000_000
+        var times: Set<UInt64> = []
+        for start in stride(from: UInt64(0), to: 120, by: 10) {
+            var session = PeerSession(limits: limits)
+            session.established(at: Self.at(10_000 + start))
+            let events = Self.events(&session, until: 60_000)
+            times.insert(events[0].0)
+            #expect(events[0].1 == .sendHeartbeat)
+            #expect(events.last?.0 == 16_000 + start)
+            #expect(events.last?.1 == .endSession(.silent))
+        }
+        #expect(times == [12_000])
+    }
+
+    @Test("S87 a sign of life that comes is answered by one that is due soon, so that both sides wake once")
+    func answeredBeat() {
+        var session = Self.established()
+        #expect(session.beatReceived(at: Self.at(1400)) == .none)
+        #expect(session.beatReceived(at: Self.at(1600)) == .sendHeartbeat)
+        #expect(session.beatReceived(at: Self.at(1601)) == .none)
+        session.heard(at: Self.at(1601))
+        #expect(Self.events(&session, until: 3700).map { $0.0 } == [3600])
+    }
+
     @Test("S88 an interrupted session is over at the same limit as a silent one")
     func interrupted() {
         var session = Self.established()

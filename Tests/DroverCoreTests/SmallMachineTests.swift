@@ -30,6 +30,7 @@ import Testing
                             isRight = unsafe bytes.count == count && bytes.allSatisfy { $0 == UInt8(id) }
                         }
                         try check(isRight, "the answer to \(id) is another")
+                    case .removed: throw Violation("\(id) was answered, and the cache says that it never ran")
                     case .forgotten: highestGone = max(highestGone, id)
                     case .never: throw Violation("\(id) was answered, and the cache says never")
                     }
@@ -38,6 +39,16 @@ import Testing
             }
             try check(highestGone > 0, "nothing was forgotten")
         }
+    }
+
+    @Test("S97 a request that was taken out is known as such, until it runs after all")
+    func removal() {
+        var cache = ResultCache(maxBytes: 1024)
+        let message = [UInt8](repeating: 1, count: 24)
+        unsafe message.withUnsafeBytes { bytes in unsafe cache.remember(7, message: bytes, isRemoval: true) }
+        #expect(cache.find(7) == .removed)
+        Self.remember(&cache, 7, 24)
+        #expect(cache.find(7) == .held)
     }
 
     @Test("S97 a cache without room remembers that there were answers")

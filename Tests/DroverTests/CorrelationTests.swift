@@ -137,6 +137,53 @@ extension ServingTests.CorrelationTests {
         rig.stop()
     }
 
+    @Test("S97 a request that was taken out before it ran is not run by a copy of it", .timeLimit(.minutes(1)))
+    func takenOut() throws {
+        let rig = try Rig(concurrency: 1)
+        let raw = try RawClient(rig.endpoint)
+        raw.introduce(functions: "gated")
+        raw.request(1, Packed.arguments("running"))
+        eventually("the handler runs") { rig.gate.begun == ["running"] }
+        raw.request(2, Packed.arguments("queued"))
+        raw.send(RawMessage(.cancel, id: 2))
+        // Sent again after a connection was lost, it may come once more; the answer is the same.
+        raw.request(2, flags: .resent, Packed.arguments("queued"))
+        let answers = raw.messages(2) { $0.kind == .cancelled && $0.id == 2 }
+        #expect(answers.allSatisfy { $0.header.number == CancelledStage.beforeStart.rawValue })
+        rig.gate.open("running")
+        #expect(raw.messages { $0.kind == .reply && $0.id == 1 }.count == 1)
+        #expect(rig.gate.begun == ["running"])
+        // Whoever knows that it never ran, and still wants it, says so.
+        rig.gate.open("queued")
+        raw.request(2, flags: [.resent, .renewed], Packed.arguments("queued"))
+        #expect(raw.messages { $0.kind == .reply && $0.id == 2 }.count == 1)
+        raw.request(2, flags: [.resent, .renewed], Packed.arguments("queued"))
+        #expect(raw.messages(2) { $0.kind == .reply && $0.id == 2 }.count == 2)
+        #expect(rig.gate.begun == ["running", "queued"])
+        raw.stop()
+        rig.stop()
+    }
+
+    @Test("S97 a request that was refused is not run by a copy of it", .timeLimit(.minutes(1)))
+    func refusedCopy() throws {
+        let rig = try Rig(counts: true) { $0.window = 1 }
+        let raw = try RawClient(rig.endpoint)
+        raw.introduce(functions: "echo", "gated")
+        raw.request(1, function: 1, Packed.arguments("running"))
+        eventually("the handler runs") { rig.gate.begun == ["running"] }
+        raw.request(2, Packed.arguments(2))
+        #expect(raw.messages { $0.kind == .error && $0.id == 2 }.count == 1)
+        rig.gate.open("running")
+        #expect(raw.messages { $0.kind == .reply && $0.id == 1 }.count == 1)
+        // Now there would be room.
+        raw.request(2, flags: .resent, Packed.arguments(2))
+        let errors = raw.messages(2) { $0.kind == .error && $0.id == 2 }
+        #expect(try errors.map { try $0.error().code } == ["busy", "busy"])
+        #expect(rig.runs(of: 2) == 0)
+        raw.stop()
+        rig.stop()
+    }
+
     @Test(
         "S97 the result cache is bounded; what it no longer holds is indeterminate, not run again",
         .timeLimit(.minutes(1))

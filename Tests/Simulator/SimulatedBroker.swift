@@ -138,6 +138,7 @@ final class SimulatedBroker {
         request.time = header.time
         request.isIdempotent = header.flags.contains(.idempotent)
         request.isResent = header.flags.contains(.resent)
+        request.isRenewed = header.flags.contains(.renewed)
         request.priority = record.priority
         request.demands = record.demands
         request.key = key
@@ -153,10 +154,12 @@ final class SimulatedBroker {
             var packet: Packet?
             unsafe self.machine.withResult(header.id, of: client) { message in
                 let token = unsafe message.loadUnaligned(fromByteOffset: 0, as: UInt64.self)
-                packet =
-                    unsafe message[8] == 2
-                    ? .cancelled(header.id, .whileRunning)
-                    : .answer(id: header.id, token: token, isError: message[8] == 1)
+                let kind = unsafe message[8]
+                if kind >= 2, let stage = CancelledStage(rawValue: UInt32(kind) - 2) {
+                    packet = .cancelled(header.id, stage)
+                } else {
+                    packet = .answer(id: header.id, token: token, isError: kind == 1)
+                }
             }
             guard let packet else { throw Violation("the answer to \(header.id) is held, and is not") }
             self.send(packet, toClient: client)
@@ -276,13 +279,15 @@ final class SimulatedBroker {
         self.send(.answer(id: addressee.id, token: token, isError: isError), toClient: client)
     }
 
-    private func remember(_ id: UInt64, _ token: UInt64, _ kind: UInt8, _ client: Int) {
+    private func remember(_ id: UInt64, _ token: UInt64, _ kind: UInt8, _ client: Int, isRemoval: Bool = false) {
         var message = [UInt8](repeating: 0, count: 16)
         unsafe message.withUnsafeMutableBytes { bytes in
             unsafe bytes.storeBytes(of: token, as: UInt64.self)
             unsafe bytes[8] = kind
         }
-        unsafe message.withUnsafeBytes { bytes in unsafe self.machine.remember(id, message: bytes, of: client) }
+        unsafe message.withUnsafeBytes { bytes in
+            unsafe self.machine.remember(id, message: bytes, of: client, isRemoval: isRemoval)
+        }
     }
 
     // MARK: A turn
@@ -390,10 +395,10 @@ final class SimulatedBroker {
         guard self.machine.clients[client].isLive else { return }
         switch ending {
         case .cancelled(let stage):
-            if ending.mayHaveRun { self.remember(id, held.token, 2, client) }
+            self.remember(id, held.token, 2 + UInt8(stage.rawValue), client, isRemoval: stage.isRemoval)
             self.send(.cancelled(id, stage), toClient: client)
         case .lost, .noWorker:
-            if ending.mayHaveRun { self.remember(id, held.token, 1, client) }
+            self.remember(id, held.token, 1, client)
             self.send(.answer(id: id, token: held.token, isError: true), toClient: client)
         }
     }

@@ -336,11 +336,11 @@ final class SimulatedClient {
 
     private func perform(_ action: ClientAction) throws(Violation) {
         switch action {
-        case .transmit(let slot, let endpoint, let isResent):
+        case .transmit(let slot, let endpoint, let isResent, let isRenewed):
             guard let record = self.handles[slot] else {
                 throw Violation("slot \(slot) was sent, and nothing is in it")
             }
-            self.transmit(record, to: endpoint, isResent: isResent)
+            self.transmit(record, to: endpoint, isResent: isResent, isRenewed: isRenewed)
         case .sendHello(let endpoint):
             let epoch = self.epoch &+ self.machine.endpoints[endpoint].losses
             let claimed = self.machine.endpoints[endpoint].claimedSession
@@ -376,7 +376,7 @@ final class SimulatedClient {
         }
     }
 
-    private func transmit(_ record: CallRecord, to endpoint: Int, isResent: Bool) {
+    private func transmit(_ record: CallRecord, to endpoint: Int, isResent: Bool, isRenewed: Bool = false) {
         if record.isPing { return self.send(.ping(record.id), to: endpoint) }
         if self.links[endpoint].defined.insert(record.function).inserted {
             self.send(.define(record.function), to: endpoint)
@@ -387,6 +387,7 @@ final class SimulatedClient {
             flags.insert(.resent)
             self.cluster.outcome.resends += 1
         }
+        if isRenewed { flags.insert(.renewed) }
         let time = self.timeLeft(until: record.deadline)
         let header = Header(.request, flags: flags, id: record.id, time: time, number: record.function)
         self.send(.request(header, key: record.key, token: record.token), to: endpoint)

@@ -166,7 +166,7 @@ final class SimulatedWorker {
             case .unknown: self.send(.cancelled(id, .unknown), to: session)
             case .removed(let slot):
                 self.jobs.removeValue(forKey: slot)?.state = .gone
-                self.send(.cancelled(id, .beforeStart), to: session)
+                self.confirm(.beforeStart, of: id, to: session)
             case .stop(let slot):
                 try self.performActions()
                 try self.stop(slot)
@@ -175,7 +175,9 @@ final class SimulatedWorker {
             let slot = self.machine.deadlineReceived(id, time: time, from: session, at: self.now)
             if let slot { try self.moveDeadline(slot, id) }
         case (.beat(let epoch), let session?):
-            if !self.machine.isEpoch(epoch, of: session) { self.cluster.sendToClient(.reset, by: connection) }
+            if !self.machine.beatReceived(epoch, from: session, at: self.now, actions: &self.actions) {
+                self.cluster.sendToClient(.reset, by: connection)
+            }
         case (.ping(let id), let session?): self.send(.pong(id), to: session)
         case (.goodbye, let session?):
             self.machine.goodbyeReceived(from: session, at: self.now, actions: &self.actions)
@@ -213,12 +215,17 @@ final class SimulatedWorker {
             try self.moveDeadline(slot, header.id)
             self.report(slot, session: session, id: header.id)
         case .answerAgain:
-            var answer: (token: UInt64, isError: Bool)?
+            var answer: Packet?
             unsafe self.machine.withResult(header.id, of: session) { message in
-                unsafe answer = (message.loadUnaligned(fromByteOffset: 8, as: UInt64.self), message[16] != 0)
+                if let stage = unsafe CancelledStage(rawValue: UInt32(message[17])), unsafe message[16] == 2 {
+                    answer = .cancelled(header.id, stage)
+                } else {
+                    let token = unsafe message.loadUnaligned(fromByteOffset: 8, as: UInt64.self)
+                    answer = unsafe .answer(id: header.id, token: token, isError: message[16] != 0)
+                }
             }
             guard let answer else { throw Violation("the answer to \(header.id) is held, and is not") }
-            self.send(.answer(id: header.id, token: answer.token, isError: answer.isError), to: session)
+            self.send(answer, to: session)
         case .indeterminate:
             try check(!header.flags.contains(.idempotent), "an idempotent request is indeterminate")
             self.send(.answer(id: header.id, token: token, isError: true), to: session)
@@ -288,7 +295,7 @@ final class SimulatedWorker {
         guard let addressee = self.machine.finished(job.slot, actions: &self.actions) else {
             throw Violation("slot \(job.slot) is not taken")
         }
-        if let session = addressee.session { self.send(.cancelled(addressee.id, stage), to: session) }
+        if let session = addressee.session { self.confirm(stage, of: addressee.id, to: session) }
     }
 
     // MARK: Handlers
@@ -399,18 +406,29 @@ final class SimulatedWorker {
         try check(addressee.id == job.id, "the answer to \(job.id) is addressed to \(addressee.id)")
         if let session = addressee.session {
             let isError = job.isUnwanted || self.cluster.random.oneIn(10)
-            var message = [UInt8](repeating: 0, count: 24)
-            unsafe message.withUnsafeMutableBytes { bytes in
-                unsafe bytes.storeBytes(of: job.id, as: UInt64.self)
-                unsafe bytes.storeBytes(of: job.token, toByteOffset: 8, as: UInt64.self)
-                unsafe bytes[16] = isError ? 1 : 0
-            }
-            unsafe message.withUnsafeBytes { bytes in
-                unsafe self.machine.remember(job.id, message: bytes, of: session)
-            }
+            self.remember(job.id, token: job.token, kind: isError ? 1 : 0, stage: 0, of: session)
             self.send(.answer(id: job.id, token: job.token, isError: isError), to: session)
         }
         try self.turn()
+    }
+
+    /// Says that a request will not run, and keeps that as its answer.
+    private func confirm(_ stage: CancelledStage, of id: UInt64, to session: Int) {
+        self.remember(id, token: 0, kind: 2, stage: UInt8(stage.rawValue), of: session)
+        self.send(.cancelled(id, stage), to: session)
+    }
+
+    private func remember(_ id: UInt64, token: UInt64, kind: UInt8, stage: UInt8, of session: Int) {
+        var message = [UInt8](repeating: 0, count: 24)
+        unsafe message.withUnsafeMutableBytes { bytes in
+            unsafe bytes.storeBytes(of: id, as: UInt64.self)
+            unsafe bytes.storeBytes(of: token, toByteOffset: 8, as: UInt64.self)
+            unsafe bytes[16] = kind
+            unsafe bytes[17] = stage
+        }
+        unsafe message.withUnsafeBytes { bytes in
+            unsafe self.machine.remember(id, message: bytes, of: session, isRemoval: kind == 2)
+        }
     }
 
     // MARK: A turn
@@ -450,7 +468,7 @@ final class SimulatedWorker {
         case .stop(let slot): try self.stop(slot)
         case .lapsed(let slot, let session, let id):
             self.jobs.removeValue(forKey: slot)?.state = .gone
-            self.send(.cancelled(id, .lapsed), to: session)
+            self.confirm(.lapsed, of: id, to: session)
         case .dropped(let slot): self.jobs.removeValue(forKey: slot)?.state = .gone
         case .report(let slot, let session, let id): self.report(slot, session: session, id: id)
         case .sendBeat(let session):
@@ -570,7 +588,7 @@ final class SimulatedWorker {
             guard case .removed(let slot) = self.machine.cancelReceived(id, from: session, actions: &self.actions)
             else { throw Violation("request \(id) is held and was not removed") }
             self.jobs.removeValue(forKey: slot)?.state = .gone
-            self.send(.cancelled(id, .beforeStart), to: session)
+            self.confirm(.beforeStart, of: id, to: session)
         case .running, .gone: break
         }
     }

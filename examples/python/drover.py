@@ -25,7 +25,7 @@ FIRST = 0xD1
 HELLO, WELCOME, RESET, GOODBYE, BEAT, PING, PONG, REFUSED = range(1, 9)
 DEFINE, REQUEST, REPLY, ERROR, CANCEL, ACCEPTED, STARTED, PROGRESS, CANCELLED, DEADLINE = range(16, 26)
 EVENT, INVOKE, ENDED, FLOW = range(32, 36)
-IDEMPOTENT, RESENT, METADATA, ATTACHED, MUST_UNDERSTAND = 1, 2, 4, 8, 0x80
+IDEMPOTENT, RESENT, METADATA, ATTACHED, RENEWED, MUST_UNDERSTAND = 1, 2, 4, 8, 0x10, 0x80
 NO_LIMIT = 0xFFFFFFFF
 MAX_PAYLOAD = 64 << 20
 BEAT_SECONDS, SILENCE_SECONDS, REPORT_SECONDS, LAPSE_SECONDS = 2.0, 6.0, 0.005, 0.1
@@ -705,8 +705,9 @@ class Worker(Loop):
                 session.jobs[part.id].limit(part.time)
             return
         if part.flags & RESENT:
-            if part.id in session.results:
-                return self.send(session, session.results[part.id])
+            answer = session.results.get(part.id)
+            if answer and not (part.flags & RENEWED and answer[1] == CANCELLED):
+                return self.send(session, answer)
             if part.id <= session.forgottenUpTo and not part.flags & IDEMPOTENT:
                 return self.refuse(session, part.id, "indeterminate", "it may have run; its answer is held no more")
         function, payload, key = session.functions.get(part.number), part.payload, None
@@ -731,7 +732,15 @@ class Worker(Loop):
 
     def refuse(self, session, id, code, text, retryable=False):
         error = RemoteError(code, text, retryable=retryable, worker=self.name)
-        self.send(session, message(ERROR, error.packed(), id=id))
+        self.answer(session, id, message(ERROR, error.packed(), id=id))
+
+    def answer(self, session, id, frame):
+        """Answers, and keeps the answer for a copy of the request that may come (8.3)."""
+        session.results[id] = frame
+        while len(session.results) > 256 or (len(frame) > 16384 and session.results):
+            session.forgottenUpTo = max(session.forgottenUpTo, session.results.popitem(last=False)[0])
+        if self.sessions.get(session.route) is session:
+            self.send(session, frame)
 
     def launch(self, job):
         job.future = self.pool.submit(self.perform, job)
@@ -740,7 +749,7 @@ class Worker(Loop):
         job.cancelled.set()
         if job.future is None or job.future.cancel():
             self.dropped += 1
-            self.finish(job, None if stage is None else message(CANCELLED, id=job.id, number=stage), keeps=False)
+            self.finish(job, None if stage is None else message(CANCELLED, id=job.id, number=stage), False)
 
     def perform(self, job):  # on a handler's thread
         deadline = job.deadline  # the loop's thread may move it meanwhile
@@ -748,29 +757,28 @@ class Worker(Loop):
             return self.post(self.finish, job, message(CANCELLED, id=job.id, number=3), False)
         job.isRunning = True
         isError = False
+        began = time.monotonic()
         try:
             body, wants_job = self.handlers[job.function]
             arguments = msgpack.unpackb(job.payload)
             value = body(job, *arguments) if wants_job else body(*arguments)
-            frame = message(REPLY, pack(value), id=job.id)
+            kind, payload = REPLY, pack(value)
         except Exception as error:
             isError = True
             remote = RemoteError.of(error, f"{job.function} on {self.name}", self.name)
-            frame = message(ERROR, remote.packed(), id=job.id)
-        self.post(self.finish, job, frame, True, isError)
+            kind, payload = ERROR, remote.packed()
+        ran = 1 + int((time.monotonic() - began) * 1e6)
+        self.post(self.finish, job, message(kind, payload, id=job.id, time=min(ran, NO_LIMIT)), True, isError)
 
-    def finish(self, job, frame, keeps=True, isError=False):
+    def finish(self, job, frame, hasRun=True, isError=False):
         session = job.session
         if session.jobs.pop(job.id, None) is None:
             return
-        if keeps:
+        if hasRun:
             self.completed += 1
             self.failed += isError
-            session.results[job.id] = frame
-            while len(session.results) > 256 or (len(frame) > 16384 and session.results):
-                session.forgottenUpTo = max(session.forgottenUpTo, session.results.popitem(last=False)[0])
-        if self.sessions.get(session.route) is session and frame:
-            self.send(session, frame)
+        if frame:
+            self.answer(session, job.id, frame)
         line = self.keys.get(job.key)
         if line and job in line:
             wasFirst = line[0] is job

@@ -148,15 +148,14 @@ final class ClientLink {
 
     /// Sends a call's request, its function's number before it if the worker doesn't know it.
     @available(*, noasync)
-    func send(_ result: AnyAsyncResult, isResent: Bool, at now: Instant) throws(ZMQError) {
+    func send(_ result: AnyAsyncResult, as repetition: Header.Flags, at now: Instant) throws(ZMQError) {
         if case .ping = result.kind {
             return try self.send(Header(.ping, id: result.correlationID.rawValue))
         }
         try self.define(result.function)
-        var flags = Header.Flags()
+        var flags = repetition
         if result.isIdempotent { flags.insert(.idempotent) }
         if result.hasMetadata { flags.insert(.metadata) }
-        if isResent { flags.insert(.resent) }
         let header = Header(
             .request,
             flags: flags,
@@ -167,7 +166,7 @@ final class ClientLink {
         )
         guard let base = unsafe result.request.base else { return }
         if result.request.payloadCount >= OutgoingBatch.flushBytes {
-            try self.sendLarge(header, of: &result.request, isResent: isResent)
+            try self.sendLarge(header, of: &result.request, isResent: repetition.contains(.resent))
         } else {
             unsafe header.write(to: base)
             unsafe self.batch.append(message: UnsafeRawBufferPointer(start: base, count: result.request.count))

@@ -21,14 +21,15 @@ extension ClientLoop {
     @available(*, noasync)
     func perform(_ action: ClientAction) {
         switch action {
-        case .transmit(let slot, let endpoint, let isResent):
+        case .transmit(let slot, let endpoint, let isResent, let isRenewed):
             guard let result = self.book.handle(in: slot) else { return }
             if isResent { self.core.counters.resends.count() }
             let link = self.links[endpoint]
             if result.request.payloadCount > link.maxPayloadBytes {
                 self.refuse(result, in: slot, link)
             } else {
-                self.transmit(result, by: link, isResent: isResent)
+                let flags: Header.Flags = isRenewed ? [.resent, .renewed] : isResent ? .resent : []
+                self.transmit(result, by: link, as: flags)
             }
         case .sendHello(let endpoint):
             let hello = Hello(

@@ -186,17 +186,17 @@ final class ClientLoop {
             self.book.put(result, in: slot)
             return self.refuse(refused, in: slot, link)
         }
-        self.transmit(result, by: link, isResent: false)
+        self.transmit(result, by: link)
         self.book.put(result, in: slot)
     }
 
     /// Sends a call's request, which must not be more than the worker takes: that would break the connection, and again
     /// when it is back.
     @available(*, noasync)
-    func transmit(_ result: AnyAsyncResult, by link: ClientLink, isResent: Bool) {
+    func transmit(_ result: AnyAsyncResult, by link: ClientLink, as repetition: Header.Flags = []) {
         result.show(.sent, endpoint: link.index)
         self.attempt(link) { link throws(ZMQError) in
-            try link.send(result, isResent: isResent, at: self.now)
+            try link.send(result, as: repetition, at: self.now)
         }
     }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 package import DroverZMQ
+internal import Glibc
 
 extension Socket {
     /// Sets what the sockets of clients, workers and brokers have in common.
@@ -30,4 +31,26 @@ extension Socket {
         try self.set(.tcpKeepaliveCount, 3)
         try self.set(.backlog, 1024)
     }
+
+    /// Binds the socket; an address that is in use is tried again for a moment.
+    ///
+    /// libzmq closes a listener after the socket that had it, on a thread of its own: who stops a server and starts another
+    /// at the same address at once would find it taken, now and then.
+    ///
+    /// - Parameter address: Where to listen.
+    /// - Throws: `ZMQError` if that can't be done.
+    @available(*, noasync)
+    package borrowing func bindPatiently(_ address: String) throws(ZMQError) {
+        for _ in 0..<Self.bindAttempts {
+            do throws(ZMQError) {
+                return try self.bind(address)
+            } catch {
+                guard error.isAddressInUse else { throw error }
+            }
+            usleep(10_000)
+        }
+        try self.bind(address)
+    }
+
+    private static var bindAttempts: Int { 25 }
 }

@@ -136,8 +136,18 @@ extension WorkerLoop {
             self.core.counters.dropped.count()
             guard let addressee, let session = addressee.session else { return }
             let stage: CancelledStage = reason == .lapsed ? .lapsed : .beforeStart
-            self.send(Header(.cancelled, id: addressee.id, number: stage.rawValue), to: session)
+            self.confirm(stage, of: addressee.id, to: session)
         }
+    }
+
+    /// Says that a request that was here will not run, and keeps that as its answer: another copy of it, which was sent again
+    /// after a connection was lost, may be on its way, and must not be taken for a new request.
+    func confirm(_ stage: CancelledStage, of id: UInt64, to session: Int) {
+        guard let link = self.links[session] else { return self.core.counters.undeliverable.count() }
+        let start = link.batch.count
+        link.batch.append(Header(.cancelled, id: id, number: stage.rawValue))
+        self.remember(id, from: start, of: link, session, isRemoval: true)
+        self.appended(to: link, session)
     }
 
     /// Answers a quick handler's request from the writer's bytes.
@@ -189,15 +199,21 @@ extension WorkerLoop {
             block.free()
             return self.refuseResult(of: addressee.id, count: count, by: link, session)
         }
+        self.answer(Header(kind, id: addressee.id, time: microseconds), block, to: session)
+    }
+
+    /// Sends an answer, and keeps it if it isn't large.
+    func answer(_ header: Header, _ block: RequestBytes, to session: Int) {
+        var header = header
+        header.payloadLength = UInt32(block.payloadCount)
         // Before it is sent: sending may empty the batch, and an answer that is neither kept nor passed over would let a
         // request that comes again run again.
-        let header = Header(kind, payloadLength: UInt32(block.payloadCount), id: addressee.id, time: microseconds)
         if block.payloadCount < OutgoingBatch.flushBytes, let base = unsafe block.base {
             unsafe header.write(to: base)
             let message = unsafe UnsafeRawBufferPointer(start: base, count: block.count)
-            unsafe self.machine.remember(addressee.id, message: message, of: session)
+            unsafe self.machine.remember(header.id, message: message, of: session)
         } else {
-            self.machine.forgetResult(addressee.id, of: session)
+            self.machine.forgetResult(header.id, of: session)
         }
         self.send(block, as: header, to: session)
     }
@@ -208,9 +224,9 @@ extension WorkerLoop {
         self.refuse(id, self.tooLarge("the result takes", count, limit: link.maxPayloadBytes), to: session)
     }
 
-    func remember(_ id: UInt64, from start: Int, of link: WorkerLink, _ session: Int) {
+    func remember(_ id: UInt64, from start: Int, of link: WorkerLink, _ session: Int, isRemoval: Bool = false) {
         unsafe link.batch.withBytes(from: start) { message in
-            unsafe self.machine.remember(id, message: message, of: session)
+            unsafe self.machine.remember(id, message: message, of: session, isRemoval: isRemoval)
         }
     }
 }

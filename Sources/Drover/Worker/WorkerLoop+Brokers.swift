@@ -177,7 +177,7 @@ extension WorkerLoop {
         case .unknown: break
         case .removed(let slot):
             self.held[slot] = nil
-            self.send(Header(.cancelled, id: header.id, number: CancelledStage.beforeStart.rawValue), to: session)
+            self.confirm(.beforeStart, of: header.id, to: session)
         case .stop(let slot):
             guard Int(slot) < self.jobs.count, let job = self.jobs[Int(slot)], job.cancelBeforeStart() else { return }
             self.core.threads.withdraw(job)

@@ -96,7 +96,8 @@ extension WorkerLoop {
 
     func refuse(_ id: UInt64, _ body: ErrorBody, to session: Int) {
         self.core.counters.failed.count()
-        self.send(body.packed(), as: Header(.error, id: id), to: session)
+        // Kept like every answer: a copy of the request that was sent again may be on its way, and must not run.
+        self.answer(Header(.error, id: id), body.packed(), to: session)
     }
 
     /// Lets a request run: here, if its handler is quick, or on the handler threads.
@@ -169,7 +170,7 @@ extension WorkerLoop {
         case .removed(let slot):
             self.held[slot] = nil
             self.core.counters.dropped.count()
-            self.send(Header(.cancelled, id: header.id, number: CancelledStage.beforeStart.rawValue), to: session)
+            self.confirm(.beforeStart, of: header.id, to: session)
         case .stop(let slot):
             self.stop(slot)
         }

@@ -133,7 +133,7 @@ extension WorkerLoop {
         case .lapsed(let slot, let session, let id):
             self.held[slot] = nil
             self.core.counters.dropped.count()
-            self.send(Header(.cancelled, id: id, number: CancelledStage.lapsed.rawValue), to: session)
+            self.confirm(.lapsed, of: id, to: session)
         case .dropped(let slot):
             self.held[slot] = nil
             self.core.counters.dropped.count()

@@ -97,7 +97,7 @@ final class WorkerLoop {
             } else {
                 try socket.set(.curveServer, false)
             }
-            try socket.bind(address)
+            try socket.bindPatiently(address)
         }
         self.isBound = address != nil
         self.descriptor = try socket.get(.fileDescriptor)
@@ -331,7 +331,10 @@ final class WorkerLoop {
                 self.cancel(header, session)
             }
         case .deadline: self.moveDeadline(header, session)
-        case .beat: if !self.machine.isEpoch(header.id, of: session) { self.reset(route) }
+        case .beat:
+            if !self.machine.beatReceived(header.id, from: session, at: self.now, actions: &self.actions) {
+                self.reset(route)
+            }
         case .ping: self.pong(header.id, session)
         case .pong: break
         case .goodbye: self.machine.goodbyeReceived(from: session, at: self.now, actions: &self.actions)

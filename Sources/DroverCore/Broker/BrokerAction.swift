@@ -48,14 +48,6 @@ package enum BrokerEnding: Equatable, Sendable {
     case lost(LossReason)
     /// No worker came that may run it.
     case noWorker
-
-    /// Whether a worker may have run the call: then the same request, sent again, must not be taken for a new one.
-    package var mayHaveRun: Bool {
-        switch self {
-        case .cancelled(.beforeStart), .cancelled(.lapsed), .noWorker: false
-        case .cancelled, .lost: true
-        }
-    }
 }
 
 /// What becomes of a request.

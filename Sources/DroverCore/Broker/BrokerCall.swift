@@ -62,6 +62,7 @@ package struct BrokerRequest: Equatable, Sendable {
     package var time = Header.noTimeLimit
     package var isIdempotent = false
     package var isResent = false
+    package var isRenewed = false
     package var priority = FairQueue.standardPriority
     /// What it asks of a worker, besides the function; nil for nothing.
     package var demands: Demands?

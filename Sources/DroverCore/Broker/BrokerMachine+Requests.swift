@@ -21,8 +21,9 @@ extension BrokerMachine {
         if request.isResent {
             switch self.clients[client].results.find(request.id) {
             case .held: return .answerAgain
+            case .removed where !request.isRenewed: return .answerAgain
             case .forgotten where !request.isIdempotent: return .indeterminate
-            case .forgotten, .never: break
+            case .removed, .forgotten, .never: break
             }
         }
         guard request.time > 0 else { return .lapsed }
@@ -178,8 +179,19 @@ extension BrokerMachine {
     // MARK: Answers that are sent again
 
     /// Keeps an answer for a re-sent request.
-    package mutating func remember(_ id: UInt64, message: UnsafeRawBufferPointer, of client: Int) {
-        unsafe self.clients[client].results.remember(id, message: message)
+    ///
+    /// - Parameters:
+    ///   - id: The request.
+    ///   - message: The answer as it goes over the wire.
+    ///   - client: Whose it is.
+    ///   - isRemoval: It says that the request was taken out before it ran.
+    package mutating func remember(
+        _ id: UInt64,
+        message: UnsafeRawBufferPointer,
+        of client: Int,
+        isRemoval: Bool = false
+    ) {
+        unsafe self.clients[client].results.remember(id, message: message, isRemoval: isRemoval)
     }
 
     /// An answer is not kept, being too large: a re-sent request that isn't idempotent is indeterminate.

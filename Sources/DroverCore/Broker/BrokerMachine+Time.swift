@@ -5,6 +5,10 @@ internal import DroverWire
 extension BrokerMachine {
     /// Time has passed: drops lapsed calls, keeps sessions alive, recalls what waits behind a stalled worker.
     package mutating func ticked(at now: Instant, actions: inout [BrokerAction]) {
+        // First of all: credit may sink, and what is let go below must not be sent by the old one.
+        self.stallWheel.advance(to: now, into: &self.due)
+        for worker in self.due { self.lookAfter(Int(worker), at: now, actions: &actions) }
+        self.due.removeAll(keepingCapacity: true)
         self.wheel.advance(to: now, into: &self.due)
         for slot in self.due {
             let call = self.calls[slot]
@@ -19,9 +23,6 @@ extension BrokerMachine {
             self.takeOut(slot)
             self.finish(slot, ending: ending, at: now, actions: &actions)
         }
-        self.due.removeAll(keepingCapacity: true)
-        self.stallWheel.advance(to: now, into: &self.due)
-        for worker in self.due { self.lookAfter(Int(worker), at: now, actions: &actions) }
         self.due.removeAll(keepingCapacity: true)
         self.peerWheel.advance(to: now, into: &self.due)
         for place in self.due { self.visit(Int(place), at: now, actions: &actions) }

@@ -52,6 +52,7 @@ extension BrokerMachine {
         )
         let index = self.freeWorkers.popLast() ?? self.workers.count
         if index == self.workers.count { self.workers.append(worker) } else { self.workers[index] = worker }
+        self.slotCount += offer.concurrency
         self.workerOf[offer.worker] = index
         self.peerOf[route] = .worker(index)
         self.take(offer, of: index, at: now, actions: &actions)
@@ -180,6 +181,7 @@ extension BrokerMachine {
         actions: inout [BrokerAction]
     ) {
         let former = self.workers[index].offered
+        self.slotCount += offer.concurrency - self.workers[index].offer.concurrency
         self.workers[index].offer = offer
         self.workers[index].offered = offer.functions.compactMap { self.use($0) }
         self.workers[index].offers = NumberSet()
@@ -193,6 +195,7 @@ extension BrokerMachine {
     mutating func loseWorker(_ index: Int, reason: LossReason, at now: Instant, actions: inout [BrokerAction]) {
         guard self.workers[index].isLive else { return }
         self.workers[index].isLive = false
+        self.slotCount -= self.workers[index].offer.concurrency
         self.loads.update(index, in: &self.workers)
         self.workerOf[self.workers[index].offer.worker] = nil
         self.peerOf[self.workers[index].route] = nil

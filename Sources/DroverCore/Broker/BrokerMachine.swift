@@ -131,6 +131,8 @@ package struct BrokerMachine: ~Copyable {
 
     /// Calls that wait for a worker or for their ordering key.
     package internal(set) var queuedCount = 0
+    /// Handlers that the workers have, together.
+    package internal(set) var slotCount = 0
     /// Takes no new requests.
     package internal(set) var isDraining = false
     /// Times that a worker said it was idle though suitable calls wait.

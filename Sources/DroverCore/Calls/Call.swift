@@ -30,6 +30,8 @@ package struct Call: Sendable {
     package var attempts: UInt8
     /// Whether it was sent again in a session that went on: its worker may have got it twice.
     package var isRepeated = false
+    /// A worker took it out before it ran, and it is to run after all.
+    package var isRenewed = false
     /// Whether it may run more than once.
     package let isIdempotent: Bool
     /// Whether it is a sign of life rather than work: it takes no place in the worker's window.

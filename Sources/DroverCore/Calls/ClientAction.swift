@@ -5,7 +5,7 @@ package import DroverWire
 /// What a client's loop must do.
 package enum ClientAction: Equatable, Sendable {
     /// Send the request in `slot`.
-    case transmit(slot: UInt32, endpoint: Int, isResent: Bool)
+    case transmit(slot: UInt32, endpoint: Int, isResent: Bool, isRenewed: Bool = false)
     /// Introduce this client.
     case sendHello(endpoint: Int)
     /// Show a sign of life.

@@ -148,11 +148,13 @@ package struct ClientMachine: ~Copyable {
         if let slot = self.calls.slot(of: id) {
             let call = self.calls[slot]
             guard Int(call.endpoint) == endpoint, !call.isPing else { return }
+            // Copies that are still on their way are answered with the same; one that is marked as renewed runs.
+            if stage.isRemoval { self.calls[slot].isRenewed = true }
             // Which of both was meant can't be told, and the other may be there, or have run. The worker knows.
-            let mayBeThere = call.isRepeated && (stage == .beforeStart || stage == .lapsed)
+            let mayBeThere = call.isRepeated && stage.isRemoval
             if mayBeThere, call.deadline > now {
                 if self.endpoints[endpoint].isOpen {
-                    actions.append(.transmit(slot: slot, endpoint: endpoint, isResent: true))
+                    actions.append(self.transmission(of: slot, to: endpoint, isResent: true))
                 }
                 return
             }
@@ -295,7 +297,7 @@ package struct ClientMachine: ~Copyable {
         // In the order they were made, for the sake of those with an ordering key (contract S9).
         for slot in self.slots(of: endpoint).sorted(by: { self.calls[$0].id < self.calls[$1].id }) {
             self.calls[slot].isRepeated = true
-            actions.append(.transmit(slot: slot, endpoint: endpoint, isResent: true))
+            actions.append(self.transmission(of: slot, to: endpoint, isResent: true))
         }
     }
 
@@ -518,7 +520,12 @@ package struct ClientMachine: ~Copyable {
         guard let slot = self.calls.slot(of: id), self.calls[slot].endpoint == Call.noEndpoint else { return }
         let isAgain = self.calls[slot].attempts > 0
         self.assign(slot, to: index)
-        actions.append(.transmit(slot: slot, endpoint: index, isResent: isAgain))
+        actions.append(self.transmission(of: slot, to: index, isResent: isAgain))
+    }
+
+    private func transmission(of slot: UInt32, to endpoint: Int, isResent: Bool) -> ClientAction {
+        let isRenewed = isResent && self.calls[slot].isRenewed
+        return .transmit(slot: slot, endpoint: endpoint, isResent: isResent, isRenewed: isRenewed)
     }
 
     private mutating func sendPings(actions: inout [ClientAction]) {

@@ -10,11 +10,23 @@ package struct PeerSession: Equatable, Sendable {
         package var beatNanoseconds: UInt64
         /// A peer that was silent for so long is lost.
         package var silenceNanoseconds: UInt64
+        /// Signs of life go at multiples of this, if that is earlier than they must.
+        ///
+        /// Those of many sessions then go together, and their owner wakes once for all of them. 0 lets each go at its own
+        /// time.
+        package var gridNanoseconds: UInt64 = 0
 
         package init(beatNanoseconds: UInt64, silenceNanoseconds: UInt64) {
             precondition(beatNanoseconds < silenceNanoseconds, "a peer must have time for a beat before it is lost")
             self.beatNanoseconds = beatNanoseconds
             self.silenceNanoseconds = silenceNanoseconds
+        }
+
+        /// When a beat has passed, at the latest.
+        func beat(after last: Instant) -> Instant {
+            let due = last.advanced(byNanoseconds: self.beatNanoseconds)
+            guard self.gridNanoseconds > 0, due != .distantFuture else { return due }
+            return max(last, Instant(nanoseconds: due.nanoseconds / self.gridNanoseconds * self.gridNanoseconds))
         }
 
         package static let standard = Limits(beatNanoseconds: 2_000_000_000, silenceNanoseconds: 6_000_000_000)
@@ -105,6 +117,17 @@ package struct PeerSession: Equatable, Sendable {
         }
     }
 
+    /// A sign of life came from the peer, and nothing else.
+    ///
+    /// If one of this side is due soon it goes now, so that both wake once for both.
+    package mutating func beatReceived(at now: Instant) -> Action {
+        guard case .established(let lastHeard, let lastSent) = self.state,
+            now.nanoseconds(since: lastSent) >= self.limits.beatNanoseconds / 4 * 3
+        else { return .none }
+        self.state = .established(lastHeard: lastHeard, lastSent: now)
+        return .sendHeartbeat
+    }
+
     /// Something was sent to the peer.
     package mutating func sent(at now: Instant) {
         if case .established(let lastHeard, _) = self.state {
@@ -132,7 +155,7 @@ package struct PeerSession: Equatable, Sendable {
             return self.isSilent(since: lastHeard, at: now) ? self.end() : .none
         case .established(let lastHeard, let lastSent):
             if self.isSilent(since: lastHeard, at: now) { return self.end() }
-            guard now >= lastSent.advanced(byNanoseconds: self.limits.beatNanoseconds) else { return .none }
+            guard now >= self.limits.beat(after: lastSent) else { return .none }
             self.state = .established(lastHeard: lastHeard, lastSent: now)
             return .sendHeartbeat
         }
@@ -158,8 +181,8 @@ package struct PeerSession: Equatable, Sendable {
         case .established(let lastHeard, let lastSent):
             min(
                 lastHeard.advanced(byNanoseconds: self.limits.silenceNanoseconds),
-                lastSent.advanced(byNanoseconds: self.limits.beatNanoseconds),
-                self.lastTick?.advanced(byNanoseconds: self.limits.beatNanoseconds) ?? .distantFuture
+                self.limits.beat(after: lastSent),
+                self.lastTick.map { self.limits.beat(after: $0) } ?? .distantFuture
             )
         }
     }

@@ -12,12 +12,15 @@ package struct ResultCache: Sendable {
         var id: UInt64
         var offset: Int
         var count: Int
+        var isRemoval: Bool
     }
 
     /// What a re-sent request finds.
     package enum Finding: Equatable, Sendable {
         /// The answer is held.
         case held
+        /// It was taken out before it ran; the answer that said so is held.
+        case removed
         /// The answer, if there was one, is held no more.
         case forgotten
         /// The request was never answered here.
@@ -45,8 +48,13 @@ package struct ResultCache: Sendable {
         self.maxBytes = maxBytes
     }
 
-    /// Keeps the answer to `id`: the message as it goes over the wire.
-    package mutating func remember(_ id: UInt64, message: UnsafeRawBufferPointer) {
+    /// Keeps the answer to `id`.
+    ///
+    /// - Parameters:
+    ///   - id: The request.
+    ///   - message: The answer as it goes over the wire.
+    ///   - isRemoval: It says that the request was taken out before it ran.
+    package mutating func remember(_ id: UInt64, message: UnsafeRawBufferPointer, isRemoval: Bool = false) {
         let count = message.count
         // An answer that would push out most others isn't worth its place.
         guard count <= self.maxBytes / 16 else {
@@ -57,7 +65,7 @@ package struct ResultCache: Sendable {
         unsafe self.bytes.withUnsafeMutableBytes { ring in
             unsafe UnsafeMutableRawBufferPointer(rebasing: ring[self.end..<self.end + count]).copyMemory(from: message)
         }
-        self.entries.append(Entry(id: id, offset: self.end, count: count))
+        self.entries.append(Entry(id: id, offset: self.end, count: count, isRemoval: isRemoval))
         self.end += count
         guard self.numbers != nil else { return }
         self.unusedCount += 1
@@ -75,7 +83,9 @@ package struct ResultCache: Sendable {
 
     /// Looks for the answer to `id`.
     package mutating func find(_ id: UInt64) -> Finding {
-        if self.number(of: id) != nil { return .held }
+        if let number = self.number(of: id) {
+            return self.entries[number - self.firstNumber].isRemoval ? .removed : .held
+        }
         return id <= self.forgottenUpTo ? .forgotten : .never
     }
 

@@ -178,9 +178,23 @@ package struct WorkerMachine: ~Copyable {
 
     /// A client showed its epoch in a beat.
     ///
-    /// Returns false if it isn't the one that introduced itself.
-    package func isEpoch(_ epoch: UInt64, of session: Int) -> Bool {
-        self.sessions[session].epoch == epoch
+    /// - Parameters:
+    ///   - epoch: What it showed.
+    ///   - session: The session that it belongs to, by its route.
+    ///   - now: The time.
+    ///   - actions: What is to be done.
+    /// - Returns: False if the epoch isn't that of the client that introduced itself.
+    package mutating func beatReceived(
+        _ epoch: UInt64,
+        from session: Int,
+        at now: Instant,
+        actions: inout [WorkerAction]
+    ) -> Bool {
+        guard self.sessions[session].epoch == epoch else { return false }
+        if self.sessions[session].session.beatReceived(at: now) == .sendHeartbeat {
+            actions.append(.sendBeat(session: session))
+        }
+        return true
     }
 
     /// A client left, or its route turned out to be dead.
@@ -245,8 +259,9 @@ package struct WorkerMachine: ~Copyable {
         if header.flags.contains(.resent) {
             switch self.sessions[session].results.find(header.id) {
             case .held: return .answerAgain
+            case .removed where !header.flags.contains(.renewed): return .answerAgain
             case .forgotten where !header.flags.contains(.idempotent): return .indeterminate
-            case .forgotten, .never: break
+            case .removed, .forgotten, .never: break
             }
         }
         guard header.time > 0 else { return .lapsed }
@@ -410,8 +425,19 @@ package struct WorkerMachine: ~Copyable {
     }
 
     /// Keeps an answer for a re-sent request.
-    package mutating func remember(_ id: UInt64, message: UnsafeRawBufferPointer, of session: Int) {
-        unsafe self.sessions[session].results.remember(id, message: message)
+    ///
+    /// - Parameters:
+    ///   - id: The request.
+    ///   - message: The answer as it goes over the wire.
+    ///   - session: Whose it is.
+    ///   - isRemoval: It says that the request was taken out before it ran.
+    package mutating func remember(
+        _ id: UInt64,
+        message: UnsafeRawBufferPointer,
+        of session: Int,
+        isRemoval: Bool = false
+    ) {
+        unsafe self.sessions[session].results.remember(id, message: message, isRemoval: isRemoval)
     }
 
     /// Gives the held answer to `id` to `body`.

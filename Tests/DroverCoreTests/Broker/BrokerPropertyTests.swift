@@ -32,6 +32,11 @@ import Testing
                 }
             }
             bench.actions = []
+            let slots = bench.machine.workers.reduce(0) { $0 + ($1.isLive ? $1.offer.concurrency : 0) }
+            try check(
+                bench.machine.slotCount == slots,
+                "\(bench.machine.slotCount) handlers counted, there are \(slots)"
+            )
             for (worker, calls) in self.held where bench.machine.workers[worker].isLive {
                 let known = bench.machine.workers[worker]
                 try check(calls.count == known.outstanding, "worker \(worker) has \(calls.count) calls")

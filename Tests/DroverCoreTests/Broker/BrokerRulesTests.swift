@@ -421,7 +421,6 @@ extension BrokerBench {
             bench.lose(worker)
         }
         #expect(bench.endings() == [1: .lost(.left)])
-        #expect(BrokerEnding.lost(.left).mayHaveRun && !BrokerEnding.noWorker.mayHaveRun)
     }
 
     @Test("a worker that falls silent loses its calls, one that restarts as well")
