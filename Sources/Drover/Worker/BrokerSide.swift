@@ -73,6 +73,8 @@ struct BrokerDial {
     let routingID: [UInt8]
     let route: UInt64
     var offering: Offering
+    /// How many handlers at once the last offer said.
+    var offeredConcurrency = 0
     /// What the last refusal said, so that it is logged once.
     var lastRefusal = ""
 }

@@ -56,6 +56,10 @@ public final class Worker: Sendable {
         if let refusal = handlers.values.lazy.compactMap({ $0.isolated?.refusal }).first {
             throw UsageError(.badConfiguration, refusal)
         }
+        for handler in handlers.values where !handler.hasUsualLimits {
+            guard let problem = handler.timeLimits.problem else { continue }
+            throw UsageError(.badConfiguration, "\(handler.name), timeLimits: \(problem)")
+        }
         return try RunningWorker(configuration: self.configuration.validated(), handlers: handlers, endpoint: endpoint)
     }
 

@@ -39,15 +39,21 @@ extension WorkerLoop {
         for index in self.dials.indices {
             if self.machine.isDraining { self.dials[index].offering.settled() }
             guard self.dials[index].offering.isDue(at: self.now) else { continue }
-            self.send(self.offerPayload(), as: Header(.offer, id: self.core.epoch), to: self.dials[index].routingID)
+            self.offer(to: index)
         }
+    }
+
+    @available(*, noasync)
+    func offer(to index: Int) {
+        self.dials[index].offeredConcurrency = self.usableConcurrency
+        self.send(self.offerPayload(), as: Header(.offer, id: self.core.epoch), to: self.dials[index].routingID)
     }
 
     private func offerPayload() -> RequestBytes {
         let configuration = self.core.configuration
         var offer = Offer(worker: self.core.identity)
         offer.name = configuration.name
-        offer.concurrency = configuration.concurrency
+        offer.concurrency = self.usableConcurrency
         offer.functions = self.core.handlers.map { $0.name }
         offer.queues = configuration.queues.sorted()
         offer.labels = configuration.labels
@@ -123,7 +129,7 @@ extension WorkerLoop {
         }
         let free = max(0, self.core.configuration.concurrency - self.machine.requestCount)
         var state = ReadyState()
-        if self.core.isQuiet.load(ordering: .relaxed) { state.insert(.quiet) }
+        if self.isQuietToBrokers { state.insert(.quiet) }
         let isHungry =
             free > 0 && broker.waiting > 0 && self.machine.sessions[session].requests.count < max(1, broker.credit)
         if isHungry, broker.wasHungry, !state.contains(.quiet) { state.insert(.starved) }
@@ -132,9 +138,12 @@ extension WorkerLoop {
         self.send(header, to: session)
     }
 
+    /// Whether brokers are to give the worker nothing: it was made quiet, or all its slots are taken by stuck handlers.
+    var isQuietToBrokers: Bool { self.core.isQuiet.load(ordering: .relaxed) || self.isClogged }
+
     /// Tells brokers at once that the worker has become quiet, or no longer is.
     func tellQuiet() {
-        let isQuiet = self.core.isQuiet.load(ordering: .relaxed)
+        let isQuiet = self.isQuietToBrokers
         guard isQuiet != self.isQuietTold else { return }
         self.isQuietTold = isQuiet
         for session in self.links.indices where self.links[session]?.broker != nil { self.sendBeat(to: session) }
@@ -179,7 +188,9 @@ extension WorkerLoop {
             self.held[slot] = nil
             self.send(Header(.cancelled, id: header.id, number: CancelledStage.beforeStart.rawValue), to: session)
         case .stop(let slot):
-            guard Int(slot) < self.jobs.count, let job = self.jobs[Int(slot)], job.cancelBeforeStart() else { return }
+            guard Int(slot) < self.jobs.count, let job = self.jobs[Int(slot)],
+                job.cancelBeforeStart(because: .requested)
+            else { return }
             self.core.threads.withdraw(job)
             self.finished(job, .dropped(.cancelled))
         }

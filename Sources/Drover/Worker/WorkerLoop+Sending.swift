@@ -130,6 +130,8 @@ extension WorkerLoop {
             guard let (box, payload) = self.held.removeValue(forKey: slot) else { return }
             self.enqueue(slot, handler: self.core.handlers[Int(handler)], box, payload)
         case .stop(let slot): self.stopOrLapse(slot)
+        case .interrupt(let slot): self.interrupt(slot)
+        case .abandon(let slot, let session, let id): self.abandon(slot, session, id)
         case .lapsed(let slot, let session, let id):
             self.held[slot] = nil
             self.core.counters.dropped.count()
@@ -239,7 +241,7 @@ extension WorkerLoop {
     /// Says goodbye, cancels what still runs, closes the socket.
     @available(*, noasync)
     func leave() {
-        for case let job? in self.jobs { _ = job.cancel() }
+        for case let job? in self.jobs { _ = job.cancel(because: .workerLeaves) }
         self.tellAll(Header(.goodbye, number: GoodbyeReason.leaving.rawValue))
         // Subscribers first: who asks a client from now on either sees that it has ended or is among the replies.
         self.core.subscribers.close()

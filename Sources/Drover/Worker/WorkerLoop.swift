@@ -33,6 +33,8 @@ final class WorkerLoop {
     @safe @exclusivity(unchecked) var jobs: [WorkerJob?] = []
     @safe @exclusivity(unchecked) var toRun: [WorkerJob] = []
     @safe @exclusivity(unchecked) var quick = Deque<QuickJob>()
+    /// The request that the loop is lent to, if its handler has limits.
+    @safe @exclusivity(unchecked) var lentSlot: UInt32?
     @safe @exclusivity(unchecked) var arena: [UInt8] = []
     /// Requests that wait in the machine: the frames with their arguments.
     @safe @exclusivity(unchecked) var held: [UInt32: (MessageBox, Range<Int>)] = [:]
@@ -112,6 +114,7 @@ final class WorkerLoop {
         configuration.maxCachedBytes = core.configuration.maxCachedResultBytes
         configuration.reportDelayNanoseconds = core.configuration.reportDelay.clampedNanoseconds
         configuration.functionLimits = core.handlers.map { $0.limit }
+        configuration.runLimits = core.handlers.map { $0.timeLimits.limits }
         self.machine = WorkerMachine(configuration: configuration)
         self.recycling = core.configuration.recycling.limits.map { limits in
             Recycling(limits: limits, at: now, spread: .random(in: 0...1))
@@ -126,7 +129,10 @@ final class WorkerLoop {
 
     /// Another thread holds the loop from now on.
     @available(*, noasync)
-    func moveToCurrentThread() { self.socket.moveToCurrentThread() }
+    func moveToCurrentThread() {
+        self.socket.moveToCurrentThread()
+        self.watchLentJob()
+    }
 
     /// Why the loop was left.
     enum Exit {
@@ -174,6 +180,7 @@ final class WorkerLoop {
                 self.machine.ticked(at: self.now, actions: &self.actions)
                 self.offerWhereDue()
             }
+            self.tellConcurrency()
             self.tellQuiet()
         }
         self.performActions()
