@@ -87,8 +87,8 @@ final class Handler: Sendable {
         let place = self.hasUsualLimits ? "the worker's configuration" : "its registration"
         return ErrorBody(
             code: .timeLimitExceeded,
-            message: "\(self.name) ran until its \(isHard ? "hard" : "soft") time limit of \(limit): give it less to do, or "
-                + "raise timeLimits in \(place)",
+            message: "\(self.name) ran until its \(isHard ? "hard" : "soft") time limit of \(limit): "
+                + "give it less to do, or raise timeLimits in \(place)",
             worker: worker
         )
     }

@@ -50,7 +50,7 @@ public struct TimeLimits: Hashable, Sendable {
             return "the hard limit is \(hard): make it longer than zero, or nil for no limit"
         }
         if let soft, let hard, soft > hard {
-            return "the soft limit (\(soft)) is longer than the hard one (\(hard)) and would never come: make it shorter"
+            return "the soft limit (\(soft)) is longer than the hard one (\(hard)) and would never come: shorten it"
         }
         return nil
     }

@@ -323,6 +323,12 @@ package struct WorkerMachine: ~Copyable {
         package var id: UInt64
         /// Whether it was answered when its hard limit passed: this answer is wanted no more.
         package var isLate = false
+
+        package init(session: Int?, id: UInt64, isLate: Bool = false) {
+            self.session = session
+            self.id = id
+            self.isLate = isLate
+        }
     }
 
     /// A request that was to run has ended; what waited for it may run now.
