@@ -19,12 +19,12 @@ struct StuckHandlerTests {
         let client = try pool.client()
         let who = client.function(Job.whoAmI)
         #expect(try await who() == "worker 0")
-        #expect(pool.broker.status.slots == 2)
+        try await becomesTrue("both slots are known") { pool.broker.status.slots == 2 }
         await self.expectLimit(client, "one")
         try await becomesTrue("a slot less is left") { pool.broker.status.slots == 1 }
         #expect(try await who() == "worker 0")
         await self.expectLimit(client, "two")
-        let workers = client.function(Function.brokerWorkers)
+        let workers = client.function(Function<[BrokerWorkerStatus]>.brokerWorkers)
         while try await workers().first?.state != .quiet { try await Task.sleep(for: .milliseconds(1)) }
         // It waits at the broker, where any worker could get it.
         let waiting = try who.async()

@@ -216,7 +216,7 @@ import Testing
         _ = bench.request(2, 1)
         _ = bench.began(0, at: 0)
         _ = bench.began(1, at: 0)
-        #expect(bench.tick(100) == [.interrupt(slot: 1), .abandon(slot: 0, session: 0, id: 1)])
+        #expect(bench.tick(100) == [.abandon(slot: 0, session: 0, id: 1), .interrupt(slot: 1)])
         bench.machine.goodbyeReceived(from: 0, at: Self.at(200), actions: &bench.actions)
         #expect(bench.actions == [.stop(slot: 1), .sessionLost(session: 0, client: bench.client)])
         #expect(bench.tick(300) == [.abandon(slot: 1, session: nil, id: 2)])
