@@ -15,18 +15,20 @@ extension WorkerLoop {
     static func dial(
         _ address: String,
         number: Int,
+        attempt: Int = 0,
         socket: borrowing Socket,
         silence: UInt64,
         at now: Instant
     ) throws(ZMQError) -> BrokerDial {
-        let routingID = Array("broker \(number)".utf8)
+        let routingID = Array("broker \(number) \(attempt)".utf8)
         try socket.set(.connectRoutingID, routingID)
         try socket.connect(address)
         return BrokerDial(
             address: address,
             routingID: routingID,
             route: Self.dialledRoutes + UInt64(number),
-            offering: Offering(longestNanoseconds: silence, at: now)
+            offering: Offering(longestNanoseconds: silence, at: now),
+            attempt: attempt
         )
     }
 
@@ -64,9 +66,9 @@ extension WorkerLoop {
         return RequestBytes(adopting: writer.finish())
     }
 
-    /// When an offer is due next.
+    /// When an offer, or another try to connect, is due next.
     var nextOffer: Instant {
-        self.dials.reduce(.distantFuture) { min($0, $1.offering.nextDeadline) }
+        self.dials.reduce(.distantFuture) { min($0, $1.offering.nextDeadline, $1.redialsAt) }
     }
 
     /// A broker has introduced itself, or has gone.
@@ -96,12 +98,7 @@ extension WorkerLoop {
         case .hello: return false
         case .refused:
             let message = unsafe ErrorBody(reading: payload)?.message ?? "no reason that can be understood"
-            guard message != self.dials[index].lastRefusal else { return true }
-            self.dials[index].lastRefusal = message
-            self.core.logger.error(
-                "a broker refuses this worker",
-                metadata: [LogKeys.endpoint: "\(self.dials[index].address)", LogKeys.error: "\(message)"]
-            )
+            self.refused(by: index, message)
         case .reset, .goodbye: self.dials[index].offering.restart(at: self.now)
         default:
             // A message of a session that is over here, which the broker must learn: it introduces itself again.

@@ -177,6 +177,7 @@ extension WorkerLoop {
         self.poll.removeAll()
         let waker = self.poll.add(self.core.waker.fileDescriptor)
         _ = self.poll.add(self.descriptor)
+        let monitor = self.monitor == nil ? nil : self.poll.add(self.monitorDescriptor)
         do throws(ZMQError) {
             // Frames that libzmq would not take are tried again soon: a ROUTER can't say which peer has room.
             let limit = self.blocked.isEmpty ? Instant.distantFuture : self.now.advanced(byNanoseconds: 1_000_000)
@@ -185,6 +186,7 @@ extension WorkerLoop {
             self.core.logger.warning("a poll failed", metadata: [LogKeys.error: "\(error)"])
         }
         self.core.mailbox.didWake(isSignalled: self.poll.isReady(waker))
+        if let monitor, self.poll.isReady(monitor) { self.mayHaveDialEvents = true }
         self.now = self.core.now()
     }
 

@@ -45,9 +45,13 @@ final class WorkerLoop {
     @safe @exclusivity(unchecked) var route = Message()
     @safe @exclusivity(unchecked) var message = Message()
     @safe @exclusivity(unchecked) var attached = Message()
-    @safe @exclusivity(unchecked) var poll = DescriptorPoll(capacity: 2)
+    @safe @exclusivity(unchecked) var poll = DescriptorPoll(capacity: 3)
     let descriptor: CInt
-    private let isBound: Bool
+    let isBound: Bool
+    /// Tells how handshakes with brokers end, if there are any.
+    @safe @exclusivity(unchecked) var monitor: Monitor?
+    let monitorDescriptor: CInt
+    @safe @exclusivity(unchecked) var mayHaveDialEvents = true
     /// The socket was used last by a receive that found nothing.
     @safe @exclusivity(unchecked) var isDrained = false
     @safe @exclusivity(unchecked) var dials: [BrokerDial] = []
@@ -87,6 +91,13 @@ final class WorkerLoop {
         let addresses = [address].compactMap { $0 } + brokers
         try socket.prepare(for: addresses, maxPayloadBytes: core.configuration.maxPayloadBytes)
         let now = core.now()
+        if brokers.isEmpty {
+            self.monitorDescriptor = -1
+        } else {
+            let monitor = try socket.monitor(.handshake)
+            self.monitorDescriptor = try monitor.fileDescriptor
+            self.monitor = consume monitor
+        }
         for (number, broker) in brokers.enumerated() {
             let silence = core.configuration.silenceLimit.clampedNanoseconds
             try socket.connectEncrypted(core.configuration.keys, to: broker)
@@ -131,6 +142,7 @@ final class WorkerLoop {
     @available(*, noasync)
     func moveToCurrentThread() {
         self.socket.moveToCurrentThread()
+        self.monitor?.moveToCurrentThread()
         self.watchLentJob()
     }
 
@@ -176,8 +188,10 @@ final class WorkerLoop {
         }
         if self.now >= self.nextTick || !isBusy {
             self.now = self.core.now()
+            if self.mayHaveDialEvents { self.observeDials() }
             if self.now >= self.nextTick {
                 self.machine.ticked(at: self.now, actions: &self.actions)
+                self.dialAgainWhereDue()
                 self.offerWhereDue()
             }
             self.tellConcurrency()
