@@ -22,6 +22,8 @@ public struct WorkerStatus: Hashable, Codable, Sendable {
     public var failed = 0
     /// Requests that were dropped before they started, since nobody wanted them any more.
     public var dropped = 0
+    /// Handlers that run on after their hard time limits, and keep their slots.
+    public var stuck = 0
     /// Whether the worker takes no new requests.
     public var isDraining = false
 
@@ -39,6 +41,7 @@ extension WorkerStatus: WireCodable {
             ("running", self.running), ("queued", self.queued), ("concurrency", self.concurrency),
             ("clients", self.clients), ("received", self.received), ("completed", self.completed),
             ("failed", self.failed), ("dropped", self.dropped),
+            ("stuck", self.stuck),
         ]
         try writer.packMapHeader(counts.count + 2)
         try writer.pack("worker")
@@ -69,6 +72,7 @@ extension WorkerStatus: WireCodable {
             case "completed": status.completed = Int(clamping: try reader.readInt64())
             case "failed": status.failed = Int(clamping: try reader.readInt64())
             case "dropped": status.dropped = Int(clamping: try reader.readInt64())
+            case "stuck": status.stuck = Int(clamping: try reader.readInt64())
             case "draining": status.isDraining = try reader.readBool()
             default: try reader.skip()
             }

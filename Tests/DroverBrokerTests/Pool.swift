@@ -16,6 +16,8 @@ enum Job {
     static let fail = Function<String, Int>("fail")
     /// Waits until the test opens the gate of this name.
     static let hold = Function<String, String>("hold")
+    /// The same with a hard limit of 50 ms, and no ear for cancellations.
+    static let stick = Function<String, String>("stick")
     static let count = Function<Int, Int>("count")
     static let tick = Function<Callback<Int, Nothing>, Int, Int>("tick")
     static let double = Function<Callback<Int, Int>, Int, Int>("double")
@@ -84,6 +86,11 @@ final class Pool: Sendable {
                 try context.checkCancellation()
                 usleep(1000)
             }
+            return name
+        }
+        worker.register(Job.stick, timeLimits: TimeLimits(hard: .milliseconds(50))) { _, gate in
+            self.gates.enter(gate)
+            while !self.gates.isOpen(gate) { usleep(1000) }
             return name
         }
         worker.register(Job.count) { context, limit in

@@ -159,6 +159,42 @@ struct SecurityTests {
         await pool.close()
     }
 
+    @Test("a worker whose key isn't allowed says so in its own log, and serves once it is")
+    func unknownWorker() async throws {
+        let keys = try KeyPair()
+        let pool = try self.ring.pool(workers: 0)
+        let log = CapturedLog()
+        try pool.addWorker("stranger") {
+            $0.keys = self.ring.connection(keys)
+            $0.logger = log.logger
+        }
+        try await becomesTrue("both logs say so") {
+            self.ring.log.has("refused", keys.publicKey.text, "isn't on the allow-list")
+                && log.has("error a broker refuses this worker", pool.endpoint, keys.publicKey.text, "keys allow")
+        }
+        #expect(pool.broker.status.workers == 0)
+        try self.ring.allow(keys, "pool2 work")
+        try await becomesTrue("it is let in") { pool.broker.status.workers == 1 }
+        #expect(log.lines.filter { $0.contains("refuses this worker") }.count == 1, "\(log.lines)")
+        await pool.close()
+    }
+
+    @Test("a worker without keys, or with the wrong one for its broker, says so in its own log")
+    func mismatchedWorker() async throws {
+        let pool = try self.ring.pool(workers: 0)
+        let (bare, misled) = (CapturedLog(), CapturedLog())
+        try pool.addWorker("bare") { $0.logger = bare.logger }
+        try pool.addWorker("misled") {
+            $0.keys = try? ConnectionKeys(own: self.ring.worker, server: KeyPair().publicKey)
+            $0.logger = misled.logger
+        }
+        try await becomesTrue("both say so") {
+            bare.has("refuses this worker", "wants keys") && misled.has("refuses this worker", "could not prove")
+        }
+        #expect(pool.broker.status.workers == 0)
+        await pool.close()
+    }
+
     @Test("whose key is revoked is cut off within two seconds, and can't come back")
     func revocation() async throws {
         let (keys, stays) = (try KeyPair(), try KeyPair())

@@ -149,6 +149,10 @@ import Testing
         var handler: Int
         var key: String?
         var isRunning: Bool
+        /// When its handler began, if the machine was told.
+        var beganAt: Instant?
+        var isInterrupted = false
+        var isAbandoned = false
     }
 
     @Test("S9 S40 S97 S98 S102 the worker's machine agrees with dictionaries, whatever happens to it")
@@ -158,6 +162,11 @@ import Testing
             var configuration = WorkerMachine.Configuration()
             configuration.window = 6
             configuration.functionLimits = limits
+            let runLimits = [
+                RunLimits(), RunLimits(softNanoseconds: 2_000_000, hardNanoseconds: 5_000_000),
+                RunLimits(hardNanoseconds: 3_000_000),
+            ]
+            configuration.runLimits = runLimits
             var machine = WorkerMachine(configuration: configuration)
             var requests: [UInt32: Request] = [:]
             var sessions: [Int: UInt64] = [:]
@@ -171,9 +180,32 @@ import Testing
                 guard let request = requests.removeValue(forKey: slot) else { throw Violation("slot \(slot) is empty") }
                 try check(!request.isRunning, "request \(request.id) may have started and was dropped")
             }
+            func checkLimit(_ slot: UInt32, _ nanoseconds: (RunLimits) -> UInt64?) throws {
+                guard let request = requests[slot], let beganAt = request.beganAt,
+                    let limit = nanoseconds(runLimits[request.handler])
+                else { throw Violation("slot \(slot) has no limit that could pass") }
+                try check(now.nanoseconds(since: beganAt) >= limit, "a limit passed too soon")
+                try check(!request.isAbandoned, "a limit passed that another had made void")
+            }
+            func remember(_ id: UInt64, of session: Int) {
+                let message: [UInt8] = [1]
+                unsafe message.withUnsafeBytes { bytes in unsafe machine.remember(id, message: bytes, of: session) }
+                answered[session, default: []].insert(id)
+            }
             func perform() throws {
                 for action in actions {
                     switch action {
+                    case .interrupt(let slot):
+                        try checkLimit(slot, \.softNanoseconds)
+                        try check(requests[slot]?.isInterrupted == false, "slot \(slot) was interrupted before")
+                        requests[slot]?.isInterrupted = true
+                    case .abandon(let slot, let session, let id):
+                        try checkLimit(slot, \.hardNanoseconds)
+                        try check(requests[slot]?.id == id, "another request is abandoned")
+                        try check(requests[slot]?.session == session, "another client is told")
+                        requests[slot]?.isAbandoned = true
+                        requests[slot]?.session = nil
+                        if let session { remember(id, of: session) }
                     case .run(let slot, let handler):
                         guard requests[slot]?.isRunning == false, requests[slot]?.handler == Int(handler) else {
                             throw Violation("slot \(slot) can't run")
@@ -199,7 +231,7 @@ import Testing
             for _ in 0..<25 {
                 now = now.advanced(byNanoseconds: UInt64(random.below(2_000_000)))
                 let session = sessions.keys.sorted().first { _ in random.oneIn(2) }
-                switch random.below(12) {
+                switch random.below(14) {
                 case 0:
                     let client = PeerID(high: 0, low: UInt64(random.below(3)))
                     let isNew = random.oneIn(3)
@@ -250,13 +282,8 @@ import Testing
                     let addressee = machine.finished(slot, actions: &actions)
                     try check(addressee?.id == request.id, "the answer goes to another request")
                     try check(addressee?.session == request.session, "the answer goes to another client")
-                    if let session = request.session {
-                        let message: [UInt8] = [1]
-                        unsafe message.withUnsafeBytes { bytes in
-                            unsafe machine.remember(request.id, message: bytes, of: session)
-                        }
-                        answered[session, default: []].insert(request.id)
-                    }
+                    try check(addressee?.isLate == request.isAbandoned, "the answer is late, or is not")
+                    if let session = request.session { remember(request.id, of: session) }
                 case 9:
                     guard let (slot, request) = requests.first(where: { $0.value.session != nil }),
                         let session = request.session
@@ -273,11 +300,18 @@ import Testing
                     if let session, random.oneIn(3) {
                         machine.goodbyeReceived(from: session, at: now, actions: &actions)
                     }
+                case 11, 12:
+                    let next = requests.first { $0.value.isRunning && $0.value.beganAt == nil }
+                    guard let slot = next?.key else { continue }
+                    requests[slot]?.beganAt = now
+                    _ = machine.began(slot, at: now)
                 default: machine.ticked(at: now, actions: &actions)
                 }
                 try perform()
                 try check(machine.requestCount == requests.count, "\(machine.requestCount) requests")
                 try check(machine.heldCount == requests.values.count { !$0.isRunning }, "\(machine.heldCount) held")
+                let abandoned = requests.values.count { $0.isAbandoned }
+                try check(machine.abandonedCount == abandoned, "\(machine.abandonedCount) are abandoned")
                 for (handler, limit) in limits.enumerated() {
                     let active = requests.values.count { $0.isRunning && $0.handler == handler }
                     try check(active <= limit ?? .max, "\(active) of function \(handler) run")

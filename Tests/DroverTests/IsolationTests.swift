@@ -47,10 +47,14 @@ extension ServingTests.IsolationTests {
     }
 
     /// Lets a handler raise a child of its own, and tells both their pids.
-    private func raiseFamily(_ client: Client, as name: String = "usual") throws -> (AsyncResult<Nothing>, [pid_t]) {
+    private func raiseFamily(
+        _ client: Client,
+        as name: String = "usual",
+        by function: Function<String, Nothing> = family
+    ) throws -> (AsyncResult<Nothing>, [pid_t]) {
         let path = FileManager.default.temporaryDirectory.appendingPathComponent("family-\(UUID()).\(name)").path
         defer { try? FileManager.default.removeItem(atPath: path) }
-        let result = try client.function(Self.family).async(path)
+        let result = try client.function(function).async(path)
         var pids: [pid_t] = []
         eventually("the handler has a child") {
             pids = ((try? String(contentsOfFile: path, encoding: .utf8)) ?? "").split(separator: " ")
@@ -164,6 +168,32 @@ extension ServingTests.IsolationTests {
             if name == "usual" { #expect(time < 1_500_000_000) } else { #expect(time > 1_000_000_000) }
             #expect(try client.function(Self.pid).blocking() != pids[0])
             #expect(try client.function(Function<Int32>("pid")).blocking() == worker.pid)
+        }
+    }
+
+    @Test(
+        "a handler that ignores everything ends at its time limit, with what it has started",
+        .timeLimit(.minutes(1)),
+        arguments: [("isolatedHard", "stubborn", "hard"), ("isolatedSoft", "usual", "soft")]
+    )
+    func timeLimit(_ function: String, _ name: String, _ limit: String) throws {
+        try self.withWorker { worker, client in
+            // The start of a child counts; the family is to be there in time.
+            #expect(try client.function(Self.pid).blocking() != worker.pid)
+            let (result, pids) = try self.raiseFamily(client, as: name, by: Function(function))
+            let error = #expect(throws: RemoteError.self) { try result.get() }
+            #expect(error?.code == .timeLimitExceeded)
+            #expect(
+                error?.message.contains("its \(limit) time limit of 1.5 seconds") == true,
+                "\(error?.message ?? "")"
+            )
+            let started = MonotonicClock.now()
+            eventually("child and grandchild are gone") { pids.allSatisfy { self.isGone($0) } }
+            // Nobody waits for the grace of two seconds.
+            #expect(MonotonicClock.now() - started < 1_500_000_000)
+            #expect(try client.function(Self.pid).blocking() != pids[0])
+            let render = client.function(Function<String, [UInt8]>("isolatedRender"))
+            #expect(try render.blocking("abc") == Array("abc".utf8))
         }
     }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Drover
+import Logging
 import Testing
 
 @Suite("Workers that make room for fresh ones", .timeLimit(.minutes(1)))
@@ -22,8 +23,9 @@ struct RecyclingTests {
         for number in 0..<4 { #expect(try await echo(number) == number) }
         #expect(running.recyclingReason == nil)
         #expect(try await echo(4) == 4)
-        await over.value
+        _ = await over.value
         #expect(running.recyclingReason == .jobs(5))
+        #expect(await over.value == .jobs(5))
         await client.close(grace: .zero)
     }
 
@@ -43,6 +45,26 @@ struct RecyclingTests {
             return
         }
         #expect(count > 1 << 20)
+    }
+
+    @Test("who runs a worker learns why it left, from what is returned and from the log")
+    func told() async throws {
+        let logged = Gathered<String>()
+        var configuration = WorkerConfiguration()
+        configuration.recycling = RecyclingPolicy(maxAge: .milliseconds(50))
+        configuration.logger = .calling { level, line in if level == .notice { logged.add(line) } }
+        let reason = try await Worker(configuration: configuration).run(.bind("tcp://127.0.0.1:*"), shutdownSignals: [])
+        guard case .age = reason else {
+            Issue.record("it says that it left because of \(reason as Any)")
+            return
+        }
+        #expect(logged.values.last?.contains("the worker has left drover.reason=by itself: it has served for") == true)
+        configuration.recycling = RecyclingPolicy()
+        let running = try Worker(configuration: configuration).start(.bind("tcp://127.0.0.1:*"))
+        let over = Task { await running.runUntilAsked(to: []) }
+        await running.stop(grace: .zero)
+        #expect(await over.value == nil)
+        #expect(logged.values.last?.contains("the worker has left drover.reason=it was asked to") == true)
     }
 
     @Test("a policy that makes no sense is refused")

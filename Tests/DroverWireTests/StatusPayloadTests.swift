@@ -17,6 +17,7 @@ struct StatusPayloadTests {
         status.completed = 6
         status.failed = 7
         status.dropped = 8
+        status.stuck = 9
         status.isDraining = true
         return status
     }

@@ -10,10 +10,17 @@ struct IsolatedError: Error, Codable {
 
 extension Function {
     static var decodeImage: Function<[UInt8], [UInt8]> { .init("isolatedBytes") }
+    static var render: Function<String, [UInt8]> { .init("isolatedRender") }
 }
 
 /// Stands for a library in C that nobody trusts.
 private func decode(_ bytes: [UInt8]) throws -> [UInt8] { bytes }
+
+/// Stands for work that takes long, and asks after each step whether to go on.
+private func render(_ path: String, _ goesOn: () throws -> Void) throws -> [UInt8] {
+    for _ in path.utf8 { try goesOn() }
+    return Array(path.utf8)
+}
 
 /// The functions that run in child processes of the worker.
 func registerIsolated(on worker: Worker) {
@@ -33,6 +40,13 @@ func registerIsolated(on worker: Worker) {
     worker.register(Function<String, Nothing>("isolatedCrash"), isolation: .process, crash)
     worker.register(Function<String, Nothing>("isolatedSureCrash", isIdempotent: true), isolation: .process, crash)
     worker.register(Function<String, Nothing>("isolatedFamily"), isolation: .process, raiseFamily)
+    let limits = TimeLimits(hard: .milliseconds(1500))
+    worker.register(Function<String, Nothing>("isolatedHard"), timeLimits: limits, isolation: .process, raiseFamily)
+    let soft = TimeLimits(soft: .milliseconds(1500))
+    worker.register(Function<String, Nothing>("isolatedSoft"), timeLimits: soft, isolation: .process, raiseFamily)
+    worker.register(.render, timeLimits: TimeLimits(soft: .seconds(50), hard: .seconds(60))) { context, path in
+        try render(path) { try context.checkCancellation() }
+    }
     worker.register(Function<[String]>("isolatedDescriptors"), isolation: .process) {
         try FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd")
             .map { name in

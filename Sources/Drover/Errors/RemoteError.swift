@@ -30,6 +30,10 @@ public struct RemoteError: Error, Hashable, Sendable {
         public static let draining = Code(name: "draining")
         /// The handler was cancelled.
         public static let cancelled = Code(name: "cancelled")
+        /// The handler ran until one of its time limits: it was cancelled, or is waited for no more.
+        ///
+        /// See ``TimeLimits``.
+        public static let timeLimitExceeded = Code(name: "timeLimitExceeded")
         /// The process that the handler ran in ended before it had an answer: it crashed, exited or was killed.
         public static let crashed = Code(name: "crashed")
         /// The request was sent again, may have run, and its answer is held no more.

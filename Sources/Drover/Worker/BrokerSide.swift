@@ -73,6 +73,16 @@ struct BrokerDial {
     let routingID: [UInt8]
     let route: UInt64
     var offering: Offering
+    /// How many handlers at once the last offer said.
+    var offeredConcurrency = 0
+    /// How often it was dialled before.
+    let attempt: Int
+    /// When to dial it again since it refused the worker's key.
+    var redialsAt = Instant.distantFuture
+    /// How often in a row it did.
+    var refusals = 0
+    /// Handshakes in a row that ended without a reason.
+    var failedHandshakes = 0
     /// What the last refusal said, so that it is logged once.
     var lastRefusal = ""
 }

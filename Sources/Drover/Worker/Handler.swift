@@ -20,6 +20,11 @@ final class Handler: Sendable {
     let name: String
     let body: Body
     let limit: Int?
+    let timeLimits: TimeLimits
+    /// Whether they are those of all functions of the worker.
+    let hasUsualLimits: Bool
+    /// Whether a run has to be watched.
+    let isTimed: Bool
     /// What a child process runs, if this handler has its own.
     let isolated: IsolatedFunction?
     /// What a run usually takes, in nanoseconds; `unknown` until it ran once.
@@ -27,10 +32,27 @@ final class Handler: Sendable {
 
     private static let unknown = UInt64.max
 
-    init(name: String, body: Body, limit: Int?, isolated: IsolatedFunction? = nil) {
+    /// - Parameters:
+    ///   - name: The function's name.
+    ///   - body: What runs.
+    ///   - limit: How many may run at once.
+    ///   - timeLimits: Its own limits; nil takes the usual ones.
+    ///   - usualLimits: Those of the worker.
+    ///   - isolated: What a child runs.
+    init(
+        name: String,
+        body: Body,
+        limit: Int?,
+        timeLimits: TimeLimits?,
+        usualLimits: TimeLimits,
+        isolated: IsolatedFunction? = nil
+    ) {
         self.name = name
         self.body = body
         self.limit = limit
+        self.timeLimits = timeLimits ?? usualLimits
+        self.hasUsualLimits = timeLimits == nil
+        self.isTimed = !self.timeLimits.isUnlimited
         self.isolated = isolated
     }
 
@@ -56,6 +78,19 @@ final class Handler: Sendable {
         }
         // Two threads may lose one of two samples; an estimate can stand that.
         self.averageRun.store(next, ordering: .relaxed)
+    }
+
+    /// What a caller is told whose handler ran until one of its limits.
+    func overrun(_ reason: CancellationReason, worker: String) -> ErrorBody {
+        let isHard = reason == .hardTimeLimit
+        let limit = (isHard ? self.timeLimits.hard : self.timeLimits.soft) ?? .zero
+        let place = self.hasUsualLimits ? "the worker's configuration" : "its registration"
+        return ErrorBody(
+            code: .timeLimitExceeded,
+            message: "\(self.name) ran until its \(isHard ? "hard" : "soft") time limit of \(limit): "
+                + "give it less to do, or raise timeLimits in \(place)",
+            worker: worker
+        )
     }
 
     /// It ran so long that another thread had to take the loop: not beside the sockets again until it proves quick.

@@ -124,11 +124,12 @@ final class HandlerThreads: Sendable {
         let isLapsed = job.hasLapsed(at: started)
         guard !isLapsed, job.begin() else {
             // The loop has answered for a job that was cancelled; one that lapsed is taken by whoever comes first.
-            if isLapsed, job.cancel() { core.post(.finished(job, .dropped(.lapsed))) }
+            if isLapsed, job.cancel(because: .deadline) { core.post(.finished(job, .dropped(.lapsed))) }
             self.releaseSlot()
             return
         }
         if job.mustReportStart { core.post(.started(job)) }
+        if job.handler.isTimed { core.post(.began(job, at: started)) }
         job.run(core: core) { reply in
             let nanoseconds = core.now().nanoseconds(since: started)
             job.handler.took(nanoseconds: nanoseconds)

@@ -18,7 +18,8 @@ public final class JobContext: Sendable {
     private let slot: UInt32
     /// In nanoseconds of the worker's clock; the loop moves it while the handler reads it.
     private let deadlineWord: Atomic<UInt64>
-    private let cancelled = Atomic<Bool>(false)
+    /// The number of the reason, 0 as long as there is none.
+    private let cancelled = Atomic<UInt8>(0)
     /// The way to end the child process that works on it.
     let isolatedRun = Mutex<IsolatedRun?>(nil)
     private let lastSequence = Atomic<UInt32>(0)
@@ -46,9 +47,14 @@ public final class JobContext: Sendable {
         return Duration(nanoseconds: deadline.nanoseconds(since: self.core.now()))
     }
 
-    /// Whether nobody wants the result any more: the caller cancelled, its deadline passed, it is gone, or the worker shuts
-    /// down and the grace is over.
-    public var isCancelled: Bool { self.cancelled.load(ordering: .relaxed) }
+    /// Whether the handler should stop: the caller cancelled, its deadline passed, it is gone, the worker shuts down and the
+    /// grace is over, or the handler has run until one of its ``TimeLimits``.
+    public var isCancelled: Bool { self.cancelled.load(ordering: .relaxed) != 0 }
+
+    /// Why the handler should stop, the first reason if there are several; nil as long as it may go on.
+    public var cancellationReason: CancellationReason? {
+        CancellationReason(number: self.cancelled.load(ordering: .relaxed))
+    }
 
     /// Throws if the request was cancelled; to be called now and then by handlers that take long.
     ///
@@ -75,8 +81,9 @@ public final class JobContext: Sendable {
         )
     }
 
-    func cancel() {
-        self.cancelled.store(true, ordering: .relaxed)
-        self.isolatedRun.withLock { $0 }?.kill()
+    func cancel(because reason: CancellationReason) {
+        _ = self.cancelled.compareExchange(expected: 0, desired: reason.number, ordering: .relaxed)
+        let run = self.isolatedRun.withLock { $0 }
+        if reason == .hardTimeLimit { run?.kill(within: .zero) } else { run?.kill() }
     }
 }

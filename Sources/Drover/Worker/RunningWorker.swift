@@ -96,8 +96,16 @@ public final class RunningWorker: Sendable {
     /// Runs until one of the signals comes, the task is cancelled or a graceful shutdown is asked for; then drains.
     ///
     /// - Parameter signals: Signals that ask for the shutdown; a second one ends the grace.
-    public func runUntilAsked(to signals: [ShutdownSignal] = [.terminate, .interrupt]) async {
+    /// - Returns: Why the worker left by itself; nil if it was asked to. See ``RecyclingPolicy``.
+    @discardableResult
+    public func runUntilAsked(to signals: [ShutdownSignal] = [.terminate, .interrupt]) async -> RecyclingReason? {
         let configuration = self.core.configuration
         await self.core.life.run(until: signals, grace: configuration.drainGrace, logger: configuration.logger)
+        let reason = self.recyclingReason
+        configuration.logger.notice(
+            "the worker has left",
+            metadata: [LogKeys.reason: "\(reason.map { "by itself: \($0)" } ?? "it was asked to")"]
+        )
+        return reason
     }
 }

@@ -11,34 +11,38 @@ extension Worker {
     /// - Parameters:
     ///   - function: The function it implements. Registering a name again replaces its handler.
     ///   - limit: How many of this function may run at once; nil for no limit beyond the worker's.
+    ///   - timeLimits: How long it may run; nil takes the configuration's limits.
     ///   - body: The handler. What it throws is the caller's ``RemoteError``.
     @inlinable
     @_disfavoredOverload
     public func register<each Argument, Result>(
         _ function: Function<repeat each Argument, Result>,
         limit: Int? = nil,
+        timeLimits: TimeLimits? = nil,
         _ body: @escaping @Sendable (repeat each Argument) throws -> Result
     ) {
-        self.addSync(function.name, limit) { (reader, writer) in
+        self.addSync(function.name, limit, timeLimits) { (reader, writer) in
             let arguments = try Self.arguments(of: function, from: &reader)
             let value = try body(repeat each arguments)
             try Self.pack(value, of: function, into: &writer)
         }
     }
 
-    /// Registers a handler without a result; see ``register(_:limit:_:)``.
+    /// Registers a handler without a result; see ``register(_:limit:timeLimits:_:)``.
     ///
     /// - Parameters:
     ///   - function: The function it implements.
     ///   - limit: How many of this function may run at once.
+    ///   - timeLimits: How long it may run; nil takes the configuration's limits.
     ///   - body: The handler.
     @inlinable
     public func register<each Argument>(
         _ function: Function<repeat each Argument, Nothing>,
         limit: Int? = nil,
+        timeLimits: TimeLimits? = nil,
         _ body: @escaping @Sendable (repeat each Argument) throws -> Void
     ) {
-        self.addSync(function.name, limit) { (reader, writer) in
+        self.addSync(function.name, limit, timeLimits) { (reader, writer) in
             let arguments = try Self.arguments(of: function, from: &reader)
             try body(repeat each arguments)
             try Self.pack(Nothing(), of: function, into: &writer)
@@ -50,13 +54,15 @@ extension Worker {
     /// - Parameters:
     ///   - function: The function it implements.
     ///   - limit: How many of this function may run at once.
+    ///   - timeLimits: How long it may run; nil takes the configuration's limits.
     ///   - body: The handler, given the request's context first.
     public func register<each Argument, Result>(
         _ function: Function<repeat each Argument, Result>,
         limit: Int? = nil,
+        timeLimits: TimeLimits? = nil,
         _ body: @escaping @Sendable (JobContext, repeat each Argument) throws -> Result
     ) {
-        self.add(function.name, limit) {
+        self.add(function.name, limit, timeLimits) {
             .syncWithContext { (reader, context, writer) in
                 let arguments = try Self.arguments(of: function, from: &reader)
                 try Self.pack(try body(context, repeat each arguments), of: function, into: &writer)
@@ -69,14 +75,16 @@ extension Worker {
     /// - Parameters:
     ///   - function: The function it implements.
     ///   - limit: How many of this function may run at once.
+    ///   - timeLimits: How long it may run; nil takes the configuration's limits.
     ///   - body: The handler. A cancelled request cancels its task.
     @_disfavoredOverload
     public func register<each Argument, Result>(
         _ function: Function<repeat each Argument, Result>,
         limit: Int? = nil,
+        timeLimits: TimeLimits? = nil,
         _ body: @escaping @Sendable @concurrent (repeat each Argument) async throws -> Result
     ) {
-        self.add(function.name, limit) {
+        self.add(function.name, limit, timeLimits) {
             .async { (reader, _) in
                 let arguments = try Self.arguments(of: function, from: &reader)
                 return {
@@ -92,13 +100,15 @@ extension Worker {
     /// - Parameters:
     ///   - function: The function it implements.
     ///   - limit: How many of this function may run at once.
+    ///   - timeLimits: How long it may run; nil takes the configuration's limits.
     ///   - body: The handler. A cancelled request cancels its task.
     public func register<each Argument>(
         _ function: Function<repeat each Argument, Nothing>,
         limit: Int? = nil,
+        timeLimits: TimeLimits? = nil,
         _ body: @escaping @Sendable @concurrent (repeat each Argument) async throws -> Void
     ) {
-        self.add(function.name, limit) {
+        self.add(function.name, limit, timeLimits) {
             .async { (reader, _) in
                 let arguments = try Self.arguments(of: function, from: &reader)
                 return {
@@ -116,13 +126,15 @@ extension Worker {
     /// - Parameters:
     ///   - function: The function it implements.
     ///   - limit: How many of this function may run at once.
+    ///   - timeLimits: How long it may run; nil takes the configuration's limits.
     ///   - body: The handler, given the request's context first.
     public func register<each Argument, Result>(
         _ function: Function<repeat each Argument, Result>,
         limit: Int? = nil,
+        timeLimits: TimeLimits? = nil,
         _ body: @escaping @Sendable @concurrent (JobContext, repeat each Argument) async throws -> Result
     ) {
-        self.add(function.name, limit) {
+        self.add(function.name, limit, timeLimits) {
             .async { (reader, context) in
                 let arguments = try Self.arguments(of: function, from: &reader)
                 return {
@@ -138,13 +150,20 @@ extension Worker {
     func addSync(
         _ name: String,
         _ limit: Int?,
+        _ timeLimits: TimeLimits?,
         _ body: @escaping @Sendable (inout PackReader, inout PackWriter) throws -> Void
     ) {
-        self.add(name, limit) { .sync(body) }
+        self.add(name, limit, timeLimits) { .sync(body) }
     }
 
-    private func add(_ name: String, _ limit: Int?, _ body: () -> Handler.Body) {
-        let handler = Handler(name: name, body: body(), limit: limit)
+    private func add(_ name: String, _ limit: Int?, _ timeLimits: TimeLimits?, _ body: () -> Handler.Body) {
+        let handler = Handler(
+            name: name,
+            body: body(),
+            limit: limit,
+            timeLimits: timeLimits,
+            usualLimits: self.configuration.timeLimits
+        )
         self.handlers.withLock { $0[name] = handler }
     }
 

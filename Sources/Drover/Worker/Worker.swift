@@ -56,6 +56,10 @@ public final class Worker: Sendable {
         if let refusal = handlers.values.lazy.compactMap({ $0.isolated?.refusal }).first {
             throw UsageError(.badConfiguration, refusal)
         }
+        for handler in handlers.values where !handler.hasUsualLimits {
+            guard let problem = handler.timeLimits.problem else { continue }
+            throw UsageError(.badConfiguration, "\(handler.name), timeLimits: \(problem)")
+        }
         return try RunningWorker(configuration: self.configuration.validated(), handlers: handlers, endpoint: endpoint)
     }
 
@@ -65,18 +69,20 @@ public final class Worker: Sendable {
     /// - Parameters:
     ///   - endpoint: Where to listen.
     ///   - signals: Signals that ask for the shutdown; a second one ends the grace.
+    /// - Returns: Why the worker left by itself; nil if it was asked to. See ``RecyclingPolicy``.
     /// - Throws: As ``start(_:)``.
+    @discardableResult
     public func run(
         _ endpoint: WorkerEndpoint,
         shutdownSignals signals: [ShutdownSignal] = [.terminate, .interrupt]
-    ) async throws {
+    ) async throws -> RecyclingReason? {
         if ChildServer.isCurrent {
             // The thread stays free for asynchronous handlers.
             ChildServer.serve(self.handlers.withLock { $0 }, self.configuration)
             await ChildServer.suspend()
         }
         let running = try self.start(endpoint)
-        await running.runUntilAsked(to: signals)
+        return await running.runUntilAsked(to: signals)
     }
 }
 

@@ -30,6 +30,8 @@ public struct WorkerConfiguration: Sendable {
     public var silenceLimit: Duration = .seconds(6)
     /// How long running handlers may take when the worker is asked to shut down; then they are cancelled.
     public var drainGrace: Duration = .seconds(30)
+    /// How long a handler may run, if it was registered without limits of its own; for ever, unless it is set.
+    public var timeLimits = TimeLimits.unlimited
     /// When the worker leaves by itself, so that a fresh one takes its place; never, unless it is set.
     public var recycling = RecyclingPolicy()
     /// How long the process of an isolated handler has, with all it has started, between SIGTERM and SIGKILL when its call is
@@ -58,6 +60,7 @@ public struct WorkerConfiguration: Sendable {
             guard isValid else { throw UsageError(.badConfiguration, message) }
         }
         try check((1...4096).contains(self.concurrency), "concurrency is \(self.concurrency); it must be 1 to 4096")
+        try check(self.timeLimits.problem == nil, "timeLimits: \(self.timeLimits.problem ?? "")")
         try check(self.recycling.maxJobs ?? 1 > 0, "recycling.maxJobs must be at least 1")
         try check(self.recycling.maxAge ?? .seconds(1) > .zero, "recycling.maxAge must be positive")
         try check(self.window > 0, "window is \(self.window); it must be at least 1")

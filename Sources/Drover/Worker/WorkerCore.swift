@@ -84,6 +84,7 @@ final class WorkerCore: Sendable {
         status.completed = self.counters.completed.current
         status.failed = self.counters.failed.current
         status.dropped = self.counters.dropped.current
+        status.stuck = self.counters.stuck.current
         status.isDraining = self.life.state != .running
         return status
     }
@@ -109,7 +110,7 @@ final class WorkerCore: Sendable {
                     client: subscriber.client,
                     subscription: subscriber.subscription
                 )
-            case .finished, .finishedLate, .started, .ended: break
+            case .finished, .finishedLate, .started, .began, .ended: break
             }
         }
     }
@@ -151,6 +152,8 @@ final class WorkerPost: MailboxNode {
     enum Kind: Sendable {
         case finished(WorkerJob, WorkerReply)
         case started(WorkerJob)
+        /// A handler with limits has begun.
+        case began(WorkerJob, at: Instant)
         /// A handler that ran beside the loop came back after another thread had taken it.
         case finishedLate(slot: UInt32, WorkerReply)
         case progress(slot: UInt32, id: UInt64, UInt32, RequestBytes)
@@ -174,6 +177,10 @@ struct WorkerCounters: ~Copyable, Sendable {
     let refused = Atomic<Int>(0)
     let answeredAgain = Atomic<Int>(0)
     let undeliverable = Atomic<Int>(0)
+    /// Handlers that run on after their hard limits.
+    let stuck = Atomic<Int>(0)
+    /// Answers of handlers that came after their hard limits.
+    let late = Atomic<Int>(0)
     let malformedMessages = Atomic<Int>(0)
     let unknownMessages = Atomic<Int>(0)
     let resets = Atomic<Int>(0)

@@ -73,8 +73,8 @@ final class WorkerJob: Sendable {
     /// Takes the job out before it starts, or asks the running handler to stop.
     ///
     /// - Returns: Whether it will never start.
-    func cancel() -> Bool {
-        self.context.cancel()
+    func cancel(because reason: CancellationReason) -> Bool {
+        self.context.cancel(because: reason)
         if self.state
             .compareExchange(
                 expected: State.queued.rawValue,
@@ -90,7 +90,7 @@ final class WorkerJob: Sendable {
     }
 
     /// Takes the job out if it has not started; a running handler goes on.
-    func cancelBeforeStart() -> Bool {
+    func cancelBeforeStart(because reason: CancellationReason) -> Bool {
         guard
             self.state
                 .compareExchange(
@@ -100,7 +100,7 @@ final class WorkerJob: Sendable {
                 )
                 .exchanged
         else { return false }
-        self.context.cancel()
+        self.context.cancel(because: reason)
         return true
     }
 
@@ -135,8 +135,18 @@ final class WorkerJob: Sendable {
             }
             self.start(work, core: core, finish: finish)
         } catch {
-            finish(.error(core.errorBody(error, function: self.handler.name)))
+            finish(.error(self.errorBody(error, core)))
         }
+    }
+
+    /// What the caller is told of an error, which may come of a limit that has passed.
+    private func errorBody(_ error: any Error, _ core: WorkerCore) -> ErrorBody {
+        if error is CancellationError, let reason = self.context.cancellationReason,
+            reason == .softTimeLimit || reason == .hardTimeLimit
+        {
+            return self.handler.overrun(reason, worker: core.name)
+        }
+        return core.errorBody(error, function: self.handler.name)
     }
 
     /// An asynchronous handler runs as a task of its own: it belongs to its request, not to the thread that starts it.
@@ -149,7 +159,7 @@ final class WorkerJob: Sendable {
                 do throws(CodecError) { try pack(&writer) } catch { throw ResultError(cause: error) }
                 finish(.value(RequestBytes(adopting: writer.finish())))
             } catch {
-                finish(.error(core.errorBody(error, function: self.handler.name)))
+                finish(.error(self.errorBody(error, core)))
             }
         }
         self.task.withLock { $0 = task }

@@ -14,6 +14,7 @@ extension WorkerLoop {
         switch post {
         case .finished(let job, let reply): self.finished(job, reply)
         case .finishedLate(let slot, let reply): self.finished(slot, reply)
+        case .began(let job, let started): self.began(job, at: started)
         case .started(let job):
             guard let request = self.machine.request(in: job.slot), request.session >= 0,
                 request.id == job.context.correlationID.rawValue
@@ -124,6 +125,7 @@ extension WorkerLoop {
     ///   - microseconds: How long the handler ran, 0 if that isn't known: a broker gives credit by it.
     func finished(_ slot: UInt32, _ reply: WorkerReply, ran microseconds: UInt32 = 0) {
         let addressee = self.machine.finished(slot, actions: &self.actions)
+        if let addressee, addressee.isLate { return self.dropLate(reply) }
         switch reply {
         case .value(let block):
             self.core.counters.completed.count()

@@ -15,18 +15,20 @@ extension WorkerLoop {
     static func dial(
         _ address: String,
         number: Int,
+        attempt: Int = 0,
         socket: borrowing Socket,
         silence: UInt64,
         at now: Instant
     ) throws(ZMQError) -> BrokerDial {
-        let routingID = Array("broker \(number)".utf8)
+        let routingID = Array("broker \(number) \(attempt)".utf8)
         try socket.set(.connectRoutingID, routingID)
         try socket.connect(address)
         return BrokerDial(
             address: address,
             routingID: routingID,
             route: Self.dialledRoutes + UInt64(number),
-            offering: Offering(longestNanoseconds: silence, at: now)
+            offering: Offering(longestNanoseconds: silence, at: now),
+            attempt: attempt
         )
     }
 
@@ -39,15 +41,21 @@ extension WorkerLoop {
         for index in self.dials.indices {
             if self.machine.isDraining { self.dials[index].offering.settled() }
             guard self.dials[index].offering.isDue(at: self.now) else { continue }
-            self.send(self.offerPayload(), as: Header(.offer, id: self.core.epoch), to: self.dials[index].routingID)
+            self.offer(to: index)
         }
+    }
+
+    @available(*, noasync)
+    func offer(to index: Int) {
+        self.dials[index].offeredConcurrency = self.usableConcurrency
+        self.send(self.offerPayload(), as: Header(.offer, id: self.core.epoch), to: self.dials[index].routingID)
     }
 
     private func offerPayload() -> RequestBytes {
         let configuration = self.core.configuration
         var offer = Offer(worker: self.core.identity)
         offer.name = configuration.name
-        offer.concurrency = configuration.concurrency
+        offer.concurrency = self.usableConcurrency
         offer.functions = self.core.handlers.map { $0.name }
         offer.queues = configuration.queues.sorted()
         offer.labels = configuration.labels
@@ -58,9 +66,9 @@ extension WorkerLoop {
         return RequestBytes(adopting: writer.finish())
     }
 
-    /// When an offer is due next.
+    /// When an offer, or another try to connect, is due next.
     var nextOffer: Instant {
-        self.dials.reduce(.distantFuture) { min($0, $1.offering.nextDeadline) }
+        self.dials.reduce(.distantFuture) { min($0, $1.offering.nextDeadline, $1.redialsAt) }
     }
 
     /// A broker has introduced itself, or has gone.
@@ -90,12 +98,7 @@ extension WorkerLoop {
         case .hello: return false
         case .refused:
             let message = unsafe ErrorBody(reading: payload)?.message ?? "no reason that can be understood"
-            guard message != self.dials[index].lastRefusal else { return true }
-            self.dials[index].lastRefusal = message
-            self.core.logger.error(
-                "a broker refuses this worker",
-                metadata: [LogKeys.endpoint: "\(self.dials[index].address)", LogKeys.error: "\(message)"]
-            )
+            self.refused(by: index, message)
         case .reset, .goodbye: self.dials[index].offering.restart(at: self.now)
         default:
             // A message of a session that is over here, which the broker must learn: it introduces itself again.
@@ -123,7 +126,7 @@ extension WorkerLoop {
         }
         let free = max(0, self.core.configuration.concurrency - self.machine.requestCount)
         var state = ReadyState()
-        if self.core.isQuiet.load(ordering: .relaxed) { state.insert(.quiet) }
+        if self.isQuietToBrokers { state.insert(.quiet) }
         let isHungry =
             free > 0 && broker.waiting > 0 && self.machine.sessions[session].requests.count < max(1, broker.credit)
         if isHungry, broker.wasHungry, !state.contains(.quiet) { state.insert(.starved) }
@@ -132,9 +135,12 @@ extension WorkerLoop {
         self.send(header, to: session)
     }
 
+    /// Whether brokers are to give the worker nothing: it was made quiet, or all its slots are taken by stuck handlers.
+    var isQuietToBrokers: Bool { self.core.isQuiet.load(ordering: .relaxed) || self.isClogged }
+
     /// Tells brokers at once that the worker has become quiet, or no longer is.
     func tellQuiet() {
-        let isQuiet = self.core.isQuiet.load(ordering: .relaxed)
+        let isQuiet = self.isQuietToBrokers
         guard isQuiet != self.isQuietTold else { return }
         self.isQuietTold = isQuiet
         for session in self.links.indices where self.links[session]?.broker != nil { self.sendBeat(to: session) }
@@ -179,7 +185,9 @@ extension WorkerLoop {
             self.held[slot] = nil
             self.confirm(.beforeStart, of: header.id, to: session)
         case .stop(let slot):
-            guard Int(slot) < self.jobs.count, let job = self.jobs[Int(slot)], job.cancelBeforeStart() else { return }
+            guard Int(slot) < self.jobs.count, let job = self.jobs[Int(slot)],
+                job.cancelBeforeStart(because: .requested)
+            else { return }
             self.core.threads.withdraw(job)
             self.finished(job, .dropped(.cancelled))
         }

@@ -29,6 +29,7 @@ extension WorkerLoop {
             // The clock costs as much as a quick handler; one in sixteen is timed.
             let started = count & 15 == 0 ? self.core.now() : nil
             count += 1
+            self.lentSlot = job.handler.isTimed ? job.slot : nil
             let run = Self.run(job, arena, &writer, core: self.core)
             if let ticket = run.ticket, !self.core.baton.reclaim(ticket) {
                 Self.comeBackLate(job, run.failure, writer, core: self.core)
@@ -44,6 +45,7 @@ extension WorkerLoop {
             writer.removeAll()
             self.performActions()
         }
+        self.lentSlot = nil
         self.arena.removeAll(keepingCapacity: self.arena.capacity < 1 << 20)
         self.core.threads.releaseSlot()
         return true

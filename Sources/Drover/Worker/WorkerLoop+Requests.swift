@@ -172,7 +172,7 @@ extension WorkerLoop {
             self.core.counters.dropped.count()
             self.confirm(.beforeStart, of: header.id, to: session)
         case .stop(let slot):
-            self.stop(slot)
+            self.stop(slot, because: CancellationReason(header.number))
         }
     }
 
@@ -195,18 +195,20 @@ extension WorkerLoop {
     /// says so when its own deadline passes.
     func stopOrLapse(_ slot: UInt32) {
         guard let request = self.machine.request(in: slot), request.session >= 0, request.deadline <= self.now else {
-            return self.stop(slot)
+            return self.stop(slot, because: .clientGone)
         }
-        guard Int(slot) < self.jobs.count, let job = self.jobs[Int(slot)], job.cancelBeforeStart() else { return }
+        guard Int(slot) < self.jobs.count, let job = self.jobs[Int(slot)],
+            job.cancelBeforeStart(because: .deadline)
+        else { return }
         self.core.threads.withdraw(job)
         self.finished(job, .dropped(.lapsed))
     }
 
     /// Takes a job out before it starts, or asks it to stop.
-    func stop(_ slot: UInt32) {
+    func stop(_ slot: UInt32, because reason: CancellationReason) {
         guard Int(slot) < self.jobs.count, let job = self.jobs[Int(slot)] else { return }
         let isLapsed = job.hasLapsed(at: self.now)
-        guard job.cancel() else { return }
+        guard job.cancel(because: reason) else { return }
         self.core.threads.withdraw(job)
         self.finished(job, .dropped(isLapsed ? .lapsed : .cancelled))
     }

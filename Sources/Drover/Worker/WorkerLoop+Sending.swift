@@ -130,6 +130,8 @@ extension WorkerLoop {
             guard let (box, payload) = self.held.removeValue(forKey: slot) else { return }
             self.enqueue(slot, handler: self.core.handlers[Int(handler)], box, payload)
         case .stop(let slot): self.stopOrLapse(slot)
+        case .interrupt(let slot): self.interrupt(slot)
+        case .abandon(let slot, let session, let id): self.abandon(slot, session, id)
         case .lapsed(let slot, let session, let id):
             self.held[slot] = nil
             self.core.counters.dropped.count()
@@ -175,6 +177,7 @@ extension WorkerLoop {
         self.poll.removeAll()
         let waker = self.poll.add(self.core.waker.fileDescriptor)
         _ = self.poll.add(self.descriptor)
+        let monitor = self.monitor == nil ? nil : self.poll.add(self.monitorDescriptor)
         do throws(ZMQError) {
             // Frames that libzmq would not take are tried again soon: a ROUTER can't say which peer has room.
             let limit = self.blocked.isEmpty ? Instant.distantFuture : self.now.advanced(byNanoseconds: 1_000_000)
@@ -183,6 +186,7 @@ extension WorkerLoop {
             self.core.logger.warning("a poll failed", metadata: [LogKeys.error: "\(error)"])
         }
         self.core.mailbox.didWake(isSignalled: self.poll.isReady(waker))
+        if let monitor, self.poll.isReady(monitor) { self.mayHaveDialEvents = true }
         self.now = self.core.now()
     }
 
@@ -239,7 +243,7 @@ extension WorkerLoop {
     /// Says goodbye, cancels what still runs, closes the socket.
     @available(*, noasync)
     func leave() {
-        for case let job? in self.jobs { _ = job.cancel() }
+        for case let job? in self.jobs { _ = job.cancel(because: .workerLeaves) }
         self.tellAll(Header(.goodbye, number: GoodbyeReason.leaving.rawValue))
         // Subscribers first: who asks a client from now on either sees that it has ended or is among the replies.
         self.core.subscribers.close()

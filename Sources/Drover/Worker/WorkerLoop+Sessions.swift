@@ -87,7 +87,7 @@ extension WorkerLoop {
                 self.brokersChanged()
                 if isResumed {
                     self.restateBindings(to: session)
-                } else if self.core.isQuiet.load(ordering: .relaxed) {
+                } else if self.isQuietToBrokers {
                     self.sendBeat(to: session)
                 }
             }

@@ -33,6 +33,8 @@ final class WorkerLoop {
     @safe @exclusivity(unchecked) var jobs: [WorkerJob?] = []
     @safe @exclusivity(unchecked) var toRun: [WorkerJob] = []
     @safe @exclusivity(unchecked) var quick = Deque<QuickJob>()
+    /// The request that the loop is lent to, if its handler has limits.
+    @safe @exclusivity(unchecked) var lentSlot: UInt32?
     @safe @exclusivity(unchecked) var arena: [UInt8] = []
     /// Requests that wait in the machine: the frames with their arguments.
     @safe @exclusivity(unchecked) var held: [UInt32: (MessageBox, Range<Int>)] = [:]
@@ -43,9 +45,13 @@ final class WorkerLoop {
     @safe @exclusivity(unchecked) var route = Message()
     @safe @exclusivity(unchecked) var message = Message()
     @safe @exclusivity(unchecked) var attached = Message()
-    @safe @exclusivity(unchecked) var poll = DescriptorPoll(capacity: 2)
+    @safe @exclusivity(unchecked) var poll = DescriptorPoll(capacity: 3)
     let descriptor: CInt
-    private let isBound: Bool
+    let isBound: Bool
+    /// Tells how handshakes with brokers end, if there are any.
+    @safe @exclusivity(unchecked) var monitor: Monitor?
+    let monitorDescriptor: CInt
+    @safe @exclusivity(unchecked) var mayHaveDialEvents = true
     /// The socket was used last by a receive that found nothing.
     @safe @exclusivity(unchecked) var isDrained = false
     @safe @exclusivity(unchecked) var dials: [BrokerDial] = []
@@ -85,6 +91,13 @@ final class WorkerLoop {
         let addresses = [address].compactMap { $0 } + brokers
         try socket.prepare(for: addresses, maxPayloadBytes: core.configuration.maxPayloadBytes)
         let now = core.now()
+        if brokers.isEmpty {
+            self.monitorDescriptor = -1
+        } else {
+            let monitor = try socket.monitor(.handshake)
+            self.monitorDescriptor = try monitor.fileDescriptor
+            self.monitor = consume monitor
+        }
         for (number, broker) in brokers.enumerated() {
             let silence = core.configuration.silenceLimit.clampedNanoseconds
             try socket.connectEncrypted(core.configuration.keys, to: broker)
@@ -112,6 +125,7 @@ final class WorkerLoop {
         configuration.maxCachedBytes = core.configuration.maxCachedResultBytes
         configuration.reportDelayNanoseconds = core.configuration.reportDelay.clampedNanoseconds
         configuration.functionLimits = core.handlers.map { $0.limit }
+        configuration.runLimits = core.handlers.map { $0.timeLimits.limits }
         self.machine = WorkerMachine(configuration: configuration)
         self.recycling = core.configuration.recycling.limits.map { limits in
             Recycling(limits: limits, at: now, spread: .random(in: 0...1))
@@ -126,7 +140,11 @@ final class WorkerLoop {
 
     /// Another thread holds the loop from now on.
     @available(*, noasync)
-    func moveToCurrentThread() { self.socket.moveToCurrentThread() }
+    func moveToCurrentThread() {
+        self.socket.moveToCurrentThread()
+        self.monitor?.moveToCurrentThread()
+        self.watchLentJob()
+    }
 
     /// Why the loop was left.
     enum Exit {
@@ -170,10 +188,13 @@ final class WorkerLoop {
         }
         if self.now >= self.nextTick || !isBusy {
             self.now = self.core.now()
+            if self.mayHaveDialEvents { self.observeDials() }
             if self.now >= self.nextTick {
                 self.machine.ticked(at: self.now, actions: &self.actions)
+                self.dialAgainWhereDue()
                 self.offerWhereDue()
             }
+            self.tellConcurrency()
             self.tellQuiet()
         }
         self.performActions()

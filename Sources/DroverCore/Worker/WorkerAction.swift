@@ -8,6 +8,12 @@ package enum WorkerAction: Equatable, Sendable {
     case run(slot: UInt32, handler: Int32)
     /// Cancel a request that was given to the handler threads.
     case stop(slot: UInt32)
+    /// The handler of a request has run until its soft limit: ask it to stop.
+    case interrupt(slot: UInt32)
+    /// The handler of a request has run until its hard limit: ask it to stop, and tell the client, if it isn't gone.
+    ///
+    /// The slot stays taken until the handler ends.
+    case abandon(slot: UInt32, session: Int?, id: UInt64)
     /// A held request lapsed and is gone: tell its client.
     case lapsed(slot: UInt32, session: Int, id: UInt64)
     /// A held request went with its client.

@@ -25,6 +25,8 @@ package struct WorkerMachine: ~Copyable {
         package var seed: UInt64 = 0
         /// At most so many of each function run at once; nil for no limit beyond the worker's.
         package var functionLimits: [Int?] = []
+        /// How long a handler of each function may run.
+        package var runLimits: [RunLimits] = []
 
         package init() {}
     }
@@ -36,22 +38,24 @@ package struct WorkerMachine: ~Copyable {
     }
 
     /// Looked at in place only: a copy would share its tables and make the next change copy them.
-    package private(set) var sessions: [WorkerSession] = []
+    package internal(set) var sessions: [WorkerSession] = []
     private var freeSessions: [Int] = []
     private var sessionNumber: UInt32 = 0
     private var routes: [UInt64: Int] = [:]
     private var clients: [PeerID: Int] = [:]
 
-    private var requests: [WorkerRequest?] = []
+    var requests: [WorkerRequest?] = []
     private var freeRequests: [UInt32] = []
-    private var wheel = TimerWheel(now: Instant(nanoseconds: 0))
+    var wheel = TimerWheel(now: Instant(nanoseconds: 0))
+    var clock: RunClock
+    var passed: [RunClock.Passed] = []
     private var gates: [FunctionGate]
     private var keys = OrderingKeys<String>()
     /// The ordering keys of the requests that have one.
     private var keyOf: [UInt32: String] = [:]
     /// Requests in the order they came, to report those that take long; may name ended ones.
-    private var unreported = Deque<(slot: UInt32, id: UInt64, dueAt: Instant)>()
-    private var due: [UInt32] = []
+    var unreported = Deque<(slot: UInt32, id: UInt64, dueAt: Instant)>()
+    var due: [UInt32] = []
     private let configuration: Configuration
     private var lastRoute: (route: UInt64, session: Int)?
 
@@ -62,11 +66,14 @@ package struct WorkerMachine: ~Copyable {
     /// Takes no new requests.
     package private(set) var isDraining = false
     package var sessionCount: Int { self.clients.count }
-    package var timerCount: Int { self.wheel.count }
+    package var timerCount: Int { self.wheel.count + self.clock.count }
+    /// Requests that were answered when their handlers' hard limits passed, and whose handlers have not ended.
+    package internal(set) var abandonedCount = 0
 
     package init(configuration: Configuration) {
         self.configuration = configuration
         self.gates = configuration.functionLimits.map { FunctionGate(limit: $0) }
+        self.clock = RunClock(limits: configuration.runLimits)
     }
 
     package func request(in slot: UInt32) -> WorkerRequest? { self.requests[Int(slot)] }
@@ -329,15 +336,27 @@ package struct WorkerMachine: ~Copyable {
         /// The session, or nil if the client is gone.
         package var session: Int?
         package var id: UInt64
+        /// Whether it was answered when its hard limit passed: this answer is wanted no more.
+        package var isLate = false
+
+        package init(session: Int?, id: UInt64, isLate: Bool = false) {
+            self.session = session
+            self.id = id
+            self.isLate = isLate
+        }
     }
 
     /// A request that was to run has ended; what waited for it may run now.
     package mutating func finished(_ slot: UInt32, actions: inout [WorkerAction]) -> Addressee? {
         guard let request = self.requests[Int(slot)] else { return nil }
         self.free(slot, request)
-        if request.state == .dispatched { self.leave(request.handler, actions: &actions) }
+        if request.state != .held { self.leave(request.handler, actions: &actions) }
         self.passKey(of: request, slot: slot, actions: &actions)
-        return Addressee(session: request.session >= 0 ? Int(request.session) : nil, id: request.id)
+        return Addressee(
+            session: request.session >= 0 ? Int(request.session) : nil,
+            id: request.id,
+            isLate: request.state == .abandoned
+        )
     }
 
     /// What a client's wish to cancel comes to.
@@ -379,50 +398,7 @@ package struct WorkerMachine: ~Copyable {
         self.isDraining = true
     }
 
-    // MARK: Time
-
-    /// Time has passed: drops lapsed requests, reports slow ones, keeps sessions alive.
-    package mutating func ticked(at now: Instant, actions: inout [WorkerAction]) {
-        self.wheel.advance(to: now, into: &self.due)
-        for slot in self.due {
-            guard let request = self.requests[Int(slot)] else { continue }
-            if self.removeIfHeld(slot, actions: &actions) {
-                actions.append(.lapsed(slot: slot, session: Int(request.session), id: request.id))
-            } else {
-                actions.append(.stop(slot: slot))
-            }
-        }
-        self.due.removeAll(keepingCapacity: true)
-        while let first = self.unreported.first {
-            let isOpen = self.requests[Int(first.slot)].map { $0.id == first.id } ?? false
-            guard !isOpen || first.dueAt <= now else { break }
-            self.unreported.removeFirst()
-            guard isOpen, let request = self.requests[Int(first.slot)], request.session >= 0 else { continue }
-            actions.append(.report(slot: first.slot, session: Int(request.session), id: request.id))
-        }
-        for index in self.sessions.indices where self.sessions[index].isLive {
-            switch self.sessions[index].session.ticked(at: now) {
-            case .none, .sendHello: break
-            case .sendHeartbeat: actions.append(.sendBeat(session: index))
-            case .endSession: self.loseSession(index, at: now, actions: &actions)
-            }
-        }
-    }
-
-    /// When ``ticked(at:actions:)`` has something to do next.
-    package func nextDeadline(after now: Instant) -> Instant {
-        var next = self.wheel.nextDeadline ?? .distantFuture
-        if let first = self.unreported.first { next = min(next, first.dueAt) }
-        for index in self.sessions.indices where self.sessions[index].isLive {
-            next = min(next, self.sessions[index].session.nextDeadline)
-        }
-        return next
-    }
-
-    /// Forgets the report of requests that have been answered, so that an idle worker has nothing to wake up for.
-    package mutating func settle() {
-        if self.requestCount == 0 { self.unreported.removeAll(keepingCapacity: true) }
-    }
+    // MARK: Answers
 
     /// Keeps an answer for a re-sent request.
     ///
@@ -460,11 +436,6 @@ package struct WorkerMachine: ~Copyable {
 
     // MARK: Inside
 
-    private mutating func setDeadline(_ deadline: Instant, of slot: UInt32) {
-        self.requests[Int(slot)]?.deadline = deadline
-        self.wheel.schedule(slot, at: deadline)
-    }
-
     private mutating func takeSlot(_ request: WorkerRequest) -> UInt32 {
         self.requestCount += 1
         if let slot = self.freeRequests.popLast() {
@@ -477,6 +448,8 @@ package struct WorkerMachine: ~Copyable {
 
     private mutating func free(_ slot: UInt32, _ request: WorkerRequest) {
         if request.deadline != .distantFuture { self.wheel.cancel(slot) }
+        self.clock.ended(slot)
+        if request.state == .abandoned { self.abandonedCount -= 1 }
         if request.session >= 0 { self.sessions[Int(request.session)].requests.remove(request.id) }
         self.requests[Int(slot)] = nil
         self.freeRequests.append(slot)
@@ -484,7 +457,7 @@ package struct WorkerMachine: ~Copyable {
     }
 
     /// Takes a held request out of whatever it waits in.
-    private mutating func removeIfHeld(_ slot: UInt32, actions: inout [WorkerAction]) -> Bool {
+    mutating func removeIfHeld(_ slot: UInt32, actions: inout [WorkerAction]) -> Bool {
         guard let request = self.requests[Int(slot)], request.state == .held else { return false }
         self.heldCount -= 1
         let gate = Int(request.handler)
@@ -528,7 +501,7 @@ package struct WorkerMachine: ~Copyable {
         return !self.gates[Int(request.handler)].blocked.contains(slot)
     }
 
-    private mutating func loseSession(_ index: Int, at now: Instant, actions: inout [WorkerAction]) {
+    mutating func loseSession(_ index: Int, at now: Instant, actions: inout [WorkerAction]) {
         guard self.sessions[index].isLive else { return }
         self.lastRoute = nil
         let route = self.sessions[index].route

@@ -103,5 +103,7 @@ package struct WorkerRequest: Sendable {
         case held
         /// Given to the handler threads.
         case dispatched
+        /// Answered when its hard limit passed; the handler hasn't ended.
+        case abandoned
     }
 }

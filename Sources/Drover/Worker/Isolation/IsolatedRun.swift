@@ -11,6 +11,8 @@ final class IsolatedRun: Sendable {
         var child: IsolatedChild?
         /// What the call comes to, since it was killed.
         var verdict: (any Error)?
+        /// How long the child has to end; nil takes the pool's grace.
+        var grace: Duration?
     }
 
     private let context: JobContext
@@ -26,11 +28,14 @@ final class IsolatedRun: Sendable {
     ///
     /// They are asked by SIGTERM and killed after the grace; any thread may call this, which waits for nothing.
     ///
-    /// - Parameter error: What the call comes to; by default that it was cancelled.
-    func kill(throwing error: any Error = CancellationError()) {
+    /// - Parameters:
+    ///   - error: What the call comes to; by default that it was cancelled.
+    ///   - grace: How long they have before they are killed; nil takes the pool's grace.
+    func kill(throwing error: any Error = CancellationError(), within grace: Duration? = nil) {
         self.state.withLock { state in
             guard state.verdict == nil else { return }
             state.verdict = error
+            state.grace = grace
             state.child?.waker.wake()
         }
     }
@@ -135,12 +140,12 @@ final class IsolatedRun: Sendable {
         after failure: ByteLink.Failure,
         _ what: String
     ) -> any Error {
-        let verdict = self.state.withLock { state in
+        let (verdict, grace) = self.state.withLock { state in
             state.child = nil
-            return state.verdict
+            return (state.verdict, state.grace)
         }
         if let verdict {
-            child.process.end(grace: pool.grace)
+            child.process.end(grace: grace ?? pool.grace)
             return verdict
         }
         // The stream ends a moment before the process does.

@@ -9,19 +9,24 @@ extension Worker {
     /// - Parameters:
     ///   - function: The function it implements. Registering a name again replaces its handler.
     ///   - limit: How many of this function may run at once; nil for no limit beyond the worker's.
+    ///   - timeLimits: How long it may run; nil takes the configuration's limits.
     ///   - isolation: Where it runs.
     ///   - body: The handler. What it throws is the caller's ``RemoteError``; a crash is one with `crashed`.
     @_disfavoredOverload
     public func register<each Argument, Result>(
         _ function: Function<repeat each Argument, Result>,
         limit: Int? = nil,
+        timeLimits: TimeLimits? = nil,
         isolation: Isolation,
         _ body: @escaping @Sendable (repeat each Argument) throws -> Result
     ) {
-        guard isolation.isProcess else { return self.register(function, limit: limit, body) }
+        guard isolation.isProcess else {
+            return self.register(function, limit: limit, timeLimits: timeLimits, body)
+        }
         self.addIsolated(
             function,
             limit,
+            timeLimits,
             .sync { (reader, writer) in
                 let arguments = try Self.arguments(of: function, from: &reader)
                 let value = try body(repeat each arguments)
@@ -30,23 +35,28 @@ extension Worker {
         )
     }
 
-    /// Registers a handler without a result; see ``register(_:limit:isolation:_:)``.
+    /// Registers a handler without a result; see ``register(_:limit:timeLimits:isolation:_:)``.
     ///
     /// - Parameters:
     ///   - function: The function it implements.
     ///   - limit: How many of this function may run at once.
+    ///   - timeLimits: How long it may run; nil takes the configuration's limits.
     ///   - isolation: Where it runs.
     ///   - body: The handler.
     public func register<each Argument>(
         _ function: Function<repeat each Argument, Nothing>,
         limit: Int? = nil,
+        timeLimits: TimeLimits? = nil,
         isolation: Isolation,
         _ body: @escaping @Sendable (repeat each Argument) throws -> Void
     ) {
-        guard isolation.isProcess else { return self.register(function, limit: limit, body) }
+        guard isolation.isProcess else {
+            return self.register(function, limit: limit, timeLimits: timeLimits, body)
+        }
         self.addIsolated(
             function,
             limit,
+            timeLimits,
             .sync { (reader, writer) in
                 let arguments = try Self.arguments(of: function, from: &reader)
                 try body(repeat each arguments)
@@ -60,19 +70,24 @@ extension Worker {
     /// - Parameters:
     ///   - function: The function it implements.
     ///   - limit: How many of this function may run at once.
+    ///   - timeLimits: How long it may run; nil takes the configuration's limits.
     ///   - isolation: Where it runs.
     ///   - body: The handler.
     @_disfavoredOverload
     public func register<each Argument, Result>(
         _ function: Function<repeat each Argument, Result>,
         limit: Int? = nil,
+        timeLimits: TimeLimits? = nil,
         isolation: Isolation,
         _ body: @escaping @Sendable @concurrent (repeat each Argument) async throws -> Result
     ) {
-        guard isolation.isProcess else { return self.register(function, limit: limit, body) }
+        guard isolation.isProcess else {
+            return self.register(function, limit: limit, timeLimits: timeLimits, body)
+        }
         self.addIsolated(
             function,
             limit,
+            timeLimits,
             .async { reader in
                 let arguments = try Self.arguments(of: function, from: &reader)
                 return {
@@ -83,23 +98,28 @@ extension Worker {
         )
     }
 
-    /// Registers an asynchronous handler without a result; see ``register(_:limit:isolation:_:)``.
+    /// Registers an asynchronous handler without a result; see ``register(_:limit:timeLimits:isolation:_:)``.
     ///
     /// - Parameters:
     ///   - function: The function it implements.
     ///   - limit: How many of this function may run at once.
+    ///   - timeLimits: How long it may run; nil takes the configuration's limits.
     ///   - isolation: Where it runs.
     ///   - body: The handler.
     public func register<each Argument>(
         _ function: Function<repeat each Argument, Nothing>,
         limit: Int? = nil,
+        timeLimits: TimeLimits? = nil,
         isolation: Isolation,
         _ body: @escaping @Sendable @concurrent (repeat each Argument) async throws -> Void
     ) {
-        guard isolation.isProcess else { return self.register(function, limit: limit, body) }
+        guard isolation.isProcess else {
+            return self.register(function, limit: limit, timeLimits: timeLimits, body)
+        }
         self.addIsolated(
             function,
             limit,
+            timeLimits,
             .async { reader in
                 let arguments = try Self.arguments(of: function, from: &reader)
                 return {
@@ -121,6 +141,7 @@ extension Worker {
     private func addIsolated<each Argument, Result>(
         _ function: Function<repeat each Argument, Result>,
         _ limit: Int?,
+        _ timeLimits: TimeLimits?,
         _ body: IsolatedFunction.Body
     ) {
         let isolated = IsolatedFunction(
@@ -138,6 +159,8 @@ extension Worker {
                 try isolated.runInChild(&reader, context, &writer)
             },
             limit: limit,
+            timeLimits: timeLimits,
+            usualLimits: self.configuration.timeLimits,
             isolated: isolated
         )
         self.handlers.withLock { $0[function.name] = handler }

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DroverCore
+internal import DroverWire
+internal import DroverZMQ
+internal import Logging
+internal import Synchronization
+
+// Handlers that have run for too long, as the machine says.
+
+extension WorkerLoop {
+    /// A handler with limits has begun on a handler thread.
+    func began(_ job: WorkerJob, at started: Instant) {
+        guard self.jobs[Int(job.slot)] === job else { return }
+        self.nextTick = min(self.nextTick, self.machine.began(job.slot, at: started))
+    }
+
+    /// The loop was taken from a handler that it was lent to: if that has limits they count from now on.
+    func watchLentJob() {
+        guard let slot = self.lentSlot else { return }
+        self.lentSlot = nil
+        self.nextTick = min(self.nextTick, self.machine.began(slot, at: self.core.now()))
+    }
+
+    /// A handler has run until its soft limit.
+    ///
+    /// Those that run beside the loop have no context that could tell them.
+    func interrupt(_ slot: UInt32) {
+        if Int(slot) < self.jobs.count { _ = self.jobs[Int(slot)]?.cancel(because: .softTimeLimit) }
+    }
+
+    /// A handler has run until its hard limit: whoever called is answered now.
+    func abandon(_ slot: UInt32, _ session: Int?, _ id: UInt64) {
+        guard let request = self.machine.request(in: slot) else { return }
+        let handler = self.core.handlers[Int(request.handler)]
+        if Int(slot) < self.jobs.count, let job = self.jobs[Int(slot)] {
+            _ = job.cancel(because: .hardTimeLimit)
+        } else {
+            // It isn't to run beside the loop again before it has proved to be quick.
+            handler.tookTooLong()
+        }
+        self.stuckChanged()
+        let isKilled = handler.isolated != nil
+        self.core.logger.warning(
+            isKilled
+                ? "a handler's process is killed: it ran until its hard time limit"
+                : "a handler is stuck: it runs on after its hard time limit, and keeps a slot",
+            metadata: [
+                LogKeys.function: "\(handler.name)", LogKeys.correlationID: "\(CorrelationID(id))",
+                LogKeys.reason: "\(handler.timeLimits.hard ?? .zero)",
+            ]
+        )
+        guard let session else { return }
+        self.core.counters.completed.count()
+        self.core.counters.failed.count()
+        let body = handler.overrun(.hardTimeLimit, worker: self.core.name)
+        let ran = UInt32(roundedMicroseconds: handler.timeLimits.hard?.clampedNanoseconds ?? 0)
+        self.answer(.error, body.packed(), to: WorkerMachine.Addressee(session: session, id: id), ran: ran)
+    }
+
+    /// A handler has ended whose request was answered at its hard limit: nobody wants its answer.
+    func dropLate(_ reply: WorkerReply) {
+        self.core.counters.late.count()
+        self.stuckChanged()
+        // Brokers are told in this turn that there is a slot more.
+        self.nextTick = min(self.nextTick, self.now)
+        if case .value(var block) = reply { block.free() }
+    }
+
+    private func stuckChanged() {
+        self.core.counters.stuck.store(self.machine.abandonedCount, ordering: .relaxed)
+    }
+
+    /// How many handlers may run at once beside those that are stuck; as the protocol has no worker without any, one at least.
+    var usableConcurrency: Int { max(1, self.core.configuration.concurrency - self.machine.abandonedCount) }
+
+    /// Whether no slot is left, so that whatever came would wait for a handler that is stuck.
+    var isClogged: Bool { self.machine.abandonedCount >= self.core.configuration.concurrency }
+
+    /// Tells brokers how many handlers may run at once, if that has changed.
+    @available(*, noasync)
+    func tellConcurrency() {
+        guard !self.machine.isDraining else { return }
+        for index in self.dials.indices where self.dials[index].offeredConcurrency != self.usableConcurrency {
+            // One that hasn't introduced itself is sent an offer anyway.
+            let session = self.machine.session(route: self.dials[index].route)
+            if let session, self.links[session]?.broker != nil { self.offer(to: index) }
+        }
+    }
+}

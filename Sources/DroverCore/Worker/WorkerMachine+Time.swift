@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// What happens since time passes.
+
+extension WorkerMachine {
+    /// Time has passed: drops lapsed requests, ends those that ran too long, reports slow ones, keeps sessions alive.
+    package mutating func ticked(at now: Instant, actions: inout [WorkerAction]) {
+        self.wheel.advance(to: now, into: &self.due)
+        for slot in self.due {
+            guard let request = self.requests[Int(slot)] else { continue }
+            if self.removeIfHeld(slot, actions: &actions) {
+                actions.append(.lapsed(slot: slot, session: Int(request.session), id: request.id))
+            } else {
+                actions.append(.stop(slot: slot))
+            }
+        }
+        self.due.removeAll(keepingCapacity: true)
+        self.lookAtClock(at: now, actions: &actions)
+        while let first = self.unreported.first {
+            let isOpen = self.requests[Int(first.slot)].map { $0.id == first.id } ?? false
+            guard !isOpen || first.dueAt <= now else { break }
+            self.unreported.removeFirst()
+            guard isOpen, let request = self.requests[Int(first.slot)], request.session >= 0 else { continue }
+            actions.append(.report(slot: first.slot, session: Int(request.session), id: request.id))
+        }
+        for index in self.sessions.indices where self.sessions[index].isLive {
+            switch self.sessions[index].session.ticked(at: now) {
+            case .none, .sendHello: break
+            case .sendHeartbeat: actions.append(.sendBeat(session: index))
+            case .endSession: self.loseSession(index, at: now, actions: &actions)
+            }
+        }
+    }
+
+    /// When ``ticked(at:actions:)`` has something to do next.
+    package func nextDeadline(after now: Instant) -> Instant {
+        var next = min(self.wheel.nextDeadline ?? .distantFuture, self.clock.nextDeadline)
+        if let first = self.unreported.first { next = min(next, first.dueAt) }
+        for index in self.sessions.indices where self.sessions[index].isLive {
+            next = min(next, self.sessions[index].session.nextDeadline)
+        }
+        return next
+    }
+
+    /// Forgets the report of requests that have been answered, so that an idle worker has nothing to wake up for.
+    package mutating func settle() {
+        if self.requestCount == 0 { self.unreported.removeAll(keepingCapacity: true) }
+    }
+
+    mutating func setDeadline(_ deadline: Instant, of slot: UInt32) {
+        self.requests[Int(slot)]?.deadline = deadline
+        self.wheel.schedule(slot, at: deadline)
+    }
+
+    // MARK: Limits of the run time
+
+    /// The handler of a request has begun: its limits count from now on.
+    ///
+    /// To be said of handlers with limits; it does nothing for others.
+    ///
+    /// - Returns: When there is something to do for it.
+    package mutating func began(_ slot: UInt32, at now: Instant) -> Instant {
+        guard let request = self.requests[Int(slot)], request.state == .dispatched else { return .distantFuture }
+        return self.clock.began(slot, handler: request.handler, at: now)
+    }
+
+    private mutating func lookAtClock(at now: Instant, actions: inout [WorkerAction]) {
+        self.clock.advance(to: now, into: &self.passed)
+        for passed in self.passed {
+            switch passed {
+            case .soft(let slot): actions.append(.interrupt(slot: slot))
+            case .hard(let slot): self.abandon(slot, actions: &actions)
+            }
+        }
+        self.passed.removeAll(keepingCapacity: true)
+    }
+
+    /// The request is answered without its handler, which keeps what it occupies until it ends: a place at its function's
+    /// gate, and its ordering key.
+    private mutating func abandon(_ slot: UInt32, actions: inout [WorkerAction]) {
+        guard let request = self.requests[Int(slot)], request.state == .dispatched else { return }
+        self.wheel.cancel(slot)
+        self.requests[Int(slot)]?.deadline = .distantFuture
+        self.requests[Int(slot)]?.state = .abandoned
+        self.requests[Int(slot)]?.session = -1
+        self.abandonedCount += 1
+        var session: Int?
+        if request.session >= 0 {
+            session = Int(request.session)
+            self.sessions[Int(request.session)].requests.remove(request.id)
+        }
+        actions.append(.abandon(slot: slot, session: session, id: request.id))
+    }
+}
