@@ -44,6 +44,8 @@ func registerIsolated(on worker: Worker) {
     worker.register(Function<String, Nothing>("isolatedHard"), timeLimits: limits, isolation: .process, raiseFamily)
     let soft = TimeLimits(soft: .milliseconds(1500))
     worker.register(Function<String, Nothing>("isolatedSoft"), timeLimits: soft, isolation: .process, raiseFamily)
+    let both = TimeLimits(soft: .milliseconds(1200), hard: .milliseconds(1500))
+    worker.register(Function<String, Nothing>("isolatedBoth"), timeLimits: both, isolation: .process, raiseFamily)
     worker.register(.render, timeLimits: TimeLimits(soft: .seconds(50), hard: .seconds(60))) { context, path in
         try render(path) { try context.checkCancellation() }
     }
