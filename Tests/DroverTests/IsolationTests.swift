@@ -187,7 +187,7 @@ extension ServingTests.IsolationTests {
             let error = #expect(throws: RemoteError.self) { try result.get() }
             #expect(error?.code == .timeLimitExceeded)
             #expect(
-                error?.message.contains("its \(limit) time limit of 1.5 seconds") == true,
+                error?.message.contains("its \(limit) time limit of 2.0 seconds") == true,
                 "\(error?.message ?? "")"
             )
             // In the grace of the soft limit the caller is answered all the same.
