@@ -208,7 +208,7 @@ extension ServingTests.TimeLimitTests {
         try self.withWorker(
             { $0.concurrency = 64 },
             register: { worker in
-                worker.register(Self.gated, timeLimits: TimeLimits(hard: .milliseconds(50))) { key in
+                worker.register(Self.gated, timeLimits: TimeLimits(hard: .milliseconds(300))) { key in
                     if !key.isEmpty { self.block(on: gate, key) }
                     return key
                 }
@@ -274,7 +274,7 @@ extension ServingTests.TimeLimitTests {
                     self.block(on: gate, key)
                     return key
                 }
-                worker.register(quick, timeLimits: TimeLimits(soft: .milliseconds(200), hard: .milliseconds(200))) {
+                worker.register(quick, timeLimits: TimeLimits(soft: .milliseconds(500), hard: .milliseconds(500))) {
                     _ in
                     "in time"
                 }
@@ -284,7 +284,7 @@ extension ServingTests.TimeLimitTests {
             eventually("it runs") { gate.begun == ["first"] }
             let second = try client.function(quick).async()
             // More than the limit: if that counted from the call, it would be over.
-            let deadline = MonotonicClock.deadline(after: .milliseconds(300))
+            let deadline = MonotonicClock.deadline(after: .milliseconds(600))
             eventually("the limit is over") { MonotonicClock.now() > deadline }
             #expect(!second.isTerminal)
             gate.open("first")

@@ -40,10 +40,12 @@ func registerIsolated(on worker: Worker) {
     worker.register(Function<String, Nothing>("isolatedCrash"), isolation: .process, crash)
     worker.register(Function<String, Nothing>("isolatedSureCrash", isIdempotent: true), isolation: .process, crash)
     worker.register(Function<String, Nothing>("isolatedFamily"), isolation: .process, raiseFamily)
-    let limits = TimeLimits(hard: .milliseconds(1500))
+    let limits = TimeLimits(hard: .seconds(2))
     worker.register(Function<String, Nothing>("isolatedHard"), timeLimits: limits, isolation: .process, raiseFamily)
-    let soft = TimeLimits(soft: .milliseconds(1500))
+    let soft = TimeLimits(soft: .seconds(2))
     worker.register(Function<String, Nothing>("isolatedSoft"), timeLimits: soft, isolation: .process, raiseFamily)
+    let both = TimeLimits(soft: .milliseconds(1700), hard: .seconds(2))
+    worker.register(Function<String, Nothing>("isolatedBoth"), timeLimits: both, isolation: .process, raiseFamily)
     worker.register(.render, timeLimits: TimeLimits(soft: .seconds(50), hard: .seconds(60))) { context, path in
         try render(path) { try context.checkCancellation() }
     }

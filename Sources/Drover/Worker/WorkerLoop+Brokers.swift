@@ -48,7 +48,9 @@ extension WorkerLoop {
     @available(*, noasync)
     func offer(to index: Int) {
         self.dials[index].offeredConcurrency = self.usableConcurrency
-        self.send(self.offerPayload(), as: Header(.offer, id: self.core.epoch), to: self.dials[index].routingID)
+        let header = Header(.offer, id: self.core.epoch)
+        // A connection that is only interrupted takes messages; this one libzmq has given up.
+        if !self.send(self.offerPayload(), as: header, to: self.dials[index].routingID) { self.postpone(index) }
     }
 
     private func offerPayload() -> RequestBytes {

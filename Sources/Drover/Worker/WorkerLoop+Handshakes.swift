@@ -42,7 +42,8 @@ extension WorkerLoop {
         }
     }
 
-    /// Which broker's connection an event is about; nil if it is that of somebody who dialled this worker.
+    /// Which broker's connection an event is about; nil if that can't be said: somebody may have dialled this worker, and when
+    /// libzmq connects again it calls a broker by the address that its name stands for.
     private func dial(of event: Monitor.Event) -> Int? {
         self.dials.firstIndex { $0.address == event.endpoint } ?? (self.isBound || self.dials.count > 1 ? nil : 0)
     }
@@ -65,7 +66,10 @@ extension WorkerLoop {
 
     /// After a handshake that ended with a reason libzmq doesn't try again: the worker does, after a while that doubles up to
     /// two seconds.
-    private func postpone(_ index: Int) {
+    ///
+    /// Does nothing if it is going to.
+    func postpone(_ index: Int) {
+        guard self.dials[index].redialsAt == .distantFuture else { return }
         let wait = min(UInt64(100_000_000) << UInt64(min(self.dials[index].refusals, 8)), 2_000_000_000)
         self.dials[index].refusals += 1
         self.dials[index].redialsAt = self.now.advanced(byNanoseconds: wait)
@@ -81,6 +85,7 @@ extension WorkerLoop {
     @available(*, noasync)
     private func dialAgain(_ index: Int) {
         let former = self.dials[index]
+        self.dials[index].redialsAt = .distantFuture
         // Mostly nothing is left of the connection that was refused.
         try? self.socket.disconnect(former.address)
         do throws(ZMQError) {

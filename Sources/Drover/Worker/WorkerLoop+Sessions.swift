@@ -128,29 +128,37 @@ extension WorkerLoop {
     }
 
     /// Sends an encoded message by a route that has no session.
+    ///
+    /// - Returns: False if there is no such route.
     @available(*, noasync)
-    func send(_ block: RequestBytes, as header: Header, to routingID: [UInt8]) {
+    @discardableResult
+    func send(_ block: RequestBytes, as header: Header, to routingID: [UInt8]) -> Bool {
         var block = block
         defer { block.free() }
-        guard let base = unsafe block.base else { return }
+        guard let base = unsafe block.base else { return true }
         var header = header
         header.payloadLength = UInt32(block.payloadCount)
         unsafe header.write(to: base)
         let bytes = unsafe UnsafeRawBufferPointer(start: base, count: block.count)
-        self.sendFrame(unsafe Message(copying: bytes), to: routingID)
+        return self.sendFrame(unsafe Message(copying: bytes), to: routingID)
     }
 
     /// Sends a frame by a route that needs no session.
     ///
     /// One that can't be delivered is dropped: it asked for nothing.
+    ///
+    /// - Returns: False if there is no such route.
     @available(*, noasync)
-    func sendFrame(_ frame: consuming Message, to routingID: [UInt8]) {
+    @discardableResult
+    func sendFrame(_ frame: consuming Message, to routingID: [UInt8]) -> Bool {
         do throws(ZMQError) {
             var address = Message(copying: routingID)
             let isTaken = try self.socket.send(&address, more: true)
             if isTaken { _ = try self.socket.send(&frame) } else { self.core.counters.undeliverable.count() }
+            return true
         } catch {
             self.core.counters.undeliverable.count()
+            return false
         }
     }
 
