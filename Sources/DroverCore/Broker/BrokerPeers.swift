@@ -93,11 +93,14 @@ package struct BrokerWorker {
         self.isOpen && !self.isQuiet && !self.isDraining && !self.isRefusing && self.calls.count < self.credit
     }
 
-    /// How loaded it is, from 0 to 63.
+    /// The load of a worker without a free handler: calls only wait behind others there.
+    static var busyLoad: Int { 16 }
+
+    /// How loaded it is, from 0 to 23; in eighths of the credit once all handlers are busy.
     var load: Int {
         let (busy, slots) = (self.calls.count, self.offer.concurrency)
-        if busy < slots { return busy * 16 / slots }
-        return 16 + min(7, (busy - slots) * 8 / max(1, self.credit - slots))
+        if busy < slots { return busy * Self.busyLoad / slots }
+        return Self.busyLoad + min(7, (busy - slots) * 8 / max(1, self.credit - slots))
     }
 
     func hasLeft(_ resources: [String: UInt64]) -> Bool {
@@ -121,7 +124,10 @@ struct LoadList: Sendable {
     private var occupied: UInt64 = 0
     private var levels = [NumberSet](repeating: NumberSet(), count: 64)
     private var counts = [Int](repeating: 0, count: 64)
-    /// Equals take turns: the search goes on behind the one that was chosen last.
+    /// Where the search begins among equals.
+    ///
+    /// With free handlers they take turns; one without keeps its turn until its load has risen, so that calls which only wait
+    /// go to it in runs, and share frames.
     private var next = 0
 
     /// Puts a worker where it belongs now.
@@ -152,7 +158,7 @@ struct LoadList: Sendable {
             if isSecondTurn { worker = self.levels[level].first(from: 0, sharedWith: set) }
             while let candidate = worker, !isSecondTurn || candidate < self.next || self.next == 0 {
                 if isSuitable(candidate) {
-                    self.next = level < 16 ? candidate + 1 : candidate
+                    self.next = level < BrokerWorker.busyLoad ? candidate + 1 : candidate
                     return candidate
                 }
                 worker = self.levels[level].first(from: candidate + 1, sharedWith: set)
