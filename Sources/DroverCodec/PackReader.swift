@@ -69,6 +69,19 @@ public struct PackReader {
         return try unsafe body(rest)
     }
 
+    /// Gives `body` a reader of a part of the bytes, with the same limits and context.
+    package func withPart<Result, Failure: Error>(
+        _ range: Range<Int>,
+        _ body: (inout PackReader) throws(Failure) -> Result
+    ) throws(Failure) -> Result {
+        precondition(range.lowerBound >= 0 && range.upperBound <= self.count, "the part lies beyond the bytes")
+        let start = unsafe self.base.map { unsafe $0 + range.lowerBound }
+        let part = unsafe UnsafeRawBufferPointer(start: start, count: range.count)
+        var reader = unsafe PackReader(over: part, limits: self.limits)
+        reader.context = self.context
+        return try body(&reader)
+    }
+
     /// Goes one container deeper.
     ///
     /// Pair it with ``leave()``. Types that contain themselves must do this in their `unpack`, so that hostile nesting

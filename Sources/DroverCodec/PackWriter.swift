@@ -73,6 +73,9 @@ public struct PackWriter: ~Copyable {
         }
     }
 
+    /// Whether anything was noted.
+    package var hasReferences: Bool { unsafe self.noted != nil }
+
     /// What was noted so far.
     package var references: [UInt32] {
         unsafe self.noted?.takeUnretainedValue().references ?? []
@@ -365,6 +368,26 @@ extension PackWriter {
         unsafe memset(self.base.unsafelyUnwrapped + offset, 0, bytes)
         self.used += bytes
         return offset
+    }
+
+    /// Begins an array whose count is not known yet, to be written to the last four bytes later.
+    package mutating func packLongestArrayHeader() throws(CodecError) {
+        try self.reserve(5)
+        self.put(0xDD)
+        self.put(bigEndian: UInt32(0))
+    }
+
+    /// Begins a binary value whose length is not known yet, to be written to the last four bytes later.
+    package mutating func packLongestBinaryHeader() throws(CodecError) {
+        try self.reserve(5)
+        self.put(0xC6)
+        self.put(bigEndian: UInt32(0))
+    }
+
+    /// Writes a count that wasn't known when its header was written.
+    package mutating func patch(_ count: UInt32, at offset: Int) {
+        precondition(offset >= self.headerBytes && offset <= self.used - 4, "only what was written can be changed")
+        unsafe self.base.unsafelyUnwrapped.storeBytes(of: count.bigEndian, toByteOffset: offset, as: UInt32.self)
     }
 
     /// Gives `body` the bytes in `range`, to be changed in place.

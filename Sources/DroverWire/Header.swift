@@ -77,6 +77,8 @@ package enum ContentType: UInt8, Sendable {
     case messagePack = 0
     case json = 1
     case raw = 2
+    /// MessagePack: many calls of one function in a request.
+    case chunk = 3
 }
 
 extension Header {

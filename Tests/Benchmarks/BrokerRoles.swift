@@ -78,7 +78,7 @@ enum BrokerRoles {
         try await client.connect()
         func run(_ count: Int) async throws {
             var total = 0
-            for try await (_, next) in client.map(Self.following, over: 0..<count, MapOptions(window: 4096)) {
+            for try await (_, next) in client.map(Self.following, over: 0..<count, MapOptions(window: 32768)) {
                 total += next
             }
             guard total == count * (count + 1) / 2 else { throw Failure("the sum is \(total)") }

@@ -5,15 +5,36 @@ import Simulator
 import Testing
 
 @Suite struct BatchWindowTests {
-    private static func window(_ size: Int, isOrdered: Bool = false, taking count: Int = 0) -> BatchWindow {
-        var window = BatchWindow(size: size, isOrdered: isOrdered)
-        for _ in 0..<count { _ = window.take() }
-        return window
+    /// A window that expectations can look at: they copy what they show, and a window can't be copied.
+    private final class Window {
+        private var window: BatchWindow
+
+        init(_ size: Int, isOrdered: Bool, taking count: Int) {
+            self.window = BatchWindow(size: size, isOrdered: isOrdered)
+            for _ in 0..<count { _ = self.window.take() }
+        }
+
+        var size: Int { self.window.size }
+        var heldCount: Int { self.window.heldCount }
+        var hasRoom: Bool { self.window.hasRoom }
+        var hasDeliverable: Bool { self.window.hasDeliverable }
+        var isFinished: Bool { self.window.isFinished }
+        var wantsItems: Bool { self.window.wantsItems }
+        var awaitedPlace: UInt32? { self.window.awaitedPlace }
+        func index(in place: UInt32) -> Int { self.window.index(in: place) }
+        func take() -> UInt32 { self.window.take() }
+        func ended(in place: UInt32) { self.window.ended(in: place) }
+        func deliver() -> UInt32? { self.window.deliver() }
+        func closed(after count: Int? = nil) { self.window.closed(after: count) }
+    }
+
+    private static func window(_ size: Int, isOrdered: Bool = false, taking count: Int = 0) -> Window {
+        Window(size, isOrdered: isOrdered, taking: count)
     }
 
     @Test("a full window takes nothing until something was delivered")
     func full() {
-        var window = Self.window(2, taking: 2)
+        let window = Self.window(2, taking: 2)
         #expect(!window.hasRoom)
         window.ended(in: 1)
         #expect(!window.hasRoom, "what has ended keeps its place until it is delivered")
@@ -25,7 +46,7 @@ import Testing
 
     @Test("without order items are delivered as they end")
     func asCompleted() {
-        var window = Self.window(3, taking: 3)
+        let window = Self.window(3, taking: 3)
         #expect(window.awaitedPlace == nil)
         for place: UInt32 in [2, 0, 1] { window.ended(in: place) }
         #expect((0..<3).map { _ in window.deliver() } == [2, 0, 1])
@@ -34,7 +55,7 @@ import Testing
 
     @Test("in order an item waits for those before it")
     func asGiven() {
-        var window = Self.window(3, isOrdered: true, taking: 3)
+        let window = Self.window(3, isOrdered: true, taking: 3)
         #expect(window.awaitedPlace == 0)
         window.ended(in: 1)
         window.ended(in: 2)
@@ -49,7 +70,7 @@ import Testing
 
     @Test("items are wanted in lots, or when nothing else is to do")
     func lots() {
-        var window = Self.window(16, taking: 16)
+        let window = Self.window(16, taking: 16)
         for place: UInt32 in 0..<3 { window.ended(in: place) }
         _ = window.deliver()
         #expect(!window.wantsItems, "one place of sixteen, and more to deliver")
@@ -66,7 +87,7 @@ import Testing
 
     @Test("a closed window is finished with its last delivery")
     func closing() {
-        var window = Self.window(4, taking: 2)
+        let window = Self.window(4, taking: 2)
         window.closed()
         #expect(!window.hasRoom)
         #expect(!window.isFinished)
@@ -79,7 +100,7 @@ import Testing
 
     @Test("places that were taken in advance are given back when the input ends")
     func givenBack() {
-        var window = Self.window(4, isOrdered: true, taking: 4)
+        let window = Self.window(4, isOrdered: true, taking: 4)
         window.closed(after: 1)
         #expect(window.heldCount == 1)
         window.ended(in: 0)

@@ -418,10 +418,6 @@ extension ServingTests.ConnectionTests {
         client.closeBlocking()
     }
 
-    /// An address where nobody listens.
-    static func unusedEndpoint() throws -> String {
-        let peer = try RawPeer(.router, bind: "tcp://127.0.0.1:*")
-        defer { peer.stop() }
-        return peer.endpoint
-    }
+    /// An address where nobody listens, until this test asks for that very port.
+    static func unusedEndpoint() throws -> String { "tcp://127.0.0.1:\(try ReservedPort.next())" }
 }

@@ -105,6 +105,7 @@ struct HeaderTests {
         #expect(kinds.count == MessageKind.allCases.count)
         let flags: [Header.Flags] = [.idempotent, .resent, .metadata, .attached, .mustUnderstand]
         #expect(flags.map { $0.rawValue } == [1, 2, 4, 8, 0x80])
+        #expect([ContentType.messagePack, .json, .raw, .chunk].map { $0.rawValue } == [0, 1, 2, 3])
         #expect([GoodbyeReason.draining, .leaving].map { $0.rawValue } == [0, 1])
         #expect([CancelReason.requested, .expired, .recalled].map { $0.rawValue } == [0, 1, 2])
         #expect([ReadyState.quiet, .starved].map { $0.rawValue } == [1, 2])

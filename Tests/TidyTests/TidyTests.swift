@@ -115,6 +115,7 @@ struct TidyTests {
         ),
         ("@unchecked Sendable", "Sources/Drover/Results/AsyncResult.swift", "the state word decides who writes, once"),
         ("@unchecked Sendable", "Sources/Drover/Results/AnyAsyncResult.swift", "the lock decides who writes, once"),
+        ("@unchecked Sendable", "Sources/Drover/Batches/ChunkCall.swift", "as AnyAsyncResult: the poller writes, once"),
         ("@unchecked Sendable", "Sources/Drover/Results/RequestBytes.swift", "one holder at a time, then read only"),
         ("getenv(", "Sources/Drover/Worker/Isolation/ChildServer.swift", "how a process learns that it is a child"),
         ("@unchecked Sendable", "Sources/Drover/Worker/LoopCrew.swift", "the baton's holder alone touches the loop"),

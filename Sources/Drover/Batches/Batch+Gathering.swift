@@ -9,7 +9,15 @@ extension Batch {
     public func collect() async throws -> [Output] {
         var gathered = Gathering<Output>()
         let run = try Pairs(run: self.begin()).running
-        while let item = try await run.next() { try gathered.add(item, stops: run.stopsOnFailure) }
+        while true {
+            if let item = try run.nextAtOnce() {
+                try gathered.add(item, stops: run.stopsOnFailure)
+            } else if let item = try await run.next() {
+                try gathered.add(item, stops: run.stopsOnFailure)
+            } else {
+                break
+            }
+        }
         return try gathered.values
     }
 

@@ -27,6 +27,8 @@ public struct Batch<Input: Sendable, Output: Sendable>: AsyncSequence {
 
     private let start: Start
     private let options: MapOptions
+    private let chunks: ChunkMaking
+    private let coding: ItemCoding<Input, Output>
     private let make: CallMaker<Input, Output>
     /// The batch as others may see it while it runs: its progress, and a way to cancel it.
     public let handle: BatchHandle
@@ -37,10 +39,14 @@ public struct Batch<Input: Sendable, Output: Sendable>: AsyncSequence {
         of core: ClientCore,
         total: Int?,
         options: MapOptions,
+        chunks: ChunkMaking,
+        coding: ItemCoding<Input, Output>,
         make: @escaping CallMaker<Input, Output>
     ) {
         self.start = Start(source)
         self.options = options
+        self.chunks = chunks
+        self.coding = coding
         self.make = make
         let inbox = BatchInbox(
             core: core,
@@ -68,7 +74,14 @@ public struct Batch<Input: Sendable, Output: Sendable>: AsyncSequence {
     func begin() -> BatchRun<Input, Output>? {
         guard let source = self.start.source else { return nil }
         self.start.source = nil
-        return BatchRun(source: source, inbox: self.handle.inbox, options: self.options, make: self.make)
+        return BatchRun(
+            source: source,
+            inbox: self.handle.inbox,
+            options: self.options,
+            chunks: self.chunks,
+            coding: self.coding,
+            make: self.make
+        )
     }
 
     /// Reads the inputs and values of a batch.
@@ -84,10 +97,15 @@ public struct Batch<Input: Sendable, Output: Sendable>: AsyncSequence {
         @inlinable
         public mutating func next(isolation actor: isolated (any Actor)? = #isolation) async throws -> Element? {
             let run = try self.pairs.running
-            while let item = try await run.next() {
-                if let pair = try self.pairs.pair(of: item) { return pair }
+            while true {
+                if let item = try run.nextAtOnce() {
+                    if let pair = try self.pairs.pair(of: item) { return pair }
+                } else if let item = try await run.next() {
+                    if let pair = try self.pairs.pair(of: item) { return pair }
+                } else {
+                    return try self.pairs.ended()
+                }
             }
-            return try self.pairs.ended()
         }
 
         /// The next input and its value.
@@ -163,6 +181,7 @@ public struct BatchItems<Input: Sendable, Output: Sendable>: AsyncSequence {
         @inlinable
         public mutating func next(isolation actor: isolated (any Actor)? = #isolation) async throws -> Element? {
             guard let run else { throw UsageError.alreadyIterated }
+            if let item = try run.nextAtOnce() { return item }
             return try await run.next()
         }
 

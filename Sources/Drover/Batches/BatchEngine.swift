@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import DroverCodec
 internal import DroverCore
 
 /// The consumer's side of a batch, as far as it doesn't know of inputs and values: what is under way, what comes next.
 ///
 /// It isn't generic; ``BatchRun`` is, and is specialised where its types are known. Else most of an item's time would go into
-/// looking types up.
+/// looking types up. Nobody but the consumer touches it, and it calls nobody while it changes something of itself, so
+/// exclusivity isn't checked at run time either: that took a quarter of an item's time.
 @usableFromInline
 class BatchEngine {
     /// What the consumer is to do next.
@@ -17,7 +19,7 @@ class BatchEngine {
         case fill
         /// The batch is over.
         case finished
-        /// Sleep until the call in the place has ended, or any.
+        /// Sleep until the call of that mark has ended, or any.
         case sleep(until: UInt32?)
         /// The client has as many calls outstanding as it may, none of them from here: wait for a place.
         case waitForPlace
@@ -27,25 +29,31 @@ class BatchEngine {
     @usableFromInline final let stopsOnFailure: Bool
     final let core: ClientCore
 
-    final var window: BatchWindow
+    @safe @exclusivity(unchecked) final var window: BatchWindow
     /// By place, as far as places were ever used.
-    private final var calls: [AnyAsyncResult?] = []
+    @safe @exclusivity(unchecked) private final var calls: [AnyAsyncResult?] = []
+    @safe @exclusivity(unchecked) final var book: ChunkBook
+    /// Whether items may share requests.
+    @safe @exclusivity(unchecked) @usableFromInline final var sendsChunks: Bool
+    /// The chunk that is being written.
+    @safe @exclusivity(unchecked) @usableFromInline final var writer = PackWriter(capacity: 0)
     /// Why items have no call.
-    private final var refusals: [UInt32: any Error] = [:]
+    @safe @exclusivity(unchecked) private final var refusals: [UInt32: any Error] = [:]
     /// Emptied and filled at each look into the inbox.
-    private final var ended: [UInt32] = []
+    @safe @exclusivity(unchecked) private final var ended: [BatchMark] = []
     /// Set once no more calls can be made: thrown after what is under way was delivered.
-    private final var failure: (any Error)?
+    @safe @exclusivity(unchecked) private final var failure: (any Error)?
     /// Whether the client had no place for the next call.
-    private final var lacksPlace = false
+    @safe @exclusivity(unchecked) private final var lacksPlace = false
     /// Whether the consumer waited for a place and got it.
-    private final var hasPlace = false
-    private final var hasBegun = false
-    private final var hasFailed = false
-    final var isOver = false
+    @safe @exclusivity(unchecked) private final var hasPlace = false
+    @safe @exclusivity(unchecked) private final var hasBegun = false
+    /// The number of the item whose failure ends the batch.
+    @safe @exclusivity(unchecked) private(set) final var failedIndex: Int?
+    @safe @exclusivity(unchecked) final var isOver = false
 
     @usableFromInline
-    init(inbox: BatchInbox, options: MapOptions) {
+    init(inbox: BatchInbox, options: MapOptions, chunks: ChunkMaking) {
         self.inbox = inbox
         self.core = inbox.core
         self.stopsOnFailure = options.onFailure == .stop
@@ -53,6 +61,8 @@ class BatchEngine {
             size: min(options.window, inbox.core.configuration.maxOutstandingCalls),
             isOrdered: options.order == .asGiven
         )
+        self.book = ChunkBook(chunks, window: self.window.size)
+        self.sendsChunks = chunks.chunking != .none
     }
 
     // MARK: An asynchronous input
@@ -69,13 +79,13 @@ class BatchEngine {
     // MARK: Steps
 
     @usableFromInline
-    final func sleep(until place: UInt32?) async { await self.inbox.sleep(until: place) }
+    final func sleep(until mark: UInt32?) async { await self.inbox.sleep(until: mark) }
 
     @usableFromInline
     @available(*, noasync)
-    final func sleepBlocking(until place: UInt32?) throws {
+    final func sleepBlocking(until mark: UInt32?) throws {
         do { try self.core.checkWaiting() } catch { throw self.finish(with: error) }
-        self.inbox.sleepBlocking(until: place)
+        self.inbox.sleepBlocking(until: mark)
     }
 
     @usableFromInline
@@ -114,20 +124,44 @@ class BatchEngine {
         }
         if self.lacksPlace {
             self.lacksPlace = false
-            if self.window.heldCount == 0 { return .waitForPlace }
-        } else if self.window.hasRoom {
-            return .fill
+            if self.window.heldCount == self.book.again.count { return .waitForPlace }
+        } else if self.window.hasRoom || !self.book.again.isEmpty {
+            guard self.sendsChunks, self.book.holdsBack else { return .fill }
+            self.holdBack()
         }
         if self.core.isStopped { throw self.finish(with: UsageError.notRunning) }
-        return .sleep(until: self.window.awaitedPlace)
+        return .sleep(until: self.awaitedMark)
+    }
+
+    /// By what the end of the item is told that is delivered next, in order; nil if any end is of interest.
+    ///
+    /// An item without a call, which waits for its input or for a place among the client's calls, is not told of.
+    private final var awaitedMark: UInt32? {
+        guard let place = self.window.awaitedPlace, Int(place) < self.calls.count, self.calls[Int(place)] != nil else {
+            return nil
+        }
+        return self.mark(of: place).word
     }
 
     // MARK: Items in
+
+    /// An item that came back and has a place among the client's calls now.
+    @usableFromInline
+    final func takesAgain() -> UInt32? {
+        guard !self.book.again.isEmpty, self.takesCall() else { return nil }
+        return self.book.again.removeLast()
+    }
 
     /// Whether there is room for another item; it has a place among the client's outstanding calls then.
     @usableFromInline
     final func takesItem() -> Bool {
         guard self.window.hasRoom else { return false }
+        return self.takesCall()
+    }
+
+    /// Takes a place among the client's outstanding calls, if there is one.
+    @usableFromInline
+    final func takesCall() -> Bool {
         if self.hasPlace {
             self.hasPlace = false
             return true
@@ -140,33 +174,49 @@ class BatchEngine {
 
     /// Starts an item's call.
     ///
+    /// - Parameters:
+    ///   - call: The call.
+    ///   - known: The item's place, if it has one.
     /// - Returns: The item's place.
     @usableFromInline
-    final func begin(_ call: AnyAsyncResult) -> UInt32 {
-        let place = self.window.take()
+    final func begin(_ call: AnyAsyncResult, in known: UInt32? = nil) -> UInt32 {
+        let place = known ?? self.window.take()
         self.keep(call, in: place)
-        _ = call.add(.batch(self.inbox, place))
+        _ = call.add(.batch(self.inbox, BatchMark(place: place)))
         self.core.start(call)
         return place
     }
 
     /// An item can't be called.
     ///
+    /// - Parameters:
+    ///   - error: Why.
+    ///   - known: The item's place, if it has one.
+    ///   - hasCallPlace: Whether a place among the client's calls was taken for it.
     /// - Returns: The item's place; nil if no item can be called any more.
     @usableFromInline
-    final func refuse(_ error: any Error) -> UInt32? {
-        self.core.giveBackPlace()
+    final func refuse(_ error: any Error, in known: UInt32? = nil, hasCallPlace: Bool = true) -> UInt32? {
+        if hasCallPlace { self.core.giveBackPlace() }
         if error is ConnectionError {
-            // The client was closed: there is no use in trying all the others.
-            self.failure = error
-            self.window.closed()
+            self.failed(error)
             return nil
         }
-        let place = self.window.take()
+        let place = known ?? self.window.take()
         self.keep(nil, in: place)
         self.inbox.refused()
         self.refused(place, error)
         return place
+    }
+
+    /// The client was closed: there is no use in trying all the others.
+    final func failed(_ error: any Error) {
+        self.failure = error
+        for place in self.book.again {
+            self.inbox.refused()
+            self.refused(place, error)
+        }
+        self.book.again = []
+        self.window.closed()
     }
 
     final func refused(_ place: UInt32, _ error: any Error) {
@@ -206,8 +256,14 @@ class BatchEngine {
     private final func look() throws {
         let isCancelled = self.inbox.take(&self.ended)
         if isCancelled { throw self.finish(with: CancellationError()) }
+        if self.book.isPatient, !self.book.lostPatience { self.book.lostPatience = self.inbox.hasWaitedEnough }
         self.takeNews()
-        for place in self.ended {
+        for mark in self.ended {
+            if let chunk = mark.chunk {
+                do { try self.chunkEnded(chunk) } catch { throw self.finish(with: error) }
+                continue
+            }
+            let place = mark.word
             // After a failure, places of the cancelled may be named here.
             guard let call = self.calls[Int(place)] else { continue }
             // A poller that was stopped let the call go.
@@ -249,23 +305,30 @@ class BatchEngine {
 
     /// An item failed: if that ends the batch, nothing more is begun, and those are cancelled that won't be delivered.
     private final func itemFailed(in place: UInt32) {
-        guard self.stopsOnFailure, !self.hasFailed else { return }
-        self.hasFailed = true
+        guard self.stopsOnFailure, self.failedIndex == nil else { return }
+        let index = self.window.index(in: place)
+        self.failedIndex = index
         self.closeFeed()
         self.window.closed()
-        let index = self.window.index(in: place)
+        self.book.again.removeAll { !self.window.isOrdered || self.window.index(in: $0) > index }
         for other in self.calls.indices {
             guard let call = self.calls[other], !self.window.hasEnded(in: UInt32(other)) else { continue }
-            // In order, what stands before it is still to be delivered.
-            if self.window.isOrdered, self.window.index(in: UInt32(other)) < index { continue }
+            // In order, what stands before it is still to be delivered; items of a chunk follow each other.
+            let first = (call as? ChunkCall)?.places.map { self.window.index(in: $0) }.min()
+            if self.window.isOrdered, (first ?? self.window.index(in: UInt32(other))) < index { continue }
             self.cancel(call, in: UInt32(other))
         }
     }
 
     private final func cancel(_ call: AnyAsyncResult, in place: UInt32) {
         // Nobody is told, and it isn't counted.
-        _ = call.withdraw(.batch(self.inbox, place))
+        _ = call.withdraw(.batch(self.inbox, self.mark(of: place)))
         call.cancel()
+    }
+
+    /// By what its end is told.
+    private final func mark(of place: UInt32) -> BatchMark {
+        (self.calls[Int(place)] as? ChunkCall)?.mark ?? BatchMark(place: place)
     }
 
     private final func finish(with error: any Error) -> any Error {
@@ -285,6 +348,8 @@ class BatchEngine {
         }
         if self.hasPlace { self.core.giveBackPlace() }
         self.calls = []
+        self.book.underWay = []
+        self.book.again = []
         self.refusals = [:]
         self.dropInputs()
     }

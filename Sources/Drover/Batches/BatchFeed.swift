@@ -111,7 +111,7 @@ final class BatchFeed<Input: Sendable, Output: Sendable>: Sendable {
         let core = self.inbox.core
         do {
             let call = try make(input)
-            _ = call.add(.batch(self.inbox, place))
+            _ = call.add(.batch(self.inbox, BatchMark(place: place)))
             // Before it starts: the consumer must know the call before its end.
             guard self.put(Delivery(place: place, input: input, result: .success(call))) else {
                 call.cancel()

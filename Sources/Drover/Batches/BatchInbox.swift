@@ -23,12 +23,13 @@ final class BatchInbox: Sendable {
     }
 
     private struct State: Sendable {
-        var ended: [UInt32] = []
+        var ended: [BatchMark] = []
         var hasNews = false
+        var hasWaitedEnough = false
         var isCancelled = false
         var isOver = false
         var sleeper: Sleeper?
-        /// The place whose end the sleeper waits for; nil for any.
+        /// The mark whose end the sleeper waits for; nil for any.
         var awaited: UInt32?
 
         var doneCount = 0
@@ -63,17 +64,21 @@ final class BatchInbox: Sendable {
 
     // MARK: Told by others
 
-    /// The call in a place has ended.
-    func ended(in place: UInt32, as status: AnyAsyncResult.Status) {
+    /// A call has ended.
+    func ended(_ mark: BatchMark, as status: AnyAsyncResult.Status, itemCount: Int) {
         let sleeper = self.state.withLock { state -> Sleeper? in
             guard !state.isOver else { return nil }
-            state.ended.append(place)
+            state.ended.append(mark)
             // A call that has not ended was let go by a poller that was stopped.
-            if status != .pending { state.doneCount += 1 }
+            if status != .pending { state.doneCount += itemCount }
             let isFailure = status != .value
-            if isFailure, status != .pending { state.failedCount += 1 }
+            if isFailure, status != .pending { state.failedCount += itemCount }
             self.mail.store(true, ordering: .relaxed)
-            guard state.awaited == nil || state.awaited == place || isFailure && self.wakesOnFailure else { return nil }
+            // Of a chunk only who reads its answer knows whether items failed.
+            let maySayFailure = isFailure || mark.chunk != nil
+            guard state.awaited == nil || state.awaited == mark.word || maySayFailure && self.wakesOnFailure else {
+                return nil
+            }
             return state.takeSleeper()
         }
         sleeper?.wake()
@@ -87,6 +92,12 @@ final class BatchInbox: Sendable {
             return state.takeSleeper()
         }
         sleeper?.wake()
+    }
+
+    /// The first answers have had their time.
+    func waitedEnough() {
+        self.state.withLock { $0.hasWaitedEnough = true }
+        self.newsCame()
     }
 
     /// Nobody wants the rest.
@@ -105,6 +116,8 @@ final class BatchInbox: Sendable {
     /// Whether there may be something to take.
     var hasMail: Bool { self.mail.load(ordering: .relaxed) }
 
+    var hasWaitedEnough: Bool { self.state.withLock { $0.hasWaitedEnough } }
+
     var isCancelled: Bool { self.state.withLock { $0.isCancelled } }
 
     func begin() {
@@ -112,10 +125,10 @@ final class BatchInbox: Sendable {
         self.state.withLock { $0.meter = ProgressMeter(at: now) }
     }
 
-    /// Exchanges the places whose calls have ended for an empty array, whose memory is used again.
+    /// Exchanges the marks of calls that have ended for an empty array, whose memory is used again.
     ///
     /// - Returns: Whether the batch was cancelled.
-    func take(_ ended: inout [UInt32]) -> Bool {
+    func take(_ ended: inout [BatchMark]) -> Bool {
         let now = self.core.now()
         return self.state.withLock { state in
             self.mail.store(false, ordering: .relaxed)
@@ -131,6 +144,14 @@ final class BatchInbox: Sendable {
         self.state.withLock { state in
             state.doneCount += 1
             state.failedCount += 1
+        }
+    }
+
+    /// A chunk's answer says something else of its items than that they all were done well.
+    func corrected(done: Int, failed: Int) {
+        self.state.withLock { state in
+            state.doneCount += done
+            state.failedCount += failed
         }
     }
 
@@ -150,24 +171,24 @@ final class BatchInbox: Sendable {
         }
     }
 
-    /// Suspends until the call in a place has ended, any call if it is nil, or something else has happened.
+    /// Suspends until the call of a mark has ended, any call if it is nil, or something else has happened.
     ///
     /// A cancelled task cancels the batch.
-    func sleep(until place: UInt32?) async {
+    func sleep(until mark: UInt32?) async {
         await withTaskCancellationHandler {
             await withResumption { continuation in
-                if !self.rest(.task(continuation), until: place) { continuation.resume() }
+                if !self.rest(.task(continuation), until: mark) { continuation.resume() }
             }
         } onCancel: {
             self.cancel()
         }
     }
 
-    /// Blocks this thread until the call in a place has ended, any call if it is nil, or something else has happened.
+    /// Blocks this thread until the call of a mark has ended, any call if it is nil, or something else has happened.
     @available(*, noasync)
-    func sleepBlocking(until place: UInt32?) {
+    func sleepBlocking(until mark: UInt32?) {
         let parker = Parker.current
-        guard self.rest(.thread(parker), until: place) else { return }
+        guard self.rest(.thread(parker), until: mark) else { return }
         // Without a deadline it returns when unparked only, which is done once: by who took the sleeper out.
         _ = parker.park()
     }
@@ -175,11 +196,11 @@ final class BatchInbox: Sendable {
     /// Leaves the sleeper to be woken.
     ///
     /// - Returns: False if there is no need to sleep.
-    private func rest(_ sleeper: Sleeper, until place: UInt32?) -> Bool {
+    private func rest(_ sleeper: Sleeper, until mark: UInt32?) -> Bool {
         let mustSleep = self.state.withLock { state in
             guard !state.hasMail else { return false }
             state.sleeper = sleeper
-            state.awaited = place
+            state.awaited = mark
             return true
         }
         guard mustSleep, self.core.isStopped else { return mustSleep }

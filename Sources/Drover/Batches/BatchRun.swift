@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import DroverCodec
 internal import DroverCore
 
 /// Makes an item's call, which has a place among the client's outstanding ones, without starting it.
@@ -23,27 +24,46 @@ enum BatchSource<Input: Sendable, Output: Sendable> {
 @usableFromInline
 final class BatchRun<Input: Sendable, Output: Sendable>: BatchEngine {
     @usableFromInline let make: CallMaker<Input, Output>
-    @usableFromInline var source: BatchSource<Input, Output>
+    @usableFromInline let coding: ItemCoding<Input, Output>
+    @safe @exclusivity(unchecked) @usableFromInline var source: BatchSource<Input, Output>
     /// By place, as far as places were ever used.
-    @usableFromInline var inputs: [Input?] = []
-    private var feed: BatchFeed<Input, Output>?
-    private var granted: [UInt32] = []
+    @safe @exclusivity(unchecked) @usableFromInline var inputs: [Input?] = []
+    @safe @exclusivity(unchecked) private var feed: BatchFeed<Input, Output>?
+    @safe @exclusivity(unchecked) private var granted: [UInt32] = []
 
     @usableFromInline
     init(
         source: BatchSource<Input, Output>,
         inbox: BatchInbox,
         options: MapOptions,
+        chunks: ChunkMaking,
+        coding: ItemCoding<Input, Output>,
         make: @escaping CallMaker<Input, Output>
     ) {
         self.source = source
         self.make = make
-        super.init(inbox: inbox, options: options)
+        self.coding = coding
+        super.init(inbox: inbox, options: options, chunks: chunks)
     }
 
     deinit { self.finish() }
 
     // MARK: The consumer
+
+    /// The next item if it is there; nil if it isn't, or after the last one.
+    ///
+    /// What needs no waiting needs no change of executors either, which would take longer than all else about a quick item.
+    @inlinable
+    func nextAtOnce() throws -> BatchItem<Input, Output>? {
+        if Task.isCancelled { self.taskIsCancelled() }
+        while true {
+            switch try self.step() {
+            case .item(let place): return self.takeItem(in: place)
+            case .fill: self.fill()
+            case .finished, .sleep, .waitForPlace: return nil
+            }
+        }
+    }
 
     /// The next item; nil after the last one.
     @inlinable
@@ -79,16 +99,66 @@ final class BatchRun<Input: Sendable, Output: Sendable>: BatchEngine {
     @inlinable
     func fill() {
         guard case .sequence(let next) = self.source else { return self.feedItems() }
-        while self.takesItem() {
-            guard let input = next() else { return self.inputEnded() }
-            do {
-                self.keep(input, in: self.begin(try self.make(input)))
-            } catch {
-                guard let place = self.refuse(error) else { return }
-                self.keep(input, in: place)
-            }
+        while self.sendsChunks, self.beginsChunk() {
+            self.fillChunk(next)
             if self.hasMail { return }
         }
+        if self.sendsChunks { return }
+        while let place = self.takesAgain() {
+            guard let input = self.inputs[Int(place)] else { continue }
+            guard self.begins(input, in: place) else { return }
+        }
+        while self.takesItem() {
+            guard let input = next() else { return self.inputEnded() }
+            guard self.begins(input, in: nil) else { return }
+            if self.hasMail { return }
+        }
+    }
+
+    /// Makes the call of an item, which has a place among the client's calls.
+    ///
+    /// - Returns: False if no item can be called any more.
+    @inlinable
+    func begins(_ input: Input, in known: UInt32?) -> Bool {
+        do {
+            self.keep(input, in: self.begin(try self.make(input), in: known))
+        } catch {
+            guard let place = self.refuse(error, in: known) else { return false }
+            self.keep(input, in: place)
+        }
+        return true
+    }
+
+    /// Writes a chunk that was begun, and sends it.
+    @inlinable
+    func fillChunk(_ next: () -> Input?) {
+        while self.chunkTakesItem {
+            let known = self.takeAgain()
+            guard let input = known.map({ self.inputs[Int($0)] }) ?? next() else {
+                self.inputEndedInChunk()
+                break
+            }
+            do throws(CodecError) {
+                try self.beginItem()
+                try self.coding.pack(input, &self.writer)
+            } catch {
+                self.dropItem()
+                guard let place = self.refuse(error, in: known, hasCallPlace: false) else { break }
+                self.keep(input, in: place)
+                continue
+            }
+            if self.endItem() {
+                self.keep(input, in: self.addToChunk(known))
+            } else if self.chunkIsEmpty {
+                // The place among the calls that the chunk had is the item's.
+                _ = self.begins(input, in: known)
+                return
+            } else {
+                self.keep(input, in: self.postpone(known))
+                break
+            }
+        }
+        self.sendChunk()
     }
 
     @inlinable
@@ -105,7 +175,24 @@ final class BatchRun<Input: Sendable, Output: Sendable>: BatchEngine {
         let index = self.index(in: place)
         let result: Result<Output, any Error>
         var isFailure = false
-        if let call = self.takeCall(in: place) as? AsyncResult<Output> {
+        let call = self.takeCall(in: place)
+        if let chunk = call as? ChunkCall {
+            let range = self.valueRange(in: place)
+            do throws(CodecError) {
+                result = .success(
+                    try unsafe chunk.answer.withUnsafeBufferPointer { bytes throws(CodecError) in
+                        let part = unsafe UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(bytes)[range])
+                        var reader = unsafe PackReader(over: part)
+                        let value = try self.coding.unpack(&reader)
+                        try reader.expectEnd()
+                        return value
+                    }
+                )
+            } catch {
+                result = .failure(self.unreadable(chunk, as: Output.self, error))
+                isFailure = true
+            }
+        } else if let call = call as? AsyncResult<Output> {
             if let value = call.readyValue {
                 result = .success(value)
             } else {

@@ -78,7 +78,16 @@ extension RemoteFunction {
         let function = self.mapped(options)
         let maker: CallMaker<Inputs.Element, Result> = { input in try function.unstarted(repeat each input) }
         let source = BatchSource<Inputs.Element, Result>.feed { feed in feed.start(inputs, maker) }
-        return Batch(source, of: self.core, total: nil, options: options, make: maker)
+        return Batch(
+            source,
+            of: self.core,
+            total: nil,
+            options: options,
+            // An item is sent as soon as it is there, and nobody can tell whether another one follows at once.
+            chunks: ChunkMaking(function: self.info, options: function.options, chunking: .none),
+            coding: function.itemCoding,
+            make: maker
+        )
     }
 
     @inlinable
@@ -88,9 +97,25 @@ extension RemoteFunction {
         _ options: MapOptions
     ) -> Batch<(repeat each Argument), Result> {
         let function = self.mapped(options)
-        return Batch(source, of: self.core, total: total, options: options) { input in
-            try function.unstarted(repeat each input)
-        }
+        return Batch(
+            source,
+            of: self.core,
+            total: total,
+            options: options,
+            chunks: ChunkMaking(function: self.info, options: function.options, chunking: options.chunking),
+            coding: function.itemCoding,
+            make: { input in try function.unstarted(repeat each input) }
+        )
+    }
+
+    @inlinable var itemCoding: ItemCoding<(repeat each Argument), Result> {
+        let function = self.function
+        return ItemCoding(
+            pack: { (input: (repeat each Argument), writer: inout PackWriter) throws(CodecError) in
+                try function.packArguments(&writer, repeat each input)
+            },
+            unpack: function.unpackResult
+        )
     }
 
     @inlinable

@@ -208,11 +208,22 @@ final class ClientCore: Sendable {
         options: CallOptions,
         expiry: Duration?
     ) -> CallTicket {
+        self.encoded(writer, of: function, options: options, expiry: expiry, as: .call)
+    }
+
+    func encoded(
+        _ writer: consuming PackWriter,
+        of function: FunctionInfo,
+        options: CallOptions,
+        expiry: Duration?,
+        as kind: AnyAsyncResult.Kind
+    ) -> CallTicket {
         let references = writer.references.map { SubscriptionID($0) }
         let request = EncodedRequest(
             block: RequestBytes(adopting: writer.finish()),
             hasMetadata: options.hasMetadata,
-            references: references
+            references: references,
+            kind: kind
         )
         return self.ticket(for: request, of: function, options: options, expiry: expiry)
     }

@@ -149,14 +149,15 @@ final class ClientLink {
     /// Sends a call's request, its function's number before it if the worker doesn't know it.
     @available(*, noasync)
     func send(_ result: AnyAsyncResult, as repetition: Header.Flags, at now: Instant) throws(ZMQError) {
-        if case .ping = result.kind {
+        let kind = result.kind
+        if case .ping = kind {
             return try self.send(Header(.ping, id: result.correlationID.rawValue))
         }
         try self.define(result.function)
         var flags = repetition
         if result.isIdempotent { flags.insert(.idempotent) }
         if result.hasMetadata { flags.insert(.metadata) }
-        let header = Header(
+        var header = Header(
             .request,
             flags: flags,
             payloadLength: UInt32(result.request.payloadCount),
@@ -164,6 +165,7 @@ final class ClientLink {
             time: result.deadline.headerTime(at: now),
             number: result.function
         )
+        if case .chunk = kind { header.contentType = ContentType.chunk.rawValue }
         guard let base = unsafe result.request.base else { return }
         if result.request.payloadCount >= OutgoingBatch.flushBytes {
             try self.sendLarge(header, of: &result.request, isResent: repetition.contains(.resent))

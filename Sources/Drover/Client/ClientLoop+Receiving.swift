@@ -197,7 +197,7 @@ extension ClientLoop {
             if kind == .error {
                 waiting = unsafe self.settleError(result, payload: payload)
             } else {
-                waiting = unsafe result.settle(value: payload)
+                waiting = unsafe result.settle(value: payload, ran: header.time)
             }
             self.note(result, waiting)
         case .expire(let slot, let function, let nanoseconds):

@@ -160,7 +160,7 @@ final class ClientLoop {
         let isPing: Bool
         var target: Int32 = Call.noEndpoint
         switch result.kind {
-        case .call: isPing = false
+        case .call, .chunk: isPing = false
         case .ping(let endpoint):
             isPing = true
             target = endpoint.map { Int32($0) } ?? Call.noEndpoint

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import DroverCodec
+internal import Synchronization
 
 /// A declared function: a name, the types of its arguments and of its result.
 ///
@@ -26,11 +27,15 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
     typealias ArgumentUnpacker = @Sendable (inout PackReader) throws(CodecError) -> (repeat each Argument)
     @usableFromInline
     typealias ResultPacker = @Sendable (Result, inout PackWriter) throws(CodecError) -> Void
+    @usableFromInline
+    typealias ResultUnpacker = @Sendable (inout PackReader) throws(CodecError) -> Result
 
     @usableFromInline let packArguments: ArgumentPacker
     @usableFromInline let unpackArguments: ArgumentUnpacker
     @usableFromInline let packResult: ResultPacker
     @usableFromInline let readResult: ResultReader<Result>
+    /// Reads a result that is not all of its payload.
+    @usableFromInline let unpackResult: ResultUnpacker
 
     /// Declares a function.
     ///
@@ -40,14 +45,15 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
     @inlinable
     public init(_ name: String, isIdempotent: Bool = false) {
         let (pack, unpack) = Self.argumentCodec()
-        let (packResult, readResult) = Self.resultCodec()
+        let (packResult, readResult, unpackResult) = Self.resultCodec()
         self.init(
             name: name,
             isIdempotent: isIdempotent,
             packArguments: pack,
             unpackArguments: unpack,
             packResult: packResult,
-            readResult: readResult
+            readResult: readResult,
+            unpackResult: unpackResult
         )
     }
 
@@ -83,7 +89,7 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
     }
 
     @inlinable
-    static func resultCodec() -> (pack: ResultPacker, read: ResultReader<Result>) {
+    static func resultCodec() -> (pack: ResultPacker, read: ResultReader<Result>, unpack: ResultUnpacker) {
         if isCommon(Result.self) {
             return (
                 { (value: Result, writer: inout PackWriter) throws(CodecError) in
@@ -93,6 +99,9 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
                     let value = try unpackValue(Result.self, from: &reader)
                     try reader.expectEnd()
                     result.stored = value
+                },
+                { (reader: inout PackReader) throws(CodecError) -> Result in
+                    try unpackValue(Result.self, from: &reader)
                 }
             )
         }
@@ -103,7 +112,8 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
                 let value = try unpack(&reader)
                 try reader.expectEnd()
                 result.stored = value
-            }
+            },
+            unpack
         )
     }
 
@@ -114,7 +124,8 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
         packArguments: @escaping ArgumentPacker,
         unpackArguments: @escaping ArgumentUnpacker,
         packResult: @escaping ResultPacker,
-        readResult: @escaping ResultReader<Result>
+        readResult: @escaping ResultReader<Result>,
+        unpackResult: @escaping ResultUnpacker
     ) {
         self.name = name
         self.isIdempotent = isIdempotent
@@ -122,6 +133,7 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
         self.unpackArguments = unpackArguments
         self.packResult = packResult
         self.readResult = readResult
+        self.unpackResult = unpackResult
     }
 }
 
@@ -130,9 +142,20 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
 final class FunctionInfo: Sendable {
     let name: String
     let number: UInt32
+    /// What an item of a batch took last, as the bits of a number of nanoseconds; 0 if that isn't known.
+    private let itemTime = Atomic<UInt64>(0)
 
     init(name: String, number: UInt32) {
         self.name = name
         self.number = number
+    }
+
+    /// What an item of a batch took last, so that the next batch need not find out: nil if there was none.
+    var knownItemNanoseconds: Double? {
+        get {
+            let bits = self.itemTime.load(ordering: .relaxed)
+            return bits == 0 ? nil : Double(bitPattern: bits)
+        }
+        set { self.itemTime.store((newValue ?? 0).bitPattern, ordering: .relaxed) }
     }
 }

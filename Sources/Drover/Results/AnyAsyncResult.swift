@@ -28,11 +28,14 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     /// What is asked of the worker.
     enum Kind: Sendable {
         case call
+        /// Many calls of one function.
+        case chunk
         /// A sign of life, answered by the worker's I/O thread; of one endpoint, or of whichever answers first.
         case ping(endpoint: Int?)
     }
 
     private static var noPing: Int32 { -2 }
+    private static var isChunk: Int32 { -3 }
     private static var pingAny: Int32 { -1 }
 
     /// What few calls have.
@@ -84,6 +87,7 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         self.hasMetadata = ticket.request.hasMetadata
         switch ticket.request.kind {
         case .call: self.pingTarget = Self.noPing
+        case .chunk: self.pingTarget = Self.isChunk
         case .ping(let endpoint): self.pingTarget = endpoint.map { Int32($0) } ?? Self.pingAny
         }
         self.submittedAt = ticket.submittedAt
@@ -102,6 +106,7 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     final var kind: Kind {
         switch self.pingTarget {
         case Self.noPing: .call
+        case Self.isChunk: .chunk
         case Self.pingAny: .ping(endpoint: nil)
         default: .ping(endpoint: Int(self.pingTarget))
         }
@@ -211,7 +216,15 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     /// Takes a value reply: decodes it and ends the call.
     ///
     /// Overridden with the result's type.
-    func settle(value payload: UnsafeRawBufferPointer) -> Waiting? { nil }
+    ///
+    /// - Parameters:
+    ///   - payload: The value, encoded.
+    ///   - microseconds: How long the handler ran, 0 if the worker doesn't say.
+    /// - Returns: Who waits for the end, or nil if it had come already.
+    func settle(value payload: UnsafeRawBufferPointer, ran microseconds: UInt32) -> Waiting? { nil }
+
+    /// How many calls it stands for.
+    var itemCount: Int { 1 }
 
     final func timeout(at now: Instant) -> FailureBox {
         let limit = self.limitWord.load(ordering: .relaxed)

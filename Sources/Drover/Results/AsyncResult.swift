@@ -50,7 +50,7 @@ public final class AsyncResult<Value: Sendable>: AnyAsyncResult, @unchecked Send
     /// The value, if that is what the call came to; spares the way by the outcome.
     @inlinable var readyValue: Value? { self.currentStatus == .value ? self.stored : nil }
 
-    override func settle(value payload: UnsafeRawBufferPointer) -> Waiting? {
+    override func settle(value payload: UnsafeRawBufferPointer, ran _: UInt32) -> Waiting? {
         var reader = unsafe PackReader(over: payload)
         do throws(CodecError) {
             try self.readResult(self, &reader)

@@ -13,8 +13,8 @@ enum Waiter: Sendable {
     case thread(Parker)
     case task(UInt64, Resumption<WaitResult>)
     case callback(CallbackToken)
-    /// A batch, and the place that the call has in its window.
-    case batch(BatchInbox, UInt32)
+    /// A batch, and the call's mark there; see ``BatchMark``.
+    case batch(BatchInbox, BatchMark)
     /// A task that was cancelled before it registered.
     case tombstone(UInt64)
 
@@ -22,7 +22,7 @@ enum Waiter: Sendable {
         case thread(Parker)
         case task(UInt64)
         case callback(CallbackToken)
-        case batch(BatchInbox, UInt32)
+        case batch(BatchInbox, BatchMark)
         case tombstone(UInt64)
     }
 
@@ -31,7 +31,7 @@ enum Waiter: Sendable {
         case (.thread(let one), .thread(let other)): one === other
         case (.task(let one, _), .task(let other)): one == other
         case (.callback(let one), .callback(let other)): one === other
-        case (.batch(let one, let place), .batch(let other, let otherPlace)): one === other && place == otherPlace
+        case (.batch(let one, let mark), .batch(let other, let otherMark)): one === other && mark == otherMark
         case (.tombstone(let one), .tombstone(let other)): one == other
         default: false
         }
@@ -109,7 +109,7 @@ struct Waiting: Sendable {
             switch waiter {
             case .thread(let parker): parker.unpark()
             case .task(_, let continuation): continuation.resume(returning: .ended)
-            case .batch(let inbox, let place): inbox.ended(in: place, as: result.currentStatus)
+            case .batch(let inbox, let mark): inbox.ended(mark, as: result.currentStatus, itemCount: result.itemCount)
             case .callback(let token): result.client.callbacks.enqueue(result, token)
             case .tombstone: break
             }

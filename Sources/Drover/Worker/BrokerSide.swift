@@ -56,6 +56,8 @@ final class BrokeredCallbacks: CallbackLinkProvider {
     private let broker: PeerID
     private let core: WorkerCore
 
+    var worker: WorkerCore { self.core }
+
     init(broker: PeerID, core: WorkerCore) {
         self.broker = broker
         self.core = core

@@ -27,6 +27,10 @@ final class Handler: Sendable {
     let isTimed: Bool
     /// What a child process runs, if this handler has its own.
     let isolated: IsolatedFunction?
+    /// Runs requests that carry many calls; nil if each must be a request: time limits and processes are for single calls.
+    let chunk: Handler?
+    /// Whether this is such a handler: its runs are as long as its requests make them.
+    let isChunk: Bool
     /// What a run usually takes, in nanoseconds; `unknown` until it ran once.
     private let averageRun = Atomic<UInt64>(Handler.unknown)
 
@@ -54,6 +58,21 @@ final class Handler: Sendable {
         self.hasUsualLimits = timeLimits == nil
         self.isTimed = !self.timeLimits.isUnlimited
         self.isolated = isolated
+        self.isChunk = false
+        self.chunk = isolated == nil && !self.isTimed ? Handler(chunksOf: body, name: name, limit: limit) : nil
+    }
+
+    /// The handler of requests that carry many calls of a function.
+    private init(chunksOf body: Body, name: String, limit: Int?) {
+        self.name = name
+        self.body = Self.chunked(body, name: name)
+        self.limit = limit
+        self.timeLimits = TimeLimits()
+        self.hasUsualLimits = true
+        self.isTimed = false
+        self.isolated = nil
+        self.isChunk = true
+        self.chunk = nil
     }
 
     /// What a run is likely to take, in nanoseconds; the maximum if it never ran.

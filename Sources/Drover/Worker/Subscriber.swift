@@ -7,6 +7,9 @@ internal import Synchronization
 
 /// Gives decoded callbacks their way to the client.
 protocol CallbackLinkProvider: AnyObject, Sendable {
+    /// The worker that decodes them.
+    var worker: WorkerCore { get }
+
     func link(to subscription: SubscriptionID, of client: PeerID) -> any CallbackLink
 }
 

@@ -142,6 +142,8 @@ final class WorkerCore: Sendable {
 }
 
 extension WorkerCore: CallbackLinkProvider {
+    var worker: WorkerCore { self }
+
     func link(to subscription: SubscriptionID, of client: PeerID) -> any CallbackLink {
         self.subscribers.subscriber(subscription, of: client, via: nil, core: self)
     }

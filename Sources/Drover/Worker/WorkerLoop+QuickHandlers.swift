@@ -27,7 +27,8 @@ extension WorkerLoop {
         var count = 0
         while let job = self.quick.popFirst() {
             // The clock costs as much as a quick handler; one in sixteen is timed.
-            let started = count & 15 == 0 ? self.core.now() : nil
+            let isChunk = job.handler.isChunk
+            let started = count & 15 == 0 || isChunk ? self.core.now() : nil
             count += 1
             self.lentSlot = job.handler.isTimed ? job.slot : nil
             let run = Self.run(job, arena, &writer, core: self.core)
@@ -35,13 +36,18 @@ extension WorkerLoop {
                 Self.comeBackLate(job, run.failure, writer, core: self.core)
                 return false
             }
-            if let started { job.handler.took(nanoseconds: self.core.now().nanoseconds(since: started)) }
+            var ran: UInt32?
+            if let started {
+                let nanoseconds = self.core.now().nanoseconds(since: started)
+                job.handler.took(nanoseconds: nanoseconds)
+                if isChunk { ran = UInt32(roundedMicroseconds: nanoseconds) }
+            }
             // What the handler emitted and reported comes before its answer, as it does from other threads.
             if !self.core.mailbox.isEmpty {
                 var posts = self.core.mailbox.takeAll()
                 while let post = posts.next() { self.take(post.kind) }
             }
-            self.answer(job.slot, run.failure, value: writer, ran: job.handler.usualMicroseconds)
+            self.answer(job.slot, run.failure, value: writer, ran: ran ?? job.handler.usualMicroseconds)
             writer.removeAll()
             self.performActions()
         }

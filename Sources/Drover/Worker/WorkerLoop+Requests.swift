@@ -18,7 +18,8 @@ extension WorkerLoop {
         _ session: Int
     ) {
         self.core.counters.received.count()
-        guard header.contentType == ContentType.messagePack.rawValue else {
+        let isChunk = header.contentType == ContentType.chunk.rawValue
+        guard isChunk || header.contentType == ContentType.messagePack.rawValue else {
             let message = "content type \(header.contentType) is not known to this worker; send MessagePack"
             return self.refuse(
                 header.id,
@@ -41,11 +42,13 @@ extension WorkerLoop {
         }
         switch self.machine.requestReceived(header, key: key, from: session, at: self.now) {
         case .run(let slot, let number):
+            guard let handler = self.handler(number, isChunk: isChunk, slot) else { break }
             let content = unsafe UnsafeRawBufferPointer(rebasing: payload[(payload.count - range.count)...])
-            unsafe self.schedule(slot, handler: self.core.handlers[Int(number)], content, range, of: frame, session)
+            unsafe self.schedule(slot, handler: handler, content, range, of: frame, session)
         case .hold(let slot, _):
             let content = unsafe UnsafeRawBufferPointer(rebasing: payload[(payload.count - range.count)...])
-            self.held[slot] = unsafe Self.kept(content, range, of: frame)
+            let (box, place) = unsafe Self.kept(content, range, of: frame)
+            self.held[slot] = HeldRequest(box: box, payload: place, isChunk: isChunk)
         case .known(let slot):
             self.deadlineMoved(slot)
             // It is on its way; say again how far, since that report may have been lost.
@@ -65,6 +68,17 @@ extension WorkerLoop {
             self.refuse(header, verdict, session)
         }
         if self.nextTick == .distantFuture { self.nextTick = self.now }
+    }
+
+    /// What runs a request that may start; a request of many calls is answered here if its function doesn't take any.
+    func handler(_ number: Int32, isChunk: Bool, _ slot: UInt32) -> Handler? {
+        let handler = self.core.handlers[Int(number)]
+        guard isChunk else { return handler }
+        if let chunk = handler.chunk { return chunk }
+        let message =
+            "\(handler.name) has time limits or a process of its own and takes one call at a time; send single requests"
+        self.finished(slot, .error(ErrorBody(code: .unsupported, message: message, worker: self.core.name)))
+        return nil
     }
 
     func refuse(_ header: Header, _ verdict: WorkerMachine.RequestVerdict, _ session: Int) {

@@ -127,8 +127,10 @@ extension WorkerLoop {
     func perform(_ action: WorkerAction) {
         switch action {
         case .run(let slot, let handler):
-            guard let (box, payload) = self.held.removeValue(forKey: slot) else { return }
-            self.enqueue(slot, handler: self.core.handlers[Int(handler)], box, payload)
+            guard let held = self.held.removeValue(forKey: slot),
+                let handler = self.handler(handler, isChunk: held.isChunk, slot)
+            else { return }
+            self.enqueue(slot, handler: handler, held.box, held.payload)
         case .stop(let slot): self.stopOrLapse(slot)
         case .interrupt(let slot): self.interrupt(slot)
         case .abandon(let slot, let session, let id): self.abandon(slot, session, id)

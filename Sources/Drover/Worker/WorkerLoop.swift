@@ -37,7 +37,7 @@ final class WorkerLoop {
     @safe @exclusivity(unchecked) var lentSlot: UInt32?
     @safe @exclusivity(unchecked) var arena: [UInt8] = []
     /// Requests that wait in the machine: the frames with their arguments.
-    @safe @exclusivity(unchecked) var held: [UInt32: (MessageBox, Range<Int>)] = [:]
+    @safe @exclusivity(unchecked) var held: [UInt32: HeldRequest] = [:]
     @safe @exclusivity(unchecked) var actions: [WorkerAction] = []
     @safe @exclusivity(unchecked) var now: Instant
     @safe @exclusivity(unchecked) var nextTick: Instant
@@ -384,4 +384,13 @@ final class WorkerLoop {
         self.core.counters.malformedMessages.count()
         self.core.logger.debug("a malformed message was dropped", metadata: [LogKeys.error: "\(error)"])
     }
+}
+
+/// A request that waits for others of its ordering key.
+struct HeldRequest: Sendable {
+    let box: MessageBox
+    /// Where its arguments stand.
+    let payload: Range<Int>
+    /// Whether it carries many calls.
+    let isChunk: Bool
 }

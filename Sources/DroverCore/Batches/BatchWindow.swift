@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import DequeModule
-
 /// The places of a batch: which items are under way, which have ended, and which may be delivered next.
+///
+/// Not copyable: it has one owner, and looking at it must not copy what it holds.
 ///
 /// An item takes a place before it is called and keeps it until its outcome is delivered. So the size bounds what is
 /// outstanding and what waits for its turn, both together, however many items there are.
-package struct BatchWindow: Sendable {
+package struct BatchWindow: ~Copyable, Sendable {
     /// How many places there are.
     package let size: Int
     /// Whether outcomes are delivered in the order of the items.
@@ -28,7 +28,7 @@ package struct BatchWindow: Sendable {
     /// Without order: places that are free again; the last one is taken first, its memory is warm.
     private var freed: [UInt32] = []
     /// Without order: what may be delivered.
-    private var ready = Deque<UInt32>()
+    private var ready = ReadyPlaces()
 
     /// A window without items.
     ///
@@ -104,7 +104,7 @@ package struct BatchWindow: Sendable {
         if self.isOrdered {
             place = self.place(of: self.deliveredCount)
         } else {
-            place = self.ready.removeFirst()
+            place = self.ready.takeFirst()
             self.freed.append(place)
         }
         self.deliveredCount += 1
@@ -120,4 +120,30 @@ package struct BatchWindow: Sendable {
     }
 
     private func place(of index: Int) -> UInt32 { UInt32(index % self.size) }
+}
+
+/// Places in the order they became ready.
+///
+/// An array and where it begins, since who uses the window must see what it is made of: else each access would look up types.
+private struct ReadyPlaces: Sendable {
+    private var places: [UInt32] = []
+    private var start = 0
+
+    var isEmpty: Bool { self.start == self.places.count }
+
+    mutating func append(_ place: UInt32) { self.places.append(place) }
+
+    /// Takes the first, which there must be.
+    mutating func takeFirst() -> UInt32 {
+        let place = self.places[self.start]
+        self.start += 1
+        if self.isEmpty {
+            self.places.removeAll(keepingCapacity: true)
+            self.start = 0
+        } else if self.start >= 1024, self.start * 2 >= self.places.count {
+            self.places.removeFirst(self.start)
+            self.start = 0
+        }
+        return place
+    }
 }
