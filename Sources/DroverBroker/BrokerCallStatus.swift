@@ -150,6 +150,31 @@ extension Function where Result == [BrokerCallStatus] {
     public static var brokerWhy: Function<UInt64, [BrokerCallStatus]> { .init("drover.why", isIdempotent: true) }
 }
 
+/// A call that an operator cancelled.
+public struct BrokerCancelledCall: Hashable, Codable, Sendable {
+    /// The correlation id, which is unique for each client.
+    public var call: UInt64 = 0
+    /// The name of the client that made it.
+    public var client = ""
+    /// The function that is called.
+    public var function = ""
+    /// The worker that had it, and was asked to stop it; nil if none had it: then it is over.
+    public var worker: String?
+
+    /// Creates a description without contents.
+    public init() {}
+}
+
+extension Function where Result == [BrokerCancelledCall] {
+    /// Cancels the call with a correlation id: the caller gets a `RemoteError` with `cancelled`.
+    ///
+    /// The second argument says whose call is meant, by the client's name or identity; it may be nil as long as only one client has
+    /// such a call. The result is empty if there is none. It takes the right `cancel`.
+    public static var brokerCancel: Function<UInt64, String?, [BrokerCancelledCall]> {
+        .init("drover.cancel", isIdempotent: true)
+    }
+}
+
 /// What a worker can be told through its broker.
 public enum WorkerOrder: String, Codable, Sendable, CaseIterable {
     /// To take no new calls, and finish those that it has.

@@ -78,11 +78,17 @@ extension BrokerLoop {
     }
 
     /// Whether a client may be told what concerns everybody; if not, it is answered.
-    func mayAsk(_ question: Question, _ access: LinkAccess, _ id: UInt64, _ client: Int) -> Bool {
-        guard access.grant.rights.contains(.admin) else {
+    func mayAsk(
+        _ question: Question,
+        _ right: AccessRights,
+        _ access: LinkAccess,
+        _ id: UInt64,
+        _ client: Int
+    ) -> Bool {
+        guard access.grant.rights.contains(right) else {
             let problem =
                 "\(access.grant.principal) may not ask for \(question.rawValue): its key's line in the allow-list lacks the "
-                + "right admin"
+                + "right \(right)"
             self.core.access?.policy.audit.refused(access.actor, question.rawValue, because: problem)
             self.refuse(id, .forbidden, problem, to: client)
             return false

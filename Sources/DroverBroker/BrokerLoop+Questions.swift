@@ -17,11 +17,18 @@ extension BrokerLoop {
         case queues = "drover.queues"
         case why = "drover.why"
         case order = "drover.order"
+        case cancel = "drover.cancel"
         /// A name that is the broker's and that it doesn't know.
         case unknown = "drover."
 
-        /// Whether it tells of others' work: then it takes the right `admin`.
-        var needsAdmin: Bool { ![.status, .unknown].contains(self) }
+        /// The right that it takes, if it concerns others' work.
+        var right: AccessRights? {
+            switch self {
+            case .status, .unknown: nil
+            case .cancel: .cancel
+            case .workers, .queues, .why, .order: .admin
+            }
+        }
     }
 
     /// A client's number of one of the broker's own functions.
@@ -50,7 +57,9 @@ extension BrokerLoop {
             let question = self.questions[QuestionKey(client: client, number: header.number)],
             let link = self.clientLinks[client]
         else { return false }
-        if question.needsAdmin, let access = link.access, !self.mayAsk(question, access, header.id, client) {
+        if let right = question.right, let access = link.access,
+            !self.mayAsk(question, right, access, header.id, client)
+        {
             return true
         }
         self.publishCounts()
@@ -67,6 +76,14 @@ extension BrokerLoop {
             case .order:
                 let (name, order, grace) = try self.arguments(String.self, WorkerOrder.self, Double.self, of: incoming)
                 payload = self.answer(self.pass(order, to: name, grace: grace))
+            case .cancel:
+                let (id, owner) = try self.arguments(UInt64.self, String?.self, of: incoming)
+                let calls = self.machine.calls(known: id, to: owner)
+                if calls.count > 1 {
+                    self.refuse(header.id, .badArguments, self.ambiguous(id, calls), to: client)
+                    return true
+                }
+                payload = self.answer(calls.map { self.cancel(id, $0) })
             case .unknown:
                 let message =
                     "\(self.core.configuration.name) has no such function; names that begin with drover. are its own"
@@ -97,6 +114,36 @@ extension BrokerLoop {
         return try unsafe withPackReader(over: payload) { reader throws(CodecError) in
             try unpackArguments(repeat each types, from: &reader)
         }
+    }
+
+    /// Says that several clients have a call of an id, and how to tell them apart.
+    private func ambiguous(_ id: UInt64, _ calls: [BrokerMachine.KnownCall]) -> String {
+        let owners = calls.prefix(5)
+            .map { call in
+                let client = self.machine.clients[call.client]
+                return "\(client.name) (\(client.client))"
+            }
+        let more = calls.count > owners.count ? " and others" : ""
+        return
+            "\(calls.count) clients have a call #\(id): \(owners.joined(separator: ", "))\(more); say whose is meant, by "
+            + "name or identity"
+    }
+
+    /// Cancels a call for an operator.
+    private func cancel(_ id: UInt64, _ call: BrokerMachine.KnownCall) -> BrokerCancelledCall {
+        var cancelled = BrokerCancelledCall()
+        cancelled.call = id
+        cancelled.client = self.machine.clients[call.client].name
+        cancelled.function = call.function
+        cancelled.worker = call.worker
+        self.machine.revoke(call, at: self.now, actions: &self.actions)
+        self.core.configuration.logger.notice(
+            "a call is cancelled by an operator",
+            metadata: [
+                "drover.client": "\(cancelled.client)", "drover.function": "\(call.function)", "drover.id": "\(id)",
+            ]
+        )
+        return cancelled
     }
 
     /// Passes an order on to the workers of a name, or the one of an identity.

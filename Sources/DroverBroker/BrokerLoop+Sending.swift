@@ -143,6 +143,9 @@ extension BrokerLoop {
         var payload: [UInt8] = []
         switch ending {
         case .cancelled(let stage): header = Header(.cancelled, id: id, number: stage.rawValue)
+        case .revoked:
+            let message = "an operator cancelled the call at \(self.core.configuration.name)"
+            payload = self.errorPayload(.cancelled, message, false, 0)
         case .lost(let reason):
             self.core.counters.lost.count()
             let message = "the worker that had the call was lost (\(reason)); whether the call ran is unknown"

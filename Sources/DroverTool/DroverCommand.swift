@@ -21,7 +21,7 @@ struct DroverCommand: AsyncParsableCommand {
         version: "0.1.0",
         subcommands: [
             BrokerCommand.self, StatusCommand.self, WorkersCommand.self, QueuesCommand.self, TopCommand.self,
-            WhyCommand.self, PingCommand.self, KeysCommand.self,
+            WhyCommand.self, CancelCommand.self, PingCommand.self, KeysCommand.self,
         ]
     )
 }

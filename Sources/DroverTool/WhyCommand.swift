@@ -19,28 +19,20 @@ struct WhyCommand: AsyncParsableCommand {
     @OptionGroup var options: AskOptions
 
     @Argument(help: "The correlation id.")
-    var call: String
+    var call: CallID
 
     @Option(help: "Only the calls of the client of this name.")
     var client: String?
 
-    private var id: UInt64? { UInt64(self.call.hasPrefix("#") ? String(self.call.dropFirst()) : self.call) }
-
-    func validate() throws {
-        guard self.id != nil else {
-            throw ValidationError("\"\(self.call)\" is no correlation id; one is a number, such as 42")
-        }
-    }
-
     func run() async throws {
         let all = try await self.options.ask { client in
             let expiry = CallOptions(expiry: .seconds(self.options.timeout))
-            return try await client.function(.brokerWhy, options: expiry)(self.id ?? 0)
+            return try await client.function(.brokerWhy, options: expiry)(self.call.number)
         }
         let calls = all.filter { self.client == nil || $0.client == self.client }
         if self.options.json { return try printJSON(calls) }
         guard !calls.isEmpty else {
-            throw Failure("the broker has no call \(self.call): it has ended, or went to another broker")
+            throw Failure("the broker has no call #\(self.call.number): it has ended, or went to another broker")
         }
         print(calls.map(self.text).joined(separator: "\n\n"))
     }

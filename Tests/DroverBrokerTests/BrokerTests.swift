@@ -48,6 +48,40 @@ struct BrokerTests {
         await pool.close()
     }
 
+    @Test("a batch's quick items share requests through it, and all workers have their part")
+    func batch() async throws {
+        let pool = try Pool(workers: 2)
+        let client = try pool.client()
+        try await becomesTrue("all workers are there") { pool.broker.status.workers == 2 }
+        let inputs = (0..<20_000).lazy.map { ($0, 1) }
+        var sum = 0
+        for try await ((number, _), next) in client.map(Job.add, over: inputs) {
+            #expect(next == number + 1)
+            sum += next
+        }
+        #expect(sum == 20_000 * 20_001 / 2)
+        #expect(pool.broker.status.received < 10_000, "\(pool.broker.status.received) requests")
+        let workers = try await client.function(.brokerWorkers)()
+        #expect(workers.count == 2 && workers.allSatisfy { $0.answered > 10 }, "\(workers.map(\.answered))")
+        await pool.close()
+    }
+
+    @Test("of what waits at it, the highest priority goes first, and equals go in their order")
+    func priorities() async throws {
+        let pool = try Pool(workers: 0)
+        let client = try pool.client()
+        var calls: [AsyncResult<Int>] = []
+        for (number, priority) in [(0, 1), (1, 4), (2, 7), (3, 1), (4, 7), (5, 0), (6, 4)] {
+            let options = CallOptions(priority: UInt8(priority))
+            calls.append(try client.function(Job.append).with(options).async(number))
+        }
+        try await becomesTrue("all wait") { pool.broker.status.queued == calls.count }
+        try pool.addWorker("single", concurrency: 1)
+        for call in calls { _ = try await call.value }
+        #expect(pool.order.withLock { $0 } == [2, 4, 1, 6, 0, 3, 5])
+        await pool.close()
+    }
+
     @Test("a handler's error crosses the broker with its type, its message and its worker")
     func errors() async throws {
         let pool = try Pool()

@@ -114,6 +114,41 @@ struct QuestionTests {
         await pool.close()
     }
 
+    @Test("an operator cancels a call: one that waits ends at once, one that runs when its handler does")
+    func cancelling() async throws {
+        let pool = try Pool(workers: 1, concurrency: 1)
+        let client = try pool.client { $0.name = "web" }
+        let running = try client.function(Job.hold).async("gate")
+        try await becomesTrue("it runs") { pool.gates.entered == ["gate"] }
+        let waiting = try client.function(Job.hold).with(CallOptions(labels: ["zone": "none"])).async("other")
+        try await becomesTrue("it waits") { pool.broker.status.queued == 1 }
+        let operatorsClient = try pool.client { $0.name = "operator" }
+        let cancel = operatorsClient.function(.brokerCancel)
+        let over = try await cancel(waiting.correlationID.rawValue, "web")
+        #expect(over.map { $0.function } == ["hold"] && over.first?.client == "web" && over.first?.worker == nil)
+        let told = await #expect(throws: RemoteError.self) { try await waiting.value }
+        #expect(told?.code == .cancelled)
+        #expect(told?.message.contains("an operator cancelled the call") == true)
+        #expect(try await cancel(running.correlationID.rawValue, "web").first?.worker == "worker 0")
+        let stopped = await #expect(throws: RemoteError.self) { try await running.value }
+        #expect(stopped?.code == .cancelled)
+        #expect(try await cancel(running.correlationID.rawValue, "web") == [])
+        // The same id of two clients: nothing is cancelled before it is clear whose is meant.
+        let twins = try [pool.client { $0.name = "twin" }, pool.client { $0.name = "twin" }]
+        let calls = try twins.map { try $0.function(Job.hold).async("twin") }
+        try await becomesTrue("both have come") { pool.broker.status.sent + pool.broker.status.queued == 2 }
+        #expect(calls[0].correlationID == calls[1].correlationID)
+        for owner in [nil, "twin"] {
+            let unclear = await #expect(throws: RemoteError.self) {
+                try await cancel(calls[0].correlationID.rawValue, owner)
+            }
+            #expect(unclear?.message.contains("2 clients have a call #1") == true, "\(unclear as Any)")
+        }
+        pool.gates.open("twin")
+        for call in calls { _ = try await call.value }
+        await pool.close()
+    }
+
     @Test("workers are told through it to be quiet, to resume and to stop")
     func orders() async throws {
         let pool = try Pool(workers: 0)

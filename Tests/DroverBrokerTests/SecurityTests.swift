@@ -88,7 +88,7 @@ struct SecurityTests {
         await pool.close()
     }
 
-    @Test("rights: calls take submit, lists of others' work take admin, and everybody known may ask for the status")
+    @Test("rights: calls take submit, lists of others' work admin, cancelling others' calls cancel, the status none")
     func rights() async throws {
         let (watcher, admin) = (try KeyPair(), try KeyPair())
         try self.ring.allow(watcher, "watcher cancel")
@@ -106,7 +106,12 @@ struct SecurityTests {
             self.ring.log.has("refused", "drover.principal=watcher", watcher.publicKey.text, "drover.action=submit")
         )
         #expect(self.ring.log.has("refused", "drover.principal=watcher", "drover.action=drover.workers"))
+        // Its key may cancel others' calls; that of the administrator may not.
+        #expect(try await client.function(.brokerCancel)(77, nil) == [])
+        #expect(self.ring.log.has("administrator", "drover.principal=watcher", "drover.action=drover.cancel"))
         let root = try pool.client { $0.keys = self.ring.connection(admin) }
+        let refused = await #expect(throws: RemoteError.self) { try await root.function(.brokerCancel)(77, nil) }
+        #expect(refused?.code == .forbidden && refused?.message.contains("right cancel") == true)
         #expect(try await root.function(Job.add)(1, 2) == 3)
         #expect(try await root.function(.brokerWorkers)().count == 1)
         #expect(self.ring.log.has("administrator", "drover.principal=root", "drover.action=drover.workers"))

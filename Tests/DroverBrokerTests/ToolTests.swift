@@ -66,6 +66,9 @@ struct ToolTests {
         let why = try self.run("why", "#7", broker: endpoint)
         #expect(why.status == 1 && why.errors.contains("the broker has no call #7"))
         #expect(try self.run("why", "seven", broker: endpoint).status == 64)
+        let cancel = try self.run("cancel", "#7", "--client", "web", broker: endpoint)
+        #expect(cancel.status == 1 && cancel.errors.contains("the broker has no call #7 of web"))
+        #expect(try self.run("cancel", "seven", broker: endpoint).status == 64)
         let worker = try WorkerProcess(dialling: endpoint)
         while try self.run("workers", broker: endpoint).output == "no workers\n" { usleep(20_000) }
         let listed = try self.run("workers", "--json", broker: endpoint).output

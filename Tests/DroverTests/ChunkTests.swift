@@ -340,6 +340,27 @@ extension ServingTests.ChunkTests {
         }
     }
 
+    @Test("items that fit into a request are sent, however little a chunk may hold", .timeLimit(.minutes(1)))
+    func smallWorker() async throws {
+        let sizes = [100, 9_000, 100, 19_000, 9_000, 9_000, 9_000, 100, 19_900, 100]
+        let inputs = sizes.map { [UInt8](repeating: 1, count: $0) }
+        let options = MapOptions(order: .asGiven, chunking: .fixed(20))
+        try await withChunkRig({ $0.maxPayloadBytes = 20_000 }) { _, client in
+            try await client.connect()
+            #expect(try await client.map(ChunkRig.size, over: inputs, options).collect() == sizes)
+        }
+        try await withChunkRig(configure: { $0.maxPayloadBytes = 20_000 }) { _, client in
+            #expect(try await client.map(ChunkRig.size, over: inputs, options).collect() == sizes)
+            let many = MapOptions(order: .asGiven, onFailure: .goOn, chunking: .fixed(20))
+            var failed: [Int] = []
+            let tooLarge = inputs + [[UInt8](repeating: 1, count: 20_100)]
+            for try await item in client.map(ChunkRig.size, over: tooLarge, many).items {
+                if case .failure = item.result { failed.append(item.index) }
+            }
+            #expect(failed == [10])
+        }
+    }
+
     @Test("what a worker can't read of a chunk is refused, and nothing of it runs", .timeLimit(.minutes(1)))
     func malformed() async throws {
         try await withChunkRig { rig, _ in

@@ -40,6 +40,7 @@ struct FaultWorker {
             usleep(UInt32(seconds * 1_000_000))
             return tag
         }
+        worker.register(Function<[UInt8], [UInt8]>("bytes")) { (bytes: [UInt8]) in bytes }
         worker.register(Function<Int32>("pid")) { getpid() }
         worker.register(Function<Nothing>("crash")) { () -> Nothing in
             kill(getpid(), SIGKILL)

@@ -10,13 +10,13 @@ import Testing
         "S87 S88 S97 S98 S100 whatever the network does, every call ends once and nothing runs twice that may not",
         arguments: 0..<ClusterSimulationTests.shares
     )
-    func histories(share: Int) { self.live(.direct, count: 300, share: share) }
+    func histories(share: Int) { self.live(.direct, count: 600, share: share) }
 
     @Test(
         "through brokers, whatever the network does, every call ends once, nothing runs twice that may not, credit holds, no event goes astray, and the tables are empty at the end",
         arguments: 0..<ClusterSimulationTests.shares
     )
-    func brokeredHistories(share: Int) { self.live(.brokered, count: 150, share: share) }
+    func brokeredHistories(share: Int) { self.live(.brokered, count: 400, share: share) }
 
     private func live(_ world: Histories.World, count: Int, share: Int) {
         do {

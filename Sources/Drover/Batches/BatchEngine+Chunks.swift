@@ -41,8 +41,8 @@ struct ItemCoding<Input: Sendable, Output: Sendable>: Sendable {
 ///
 /// Not copyable, as `BatchWindow`.
 struct ChunkBook: ~Copyable {
-    /// With so many bytes a chunk is full; a larger item travels alone.
-    static var fullBytes: Int { 32_768 }
+    /// With so many bytes a chunk is full, unless somebody takes less; a larger item travels alone.
+    static var mostBytes: Int { 32_768 }
     /// With so many bytes of answers the worker begins no further item, and lets the others come back.
     static var answerBytes: Int { 65_536 }
     /// After so long the worker begins no further item: what is slow shall hold up little that is quick.
@@ -63,6 +63,8 @@ struct ChunkBook: ~Copyable {
     /// Places whose items came back without having run; the last is taken first.
     var again: [UInt32] = []
 
+    /// With so many bytes the chunk that is being written is full.
+    var fullBytes = ChunkBook.mostBytes
     /// The places of the chunk that is being written.
     var places: [UInt32] = []
     /// Where the array's count stands.
@@ -119,6 +121,7 @@ extension BatchEngine {
         guard !self.book.again.isEmpty || self.window.hasRoom, !self.book.holdsBack, self.takesCall() else {
             return false
         }
+        self.book.fullBytes = min(ChunkBook.mostBytes, self.core.leastPayloadLimit / 2)
         do {
             var writer = try self.core.beginRequest(self.book.making.options)
             try writer.packLongestArrayHeader()
@@ -141,7 +144,7 @@ extension BatchEngine {
 
     /// Whether the chunk takes another item.
     @usableFromInline final var chunkTakesItem: Bool {
-        self.book.places.count < self.book.size && self.writer.count < ChunkBook.fullBytes
+        self.book.places.count < self.book.size && self.writer.count < self.book.fullBytes
             && (!self.book.again.isEmpty || self.window.hasRoom)
     }
 
@@ -173,7 +176,7 @@ extension BatchEngine {
         let count = self.writer.count - offset - Self.itemHeaderBytes
         let refers = self.writer.hasReferences
         if refers { self.sendsChunks = false }
-        guard !refers, count <= ChunkBook.fullBytes else {
+        guard !refers, count <= self.book.fullBytes else {
             self.dropItem()
             return false
         }

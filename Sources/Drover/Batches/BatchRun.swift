@@ -138,16 +138,21 @@ final class BatchRun<Input: Sendable, Output: Sendable>: BatchEngine {
                 self.inputEndedInChunk()
                 break
             }
+            var fits = false
             do throws(CodecError) {
                 try self.beginItem()
                 try self.coding.pack(input, &self.writer)
+                fits = self.endItem()
             } catch {
                 self.dropItem()
-                guard let place = self.refuse(error, in: known, hasCallPlace: false) else { break }
-                self.keep(input, in: place)
-                continue
+                // What is too large for a chunk may not be too large for a request.
+                guard error.code == .tooLarge else {
+                    guard let place = self.refuse(error, in: known, hasCallPlace: false) else { break }
+                    self.keep(input, in: place)
+                    continue
+                }
             }
-            if self.endItem() {
+            if fits {
                 self.keep(input, in: self.addToChunk(known))
             } else if self.chunkIsEmpty {
                 // The place among the calls that the chunk had is the item's.

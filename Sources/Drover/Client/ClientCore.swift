@@ -46,6 +46,7 @@ final class ClientCore: Sendable {
     private let lastID = Atomic<UInt64>(0)
     private let lastWaiterKey = Atomic<UInt64>(0)
     private let outstanding = Atomic<Int>(0)
+    private let leastPeerLimit = Atomic<Int>(.max)
     private let placeWaiterCount = Atomic<Int>(0)
     private let placeWaiters = Mutex(Deque<(key: UInt64, waiter: PlaceWaiter)>())
     private let functions = Mutex<[String: FunctionInfo]>([:])
@@ -165,6 +166,14 @@ final class ClientCore: Sendable {
 
     var closedError: ConnectionError {
         ConnectionError(.closed, message: "the client \"\(self.name)\" was closed; make a new one")
+    }
+
+    /// The least that this client or a peer that it has met takes as one payload.
+    var leastPayloadLimit: Int { min(self.configuration.maxPayloadBytes, self.leastPeerLimit.load(ordering: .relaxed)) }
+
+    /// A peer said how much it takes.
+    func met(limit: Int) {
+        if limit < self.leastPeerLimit.load(ordering: .relaxed) { self.leastPeerLimit.store(limit, ordering: .relaxed) }
     }
 
     // MARK: Calls

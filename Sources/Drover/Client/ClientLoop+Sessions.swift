@@ -13,6 +13,7 @@ extension ClientLoop {
         link.forgetFunctions()
         // Workers that don't say take what this client allows.
         link.maxPayloadBytes = welcome.maxPayloadBytes > 0 ? welcome.maxPayloadBytes : Int.max
+        self.core.met(limit: link.maxPayloadBytes)
         self.core.setWorkerName(welcome.name, of: link.index)
         self.book.machine.welcomed(
             by: link.index,

@@ -45,6 +45,8 @@ package enum BrokerAction: Equatable, Sendable {
 /// How a call ends without a worker's answer.
 package enum BrokerEnding: Equatable, Sendable {
     case cancelled(CancelledStage)
+    /// An operator cancelled it, whether it ran or not.
+    case revoked
     case lost(LossReason)
     /// No worker came that may run it.
     case noWorker

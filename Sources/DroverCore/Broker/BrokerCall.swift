@@ -39,6 +39,8 @@ package struct BrokerCall: BitwiseCopyable, Sendable {
     var isCancelled = false
     /// The worker was asked to give it back.
     var isRecalled = false
+    /// An operator cancelled it: its client, which may want it still, is told so.
+    var isRevoked = false
 
     var isWaiting: Bool { self.state == .held || self.state == .queued }
 

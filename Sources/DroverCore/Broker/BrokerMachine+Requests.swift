@@ -253,6 +253,9 @@ extension BrokerMachine {
     /// Ends a call that no worker has.
     mutating func finish(_ slot: UInt32, ending: BrokerEnding, at now: Instant, actions: inout [BrokerAction]) {
         let call = self.calls[slot]
+        var ending = ending
+        // A client that hears that its call was taken out, though it wants it, would ask for it again.
+        if call.isRevoked, case .cancelled = ending { ending = .revoked }
         actions.append(.finish(slot: slot, client: Int(call.client), id: call.id, ending: ending))
         self.retire(slot, at: now, actions: &actions)
     }

@@ -18,7 +18,7 @@ final class Hosts {
     /// Why no namespaces can be made here; nil if they can.
     static let obstacle: String? = {
         if getuid() != 0 { return "only root may make network namespaces" }
-        for program in ["ip", "nft", "ss"] where Hosts.path(of: program) == nil {
+        for program in ["ip", "nft", "ss", "tc"] where Hosts.path(of: program) == nil {
             return "\(program) is missing: deploy/setup.sh installs it"
         }
         let name = "drover-try-\(getpid())"
@@ -107,6 +107,17 @@ final class Hosts {
             ],
             on: self.middle
         )
+    }
+
+    /// Lets so many kilobits a second through a link, in each direction.
+    func throttle(kilobits: Int, of link: Int) throws {
+        let rule = ["root", "tbf", "rate", "\(kilobits)kbit", "burst", "32kbit", "latency", "2s"]
+        try self.inside(self.middle, ["tc", "qdisc", "add", "dev", "link\(link)"] + rule)
+        if link == 1 {
+            try Self.run(["tc", "qdisc", "add", "dev", self.link] + rule)
+        } else {
+            try self.inside(self.name(link), ["tc", "qdisc", "add", "dev", "far"] + rule)
+        }
     }
 
     /// Forgets the connections that are there, as an address translator does with idle ones: their packets are dropped.

@@ -16,6 +16,7 @@ private final class Flag: Sendable {
 /// A broker, two workers and a client, each on a host of its own, with the usual beats: 2 s, lost after 6 s.
 private final class Field {
     static let echo = Function<Int, Int>("echo", isIdempotent: true)
+    static let bytes = Function<[UInt8], [UInt8]>("bytes", isIdempotent: true)
     static let pid = Function<Int32>("pid", isIdempotent: true)
     static let sleep = Function<Double, String, String>("sleep", isIdempotent: true)
 
@@ -223,6 +224,25 @@ struct NetworkTests {
         #expect(far.statistics.disconnections == 0)
         await far.close(grace: .zero)
         forwarder.close()
+        await field.close()
+    }
+
+    @Test("by a narrow link large calls take their time, and no beat, no small call and no session is lost behind them")
+    func narrow() async throws {
+        let field = try await Field()
+        try field.hosts.throttle(kilobits: 4000, of: 1)
+        let started = ContinuousClock.now
+        let payload = [UInt8](repeating: 7, count: 200_000)
+        let handles = try (0..<20).map { _ in try field.client.function(Field.bytes).async(payload) }
+        let small = try (0..<100).map { try field.client.function(Field.echo).async($0) }
+        for (number, handle) in small.enumerated() { #expect(try await handle.value == number) }
+        for handle in handles { #expect(try await handle.value.count == payload.count) }
+        // Four million bytes at half a million a second: longer than the silence limit, and so is the way back.
+        #expect(ContinuousClock.now - started > .seconds(7))
+        #expect(field.client.statistics.disconnections == 0)
+        #expect(field.client.statistics.resends == 0)
+        let status = try #require(await field.status())
+        #expect(status.lost == 0 && status.resent == 0)
         await field.close()
     }
 }

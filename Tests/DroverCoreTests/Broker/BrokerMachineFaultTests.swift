@@ -30,6 +30,65 @@ struct BrokerMachineFaultTests {
         #expect(bench.machine.callCount == 0)
     }
 
+    private func calls(
+        _ id: UInt64,
+        of client: String? = nil,
+        _ bench: borrowing BrokerBench
+    ) -> [BrokerMachine.KnownCall] {
+        bench.machine.calls(known: id, to: client)
+    }
+
+    @Test("what an operator cancels ends as revoked: its client, which wants it, must not ask for it again")
+    func revoked() throws {
+        var bench = BrokerBench()
+        let client = try bench.client(1)
+        let worker = try bench.worker(1, concurrency: 1)
+        bench.actions = []
+        for id in 1...3 as ClosedRange<UInt64> { bench.request(id, from: client, key: "k") }
+        let sent = try #require(bench.transmitted().first)
+        bench.actions = []
+        // Behind its ordering key: at once.
+        let held = try #require(self.calls(2, bench).first)
+        bench.machine.revoke(held, at: bench.now, actions: &bench.actions)
+        #expect(self.endings(bench) == [2: .revoked])
+        #expect(self.calls(2, bench).isEmpty)
+        // At a worker: when that has said what became of it.
+        bench.actions = []
+        let first = try #require(self.calls(1, bench).first)
+        #expect(first.worker != nil && held.worker == nil)
+        bench.machine.revoke(first, at: bench.now, actions: &bench.actions)
+        #expect(bench.actions == [.sendCancel(worker: worker, id: sent.id, reason: .requested)])
+        bench.actions = []
+        bench.machine.cancellationConfirmed(
+            sent.id,
+            stage: .beforeStart,
+            from: worker,
+            at: bench.now,
+            actions: &bench.actions
+        )
+        #expect(self.endings(bench) == [1: .revoked])
+        // At a worker that is lost.
+        let last = try #require(self.calls(3, bench).first)
+        bench.machine.revoke(last, at: bench.now, actions: &bench.actions)
+        bench.actions = []
+        bench.machine.goodbyeReceived(from: worker, reason: .leaving, at: bench.now, actions: &bench.actions)
+        #expect(self.endings(bench) == [3: .revoked])
+        #expect(bench.machine.callCount == 0)
+    }
+
+    @Test("a call that an operator names is that of the client that is named")
+    func known() throws {
+        var bench = BrokerBench()
+        let (one, other) = (try bench.client(1), try bench.client(2))
+        bench.request(7, from: one)
+        bench.request(7, from: other)
+        #expect(self.calls(7, bench).map { $0.client } == [one, other])
+        let identity = "\(bench.machine.clients[other].client)"
+        #expect(self.calls(7, of: identity, bench).map { $0.client } == [other])
+        #expect(self.calls(7, of: "nobody", bench).isEmpty)
+        #expect(self.calls(8, bench).isEmpty)
+    }
+
     @Test("workers that claim to have no end of handlers break no sum")
     func hugeOffers() throws {
         var bench = BrokerBench()

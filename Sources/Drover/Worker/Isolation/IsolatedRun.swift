@@ -148,8 +148,8 @@ final class IsolatedRun: Sendable {
             child.process.end(grace: grace ?? pool.grace)
             return verdict
         }
-        // The stream ends a moment before the process does.
-        let cause = failure == .ended ? child.process.wait(within: .seconds(1)) : nil
+        // The stream ends a moment before the process does, a long one on a machine that has much else to do.
+        let cause = failure == .ended ? child.process.wait(within: .seconds(5)) : nil
         child.process.end()
         let core = self.context.core
         var message = "\(self.function.name) \(what): "

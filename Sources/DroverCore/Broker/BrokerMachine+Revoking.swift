@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DroverWire
+
+/// Calls that others than their clients cancel.
+extension BrokerMachine {
+    /// A call that fits what an operator named.
+    package struct KnownCall: Equatable, Sendable {
+        package let slot: UInt32
+        /// The client that made it.
+        package let client: Int
+        package let function: String
+        /// The worker that has it; nil while none has.
+        package let worker: String?
+    }
+
+    /// The calls that clients know by an id: those of all clients, or of the one of a name or an identity.
+    package func calls(known id: UInt64, to client: String?) -> [KnownCall] {
+        self.clients.indices.compactMap { index -> KnownCall? in
+            let owner = self.clients[index]
+            guard owner.isLive, client == nil || owner.name == client || "\(owner.client)" == client,
+                let slot = owner.requests.find(id)
+            else { return nil }
+            let call = self.calls[slot]
+            return KnownCall(
+                slot: slot,
+                client: index,
+                function: self.functions[self.routes[Int(call.route)].function].name,
+                worker: call.worker < 0 ? nil : self.workers[Int(call.worker)].offer.name
+            )
+        }
+    }
+
+    /// An operator cancels a call: one that waits ends at once, one that a worker has when the worker has said what became of
+    /// it.
+    package mutating func revoke(_ known: KnownCall, at now: Instant, actions: inout [BrokerAction]) {
+        let slot = known.slot
+        self.calls[slot].isRevoked = true
+        let id = self.calls[slot].id
+        _ = self.cancelReceived(id, reason: .requested, from: known.client, at: now, actions: &actions)
+    }
+}
