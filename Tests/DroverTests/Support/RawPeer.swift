@@ -219,7 +219,10 @@ final class RawWorker: Sendable {
         _ script: (RawMessage) -> [RawMessage]
     ) -> [RawMessage] {
         let settings = box.state.withLock { state in
-            if message.kind == .hello, !state.routes.contains(route) { state.routes.append(route) }
+            if message.kind == .hello, !state.routes.contains(route) {
+                // A client that comes again and again has a new one each time; those of long ago lead nowhere.
+                state.routes = state.routes.suffix(7) + [route]
+            }
             switch message.kind {
             case .beat, .ping: break
             default: state.messages.append(message)
