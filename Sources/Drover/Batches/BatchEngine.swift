@@ -6,8 +6,9 @@ internal import DroverCore
 /// The consumer's side of a batch, as far as it doesn't know of inputs and values: what is under way, what comes next.
 ///
 /// It isn't generic; ``BatchRun`` is, and is specialised where its types are known. Else most of an item's time would go into
-/// looking types up. Nobody but the consumer touches it, and it calls nobody while it changes something of itself, so
-/// exclusivity isn't checked at run time either: that took a quarter of an item's time.
+/// looking types up. Nobody but the consumer touches it, and of others' code only an argument's
+/// `encode` runs while something of it is changed, which has no way back here. So exclusivity isn't checked at run time
+/// either: that took a quarter of an item's time.
 @usableFromInline
 class BatchEngine {
     /// What the consumer is to do next.
