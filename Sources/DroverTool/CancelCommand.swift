@@ -10,8 +10,9 @@ struct CancelCommand: AsyncParsableCommand {
         commandName: "cancel",
         abstract: "Cancel a call, whoever made it.",
         discussion: """
-            CALL is the call's correlation id, such as 42 or "#42"; see drover why --help. A call that waits ends at once. One that a
-            worker has is asked to stop, and ends when its handler does; a handler that takes no notice runs on to its end.
+            CALL is the call's correlation id, such as 42 or "#42"; see drover why --help. A call that waits ends at \
+            once. One that a worker has is asked to stop, and ends when its handler does; a handler that takes no \
+            notice runs on to its end.
 
             The caller gets an error with the code "cancelled". With keys this takes the right "cancel".
             """
