@@ -117,7 +117,7 @@ final class BrokerLoop {
         }
         self.flush()
         self.noteUnreachable()
-        if !isBusy { self.publishCounts() }
+        if !isBusy { self.trim() }
     }
 
     @available(*, noasync)
@@ -271,6 +271,8 @@ final class BrokerLoop {
         if !self.blocked.isEmpty { wakeAt = min(wakeAt, self.now.advanced(byNanoseconds: 1_000_000)) }
         if self.core.life.state == .draining { wakeAt = min(wakeAt, self.core.life.drainDeadline) }
         if wakeAt <= self.now { return }
+        // Until something comes, this is how the broker is.
+        self.publishCounts()
         self.poll.removeAll()
         let waker = self.poll.add(self.core.waker.fileDescriptor)
         _ = self.poll.add(self.descriptor)
@@ -305,7 +307,10 @@ final class BrokerLoop {
         self.core.counters.sent.store(self.machine.sentCount, ordering: .relaxed)
         self.core.counters.starved.store(Int(clamping: self.machine.starvedCount), ordering: .relaxed)
         self.core.counters.slots.store(self.machine.slotCount, ordering: .relaxed)
-        // After a burst the memory it needed is given back.
+    }
+
+    /// After a burst the memory it needed is given back.
+    private func trim() {
         if self.machine.callCount == 0, self.requests.capacity > 4096 {
             self.machine.trim()
             self.requests = []

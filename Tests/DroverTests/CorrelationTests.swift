@@ -109,6 +109,54 @@ extension ServingTests.CorrelationTests {
         raw.stop()
     }
 
+    @Test("a worker with one slot runs requests in the order in which they came", .timeLimit(.minutes(1)))
+    func oneSlot() throws {
+        let order = Mutex<[Int]>([])
+        var configuration = WorkerConfiguration()
+        configuration.concurrency = 1
+        configuration.logger = .quiet
+        let worker = Worker(configuration: configuration)
+        // Quick enough to run beside the loop: the one whatever else there is, the other if nothing else waits.
+        worker.register(Function<Int, Int>("quick")) { (number: Int) in
+            order.withLock { $0.append(number) }
+            return number
+        }
+        worker.register(Function<Int, Int>("brisk")) { (number: Int) in
+            order.withLock { $0.append(number) }
+            let end = MonotonicClock.now() + 10_000
+            while MonotonicClock.now() < end {}
+            return number
+        }
+        let running = try worker.start(.bind("tcp://127.0.0.1:*"))
+        let raw = try RawClient(running.endpoint)
+        raw.introduce(functions: "quick", "brisk")
+        let functions: [UInt32] = [1, 1, 0, 1, 0, 0, 1, 0]
+        var next: UInt64 = 0
+        // One by one at first, then as one frame each time.
+        for round in 0..<60 {
+            let batches = round < 20 ? functions.map { [$0] } : [functions]
+            for batch in batches {
+                let messages = batch.map { function in
+                    next += 1
+                    return RawMessage(
+                        .request,
+                        id: next,
+                        number: function,
+                        time: Header.noTimeLimit,
+                        payload: Packed.arguments(Int(next))
+                    )
+                }
+                raw.send(frames: [messages.flatMap { $0.bytes }])
+                let last = next
+                _ = raw.messages { $0.kind == .reply && $0.id == last }
+            }
+        }
+        eventually("all have run") { order.withLock { $0.count } == Int(next) }
+        #expect(order.withLock { $0 } == Array(1...Int(next)))
+        raw.stop()
+        running.stopBlocking(grace: .zero)
+    }
+
     @Test("S97 a request that is sent again runs once and is answered from the result cache", .timeLimit(.minutes(1)))
     func atMostOnce() throws {
         let rig = try Rig(counts: true)

@@ -9,18 +9,38 @@ internal import Logging
 internal import Synchronization
 
 extension WorkerLoop {
-    /// Runs the handlers that are quicker than the way to another thread.
+    /// Lets run what came in this turn: quick handlers here, the others on the handler threads.
+    ///
+    /// A request that is to run here came before those that go to the threads, or is done so soon that they don't notice:
+    /// it gets its slot first. With a single slot requests run in the order in which they came.
+    ///
+    /// - Returns: False if another thread has taken the loop: nothing of it may be touched any more.
+    @available(*, noasync)
+    func startJobs() -> Bool {
+        let hasSlot = !self.quick.isEmpty && self.core.threads.takeSlot()
+        if !hasSlot, !self.quick.isEmpty { self.handOverQuickJobs() }
+        if !self.toRun.isEmpty { self.core.threads.submit(&self.toRun, core: self.core) }
+        guard hasSlot else { return true }
+        guard self.runQuickJobs() else { return false }
+        self.performActions()
+        if !self.toRun.isEmpty { self.core.threads.submit(&self.toRun, core: self.core) }
+        return true
+    }
+
+    /// All slots are taken: quick requests wait like everybody else, before those that came later.
+    private func handOverQuickJobs() {
+        let later = self.toRun
+        self.toRun = []
+        while let job = self.quick.popFirst() { self.enqueue(job) }
+        self.toRun += later
+        self.arena.removeAll(keepingCapacity: true)
+    }
+
+    /// Runs the handlers that are quicker than the way to another thread, in a slot that was taken for them.
     ///
     /// - Returns: False if one was not, and another thread has taken the loop: nothing of it may be touched any more.
     @available(*, noasync)
-    func runQuickJobs() -> Bool {
-        guard self.core.threads.takeSlot() else {
-            // All slots are taken: they wait like everybody else.
-            while let job = self.quick.popFirst() { self.enqueue(job) }
-            self.arena.removeAll(keepingCapacity: true)
-            if !self.toRun.isEmpty { self.core.threads.submit(&self.toRun, core: self.core) }
-            return true
-        }
+    private func runQuickJobs() -> Bool {
         var writer = PackWriter(capacity: 256, limits: self.core.codecLimits)
         // This thread's own hold on the arguments: another one may take the loop over while a handler reads them.
         let arena = self.arena

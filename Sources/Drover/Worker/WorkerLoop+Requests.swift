@@ -128,7 +128,8 @@ extension WorkerLoop {
         {
             let expected = handler.expectedRun
             let isLone = self.quick.isEmpty && self.toRun.isEmpty
-            if expected <= Self.quickNanoseconds || (isLone && expected <= Self.loneNanoseconds) {
+            let mayOvertake = self.toRun.isEmpty || self.core.configuration.concurrency > 1
+            if (expected <= Self.quickNanoseconds && mayOvertake) || (isLone && expected <= Self.loneNanoseconds) {
                 let start = self.arena.count
                 unsafe self.arena.append(contentsOf: content)
                 let callbacks = self.links[session]?.broker?.callbacks

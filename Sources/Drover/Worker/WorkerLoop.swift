@@ -198,12 +198,7 @@ final class WorkerLoop {
             self.tellQuiet()
         }
         self.performActions()
-        if !self.toRun.isEmpty { self.core.threads.submit(&self.toRun, core: self.core) }
-        if !self.quick.isEmpty {
-            guard self.runQuickJobs() else { return false }
-            self.performActions()
-            if !self.toRun.isEmpty { self.core.threads.submit(&self.toRun, core: self.core) }
-        }
+        guard self.startJobs() else { return false }
         self.flush()
         return true
     }
