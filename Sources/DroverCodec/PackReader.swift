@@ -24,10 +24,10 @@ public struct PackReader {
     /// The limits this reader keeps to.
     public let limits: CodecLimits
     /// What the values read may be bound to; whoever makes the reader sets it.
-    package var context: AnyObject?
+    @usableFromInline package var context: AnyObject?
 
     /// A reader over `bytes`, which must outlive it.
-    @usableFromInline
+    @inlinable
     package init(over bytes: UnsafeRawBufferPointer, limits: CodecLimits = .standard) {
         unsafe self.base = bytes.baseAddress
         // Bytes over the limit are as good as not there: a document that needs them is truncated.
@@ -50,13 +50,9 @@ public struct PackReader {
     }
 
     /// Throws ``CodecError/Code/trailingBytes`` unless everything was read.
+    @inlinable
     public func expectEnd() throws(CodecError) {
-        if !self.isAtEnd {
-            throw CodecError(
-                .trailingBytes,
-                message: "\(self.remaining) bytes follow the value; both sides must use the same types"
-            )
-        }
+        if !self.isAtEnd { throw CodecError.trailing(self.remaining) }
     }
 
     /// Takes the bytes that are left, whatever they are.
@@ -224,18 +220,40 @@ extension PackReader {
 
     /// Reads text.
     public mutating func readString() throws(CodecError) -> String {
-        let content = try self.stringRange()
+        // Short text first, with nothing on the way but this reader's fields: a call with a copy of it costs more.
+        if !self.isAtEnd {
+            let code = self.byte(at: self.position)
+            let length = Int(code & 0x1F)
+            if code & 0xE0 == 0xA0, length < self.remaining {
+                let start = self.position &+ 1
+                return try self.takeText(unsafe Range(uncheckedBounds: (start, start &+ length)))
+            }
+        }
+        return try self.readLongString()
+    }
+
+    @inline(never)
+    private mutating func readLongString() throws(CodecError) -> String {
+        try self.takeText(try self.stringRange())
+    }
+
+    /// The text in a range that is known to be there, behind which the reader goes on.
+    @inline(__always)
+    private mutating func takeText(_ content: Range<Int>) throws(CodecError) -> String {
         let bytes = unsafe UnsafeRawBufferPointer(
             start: self.base.unsafelyUnwrapped + content.lowerBound,
             count: content.count
         )
         // Decoding repairs what isn't UTF-8, and a repair always changes the bytes. Comparing them afterwards is several
-        // times faster than `String(validating:as:)`, whose metadata look-ups cost more than a short string.
+        // times faster than `String(validating:as:)`, whose metadata look-ups cost more than a short string. In ASCII,
+        // which costs less to see, there is nothing to repair.
         var text = unsafe String(decoding: bytes, as: UTF8.self)
-        let isFaithful = text.withUTF8 { decoded in
-            guard let copy = decoded.baseAddress, let source = bytes.baseAddress else { return content.isEmpty }
-            return unsafe decoded.count == content.count && memcmp(copy, source, content.count) == 0
-        }
+        let isFaithful =
+            unsafe Self.isASCII(bytes)
+            || text.withUTF8 { decoded in
+                guard let copy = decoded.baseAddress, let source = bytes.baseAddress else { return content.isEmpty }
+                return unsafe decoded.count == content.count && memcmp(copy, source, content.count) == 0
+            }
         if !isFaithful { throw CodecError.invalidText() }
         self.position = content.upperBound
         return text
@@ -344,6 +362,21 @@ extension PackReader {
     @inlinable
     func load<Number: FixedWidthInteger & BitwiseCopyable>(_ type: Number.Type, at offset: Int) -> Number {
         Number(bigEndian: unsafe self.base.unsafelyUnwrapped.loadUnaligned(fromByteOffset: offset, as: type))
+    }
+
+    /// Whether no byte has its highest bit set.
+    private static func isASCII(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        var all: UInt64 = 0
+        var offset = 0
+        while offset &+ 8 <= bytes.count {
+            all |= unsafe bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
+            offset &+= 8
+        }
+        while offset < bytes.count {
+            all |= UInt64(unsafe bytes.load(fromByteOffset: offset, as: UInt8.self))
+            offset &+= 1
+        }
+        return all & 0x8080_8080_8080_8080 == 0
     }
 
     /// Where the text of the string that is next lies; the reader doesn't move.
@@ -520,6 +553,15 @@ extension CodecError {
     @inline(never)
     static func invalidText() -> CodecError {
         CodecError(.invalidUTF8, message: "a string isn't UTF-8; send bytes as bin")
+    }
+
+    @usableFromInline
+    @inline(never)
+    static func trailing(_ count: Int) -> CodecError {
+        CodecError(
+            .trailingBytes,
+            message: "\(count) bytes follow the value; both sides must use the same types"
+        )
     }
 
     @usableFromInline

@@ -82,6 +82,7 @@ public struct PackWriter: ~Copyable {
     }
 
     /// Takes everything back, the reserved header apart.
+    @inlinable
     package mutating func removeAll() {
         self.used = self.headerBytes
         self.depth = 0
@@ -109,6 +110,7 @@ public struct PackWriter: ~Copyable {
     }
 
     /// Gives `body` the bytes written so far, the reserved header included.
+    @inlinable
     public borrowing func withBytes<Result, Failure: Error>(
         _ body: (UnsafeRawBufferPointer) throws(Failure) -> Result
     ) throws(Failure) -> Result {

@@ -140,6 +140,7 @@ package final class MessageBox: @unchecked Sendable {
 
     /// Takes the message over.
     package init(_ message: consuming Message) {
+        HeapReserve.expect(message.count)
         self.message = message
     }
 

@@ -2,6 +2,7 @@
 
 internal import DroverCodec
 internal import DroverWire
+internal import DroverZMQ
 internal import Glibc
 
 /// One encoded message in memory of its own: room for the header, then metadata and content.
@@ -54,6 +55,7 @@ struct RequestBytes: @unchecked Sendable {
     mutating func share() -> SharedBlock? {
         if let shared { return shared }
         guard let base = unsafe self.base else { return nil }
+        HeapReserve.expect(self.count)
         let block = unsafe SharedBlock(base)
         self.shared = block
         return block
