@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Dispatch
 import Drover
 import DroverWire
 import Foundation
@@ -219,11 +220,7 @@ struct FixtureError: Error, Codable, Equatable, CustomStringConvertible {
 
 /// The clock that both sides of one machine share.
 enum Clock {
-    static func now() -> UInt64 {
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
-    }
+    static func now() -> UInt64 { DispatchTime.now().uptimeNanoseconds }
 }
 
 /// Runs `body` with a worker and a client of it, and ends both.
