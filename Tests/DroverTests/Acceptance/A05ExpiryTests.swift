@@ -113,19 +113,23 @@ extension ServingTests.ExpiryTests {
             try expectTime("the shorter one", atLeast: .milliseconds(100), atMost: .milliseconds(150)) {
                 let result = try gated.async("t")
                 #expect(result.setExpiry(.seconds(60)))
-                #expect(result.setExpiry(.milliseconds(100)))
-                return elapsed { #expect(throws: AsyncResultTimeout.self) { try result.wait() } }
+                return elapsed {
+                    #expect(result.setExpiry(.milliseconds(100)))
+                    #expect(throws: AsyncResultTimeout.self) { try result.wait() }
+                }
             }
             try expectTime("the longer one", atLeast: .milliseconds(200), atMost: .milliseconds(250)) {
                 let result = try gated.async("t")
-                #expect(result.setExpiry(.milliseconds(50)))
-                #expect(result.setExpiry(.milliseconds(200)))
-                return elapsed { #expect(throws: AsyncResultTimeout.self) { try result.wait() } }
+                #expect(result.setExpiry(.milliseconds(150)))
+                return elapsed {
+                    #expect(result.setExpiry(.milliseconds(200)))
+                    #expect(throws: AsyncResultTimeout.self) { try result.wait() }
+                }
             }
             try expectTime("the value", atLeast: .milliseconds(500), atMost: .milliseconds(550)) {
                 let started = MonotonicClock.now()
                 let result = try client.function(Job.sleep).async(0.5, "t")
-                #expect(result.setExpiry(.milliseconds(200)))
+                #expect(result.setExpiry(.milliseconds(400)))
                 block(for: .milliseconds(100))
                 #expect(result.setExpiry(nil))
                 #expect(try result.get() == "t")
@@ -223,8 +227,10 @@ extension ServingTests.ExpiryTests {
                 result.addCallback { called.add((MonotonicClock.now(), $0.hasExpired)) }
                 let task = Task { try await result.value }
                 let started = MonotonicClock.now()
-                result.setExpiry(.milliseconds(300))
-                let time = elapsed { #expect(throws: AsyncResultTimeout.self) { try result.wait() } }
+                let time = elapsed {
+                    result.setExpiry(.milliseconds(300))
+                    #expect(throws: AsyncResultTimeout.self) { try result.wait() }
+                }
                 #expect(result.hasExpired && !result.isReady && !result.hasError)
                 expectTime("reading what has expired", atMost: .milliseconds(5)) {
                     elapsed {
@@ -284,6 +290,7 @@ extension ServingTests.ExpiryTests {
             let isOver = Atomic<Bool>(false)
             try expectTime("the expiry", atLeast: .milliseconds(200), atMost: .milliseconds(250)) {
                 isOver.store(false, ordering: .relaxed)
+                let started = MonotonicClock.now()
                 let result = try timed(client.function(Job.echo), .milliseconds(200))(2)
                 result.addCallback { _ in _ = callbackThread.set(ThreadID.current.number) }
                 let id = result.correlationID.rawValue
@@ -297,7 +304,8 @@ extension ServingTests.ExpiryTests {
                         usleep(100)
                     }
                 }
-                let time = elapsed { #expect(throws: AsyncResultTimeout.self) { try result.wait() } }
+                #expect(throws: AsyncResultTimeout.self) { try result.wait() }
+                let time = Duration.nanoseconds(Int64(MonotonicClock.now() - started))
                 isOver.store(true, ordering: .relaxed)
                 expectEnd(of: [sender])
                 return time
@@ -324,8 +332,10 @@ extension ServingTests.ExpiryTests {
             isInside.wait()
             try expectTime("the expiry", atLeast: .milliseconds(300), atMost: .milliseconds(350)) {
                 let result = try client.function(Job.gated).async("t")
-                result.setExpiry(.milliseconds(300))
-                return elapsed { #expect(throws: AsyncResultTimeout.self) { try result.wait() } }
+                return elapsed {
+                    result.setExpiry(.milliseconds(300))
+                    #expect(throws: AsyncResultTimeout.self) { try result.wait() }
+                }
             }
             #expect(events.count == 0)
             _ = release.set(())
