@@ -2,6 +2,17 @@
 
 import Foundation
 
+/// A field that stands in every record: null where there is nothing to say.
+@propertyWrapper
+struct Stated<Value: Encodable>: Encodable {
+    var wrappedValue: Value?
+
+    func encode(to encoder: any Encoder) throws {
+        var container = encoder.singleValueContainer()
+        if let value = self.wrappedValue { try container.encode(value) } else { try container.encodeNil() }
+    }
+}
+
 /// A row as it was measured: one object of `bench.jsonl`.
 struct Record: Encodable {
     var row: String
@@ -9,15 +20,15 @@ struct Record: Encodable {
     var better: Row.Better
     var runs: Int
     /// Medians over the runs.
-    var drover: Double?
-    var baseline: String?
-    var baselineValue: Double?
+    @Stated var drover: Double?
+    @Stated var baseline: String?
+    @Stated var baselineValue: Double?
     /// Drover's figure over the baseline's.
-    var ratio: Double?
+    @Stated var ratio: Double?
     /// The median of the ratios of runs that followed each other.
     var ratioPaired: Double?
     /// From the smallest to the largest, as a part of the median.
-    var spread: Double?
+    @Stated var spread: Double?
     var baselineSpread: Double?
     var ratioSpread: Double?
     var p99: Double?
