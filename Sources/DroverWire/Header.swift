@@ -16,9 +16,9 @@
 /// The kind is kept as a raw byte: a receiver must be able to skip kinds that it does not know.
 package struct Header: Equatable, Sendable {
     /// The bytes that a header takes.
-    package static let byteCount = 24
+    @inlinable package static var byteCount: Int { 24 }
     /// `time` of a request without a limit.
-    package static let noTimeLimit = UInt32.max
+    @inlinable package static var noTimeLimit: UInt32 { .max }
 
     package var rawKind: UInt8
     package var flags: Flags
@@ -56,6 +56,30 @@ package struct Header: Equatable, Sendable {
 
         @inlinable
         package init(rawValue: UInt8) { self.rawValue = rawValue }
+
+        // The optimiser sees no conformance of another module: what SetAlgebra and Equatable have would be called through
+        // their witnesses, for each message. These are taken instead of them.
+
+        @inlinable
+        package init() { self.rawValue = 0 }
+
+        @inlinable
+        package init(arrayLiteral elements: Self...) {
+            self.rawValue = 0
+            for element in elements { self.rawValue |= element.rawValue }
+        }
+
+        @inlinable
+        package func contains(_ other: Self) -> Bool { self.rawValue & other.rawValue == other.rawValue }
+
+        @inlinable
+        package mutating func insert(_ other: Self) { self.rawValue |= other.rawValue }
+
+        @inlinable
+        package mutating func remove(_ other: Self) { self.rawValue &= ~other.rawValue }
+
+        @inlinable
+        package static func == (lhs: Self, rhs: Self) -> Bool { lhs.rawValue == rhs.rawValue }
 
         /// The request may run more than once without harm, so it may be sent again elsewhere.
         @inlinable package static var idempotent: Self { Self(rawValue: 1 << 0) }
@@ -112,5 +136,15 @@ extension Header {
         unsafe self.id = UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: 8, as: UInt64.self))
         unsafe self.time = UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 16, as: UInt32.self))
         unsafe self.number = UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 20, as: UInt32.self))
+    }
+
+    /// Fills the numbers of an event in, in a header that was written without them.
+    ///
+    /// - Returns: The payload's length.
+    @inlinable
+    package static func numberEvent(at bytes: UnsafeMutableRawPointer, sequence: UInt64, subscription: UInt32) -> Int {
+        unsafe bytes.storeBytes(of: sequence.littleEndian, toByteOffset: 8, as: UInt64.self)
+        unsafe bytes.storeBytes(of: subscription.littleEndian, toByteOffset: 20, as: UInt32.self)
+        return unsafe Int(UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 4, as: UInt32.self)))
     }
 }

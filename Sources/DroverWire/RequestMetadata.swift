@@ -17,8 +17,8 @@ package struct RequestMetadata: Equatable, Sendable {
     /// What the request occupies of a worker's resources while it runs.
     package var resources: [String: UInt64] = [:]
 
-    package static let standardPriority: UInt8 = 4
-    package static let highestPriority: UInt8 = 7
+    @inlinable package static var standardPriority: UInt8 { 4 }
+    @inlinable package static var highestPriority: UInt8 { 7 }
 
     package init() {}
 

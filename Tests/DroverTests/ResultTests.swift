@@ -39,6 +39,61 @@ struct ResultTests {
         rig.stop()
     }
 
+    @Test("S15 a value of any size is there as long as its handle, and goes with it", .timeLimit(.minutes(1)))
+    func valuesOfAllSizes() throws {
+        let rig = try Rig()
+        func echo<Value: Codable & Sendable & Equatable>(_ value: Value) throws {
+            let function = Function<Value, Value>("echo \(Value.self)")
+            rig.worker.register(function) { $0 }
+            let echoing = try rig.worker.start(.bind("tcp://127.0.0.1:*"))
+            let client = try Client.forTest(echoing.endpoint)
+            let result = try client.function(function).async(value)
+            for _ in 0..<3 { #expect(try result.get() == value) }
+            #expect(try result.outcome?.get() == value)
+            client.closeBlocking()
+            echoing.stopBlocking(grace: .zero)
+            #expect(try result.get() == value)
+        }
+        struct Wide: Codable, Equatable {
+            var a = 1, b = "two, which is too long for a small string", c = [3, 4], d = 5.5
+        }
+        try echo(true)
+        try echo(-1)
+        try echo("a text that is too long to be a small string")
+        try echo(Wide())
+        try echo([Wide(), Wide(a: 2)])
+        try echo(Int?.none)
+        try echo(Nothing())
+
+        let counted = Function<Int, Counted>("counted")
+        rig.worker.register(counted) { _ in Counted() }
+        let counting = try rig.worker.start(.bind("tcp://127.0.0.1:*"))
+        let client = try Client.forTest(counting.endpoint)
+        do {
+            let results = try (0..<100).map { try client.function(counted).async($0) }
+            // Some end on this side while their answers are on the way.
+            for result in results.prefix(50) { result.cancel() }
+            for result in results.suffix(50) { _ = try result.get() }
+        }
+        eventually("no value is left") { Counted.live.load(ordering: .relaxed) == 0 }
+        client.closeBlocking()
+        counting.stopBlocking(grace: .zero)
+        rig.stop()
+    }
+
+    /// A value that tells how many of its kind there are.
+    private final class Counted: Codable, Sendable {
+        static let live = Atomic<Int>(0)
+
+        init() { Self.live.add(1, ordering: .relaxed) }
+        init(from decoder: any Decoder) throws { Self.live.add(1, ordering: .relaxed) }
+        deinit { Self.live.subtract(1, ordering: .relaxed) }
+        func encode(to encoder: any Encoder) throws {
+            var container = encoder.singleValueContainer()
+            try container.encodeNil()
+        }
+    }
+
     @Test("S6 wrapping and releasing at once gives neither dead nor double wrappers", .timeLimit(.minutes(1)))
     func wrappersUnderRaces() throws {
         let rig = try Rig()

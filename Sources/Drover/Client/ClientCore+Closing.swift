@@ -67,7 +67,7 @@ extension ClientCore {
         let result = AsyncResult<WorkerStatus>(ticket) { (result, reader: inout PackReader) throws(CodecError) in
             let status = try WorkerStatus.unpack(from: &reader)
             try reader.expectEnd()
-            result.stored = status
+            result.store(status)
         }
         self.start(result)
         return result

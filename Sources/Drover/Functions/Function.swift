@@ -98,7 +98,7 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
                 { (result: AsyncResult<Result>, reader: inout PackReader) throws(CodecError) in
                     let value = try unpackValue(Result.self, from: &reader)
                     try reader.expectEnd()
-                    result.stored = value
+                    result.store(value)
                 },
                 { (reader: inout PackReader) throws(CodecError) -> Result in
                     try unpackValue(Result.self, from: &reader)
@@ -111,7 +111,7 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
             { (result: AsyncResult<Result>, reader: inout PackReader) throws(CodecError) in
                 let value = try unpack(&reader)
                 try reader.expectEnd()
-                result.stored = value
+                result.store(value)
             },
             unpack
         )

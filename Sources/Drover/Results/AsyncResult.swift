@@ -16,17 +16,22 @@ internal import Synchronization
 /// Dropping a handle cancels nothing: the call goes on and its callbacks run (contract S8).
 public final class AsyncResult<Value: Sendable>: AnyAsyncResult, @unchecked Sendable {
     @usableFromInline let readResult: ResultReader<Value>
-    /// Written by the poller alone, before the status that lets others read it.
+    /// Where the value is: here if it takes no more than two words, else behind the address that is here.
     ///
-    /// That is why exclusivity needn't be checked at run time.
-    @safe @exclusivity(unchecked) @usableFromInline var stored: Value?
+    /// Not an optional: to destroy one, its type would be looked up for each handle, in a table of the runtime. Instead
+    /// the status says whether there is a value. Written by the poller alone, before the status that lets others read it;
+    /// that is why exclusivity needn't be checked at run time.
+    @safe @exclusivity(unchecked) @usableFromInline var storage: (UInt, UInt) = (0, 0)
 
     /// Inlinable, so that nothing of the result's type has to be looked up for each call.
     @inlinable
     init(_ ticket: consuming CallTicket, readResult: @escaping ResultReader<Value>) {
         self.readResult = readResult
-        self.stored = nil
         super.init(ticket)
+    }
+
+    deinit {
+        if self.currentStatus == .value { self.discard() }
     }
 
     /// What the call came to, or nil while it is pending.
@@ -35,7 +40,7 @@ public final class AsyncResult<Value: Sendable>: AnyAsyncResult, @unchecked Send
     public var outcome: Outcome<Value>? {
         switch self.currentStatus {
         case .pending: nil
-        case .value: self.stored.map { .value($0) }
+        case .value: .value(self.stored)
         case .cancelled: .cancelled
         case .failed, .expired, .lost:
             switch self.storedFailure {
@@ -50,13 +55,49 @@ public final class AsyncResult<Value: Sendable>: AnyAsyncResult, @unchecked Send
     /// The value, if that is what the call came to; spares the way by the outcome.
     @inlinable var readyValue: Value? { self.currentStatus == .value ? self.stored : nil }
 
+    @inlinable static var isStoredHere: Bool {
+        MemoryLayout<Value>.size <= MemoryLayout<(UInt, UInt)>.size
+            && MemoryLayout<Value>.alignment <= MemoryLayout<UInt>.alignment
+    }
+
+    /// The value's place; only while there is one.
+    @inlinable
+    func withPlace<Outcome>(_ body: (UnsafeMutablePointer<Value>) -> Outcome) -> Outcome {
+        unsafe withUnsafeMutableBytes(of: &self.storage) { words in
+            // The words have an address.
+            let here = unsafe words.baseAddress.unsafelyUnwrapped
+            if Self.isStoredHere { return unsafe body(here.assumingMemoryBound(to: Value.self)) }
+            return unsafe body(here.load(as: UnsafeMutablePointer<Value>.self))
+        }
+    }
+
+    /// The value; only once the status is `value`.
+    @inlinable var stored: Value { unsafe self.withPlace { unsafe $0.pointee } }
+
+    /// Puts the value in its place, before the status says that it is there.
+    @inlinable
+    func store(_ value: Value) {
+        if !Self.isStoredHere {
+            self.storage.0 = UInt(bitPattern: UnsafeMutablePointer<Value>.allocate(capacity: 1))
+        }
+        unsafe self.withPlace { unsafe $0.initialize(to: value) }
+    }
+
+    /// Destroys the value, which nobody can read any more.
+    private func discard() {
+        unsafe self.withPlace { place in
+            unsafe place.deinitialize(count: 1)
+            if !Self.isStoredHere { unsafe place.deallocate() }
+        }
+    }
+
     override func settle(value payload: UnsafeRawBufferPointer, ran _: UInt32) -> Waiting? {
         var reader = unsafe PackReader(over: payload)
         do throws(CodecError) {
             try self.readResult(self, &reader)
             if let waiting = self.settle(.value) { return waiting }
             // It was cancelled meanwhile: nobody will ask for the value.
-            self.stored = nil
+            self.discard()
             return nil
         } catch {
             let message =
