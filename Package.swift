@@ -113,7 +113,7 @@ let package = Package(
         .testTarget(
             name: "DroverTests",
             dependencies: [
-                "Drover", "DroverCodec", "DroverWire", "DroverZMQ", "fault-worker",
+                "Drover", "DroverCodec", "DroverCore", "DroverWire", "DroverZMQ", "fault-worker",
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: strict

@@ -85,6 +85,16 @@ import Testing
         let verdicts = numbers.map { tracker.received($0) }
         #expect(verdicts == [.inOrder, .inOrder, .inOrder, .inOrder, .gap(1), .duplicate, .duplicate, .inOrder])
     }
+
+    @Test("S76 numbers that come together count like one after the other")
+    func together() {
+        var tracker = SequenceTracker()
+        #expect(tracker.received(0, count: 5) == .inOrder)
+        #expect(tracker.received(5) == .inOrder)
+        #expect(tracker.received(8, count: 2) == .gap(2))
+        #expect(tracker.received(3, count: 4) == .duplicate)
+        #expect(tracker.received(10) == .inOrder)
+    }
 }
 
 @Suite struct OrderingKeysTests {

@@ -15,8 +15,8 @@ extension ServingTests {
 }
 
 extension ServingTests.EventTests {
-    @Test("S82 a handler that emits faster than its worker sends is told, and no more waits than may")
-    func unsentEvents() throws {
+    @Test("S82 a handler that emits faster than its client reads is told, and no more is on its way than may")
+    func unreadEvents() throws {
         // No loop takes anything out of this one's mailbox.
         let core = try WorkerCore(configuration: WorkerConfiguration(), handlers: [:])
         defer { core.finish() }
@@ -25,10 +25,13 @@ extension ServingTests.EventTests {
         func emit() throws -> Bool {
             try subscriber.emit(RequestBytes(), to: subscriber.subscription, of: subscriber.client)
         }
-        for _ in 0..<Subscriber.unsentLimit { #expect(try emit()) }
+        for _ in 0..<Subscriber.unreadLimit { #expect(try emit()) }
         #expect(try !emit())
         #expect(core.counters.eventsHeldBack.current == 1)
-        subscriber.taken()
+        // That they were sent isn't enough.
+        #expect(subscriber.takeEvents(leaving: EventRun()).count == Subscriber.unreadLimit)
+        #expect(try !emit())
+        subscriber.read(1)
         #expect(try emit())
         #expect(try !emit())
     }

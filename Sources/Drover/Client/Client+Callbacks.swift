@@ -133,7 +133,7 @@ extension Client {
                 limit: options.queueLimit ?? core.configuration.eventQueueLimit,
                 queue: options.executor.map { core.makeQueue(on: $0) } ?? core.callbacks,
                 client: core,
-                body: body
+                body: Subscription.Body(run: body)
             )
         }
         return Callback(client: self.identity, subscription: subscription.id, lifetime: options.lifetime, link: nil)

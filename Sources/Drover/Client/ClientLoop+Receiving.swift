@@ -76,22 +76,51 @@ extension ClientLoop {
         do throws(WireError) {
             while let part = try reader.next() {
                 if part.isAttached {
+                    self.deliverGathered(from: link)
                     let box = MessageBox(self.attached.take())
                     unsafe box.withUnsafeBytes { payload in
                         unsafe self.take(part.header, payload: payload, range: 0..<payload.count, of: box, from: link)
                     }
                 } else {
-                    if box == nil, part.header.kind == .event || part.header.kind == .invoke {
+                    if let box {
+                        if self.gather(part, of: box, from: link) { continue }
+                        self.deliverGathered(from: link)
+                    } else if part.header.kind == .event || part.header.kind == .invoke {
                         return part.payload.lowerBound - Header.byteCount
                     }
                     let payload = unsafe UnsafeRawBufferPointer(rebasing: bytes[part.payload])
                     unsafe self.take(part.header, payload: payload, range: part.payload, of: box, from: link)
                 }
             }
+            self.deliverGathered(from: link)
         } catch {
+            self.deliverGathered(from: link)
             self.malformed(error, from: link, header: reader.lastHeader)
         }
         return nil
+    }
+
+    /// Puts an event to those of its subscription that stand right before it.
+    ///
+    /// - Returns: False if the message is something else, which is to be taken after what was gathered.
+    @available(*, noasync)
+    func gather(_ part: FrameReader.Part, of box: MessageBox, from link: ClientLink) -> Bool {
+        let header = part.header
+        guard header.rawKind == MessageKind.event.rawValue, header.contentType == ContentType.messagePack.rawValue
+        else { return false }
+        if self.gatheredFor == header.number, self.gathered?.append(part.payload, sequence: header.id) == true {
+            return true
+        }
+        self.deliverGathered(from: link)
+        self.gathered = ArrivedEvents(part.payload, of: box, sequence: header.id)
+        self.gatheredFor = header.number
+        return true
+    }
+
+    @available(*, noasync)
+    func deliverGathered(from link: ClientLink) {
+        guard let arrived = self.gathered.take() else { return }
+        self.deliver(arrived, to: SubscriptionID(self.gatheredFor), from: link)
     }
 
     @available(*, noasync)
@@ -246,21 +275,25 @@ extension ClientLoop {
 
     @available(*, noasync)
     func deliver(_ header: Header, payload: Range<Int>, of box: MessageBox, from link: ClientLink) {
-        self.core.counters.events.count()
-        let id = SubscriptionID(header.number)
+        var invocation: Subscription.Invocation?
+        if header.rawKind == MessageKind.invoke.rawValue {
+            let deadline =
+                header.time == Header.noTimeLimit
+                ? Instant.distantFuture : self.now.advanced(byNanoseconds: UInt64(header.time) * 1_000_000)
+            invocation = Subscription.Invocation(endpoint: link.index, id: header.id, deadline: deadline)
+        }
+        let sequence = invocation == nil ? header.id : nil
+        let arrived = ArrivedEvents(payload, of: box, sequence: sequence, invocation: invocation)
+        self.deliver(arrived, to: SubscriptionID(header.number), from: link)
+    }
+
+    @available(*, noasync)
+    func deliver(_ arrived: ArrivedEvents, to id: SubscriptionID, from link: ClientLink) {
+        self.core.counters.events.count(arrived.count)
         if self.lastSubscription?.id != id { self.lastSubscription = self.core.subscriptions.find(id) }
-        let isCall = header.rawKind == MessageKind.invoke.rawValue
-        let deadline =
-            header.time == Header.noTimeLimit
-            ? Instant.distantFuture : self.now.advanced(byNanoseconds: UInt64(header.time) * 1_000_000)
-        let arrival = Subscription.Arrival(
-            frame: box,
-            payload: payload,
-            number: 0,
-            invocation: isCall ? .init(endpoint: link.index, id: header.id, deadline: deadline) : nil
-        )
-        let consequence =
-            self.lastSubscription?.receive(arrival, sequence: isCall ? nil : header.id, from: link.index) ?? .refuse
+        let (consequence, refused) =
+            self.lastSubscription?.receive(arrived, from: link.index) ?? (.refuse, arrived.count)
+        if refused > 0 { self.core.counters.strayEvents.count(refused) }
         switch consequence {
         case .none: break
         case .pause: self.reply(to: link, Header(.flow, id: 0, number: id.rawValue))
@@ -269,12 +302,11 @@ extension ClientLoop {
             self.lastSubscription = nil
             self.reply(to: link, Header(.ended, number: id.rawValue))
         case .refuse:
-            self.core.counters.strayEvents.count()
             self.reply(to: link, Header(.ended, number: id.rawValue))
-            if isCall {
+            if let invocation = arrived.invocation {
                 let body = ErrorBody(code: .subscriberGone, message: "the callback's subscription \(id) is over")
                 self.attempt(link) { link throws(ZMQError) in
-                    try link.send(Header(.error, id: header.id), consuming: body.packed())
+                    try link.send(Header(.error, id: invocation.id), consuming: body.packed())
                 }
             }
         }

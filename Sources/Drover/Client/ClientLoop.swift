@@ -28,6 +28,9 @@ final class ClientLoop {
     @safe @exclusivity(unchecked) var attached = Message()
     @safe @exclusivity(unchecked) var poll: DescriptorPoll
     @safe @exclusivity(unchecked) var lastSubscription: Subscription?
+    /// Events that stand one behind the other in the frame that is being taken, and their subscription.
+    @safe @exclusivity(unchecked) var gathered: ArrivedEvents?
+    @safe @exclusivity(unchecked) var gatheredFor: UInt32 = 0
     @safe @exclusivity(unchecked) var turns = 0
 
     /// After how many turns without a sleep the monitors are looked after.

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import DequeModule
 internal import DroverCodec
 internal import DroverCore
 internal import DroverWire
@@ -43,16 +42,6 @@ public struct SubscriptionStatistics: Hashable, Sendable {
 
 /// One callback of a client: where its events wait, and the closure that takes them.
 final class Subscription: Sendable {
-    /// One event or one call of the callback.
-    struct Arrival: Sendable {
-        let frame: MessageBox
-        let payload: Range<Int>
-        /// How many result callbacks were queued before; see ``CallbackQueue``.
-        var number: UInt64
-        /// Whom to answer, for a call.
-        let invocation: Invocation?
-    }
-
     struct Invocation: Sendable {
         let endpoint: Int
         let id: UInt64
@@ -60,10 +49,14 @@ final class Subscription: Sendable {
     }
 
     /// Decodes the arguments, runs the closure and, for a call, packs its answer.
-    typealias Body = @Sendable (inout PackReader, _ answer: Bool, inout PackWriter) throws -> Void
+    ///
+    /// In a type of its own: a bare closure that is handed about in optionals and tuples is wrapped anew each time.
+    struct Body: Sendable {
+        let run: @Sendable (inout PackReader, _ answer: Bool, inout PackWriter) throws -> Void
+    }
 
     struct State: Sendable {
-        var waiting = Deque<Arrival>()
+        var waiting = WaitingEvents()
         var isActive = false
         var body: Body?
         var isEnded = false
@@ -91,7 +84,7 @@ final class Subscription: Sendable {
         limit: Int,
         queue: CallbackQueue,
         client: ClientCore,
-        body: @escaping Body
+        body: Body
     ) {
         self.id = id
         self.lifetime = lifetime
@@ -115,39 +108,22 @@ final class Subscription: Sendable {
     /// What the poller must do after an arrival.
     enum Consequence { case none, pause, unsubscribe, refuse }
 
-    func receive(_ arrival: Arrival, sequence: UInt64?, from endpoint: Int) -> Consequence {
-        var arrival = arrival
-        arrival.number = self.queue.currentNumber
-        let (consequence, mustActivate) = self.state.withLock { state -> (Consequence, Bool) in
-            guard !state.isEnded else { return (.refuse, false) }
-            state.statistics.received += 1
-            state.track(sequence, from: endpoint)
-            var consequence = Consequence.none
-            if arrival.invocation == nil, state.waiting.count >= self.limit {
-                switch self.policy {
-                case .dropOldest:
-                    state.dropOldest()
-                case .dropNewest:
-                    state.statistics.dropped += 1
-                    return (.none, false)
-                case .unsubscribe:
-                    state.statistics.dropped += 1
-                    return (.unsubscribe, false)
-                case .pushBack:
-                    if !state.isPaused {
-                        state.isPaused = true
-                        consequence = .pause
-                    }
-                    if state.waiting.count >= 2 * self.limit { state.dropOldest() }
-                }
-            }
-            state.waiting.append(arrival)
-            let mustActivate = !state.isActive
-            state.isActive = true
-            return (consequence, mustActivate)
+    /// Takes events that came together, or a call.
+    ///
+    /// - Returns: What is to be done, and how many of them nobody takes.
+    func receive(_ arrived: ArrivedEvents, from endpoint: Int) -> (consequence: Consequence, refused: Int) {
+        var arrived = arrived
+        arrived.number = self.queue.currentNumber
+        let (outcome, mustActivate) = self.state.withLock { state -> ((Consequence, Int), Bool) in
+            guard !state.isEnded else { return ((.refuse, arrived.count), false) }
+            state.track(arrived, from: endpoint)
+            let outcome = state.add(arrived, policy: self.policy, limit: self.limit)
+            let mustActivate = !state.isActive && !state.waiting.isEmpty
+            if mustActivate { state.isActive = true }
+            return (outcome, mustActivate)
         }
         if mustActivate { self.queue.activate(self) }
-        return consequence
+        return outcome
     }
 
     // MARK: On the callback executor
@@ -156,26 +132,27 @@ final class Subscription: Sendable {
     ///
     /// Returns whether it ran any.
     func deliver(upTo number: UInt64, most: Int) -> Bool {
-        var arrivals: [Arrival] = []
         var count = 0
         while count < most {
-            // Several at a time, since the poller wants the lock for each that comes.
+            // Several at a time, since the poller wants the lock for what comes.
             let batch = min(Self.deliveryBatch, most - count)
-            let (body, mustResume) = self.state.withLock { state -> (Body?, Bool) in
-                while arrivals.count < batch, let first = state.waiting.first, first.number <= number {
-                    arrivals.append(first)
-                    state.waiting.removeFirst()
-                }
-                state.statistics.delivered += arrivals.count
+            let (body, arrived, mustResume) = self.state.withLock { state -> (Body?, ArrivedEvents?, Bool) in
+                let arrived = state.waiting.takeFirst(batch, upTo: number)
+                state.statistics.delivered += arrived?.count ?? 0
                 let mustResume = state.isPaused && state.waiting.count <= self.limit / 2
                 if mustResume { state.isPaused = false }
-                return (state.body, mustResume)
+                return (state.body, arrived, mustResume)
             }
             if mustResume { self.client.post(.flow(self.id, isPaused: false)) }
-            if arrivals.isEmpty { break }
-            if let body { for arrival in arrivals { self.run(body, for: arrival) } }
-            count += arrivals.count
-            arrivals.removeAll(keepingCapacity: true)
+            guard let arrived else { break }
+            if let body {
+                if let invocation = arrived.invocation {
+                    self.answer(invocation, body, for: arrived)
+                } else {
+                    self.run(body, for: arrived)
+                }
+            }
+            count += arrived.count
         }
         return count > 0
     }
@@ -192,30 +169,45 @@ final class Subscription: Sendable {
         }
     }
 
-    private func run(_ body: Body, for arrival: Arrival) {
+    private func run(_ body: Body, for arrived: ArrivedEvents) {
+        // Events have no answer; the closure is given a writer all the same.
+        var noAnswer = PackWriter(capacity: 0)
+        unsafe arrived.frame.withUnsafeBytes { bytes in
+            for payload in arrived.payloads {
+                do {
+                    let arguments = unsafe UnsafeRawBufferPointer(rebasing: bytes[payload])
+                    try unsafe withPackReader(over: arguments) { reader in try body.run(&reader, false, &noAnswer) }
+                } catch {
+                    self.failed(error)
+                }
+            }
+        }
+    }
+
+    private func answer(_ invocation: Invocation, _ body: Body, for arrived: ArrivedEvents) {
         var answer = PackWriter(
-            capacity: arrival.invocation == nil ? 0 : 128,
-            headerBytes: arrival.invocation == nil ? 0 : RequestBytes.headerByteCount,
+            capacity: 128,
+            headerBytes: RequestBytes.headerByteCount,
             limits: self.client.codecLimits
         )
         do {
-            unsafe try arrival.frame.withUnsafeBytes { bytes in
-                let payload = unsafe UnsafeRawBufferPointer(rebasing: bytes[arrival.payload])
-                try unsafe withPackReader(over: payload) { reader in
-                    try body(&reader, arrival.invocation != nil, &answer)
+            try unsafe arrived.frame.withUnsafeBytes { bytes in
+                for payload in arrived.payloads {
+                    let arguments = unsafe UnsafeRawBufferPointer(rebasing: bytes[payload])
+                    try unsafe withPackReader(over: arguments) { reader in try body.run(&reader, true, &answer) }
                 }
             }
-            if let invocation = arrival.invocation {
-                self.client.post(.answer(invocation, RequestBytes(adopting: answer.finish()), isError: false))
-            }
+            self.client.post(.answer(invocation, RequestBytes(adopting: answer.finish()), isError: false))
         } catch {
-            self.state.withLock { $0.statistics.failed += 1 }
-            self.client.reportEventError(error, of: self)
-            if let invocation = arrival.invocation {
-                let block = ErrorBody(thrown: error, hop: "callback \(self.id) of client \(self.client.name)").packed()
-                self.client.post(.answer(invocation, block, isError: true))
-            }
+            self.failed(error)
+            let block = ErrorBody(thrown: error, hop: "callback \(self.id) of client \(self.client.name)").packed()
+            self.client.post(.answer(invocation, block, isError: true))
         }
+    }
+
+    private func failed(_ error: any Error) {
+        self.state.withLock { $0.statistics.failed += 1 }
+        self.client.reportEventError(error, of: self)
     }
 
     // MARK: Life
@@ -243,15 +235,55 @@ final class Subscription: Sendable {
 }
 
 extension Subscription.State {
-    fileprivate mutating func dropOldest() {
-        // A call waits for its answer; only events may go.
-        guard let index = self.waiting.firstIndex(where: { $0.invocation == nil }) else { return }
-        self.waiting.remove(at: index)
-        self.statistics.dropped += 1
+    /// Queues what came, as far as the subscription's policy lets it (contract S78).
+    fileprivate mutating func add(
+        _ arrived: ArrivedEvents,
+        policy: OverflowPolicy,
+        limit: Int
+    ) -> (Subscription.Consequence, Int) {
+        let excess = self.waiting.count + arrived.count - limit
+        guard excess > 0, arrived.invocation == nil else {
+            self.statistics.received += arrived.count
+            self.waiting.append(arrived)
+            return (.none, 0)
+        }
+        switch policy {
+        case .dropOldest:
+            self.statistics.received += arrived.count
+            self.waiting.append(arrived)
+            self.statistics.dropped += self.waiting.dropOldest(downTo: limit)
+            return (.none, 0)
+        case .dropNewest:
+            self.statistics.received += arrived.count
+            self.append(arrived, butLast: excess)
+            self.statistics.dropped += min(excess, arrived.count)
+            return (.none, 0)
+        case .unsubscribe:
+            // The first that is too many ends the subscription; those behind it find it ended.
+            let refused = min(excess, arrived.count) - 1
+            self.statistics.received += arrived.count - refused
+            self.append(arrived, butLast: excess)
+            self.statistics.dropped += 1
+            return (.unsubscribe, refused)
+        case .pushBack:
+            self.statistics.received += arrived.count
+            self.waiting.append(arrived)
+            self.statistics.dropped += self.waiting.dropOldest(downTo: 2 * limit)
+            defer { self.isPaused = true }
+            return (self.isPaused ? .none : .pause, 0)
+        }
     }
 
-    fileprivate mutating func track(_ sequence: UInt64?, from endpoint: Int) {
-        switch self.sequences[endpoint, default: SequenceTracker()].received(sequence) {
+    private mutating func append(_ arrived: ArrivedEvents, butLast excess: Int) {
+        var taken = arrived
+        taken.keepFirst(max(0, arrived.count - excess))
+        self.waiting.append(taken)
+    }
+
+    fileprivate mutating func track(_ arrived: ArrivedEvents, from endpoint: Int) {
+        let verdict = self.sequences[endpoint, default: SequenceTracker()]
+            .received(arrived.sequence, count: arrived.count)
+        switch verdict {
         case .inOrder, .duplicate: break
         case .gap(let count):
             // A peer may claim any number.

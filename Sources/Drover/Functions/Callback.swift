@@ -28,7 +28,7 @@ public struct Callback<each Argument: Codable & Sendable, Return: Codable & Send
     /// Tells the client something, without waiting for an answer.
     ///
     /// - Parameter argument: The closure's arguments.
-    /// - Returns: False if this one was dropped, since the client asked for a pause or 16,384 events wait to be sent: emit
+    /// - Returns: False if this one was dropped, since the client asked for a pause or 8,192 events are on their way: emit
     ///   it again a little later if it matters.
     /// - Throws: ``RemoteError`` with `subscriberGone` if the subscription is over or its client gone; ``UsageError``
     ///   outside a worker; an error of encoding.

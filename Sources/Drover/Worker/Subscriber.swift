@@ -24,10 +24,11 @@ final class Subscriber: CallbackLink {
     private weak let core: WorkerCore?
     private let isEnded = Atomic<Bool>(false)
     private let isPaused = Atomic<Bool>(false)
-    /// Events that were emitted and that the loop has not sent yet.
-    private let unsent = Atomic<Int>(0)
-    /// More than this wait for the loop of no subscriber: a handler may emit faster than any connection takes.
-    static let unsentLimit = 16_384
+    private let outbox = Mutex(EventOutbox())
+    /// Of no subscriber more than this are on their way: a handler may emit faster than any connection, or client, takes.
+    ///
+    /// Less than a client's usual queue takes beyond its limit: to one that asks for a pause in time nothing is lost.
+    static let unreadLimit = 8192
     /// The number of the next event; only the holder of the loop's baton touches it.
     private let sequence = Atomic<UInt64>(0)
 
@@ -45,26 +46,57 @@ final class Subscriber: CallbackLink {
 
     func pause(_ isPaused: Bool) { self.isPaused.store(isPaused, ordering: .relaxed) }
 
-    /// The loop takes an event out of its mailbox.
-    func taken() { self.unsent.subtract(1, ordering: .relaxed) }
+    // MARK: On the loop
 
-    func nextSequence() -> UInt64 { self.sequence.add(1, ordering: .relaxed).oldValue }
+    /// Takes the events that one post announced; `spare` is an empty run, whose memory is used on.
+    func takeEvents(leaving spare: EventRun) -> EventRun { self.outbox.withLock { $0.take(leaving: spare) } }
+
+    /// The client has read so many events, or they were dropped.
+    func read(_ count: Int) { self.outbox.withLock { $0.read(count) } }
+
+    /// The number of the next event, or of the first of several.
+    func nextSequence(count: Int = 1) -> UInt64 { self.sequence.add(UInt64(count), ordering: .relaxed).oldValue }
+
+    // MARK: On any thread
 
     func emit(_ block: RequestBytes, to subscription: SubscriptionID, of client: PeerID) throws -> Bool {
+        if block.payloadCount >= OutgoingBatch.flushBytes { return try self.emitLarge(block) }
+        var block = block
+        defer { block.free() }
+        guard !self.isEnded.load(ordering: .relaxed) else { throw Self.gone(self.subscription) }
+        guard !self.isPaused.load(ordering: .relaxed) else { return self.heldBack() }
+        let mustAnnounce = self.outbox.withLock { outbox -> Bool? in
+            outbox.count < Self.unreadLimit ? outbox.append(block) : nil
+        }
+        guard let mustAnnounce else { return self.heldBack() }
+        if mustAnnounce { try self.openCore().post(.events(self)) }
+        return true
+    }
+
+    /// Emits what libzmq is to send from where it is.
+    private func emitLarge(_ block: RequestBytes) throws -> Bool {
         var block = block
         let core: WorkerCore
         do { core = try self.openCore() } catch {
             block.free()
             throw error
         }
-        if self.isPaused.load(ordering: .relaxed) || self.unsent.load(ordering: .relaxed) >= Self.unsentLimit {
-            core.counters.eventsHeldBack.count()
-            block.free()
-            return false
+        let isTaken = self.outbox.withLock { outbox in
+            guard !self.isPaused.load(ordering: .relaxed), outbox.count < Self.unreadLimit else { return false }
+            outbox.largePosted()
+            return true
         }
-        self.unsent.add(1, ordering: .relaxed)
+        guard isTaken else {
+            block.free()
+            return self.heldBack()
+        }
         core.post(.event(self, block))
         return true
+    }
+
+    private func heldBack() -> Bool {
+        self.core?.counters.eventsHeldBack.count()
+        return false
     }
 
     func invoke(_ block: RequestBytes, of subscription: SubscriptionID, client: PeerID) throws -> PendingReply {
@@ -75,6 +107,7 @@ final class Subscriber: CallbackLink {
             throw error
         }
         let (id, reply) = core.replies.add(for: self)
+        self.outbox.withLock { $0.close() }
         core.post(.invoke(self, id: id, block))
         // The loop may have been left in between: then nobody reads the post, and whoever waits is told here.
         if self.isEnded.load(ordering: .sequentiallyConsistent) {
@@ -85,6 +118,7 @@ final class Subscriber: CallbackLink {
 
     func end(_ subscription: SubscriptionID, of client: PeerID) {
         guard !self.isEnded.exchange(true, ordering: .relaxed) else { return }
+        self.outbox.withLock { $0.close() }
         self.core?.post(.ended(self))
     }
 

@@ -110,7 +110,7 @@ final class WorkerCore: Sendable {
                     client: subscriber.client,
                     subscription: subscriber.subscription
                 )
-            case .finished, .finishedLate, .started, .began, .ended: break
+            case .finished, .finishedLate, .started, .began, .events, .ended: break
             }
         }
     }
@@ -159,6 +159,9 @@ final class WorkerPost: MailboxNode {
         /// A handler that ran beside the loop came back after another thread had taken it.
         case finishedLate(slot: UInt32, WorkerReply)
         case progress(slot: UInt32, id: UInt64, UInt32, RequestBytes)
+        /// A subscriber has events.
+        case events(Subscriber)
+        /// A large event, which goes by itself.
         case event(Subscriber, RequestBytes)
         case invoke(Subscriber, id: UInt64, RequestBytes)
         case ended(Subscriber)

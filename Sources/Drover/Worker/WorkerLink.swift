@@ -20,6 +20,8 @@ final class WorkerLink {
     @safe @exclusivity(unchecked) var maxPayloadBytes: Int
     @safe @exclusivity(unchecked) var batch = OutgoingBatch()
     @safe @exclusivity(unchecked) var parked = Deque<Parked>()
+    /// Events that it was sent.
+    @safe @exclusivity(unchecked) var unread = UnreadEvents()
     /// Has something to flush in this turn.
     @safe @exclusivity(unchecked) var isDirty = false
     /// Whose it is, if the worker listens with keys; nil for a broker that was dialled.

@@ -26,15 +26,22 @@ extension WorkerLoop {
             }
             guard self.isTaken(block, by: Int(request.session), as: "progress") else { return self.drop(block) }
             self.send(block, as: Header(.progress, id: id, time: sequence), to: Int(request.session))
+        case .events(let subscriber): self.sendEvents(of: subscriber)
         case .event(let subscriber, let block):
-            subscriber.taken()
-            guard let session = self.session(of: subscriber) else { return self.drop(block) }
+            guard let session = self.session(of: subscriber) else {
+                subscriber.read(1)
+                return self.drop(block)
+            }
             self.core.counters.events.count()
             // One that is too large takes its number as well: the client notices that it misses one.
             let number = self.number(of: subscriber, in: session)
             let header = Header(.event, id: subscriber.nextSequence(), number: number)
-            guard self.isTaken(block, by: session, as: "an event") else { return self.drop(block) }
-            self.send(block, as: header, to: session)
+            if self.isTaken(block, by: session, as: "an event") {
+                self.send(block, as: header, to: session)
+            } else {
+                self.drop(block)
+            }
+            self.sent(1, of: subscriber, to: session)
         case .invoke(let subscriber, let id, let block):
             guard let session = self.session(of: subscriber) else {
                 self.core.replies.take(id, from: subscriber.peer)?
@@ -65,6 +72,42 @@ extension WorkerLoop {
         }
     }
 
+    /// Sends what a subscriber's handlers have emitted.
+    private func sendEvents(of subscriber: Subscriber) {
+        self.eventRun = subscriber.takeEvents(leaving: exchange(&self.eventRun, with: EventRun()))
+        defer { self.eventRun.removeAll() }
+        guard let session = self.session(of: subscriber), let link = self.links[session] else {
+            subscriber.read(self.eventRun.count)
+            return self.core.counters.undeliverable.count(self.eventRun.count)
+        }
+        self.core.counters.events.count(self.eventRun.count)
+        unsafe self.eventRun.number(
+            from: subscriber.nextSequence(count: self.eventRun.count),
+            subscription: self.number(of: subscriber, in: session),
+            limit: link.maxPayloadBytes,
+            pieceBytes: self.core.configuration.coalescesMessages ? OutgoingBatch.flushBytes / 4 : 0,
+            refuse: { count in
+                self.warnOfSize(self.tooLarge("an event takes", count, limit: link.maxPayloadBytes))
+                self.core.counters.undeliverable.count()
+            }
+        ) { messages in
+            unsafe link.batch.append(message: messages)
+            self.appended(to: link, session)
+        }
+        self.sent(self.eventRun.count, of: subscriber, to: session)
+    }
+
+    private func sent(_ count: Int, of subscriber: Subscriber, to session: Int) {
+        guard let nonce = self.links[session]?.unread.sent(count, of: subscriber) else { return }
+        self.send(Header(.ping, id: nonce), to: session)
+    }
+
+    /// A client, or a broker, has read what came before a PING.
+    func pongReceived(_ nonce: UInt64, _ session: Int) {
+        guard let next = self.links[session]?.unread.answered(nonce) else { return }
+        self.send(Header(.ping, id: next), to: session)
+    }
+
     func session(of subscriber: Subscriber) -> Int? {
         if let session = self.machine.session(of: subscriber.peer, likely: self.lastSession) {
             self.lastSession = session
@@ -78,9 +121,12 @@ extension WorkerLoop {
     /// Whether a client takes something that large; nobody who could be told waits for it.
     private func isTaken(_ block: RequestBytes, by session: Int, as what: String) -> Bool {
         guard let limit = self.links[session]?.maxPayloadBytes, block.payloadCount > limit else { return true }
-        let body = self.tooLarge("\(what) takes", block.payloadCount, limit: limit)
-        self.core.logger.warning("something can't be sent", metadata: [LogKeys.error: "\(body.message)"])
+        self.warnOfSize(self.tooLarge("\(what) takes", block.payloadCount, limit: limit))
         return false
+    }
+
+    private func warnOfSize(_ body: ErrorBody) {
+        self.core.logger.warning("something can't be sent", metadata: [LogKeys.error: "\(body.message)"])
     }
 
     /// What is said of a payload over a limit: a client's, or this worker's if that is lower.

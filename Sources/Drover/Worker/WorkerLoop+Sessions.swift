@@ -74,6 +74,7 @@ extension WorkerLoop {
                 link.maxPayloadBytes = limit
                 link.parked.removeAll()
                 link.batch.removeAll()
+                link.unread.giveUp()
             } else {
                 let broker = hello.isBroker ? BrokerSide(identity: hello.client, core: self.core) : nil
                 self.links[session] = WorkerLink(routingID: routingID, maxPayloadBytes: limit, broker: broker)

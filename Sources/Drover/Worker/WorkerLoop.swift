@@ -63,6 +63,8 @@ final class WorkerLoop {
     @safe @exclusivity(unchecked) var recycling: Recycling?
     /// Which allow-list the sessions were last held against.
     @safe @exclusivity(unchecked) var accessGeneration: UInt64 = 1
+    /// The events that are being sent; empty in between.
+    @safe @exclusivity(unchecked) var eventRun = EventRun()
     /// The session that was sent an event last.
     @safe @exclusivity(unchecked) var lastSession = 0
     /// Whether another thread stands by to take the loop over; without one no handler may run here.
@@ -352,7 +354,7 @@ final class WorkerLoop {
                 self.reset(route)
             }
         case .ping: self.pong(header.id, session)
-        case .pong: break
+        case .pong: self.pongReceived(header.id, session)
         case .goodbye: self.machine.goodbyeReceived(from: session, at: self.now, actions: &self.actions)
         case .reply, .error: unsafe self.takeAnswer(header, payload, session)
         case .ended: self.subscriptionEnded(header.number, in: session)

@@ -15,11 +15,13 @@ package struct SequenceTracker: Equatable, Sendable {
 
     package init() {}
 
-    /// An event with this number came; nil is a call, which takes the next number without carrying it.
-    package mutating func received(_ number: UInt64?) -> Verdict {
+    /// An event with this number came, and with it those of the next numbers; nil is a call, which takes the next number
+    /// without carrying it.
+    package mutating func received(_ number: UInt64?, count: Int = 1) -> Verdict {
         let number = number ?? self.next
-        guard number >= self.next else { return .duplicate }
-        defer { self.next = number &+ 1 }
-        return number == self.next ? .inOrder : .gap(number - self.next)
+        let former = self.next
+        self.next = max(former, number &+ UInt64(count))
+        guard number >= former else { return .duplicate }
+        return number == former ? .inOrder : .gap(number - former)
     }
 }
