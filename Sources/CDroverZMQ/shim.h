@@ -54,6 +54,13 @@ static inline uint64_t drover_monotonic_now(void) {
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+// The same clock as of the kernel's last tick, 1 to 10 ms ago; a quarter of the price.
+static inline uint64_t drover_monotonic_rough_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
 // Names the current thread; 15 bytes count. pthread_setname_np() needs _GNU_SOURCE, which changes types of the C
 // library that Swift's own module has imported without it.
 static inline void drover_name_thread(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }

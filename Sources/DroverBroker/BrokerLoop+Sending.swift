@@ -118,7 +118,8 @@ extension BrokerLoop {
         header.id = id
         header.number = UInt32(self.machine.function(in: slot))
         header.time = call.deadline.headerTime(at: self.now)
-        header.flags.remove([.attached, .renewed])
+        header.flags.remove(.attached)
+        header.flags.remove(.renewed)
         if isResent { header.flags.insert(.resent) } else { header.flags.remove(.resent) }
     }
 

@@ -23,8 +23,13 @@ public struct PackReader {
     @usableFromInline var depth = 0
     /// The limits this reader keeps to.
     public let limits: CodecLimits
-    /// What the values read may be bound to; whoever makes the reader sets it.
-    @usableFromInline package var context: AnyObject?
+    /// What ``context`` refers to, without a hold on it: a reader is made for each message, and is nothing but words.
+    @usableFromInline var bound: Unmanaged<AnyObject>?
+    /// What the values read may be bound to; whoever makes the reader sets it, and keeps it as long as the reader lives.
+    @inlinable package var context: AnyObject? {
+        get { unsafe self.bound?.takeUnretainedValue() }
+        set { unsafe self.bound = newValue.map { unsafe Unmanaged.passUnretained($0) } }
+    }
 
     /// A reader over `bytes`, which must outlive it.
     @inlinable

@@ -69,6 +69,12 @@ package enum MessageKind: UInt8, CaseIterable, Sendable {
     case control = 52
 }
 
+extension MessageKind {
+    /// Inlinable: the derived one is called through its witness from another module, for each message.
+    @inlinable
+    package static func == (lhs: Self, rhs: Self) -> Bool { lhs.rawValue == rhs.rawValue }
+}
+
 /// `number` of a ``MessageKind/control``.
 package enum ControlOrder: UInt32, Sendable {
     case quiet = 1

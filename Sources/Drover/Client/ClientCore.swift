@@ -201,7 +201,7 @@ final class ClientCore: Sendable {
     func beginRequest(_ options: CallOptions) throws -> PackWriter {
         try self.checkOpen()
         var writer = PackWriter(capacity: 72, headerBytes: RequestBytes.headerByteCount, limits: self.codecLimits)
-        if let metadata = options.metadata {
+        if options.hasMetadata, let metadata = options.metadata {
             try metadata.pack(into: &writer)
         }
         return writer
@@ -227,7 +227,7 @@ final class ClientCore: Sendable {
         expiry: Duration?,
         as kind: AnyAsyncResult.Kind
     ) -> CallTicket {
-        let references = writer.references.map { SubscriptionID($0) }
+        let references = writer.hasReferences ? writer.references.map { SubscriptionID($0) } : []
         let request = EncodedRequest(
             block: RequestBytes(adopting: writer.finish()),
             hasMetadata: options.hasMetadata,
@@ -243,7 +243,10 @@ final class ClientCore: Sendable {
         options: CallOptions,
         expiry: Duration?
     ) -> CallTicket {
-        CallTicket(
+        let limit = (expiry ?? self.configuration.defaultExpiry)?.clampedNanoseconds
+        // Of a call without a limit only people are told how old it is.
+        let now = limit == nil ? Instant(nanoseconds: MonotonicClock.roughly()) : self.now()
+        return CallTicket(
             id: self.lastID.add(1, ordering: .relaxed).newValue,
             function: function.number,
             client: self,
@@ -251,8 +254,8 @@ final class ClientCore: Sendable {
             affinity: options.affinity,
             isIdempotent: options.isIdempotent ?? false,
             cancelsWithWaiter: options.cancelsWithWaiter,
-            submittedAt: self.now(),
-            limitNanoseconds: (expiry ?? self.configuration.defaultExpiry)?.clampedNanoseconds
+            submittedAt: now,
+            limitNanoseconds: limit
         )
     }
 

@@ -85,7 +85,7 @@ extension ClientLoop {
                     if let box {
                         if self.gather(part, of: box, from: link) { continue }
                         self.deliverGathered(from: link)
-                    } else if part.header.kind == .event || part.header.kind == .invoke {
+                    } else if Self.keepsFrame(part.header) {
                         return part.payload.lowerBound - Header.byteCount
                     }
                     let payload = unsafe UnsafeRawBufferPointer(rebasing: bytes[part.payload])
@@ -98,6 +98,11 @@ extension ClientLoop {
             self.malformed(error, from: link, header: reader.lastHeader)
         }
         return nil
+    }
+
+    /// Whether the message is for a callback, which reads it after this turn.
+    private static func keepsFrame(_ header: Header) -> Bool {
+        header.rawKind == MessageKind.event.rawValue || header.rawKind == MessageKind.invoke.rawValue
     }
 
     /// Puts an event to those of its subscription that stand right before it.

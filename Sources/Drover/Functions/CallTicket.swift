@@ -13,6 +13,7 @@ struct CallTicket: ~Copyable, Sendable {
     let affinity: UInt64
     let isIdempotent: Bool
     let cancelsWithWaiter: Bool
+    /// When it was made; to a tick of the kernel's clock if it has no limit.
     let submittedAt: Instant
     /// The time until the call expires, or nil for no limit.
     let limitNanoseconds: UInt64?

@@ -85,9 +85,15 @@ public final class AsyncResult<Value: Sendable>: AnyAsyncResult, @unchecked Send
 
     /// Destroys the value, which nobody can read any more.
     private func discard() {
-        unsafe self.withPlace { place in
-            unsafe place.deinitialize(count: 1)
-            if !Self.isStoredHere { unsafe place.deallocate() }
+        unsafe withUnsafeMutableBytes(of: &self.storage) { words in
+            guard let here = words.baseAddress else { return }
+            if Self.isStoredHere {
+                unsafe here.assumingMemoryBound(to: Value.self).deinitialize(count: 1)
+            } else {
+                let place = unsafe here.load(as: UnsafeMutablePointer<Value>.self)
+                unsafe place.deinitialize(count: 1)
+                unsafe place.deallocate()
+            }
         }
     }
 

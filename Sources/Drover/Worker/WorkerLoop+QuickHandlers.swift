@@ -53,7 +53,7 @@ extension WorkerLoop {
             self.lentSlot = job.handler.isTimed ? job.slot : nil
             let run = Self.run(job, arena, &writer, core: self.core)
             if let ticket = run.ticket, !self.core.baton.reclaim(ticket) {
-                Self.comeBackLate(job, run.failure, writer, core: self.core)
+                Self.comeBackLate(job, run.failure?.body, writer, core: self.core)
                 return false
             }
             var ran: UInt32?
@@ -67,7 +67,7 @@ extension WorkerLoop {
                 var posts = self.core.mailbox.takeAll()
                 while let post = posts.next() { self.take(post.kind) }
             }
-            self.answer(job.slot, run.failure, value: writer, ran: ran ?? job.handler.usualMicroseconds)
+            self.answer(job.slot, run.failure?.body, value: writer, ran: ran ?? job.handler.usualMicroseconds)
             writer.removeAll()
             self.performActions()
         }
@@ -83,8 +83,8 @@ extension WorkerLoop {
         _ arena: [UInt8],
         _ writer: inout PackWriter,
         core: WorkerCore
-    ) -> (ticket: Baton.Ticket?, failure: ErrorBody?) {
-        guard case .sync(let body) = job.handler.body else { return (nil, nil) }
+    ) -> QuickRun {
+        guard case .sync(let body) = job.handler.body else { return QuickRun(ticket: nil, failure: nil) }
         let ticket = core.baton.lend()
         do {
             try unsafe arena.withUnsafeBytes { bytes in
@@ -93,9 +93,9 @@ extension WorkerLoop {
                 if let callbacks = job.callbacks { reader.context = callbacks } else { reader.context = core }
                 try body(&reader, &writer)
             }
-            return (ticket, nil)
+            return QuickRun(ticket: ticket, failure: nil)
         } catch {
-            return (ticket, core.errorBody(error, function: job.handler.name))
+            return QuickRun(ticket: ticket, failure: QuickFailure(core.errorBody(error, function: job.handler.name)))
         }
     }
 
@@ -115,4 +115,18 @@ extension WorkerLoop {
         }
         self.enqueue(job.slot, handler: job.handler, box, 0..<box.count)
     }
+}
+
+/// What came of a handler that ran beside the loop.
+struct QuickRun {
+    /// The loan that it ran under.
+    let ticket: Baton.Ticket?
+    let failure: QuickFailure?
+}
+
+/// What its caller is told, apart from the run, which is copied for each call and hardly ever fails.
+final class QuickFailure {
+    let body: ErrorBody
+
+    init(_ body: ErrorBody) { self.body = body }
 }

@@ -100,7 +100,10 @@ package struct BrokerWorker {
     var load: Int {
         let (busy, slots) = (self.calls.count, self.offer.concurrency)
         if busy < slots { return busy * Self.busyLoad / slots }
-        return Self.busyLoad + min(7, (busy - slots) * 8 / max(1, self.credit - slots))
+        // Asked for at each request and answer, and a division of 64 bits takes as long as the rest.
+        let waiting = UInt32(clamping: busy - slots)
+        let room = UInt32(clamping: max(1, self.credit - slots))
+        return Self.busyLoad + (waiting >= room ? 7 : Int(waiting &* 8 / room))
     }
 
     func hasLeft(_ resources: [String: UInt64]) -> Bool {

@@ -13,17 +13,23 @@ package struct Instant: BitwiseCopyable, Hashable, Comparable, Sendable {
         self.nanoseconds = nanoseconds
     }
 
-    package static func < (lhs: Self, rhs: Self) -> Bool {
-        lhs.nanoseconds < rhs.nanoseconds
-    }
+    // All of them, and inlinable: those that Comparable derives are called through its witnesses from another module.
+
+    @inlinable package static func == (lhs: Self, rhs: Self) -> Bool { lhs.nanoseconds == rhs.nanoseconds }
+    @inlinable package static func < (lhs: Self, rhs: Self) -> Bool { lhs.nanoseconds < rhs.nanoseconds }
+    @inlinable package static func <= (lhs: Self, rhs: Self) -> Bool { lhs.nanoseconds <= rhs.nanoseconds }
+    @inlinable package static func > (lhs: Self, rhs: Self) -> Bool { lhs.nanoseconds > rhs.nanoseconds }
+    @inlinable package static func >= (lhs: Self, rhs: Self) -> Bool { lhs.nanoseconds >= rhs.nanoseconds }
 
     /// The instant `duration` later, or the distant future if there is none.
+    @inlinable
     package func advanced(byNanoseconds duration: UInt64) -> Instant {
         let (sum, overflow) = self.nanoseconds.addingReportingOverflow(duration)
         return Instant(nanoseconds: overflow ? .max : sum)
     }
 
     /// The time that has passed since `earlier`; zero if it is in fact later.
+    @inlinable
     package func nanoseconds(since earlier: Instant) -> UInt64 {
         self.nanoseconds > earlier.nanoseconds ? self.nanoseconds - earlier.nanoseconds : 0
     }
