@@ -52,6 +52,27 @@ import Glibc
         if code != EINTR { throw ZMQError(errno: code, .poll) }
     }
 
+    /// Looks whether a descriptor is readable, again and again, for a time that is too short to sleep.
+    ///
+    /// Others that want the processor get it in between.
+    ///
+    /// - Parameters:
+    ///   - deadline: A reading of ``MonotonicClock``.
+    ///   - isOver: Whether there is another reason to end; asked more often than the system is.
+    /// - Returns: Whether one is readable, or `isOver` said so; false when the time is up.
+    /// - Throws: ``ZMQError`` if the system can't look.
+    @available(*, noasync)
+    package mutating func spin(until deadline: UInt64, _ isOver: () -> Bool) throws(ZMQError) -> Bool {
+        repeat {
+            if isOver() { return true }
+            try self.wait(milliseconds: 0)
+            for index in 0..<self.count where self.isReady(index) { return true }
+            if isOver() { return true }
+            sched_yield()
+        } while MonotonicClock.now() < deadline
+        return false
+    }
+
     /// Whether a descriptor was readable, or broken, at the last wait.
     package borrowing func isReady(_ index: Int) -> Bool {
         precondition(index < self.count, "no such descriptor")

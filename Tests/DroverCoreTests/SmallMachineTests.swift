@@ -97,6 +97,29 @@ import Testing
     }
 }
 
+@Suite struct SpinPolicyTests {
+    @Test("what never comes in time is looked out for ever more seldom, and what does always")
+    func policy() {
+        var policy = SpinPolicy()
+        for _ in 0..<10 {
+            let begins = policy.begins()
+            #expect(begins)
+            policy.ended(inTime: true)
+        }
+        var attempts: [Int] = []
+        for wait in 0..<1000 where policy.begins() {
+            attempts.append(wait)
+            policy.ended(inTime: false)
+        }
+        // The pauses double: 1, 3, 7, up to the longest.
+        #expect(Array(attempts.prefix(8)) == [0, 2, 6, 14, 30, 62, 126, 254])
+        #expect(attempts.count == 13)
+        while !policy.begins() {}
+        policy.ended(inTime: true)
+        #expect(policy == SpinPolicy())
+    }
+}
+
 @Suite struct OrderingKeysTests {
     @Test("S9 jobs of a key start one at a time in their order, and a key leaves nothing behind")
     func order() {

@@ -177,17 +177,38 @@ extension ServingTests.PollerTests {
 
     @Test("S2 S66 a lone call is sent by its caller while the poller sleeps", .timeLimit(.minutes(1)))
     func loneCalls() throws {
-        try withRig { (_, client) throws in
-            let echo = client.function(Job.echo)
-            for number in 0..<500 { #expect(try echo.blocking(number) == number) }
-            #expect(client.core.counters.sentByCallers.current > 0)
+        let rig = try Rig()
+        let client = try rig.client { $0.spinLimit = .zero }
+        let echo = client.function(Job.echo)
+        for number in 0..<500 { #expect(try echo.blocking(number) == number) }
+        #expect(client.core.counters.sentByCallers.current > 0)
+        client.closeBlocking()
+        rig.stop()
+    }
+
+    @Test("S2 S66 lone calls end whether or not the poller looks out for them", .timeLimit(.minutes(1)))
+    func loneCallsWithPauses() throws {
+        let rig = try Rig()
+        let client = try rig.client()
+        let echo = client.function(Job.echo)
+        for number in 0..<300 {
+            #expect(try echo.blocking(number) == number)
+            // Sometimes the poller waits in vain, and is asleep when the next call comes.
+            if number % 10 == 0 { usleep(1000) }
         }
+        client.closeBlocking()
+        rig.stop()
+        #expect(throws: UsageError.self) { try rig.client { $0.spinLimit = .seconds(1) } }
+        #expect(throws: UsageError.self) { try rig.client { $0.spinLimit = .milliseconds(-1) } }
     }
 
     @Test("S68 lone calls that meet the poller's stops and starts end all the same", .timeLimit(.minutes(1)))
     func loneCallsAndStops() throws {
         let rig = try Rig()
-        let client = try rig.client { $0.startsPoller = false }
+        let client = try rig.client {
+            $0.startsPoller = false
+            $0.spinLimit = .zero
+        }
         let poller = try BackgroundPoller(serving: client)
         let isOver = Atomic<Bool>(false)
         let served = Atomic<Int>(0)

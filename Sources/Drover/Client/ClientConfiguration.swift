@@ -19,6 +19,11 @@ public struct ClientConfiguration: Sendable {
     ///
     /// It adds no waiting.
     public var coalescesMessages = true
+    /// How long the poller looks out for the answer to a lone call, or for the next one, before it sleeps.
+    ///
+    /// That halves the time of a call where processors sleep in between. It takes processor time only from threads that have
+    /// nothing to do, and only as long as it pays: after answers that took longer it is tried ever more seldom. Zero never does.
+    public var spinLimit: Duration = .microseconds(200)
     /// How often a worker hears from this client if there is nothing else to say.
     public var heartbeatInterval: Duration = .seconds(2)
     /// A worker that is silent for so long is lost.
@@ -67,6 +72,10 @@ public struct ClientConfiguration: Sendable {
         try check(
             self.silenceLimit > self.heartbeatInterval,
             "silenceLimit (\(self.silenceLimit)) must be longer than heartbeatInterval (\(self.heartbeatInterval))"
+        )
+        try check(
+            self.spinLimit >= .zero && self.spinLimit <= .milliseconds(10),
+            "spinLimit is \(self.spinLimit); it must be between zero and 10 ms: longer waits are better slept through"
         )
         try check((1...255).contains(self.maxAttempts), "maxAttempts is \(self.maxAttempts); it must be 1 to 255")
         try check(self.eventQueueLimit > 0, "eventQueueLimit is \(self.eventQueueLimit); it must be at least 1")

@@ -84,9 +84,10 @@ extension ClientLoop {
     /// A handle was ended here, unless `waiting` is nil: counts it, and keeps who waits for the end of the turn.
     func note(_ result: AnyAsyncResult, _ waiting: Waiting?) {
         guard let waiting else { return }
+        self.hasServed = true
         self.endCounts.count(result.currentStatus)
         self.core.jobsEnded(with: result)
-        if !waiting.isEmpty { self.ended.append((result, waiting)) }
+        if !waiting.isEmpty { self.ended.append(EndedCall(result: result, waiting: waiting)) }
     }
 
     @available(*, noasync)
@@ -114,7 +115,13 @@ extension ClientLoop {
             self.endCounts = EndCounts()
         }
         guard !self.ended.isEmpty else { return }
-        for (result, waiting) in self.ended { waiting.wake(for: result) }
+        for call in self.ended { call.waiting.wake(for: call.result) }
         self.ended.removeAll(keepingCapacity: true)
     }
+}
+
+/// A handle that ended, and who is to be told.
+struct EndedCall {
+    let result: AnyAsyncResult
+    let waiting: Waiting
 }

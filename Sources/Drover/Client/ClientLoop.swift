@@ -20,7 +20,7 @@ final class ClientLoop {
     @safe @exclusivity(unchecked) var links: [ClientLink]
     @safe @exclusivity(unchecked) var actions: [ClientAction] = []
     /// Handles that ended in this turn and have somebody to tell.
-    @safe @exclusivity(unchecked) var ended: [(AnyAsyncResult, Waiting)] = []
+    @safe @exclusivity(unchecked) var ended: [EndedCall] = []
     @safe @exclusivity(unchecked) var endCounts = EndCounts()
     @safe @exclusivity(unchecked) var now: Instant
     @safe @exclusivity(unchecked) var nextTick = Instant.distantFuture
@@ -32,6 +32,13 @@ final class ClientLoop {
     @safe @exclusivity(unchecked) var gathered: ArrivedEvents?
     @safe @exclusivity(unchecked) var gatheredFor: UInt32 = 0
     @safe @exclusivity(unchecked) var turns = 0
+    /// Whether to look out for the answer to a lone call, and for the call after it.
+    @safe @exclusivity(unchecked) var answerSpin = SpinPolicy()
+    @safe @exclusivity(unchecked) var callSpin = SpinPolicy()
+    /// A call was sent or answered since the last sleep.
+    @safe @exclusivity(unchecked) var hasServed = false
+    /// How long to look out; 0 where there is but one processor, which others need then.
+    let spinNanoseconds: UInt64
 
     /// After how many turns without a sleep the monitors are looked after.
     static let monitorPeriod = 64
@@ -48,6 +55,8 @@ final class ClientLoop {
         self.book = book
         self.now = core.now()
         self.poll = DescriptorPoll(capacity: 1 + core.endpoints.count * 2)
+        self.spinNanoseconds =
+            sysconf(CInt(_SC_NPROCESSORS_ONLN)) > 1 ? core.configuration.spinLimit.clampedNanoseconds : 0
         self.links = core.endpoints.indices.map { ClientLink(index: $0, endpoint: core.endpoints[$0], core: core) }
     }
 
@@ -182,6 +191,7 @@ final class ClientLoop {
             return
         }
         if call.deadline < self.nextTick { self.nextTick = call.deadline }
+        self.hasServed = true
         guard let endpoint else { return self.book.put(result, in: slot) }
         let link = self.links[endpoint]
         guard result.request.payloadCount <= link.maxPayloadBytes else {
@@ -269,6 +279,7 @@ final class ClientLoop {
         self.core.counters.timers.store(self.book.machine.timerCount, ordering: .relaxed)
         self.trimIfIdle()
         self.nextTick = self.book.machine.nextDeadline(after: self.now)
+        if self.spins() { return }
         let mayUseCommands = self.core.commands.prepareToSleep()
         let maySleep = self.core.submissions.prepareToSleep() && mayUseCommands
         guard maySleep else {
@@ -281,11 +292,7 @@ final class ClientLoop {
         if self.core.currentState == .closing {
             wakeAt = min(wakeAt, Instant(nanoseconds: self.core.closeDeadline.load(ordering: .relaxed)))
         }
-        self.poll.removeAll()
-        let waker = self.poll.add(self.core.waker.fileDescriptor)
-        for link in self.links {
-            link.addToPoll(&self.poll)
-        }
+        let waker = self.fillPoll()
         do throws(ZMQError) {
             let limit = wakeAt.pollMilliseconds(at: self.now)
             try self.core.seat.whileAway { () throws(ZMQError) in try self.poll.wait(milliseconds: limit) }
@@ -299,6 +306,43 @@ final class ClientLoop {
         self.core.commands.didWake(isSignalled: self.poll.isReady(waker))
         self.core.submissions.didWake(isSignalled: false)
         self.now = self.core.now()
+    }
+
+    /// Puts all descriptors into the poll.
+    ///
+    /// - Returns: The waker's place.
+    private func fillPoll() -> Int {
+        self.poll.removeAll()
+        let waker = self.poll.add(self.core.waker.fileDescriptor)
+        for link in self.links { link.addToPoll(&self.poll) }
+        return waker
+    }
+
+    /// Looks out for the answer to a lone call, or for the next one, if that is likely to come sooner than this thread would be
+    /// woken.
+    ///
+    /// - Returns: Whether there is something to do.
+    @available(*, noasync)
+    private func spins() -> Bool {
+        guard self.hasServed else { return false }
+        self.hasServed = false
+        let count = self.book.machine.callCount
+        guard count <= 1, self.spinNanoseconds > 0, self.core.currentState == .running else { return false }
+        guard count == 1 ? self.answerSpin.begins() : self.callSpin.begins() else { return false }
+        let waker = self.fillPoll()
+        let end = min(self.now.advanced(byNanoseconds: self.spinNanoseconds), self.nextTick)
+        do throws(ZMQError) {
+            let isInTime = try self.poll.spin(until: end.nanoseconds) {
+                !self.core.submissions.isEmpty || !self.core.commands.isEmpty
+            }
+            if count == 1 { self.answerSpin.ended(inTime: isInTime) } else { self.callSpin.ended(inTime: isInTime) }
+            for link in self.links { link.didPoll(self.poll) }
+            self.now = self.core.now()
+            // A wake-up is taken by who sleeps; one that was left behind would end this at once each time.
+            return isInTime && !self.poll.isReady(waker)
+        } catch {
+            return false
+        }
     }
 
     /// Whether all sockets wait for something to happen.
