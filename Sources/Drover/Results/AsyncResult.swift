@@ -60,27 +60,30 @@ public final class AsyncResult<Value: Sendable>: AnyAsyncResult, @unchecked Send
             && MemoryLayout<Value>.alignment <= MemoryLayout<UInt>.alignment
     }
 
-    /// The value's place; only while there is one.
-    @inlinable
-    func withPlace<Outcome>(_ body: (UnsafeMutablePointer<Value>) -> Outcome) -> Outcome {
-        unsafe withUnsafeMutableBytes(of: &self.storage) { words in
-            // The words have an address.
-            let here = unsafe words.baseAddress.unsafelyUnwrapped
-            if Self.isStoredHere { return unsafe body(here.assumingMemoryBound(to: Value.self)) }
-            return unsafe body(here.load(as: UnsafeMutablePointer<Value>.self))
+    /// The value; only once the status is `value`.
+    ///
+    /// Any number of threads may read it at once, so the words are read, and never held for a change.
+    @inlinable var stored: Value {
+        let words = self.storage
+        return unsafe withUnsafeBytes(of: words) { words in
+            if Self.isStoredHere { return unsafe words.load(as: Value.self) }
+            return unsafe words.load(as: UnsafePointer<Value>.self).pointee
         }
     }
-
-    /// The value; only once the status is `value`.
-    @inlinable var stored: Value { unsafe self.withPlace { unsafe $0.pointee } }
 
     /// Puts the value in its place, before the status says that it is there.
     @inlinable
     func store(_ value: Value) {
-        if !Self.isStoredHere {
-            self.storage.0 = UInt(bitPattern: UnsafeMutablePointer<Value>.allocate(capacity: 1))
+        unsafe withUnsafeMutableBytes(of: &self.storage) { words in
+            guard let here = words.baseAddress else { return }
+            if Self.isStoredHere {
+                unsafe here.initializeMemory(as: Value.self, to: value)
+            } else {
+                let place = UnsafeMutablePointer<Value>.allocate(capacity: 1)
+                unsafe place.initialize(to: value)
+                unsafe here.storeBytes(of: place, as: UnsafeMutablePointer<Value>.self)
+            }
         }
-        unsafe self.withPlace { unsafe $0.initialize(to: value) }
     }
 
     /// Destroys the value, which nobody can read any more.
