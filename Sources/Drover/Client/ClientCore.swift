@@ -201,6 +201,7 @@ final class ClientCore: Sendable {
     func beginRequest(_ options: CallOptions) throws -> PackWriter {
         try self.checkOpen()
         var writer = PackWriter(capacity: 72, headerBytes: RequestBytes.headerByteCount, limits: self.codecLimits)
+        // Asked first, for an empty optional of that size has to be made and destroyed.
         if options.hasMetadata, let metadata = options.metadata {
             try metadata.pack(into: &writer)
         }

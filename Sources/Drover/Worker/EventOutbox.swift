@@ -12,7 +12,6 @@ struct EventRun: Sendable {
     /// Memory beyond this isn't kept for the next events.
     private static let keptBytes = 32 << 10
 
-    var isEmpty: Bool { self.count == 0 }
     var byteCount: Int { self.bytes.count }
 
     mutating func append(_ block: borrowing RequestBytes) {
