@@ -132,7 +132,10 @@ struct KeysAllow: ParsableCommand {
         abstract: "Let a key in.",
         discussion: """
             Adds a line to the allow-list, which is made if it isn't there. A principal may have several keys, which is how a key
-            is replaced without a break. To change what a key may do, revoke it and allow it again, or edit the file.
+            is replaced without a break. To change what a key may do, revoke it and allow it again, or edit the file. Several
+            commands may run at once; none undoes another's change.
+
+            A key that another tool made may begin with -: write -- before it, behind all options.
             """
     )
 
@@ -152,21 +155,22 @@ struct KeysAllow: ParsableCommand {
 
     func run() throws {
         let key = try publicKey(self.key)
-        let path = self.list.path
-        let text = FileManager.default.fileExists(atPath: path) ? try AccessPolicy.text(of: path) : ""
         // The line that a person would write, read as the broker reads it.
         let line = [self.principal, key.text, self.rights] + (self.queues.map { ["queues=\($0)"] } ?? [])
         guard line.allSatisfy({ !$0.contains { $0.isWhitespace } && !$0.isEmpty }) else {
             throw Failure("principal, rights and queues are words without spaces")
         }
-        var known = try readList(text, path)
         let entries = try readList(line.joined(separator: " "), "this entry").entries
         guard let entry = entries.first else { throw Failure("a principal doesn't begin with #") }
-        guard known.add(entry) else {
-            let owner = known.grant(of: key.text)?.principal ?? ""
-            throw Failure("the key is on \(path) already, as \(owner)'s; revoke it first to change what it may do")
+        let path = self.list.path
+        try SecurityFile.update(path, read: AccessPolicy.text) { text in
+            var known = try readList(text, path)
+            guard known.add(entry) else {
+                let owner = known.grant(of: key.text)?.principal ?? ""
+                throw Failure("the key is on \(path) already, as \(owner)'s; revoke it first to change what it may do")
+            }
+            return AccessList.adding(entry, to: text)
         }
-        try SecurityFile.write(AccessList.adding(entry, to: text), to: path, mode: nil, replaces: true)
     }
 }
 
@@ -188,16 +192,20 @@ struct KeysRevoke: ParsableCommand {
 
     func run() throws {
         let path = self.list.path
-        let text = try AccessPolicy.text(of: path)
-        let entries = try readList(text, path).entries
-        var keys = Set(entries.filter { $0.grant.principal == self.who }.map { $0.key })
-        if keys.isEmpty, let key = try? publicKey(self.who), entries.contains(where: { $0.key == key.text }) {
-            keys = [key.text]
+        // Only a list that is there can let somebody in no more.
+        _ = try AccessPolicy.text(of: path)
+        var keys: Set<String> = []
+        try SecurityFile.update(path, read: AccessPolicy.text) { text in
+            let entries = try readList(text, path).entries
+            keys = Set(entries.filter { $0.grant.principal == self.who }.map { $0.key })
+            if keys.isEmpty, let key = try? publicKey(self.who), entries.contains(where: { $0.key == key.text }) {
+                keys = [key.text]
+            }
+            guard !keys.isEmpty else {
+                throw Failure("\(self.who) is neither a principal nor a key on \(path); `drover keys list` shows them")
+            }
+            return AccessList.removing(keys: keys, from: text)
         }
-        guard !keys.isEmpty else {
-            throw Failure("\(self.who) is neither a principal nor a key on \(path); `drover keys list` shows them")
-        }
-        try SecurityFile.write(AccessList.removing(keys: keys, from: text), to: path, mode: nil, replaces: true)
         print(keys.count == 1 ? "revoked 1 key" : "revoked \(keys.count) keys")
     }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Drover
 import Foundation
 import Testing
 
@@ -181,5 +182,56 @@ struct ToolTests {
         process.terminate()
         process.waitUntilExit()
         #expect(process.terminationStatus == 0)
+    }
+
+    @Test("keys that are allowed and revoked by twenty processes at once all count")
+    func keysAtOnce() throws {
+        let folder = URL(filePath: NSTemporaryDirectory()).appending(path: "drover-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let list = folder.appending(path: "allow").path
+        let keys = try (0..<20).map { _ in try KeyPair().publicKey.text }
+        let lines = keys.prefix(10).enumerated().map { "present-\($0.offset) \($0.element) submit\n" }
+        // The list doesn't exist at first in the last round: all twenty make it.
+        for round in 0..<4 {
+            let present = round < 3 ? keys.prefix(10) : []
+            if round < 3 {
+                try Data("# ours\n\(lines.joined())".utf8).write(to: URL(filePath: list))
+            } else {
+                try FileManager.default.removeItem(atPath: list)
+            }
+            let processes = try keys.enumerated()
+                .map { index, key in
+                    let process = Process()
+                    process.executableURL = Self.tool
+                    process.arguments =
+                        present.contains(key)
+                        ? ["keys", "revoke", "present-\(index)", "--allow-list", list]
+                        : ["keys", "allow", "new-\(index)", key, "--allow-list", list]
+                    process.standardOutput = FileHandle.nullDevice
+                    try process.run()
+                    return process
+                }
+            for process in processes {
+                process.waitUntilExit()
+                #expect(process.terminationStatus == 0)
+            }
+            let text = try String(contentsOfFile: list, encoding: .utf8)
+            let entries = text.split(separator: "\n").filter { !$0.hasPrefix("#") }
+            let left = Set(entries.map { $0.split(separator: " ")[1] })
+            #expect(left == Set(keys.filter { !present.contains($0) }.map { Substring($0) }))
+            #expect(text.hasPrefix("# ours") == (round < 3))
+            #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path) == ["allow"])
+        }
+        // A key of another tool may look like an option.
+        let dashed = "-" + keys[0].dropFirst()
+        #expect(try self.run("keys", "allow", "--allow-list", list, "--", "dash", dashed).status == 0)
+        #expect(try self.run("keys", "revoke", "--allow-list", list, "--", dashed).output == "revoked 1 key\n")
+        // What is refused leaves no file behind.
+        try FileManager.default.removeItem(atPath: list)
+        let refused = try self.run("keys", "allow", "web", keys[0], "--rights", "fly", "--allow-list", list)
+        #expect(refused.status == 1 && !FileManager.default.fileExists(atPath: list))
+        #expect(try self.run("keys", "revoke", "web", "--allow-list", list).status == 1)
+        #expect(!FileManager.default.fileExists(atPath: list))
     }
 }

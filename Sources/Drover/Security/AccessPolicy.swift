@@ -30,6 +30,8 @@ package final class AccessPolicy: Sendable {
     /// How often the file is looked at; a change counts when it has stood for a whole round, so that a half-written file
     /// isn't read.
     private static let roundMilliseconds = 400
+    /// After so many rounds it is read even if it doesn't come to rest: nobody may put a revocation off by touching it.
+    private static let maxRestlessRounds = 3
 
     /// Reads the allow-list.
     ///
@@ -55,8 +57,9 @@ package final class AccessPolicy: Sendable {
         try SecurityFile.read(
             path,
             limit: AccessList.maxBytes,
-            forbiddenMode: 0o002,
-            remedy: "everybody may write it, and so let anybody in; run chmod o-w \(path)"
+            forbiddenMode: 0o022,
+            remedy: "others may write it, and so let anybody in; run chmod go-w \(path)",
+            isOwnerTrusted: false
         )
     }
 
@@ -82,6 +85,7 @@ package final class AccessPolicy: Sendable {
         return try LoopThread.start(named: "drover-keys") { [watch = self.watch, weak self] in
             var inForce = first
             var seen = first
+            var restlessRounds = 0
             var poll = DescriptorPoll(capacity: 1)
             while !watch.isOver.load(ordering: .acquiring) {
                 poll.removeAll()
@@ -90,9 +94,26 @@ package final class AccessPolicy: Sendable {
                 try? poll.wait(milliseconds: Self.roundMilliseconds)
                 guard !watch.isOver.load(ordering: .acquiring), let self else { return }
                 let stamp = SecurityFile.stamp(of: self.path)
-                defer { seen = stamp }
-                guard stamp == seen, stamp != inForce else { continue }
-                if self.reload() { onChange() }
+                let isAtRest = stamp == seen
+                seen = stamp
+                guard stamp != inForce else {
+                    restlessRounds = 0
+                    continue
+                }
+                restlessRounds += 1
+                guard isAtRest || restlessRounds >= Self.maxRestlessRounds else { continue }
+                switch self.reload() {
+                case .changed: onChange()
+                case .same: break
+                case .unusable(let problem):
+                    // Half written, perhaps: looked at again in the next round, and complained of once it stands.
+                    guard isAtRest else { continue }
+                    self.logger.error(
+                        "the allow-list has changed and can't be used: the former one stays in force",
+                        metadata: ["drover.file": "\(self.path)", LogKeys.error: "\(problem)"]
+                    )
+                }
+                restlessRounds = 0
                 inForce = stamp
             }
         }
@@ -104,25 +125,29 @@ package final class AccessPolicy: Sendable {
         self.watch.waker.wake()
     }
 
-    private func reload() -> Bool {
-        do {
-            let list = try Self.read(self.path)
-            self.list.withLock { $0 = list }
-            self.changes.add(1, ordering: .releasing)
-            self.logger.notice(
-                "another allow-list is in force",
-                metadata: ["drover.file": "\(self.path)", LogKeys.count: "\(list.entries.count)"]
-            )
-            if list.entries.isEmpty {
-                self.logger.warning("the allow-list lets nobody in", metadata: ["drover.file": "\(self.path)"])
-            }
-            return true
-        } catch {
-            self.logger.error(
-                "the allow-list has changed and can't be used: the former one stays in force",
-                metadata: ["drover.file": "\(self.path)", LogKeys.error: "\(error)"]
-            )
-            return false
+    private enum Reload {
+        case changed
+        case same
+        case unusable(any Error)
+    }
+
+    private func reload() -> Reload {
+        let list: AccessList
+        do { list = try Self.read(self.path) } catch { return .unusable(error) }
+        let isSame = self.list.withLock { present in
+            defer { present = list }
+            return present == list
         }
+        // Touched, or commented: no reason to look at every session again.
+        guard !isSame else { return .same }
+        self.changes.add(1, ordering: .releasing)
+        self.logger.notice(
+            "another allow-list is in force",
+            metadata: ["drover.file": "\(self.path)", LogKeys.count: "\(list.entries.count)"]
+        )
+        if list.entries.isEmpty {
+            self.logger.warning("the allow-list lets nobody in", metadata: ["drover.file": "\(self.path)"])
+        }
+        return .changed
     }
 }

@@ -59,7 +59,10 @@ public struct KeyPair: Hashable, Sendable {
     ///
     /// - Throws: An error if libzmq was built without CURVE.
     public init() throws {
-        try self.init(CurveKeyPair.generate())
+        var keys = try KeyPair(CurveKeyPair.generate())
+        // A word that begins with - is an option to the tools that keys are typed into. One key in 85 would.
+        while keys.publicKey.text.hasPrefix("-") { keys = try KeyPair(CurveKeyPair.generate()) }
+        self = keys
     }
 
     /// Reads keys from a file that ``write(to:)`` or `drover keys new` made.

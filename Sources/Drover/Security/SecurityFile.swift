@@ -33,9 +33,17 @@ package enum SecurityFile {
     ///   - limit: How long it may be.
     ///   - forbiddenMode: Permissions that the file must not have.
     ///   - remedy: What to do if it has.
+    ///   - isOwnerTrusted: Whether it may belong to anybody. If not, it must belong to this user or to root: its owner can
+    ///     change it, whatever its permissions say.
     /// - Returns: The text.
     /// - Throws: ``UsageError`` that names the file.
-    package static func read(_ path: String, limit: Int, forbiddenMode: UInt32, remedy: String) throws -> String {
+    package static func read(
+        _ path: String,
+        limit: Int,
+        forbiddenMode: UInt32,
+        remedy: String,
+        isOwnerTrusted: Bool = true
+    ) throws -> String {
         let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard descriptor >= 0 else { throw Self.failure("can't read \(path)") }
         defer { close(descriptor) }
@@ -47,6 +55,12 @@ package enum SecurityFile {
         let mode = info.st_mode & 0o777
         guard mode & forbiddenMode == 0 else {
             throw UsageError(.badConfiguration, "\(path) has the mode 0\(String(mode, radix: 8)): \(remedy)")
+        }
+        guard isOwnerTrusted || info.st_uid == 0 || info.st_uid == geteuid() else {
+            throw UsageError(
+                .badConfiguration,
+                "\(path) belongs to user \(info.st_uid), who may change it: run chown \(geteuid()) \(path)"
+            )
         }
         guard info.st_size <= limit else {
             throw UsageError(.badConfiguration, "\(path) has \(info.st_size) bytes; at most \(limit) are read")
@@ -63,7 +77,91 @@ package enum SecurityFile {
         return String(decoding: bytes, as: UTF8.self)
     }
 
-    /// Writes a file whole: whoever reads it meanwhile sees the old one or the new one.
+    /// Changes a file, one process after the other: no change is lost to another that was made at the same time.
+    ///
+    /// The file is locked for as long as it is read, changed and replaced. An editor takes no lock: if the file changed
+    /// meanwhile, it is read again.
+    ///
+    /// - Parameters:
+    ///   - path: Where it is; it is made if it isn't there.
+    ///   - read: Reads it.
+    ///   - change: Makes the new text out of the present one, "" if there is no file. May be called several times.
+    /// - Throws: ``UsageError`` that names the file, or what `read` or `change` throws; the file is unchanged then.
+    package static func update(
+        _ path: String,
+        read: (String) throws -> String,
+        change: (String) throws -> String
+    ) throws {
+        let isNew = Self.stamp(of: path) == nil
+        let lock = try Self.lock(path)
+        defer { close(lock) }
+        for _ in 0..<Self.maxUpdates {
+            let before = Self.stamp(of: path)
+            let text: String
+            do { text = try change(try read(path)) } catch {
+                // The lock had to make the file; nothing was said that should stand in it.
+                if isNew, before?.size == 0 { unsafe unlink(path) }
+                throw error
+            }
+            guard Self.stamp(of: path) == before else { continue }
+            try Self.write(text, to: path, mode: nil, replaces: true)
+            guard try read(path) == text else {
+                throw UsageError(
+                    .badConfiguration,
+                    "another program has overwritten \(path); look at what it says now"
+                )
+            }
+            return
+        }
+        throw UsageError(
+            .badConfiguration,
+            "\(path) changes all the time; close the program that writes it and try again"
+        )
+    }
+
+    /// How often a file that something else writes meanwhile is changed anew.
+    private static let maxUpdates = 16
+    /// How long another process may hold a file.
+    private static let lockSeconds = 10
+
+    /// Opens a file and holds its lock until the descriptor is closed.
+    private static func lock(_ path: String) throws -> CInt {
+        // Of a thread that may wait: this is a command's, not a loop's.
+        let end = Self.seconds() + Self.lockSeconds
+        while true {
+            let descriptor = unsafe open(path, O_RDONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK, mode_t(0o644))
+            guard descriptor >= 0 else { throw Self.failure("can't change \(path)") }
+            var isLocked = flock(descriptor, LOCK_EX | LOCK_NB) == 0
+            if isLocked {
+                // The one who had it has put another file in its place: that one is what counts.
+                var (mine, present) = (Glibc.stat(), Glibc.stat())
+                isLocked =
+                    unsafe fstat(descriptor, &mine) == 0 && stat(path, &present) == 0 && mine.st_ino == present.st_ino
+                    && mine.st_dev == present.st_dev
+                if isLocked { return descriptor }
+            } else if errno != EWOULDBLOCK && errno != EINTR {
+                let problem = Self.failure("can't lock \(path)")
+                close(descriptor)
+                throw problem
+            }
+            close(descriptor)
+            guard Self.seconds() < end else {
+                throw UsageError(
+                    .badConfiguration,
+                    "another process has held \(path) for \(Self.lockSeconds) s; `fuser \(path)` names it"
+                )
+            }
+            usleep(2_000)
+        }
+    }
+
+    private static func seconds() -> Int {
+        var time = timespec()
+        unsafe clock_gettime(CLOCK_MONOTONIC, &time)
+        return time.tv_sec
+    }
+
+    /// Writes a file whole: its readers see the old one or the new one.
     ///
     /// - Parameters:
     ///   - text: What it shall hold.
@@ -80,6 +178,8 @@ package enum SecurityFile {
         let mode = mode ?? (exists ? info.st_mode & 0o777 : 0o644)
         // Beside the file, so that the rename stays within its file system.
         let draft = "\(path).\(getpid()).new"
+        // Of a process that died as it wrote; in containers all have the same number.
+        unsafe unlink(draft)
         let descriptor = unsafe open(draft, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode_t(mode))
         guard descriptor >= 0 else { throw Self.failure("can't write \(path)") }
         let isWritten =
