@@ -66,6 +66,30 @@ extension ServingTests.IsolationTests {
         return (result, pids)
     }
 
+    /// The most memory that a process had, in bytes.
+    private func peakMemory(of pid: pid_t) throws -> Int {
+        let status = try String(contentsOfFile: "/proc/\(pid)/status", encoding: .utf8)
+        let line = try #require(status.split(separator: "\n").first { $0.hasPrefix("VmHWM:") })
+        return try #require(line.split(separator: " ").dropFirst().first.flatMap { Int($0) }) * 1024
+    }
+
+    @Test("S104 a child that announces gigabytes makes the worker set aside nothing", .timeLimit(.minutes(1)))
+    func forgedFrames() throws {
+        try self.withWorker { worker, client in
+            let forge = client.function(Function<String, Nothing>("isolatedForge"))
+            let error = #expect(throws: RemoteError.self) { try forge.blocking("error") }
+            #expect(error?.code == .crashed)
+            #expect(
+                error?.message.contains("announced an error of 4294967000 bytes") == true,
+                "\(String(describing: error))"
+            )
+            #expect(throws: RemoteError.self) { try forge.blocking("value") }
+            let peak = try self.peakMemory(of: worker.pid)
+            #expect(peak < 1 << 30)
+            #expect(try client.function(Self.bytes).blocking([1, 2]) == [1, 2])
+        }
+    }
+
     @Test("handlers run in a child that serves call after call", .timeLimit(.minutes(1)))
     func reuse() throws {
         try self.withWorker { worker, client in

@@ -55,7 +55,11 @@ final class WorkerCore: Sendable {
         }
         self.mailbox = Mailbox(waker: self.waker)
         self.threads = HandlerThreads(concurrency: configuration.concurrency)
-        self.isolation = IsolationPool(handlers, grace: configuration.isolationGrace)
+        self.isolation = IsolationPool(
+            handlers,
+            grace: configuration.isolationGrace,
+            maxErrorBytes: configuration.maxPayloadBytes
+        )
     }
 
     var name: String { self.configuration.name }

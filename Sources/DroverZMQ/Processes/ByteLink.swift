@@ -15,6 +15,8 @@ package final class ByteLink: Sendable {
         case woken
         /// It took longer than it may.
         case timedOut
+        /// The other end announced more bytes than are taken from it.
+        case tooLong(byteCount: Int)
         case system(errno: CInt)
     }
 

@@ -67,8 +67,20 @@ struct ChildFrame {
     }
 
     /// Reads the payload into an array.
+    ///
+    /// - Parameters:
+    ///   - link: Where from.
+    ///   - waker: Ends the wait when it is woken.
+    ///   - limit: How many bytes it may have: they are set aside before the first one comes.
+    /// - Returns: The bytes.
+    /// - Throws: What the link throws; `tooLong` beyond the limit.
     @available(*, noasync)
-    func readPayload(from link: ByteLink, until waker: Waker?) throws(ByteLink.Failure) -> [UInt8] {
+    func readPayload(
+        from link: ByteLink,
+        until waker: Waker?,
+        limit: Int = .max
+    ) throws(ByteLink.Failure) -> [UInt8] {
+        guard self.payloadCount <= limit else { throw .tooLong(byteCount: self.payloadCount) }
         var bytes = [UInt8](repeating: 0, count: self.payloadCount)
         try unsafe bytes.withUnsafeMutableBufferPointer { buffer throws(ByteLink.Failure) in
             try unsafe link.read(into: UnsafeMutableRawBufferPointer(buffer), until: waker)

@@ -123,7 +123,8 @@ final class IsolatedRun: Sendable {
                 buffer throws(ByteLink.Failure) in try unsafe child.link.read(into: buffer, until: waker)
             }
         case .error:
-            let bytes = try answer.readPayload(from: child.link, until: waker)
+            // What runs in the child may have taken it over and write what it likes.
+            let bytes = try answer.readPayload(from: child.link, until: waker, limit: pool.maxErrorBytes)
             let body = unsafe bytes.withUnsafeBytes { unsafe ErrorBody(reading: $0) }
             throw IsolationError(body: body ?? ErrorBody(code: .internal, message: "an unreadable error"))
         case .begin, .ready, .call: throw ByteLink.Failure.ended
@@ -156,6 +157,8 @@ final class IsolatedRun: Sendable {
         switch (failure, cause) {
         case (.ended, let cause?): message += "it \(cause)"
         case (.ended, nil): message += "it closed its socket"
+        case (.tooLong(let count), _):
+            message += "it announced an error of \(count) bytes, and \(pool.maxErrorBytes) are the most that is taken"
         case (.timedOut, _): message += "it took longer than \(IsolatedChild.startLimit)"
         case (.system(let errno), _): message += "error \(errno) on its socket"
         case (.woken, _): message += "it was given up"

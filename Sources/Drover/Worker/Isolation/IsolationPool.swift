@@ -18,14 +18,17 @@ final class IsolationPool: Sendable {
     let functions: [IsolatedFunction]
     let invitation: ChildServer.Invitation
     let grace: Duration
+    /// The largest error that is taken from a child; the codec bounds the results.
+    let maxErrorBytes: Int
     private let state = Mutex(State())
 
     /// - Returns: nil if no handler is isolated.
-    init?(_ handlers: [String: Handler], grace: Duration) {
+    init?(_ handlers: [String: Handler], grace: Duration, maxErrorBytes: Int) {
         self.functions = Self.ordered(handlers)
         guard !self.functions.isEmpty else { return nil }
         self.invitation = ChildServer.Invitation(parent: getpid(), key: Self.key(of: self.functions))
         self.grace = grace
+        self.maxErrorBytes = maxErrorBytes
     }
 
     /// The isolated functions in the order in which both sides number them.
