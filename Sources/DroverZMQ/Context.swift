@@ -102,9 +102,11 @@ import Synchronization
         var code = drover_eterm()
         let address = self.isOpen.withLock { isOpen -> UInt in
             guard isOpen else { return 0 }
-            let raw = unsafe zmq_socket(self.handle, kind.raw)
-            if unsafe raw == nil { code = zmq_errno() }
-            return UInt(bitPattern: raw)
+            return RoutingIDs.withRandomStart {
+                let raw = unsafe zmq_socket(self.handle, kind.raw)
+                if unsafe raw == nil { code = zmq_errno() }
+                return UInt(bitPattern: raw)
+            }
         }
         guard let raw = unsafe UnsafeMutableRawPointer(bitPattern: address) else {
             throw ZMQError(errno: code, .createSocket)

@@ -108,4 +108,34 @@ struct ContextTests {
             exit((try? provoke()) == true ? 0 : 1)
         }
     }
+
+    @Test("S104 the ids that a ROUTER gives can't be foreseen, and the program's own rand() goes on undisturbed")
+    func routingIDsAreRandom() async {
+        await #expect(processExitsWith: .success) {
+            // A closure that isn't asynchronous: sockets stay on one thread.
+            let isForeseeable = { () throws -> Bool in try hasForeseeableRoutingIDs() }
+            exit(try isForeseeable() ? EXIT_FAILURE : EXIT_SUCCESS)
+        }
+    }
+}
+
+/// Whether the first ids of ROUTERs are libzmq's usual ones, or making them has disturbed `rand()`.
+@available(*, noasync)
+private func hasForeseeableRoutingIDs() throws -> Bool {
+    srand(7)
+    let expected = (0..<4).map { _ in rand() }
+    srand(7)
+    var firsts: Set<[UInt8]> = []
+    for _ in 0..<4 {
+        guard rand() == expected[firsts.count] else { return true }
+        let context = try Context()
+        let router = try Socket(.router, in: context)
+        try router.bind("tcp://127.0.0.1:*")
+        let dealer = try Socket(.dealer, in: context)
+        try dealer.connect(router.lastEndpoint)
+        try sendFrames(dealer, [1])
+        firsts.insert(try receiveFrames(router)[0])
+    }
+    // The first in a process where nothing has asked for a random number yet.
+    return firsts.count < 4 || firsts.contains([0, 0x6B, 0x8B, 0x45, 0x67])
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import DroverZMQ
 internal import Glibc
 
 /// Reads and writes the small files that security rests on.
@@ -127,7 +128,7 @@ package enum SecurityFile {
     /// Opens a file and holds its lock until the descriptor is closed.
     private static func lock(_ path: String) throws -> CInt {
         // Of a thread that may wait: this is a command's, not a loop's.
-        let end = Self.seconds() + Self.lockSeconds
+        let end = MonotonicClock.now() + UInt64(Self.lockSeconds) * 1_000_000_000
         while true {
             let descriptor = unsafe open(path, O_RDONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK, mode_t(0o644))
             guard descriptor >= 0 else { throw Self.failure("can't change \(path)") }
@@ -145,7 +146,7 @@ package enum SecurityFile {
                 throw problem
             }
             close(descriptor)
-            guard Self.seconds() < end else {
+            guard MonotonicClock.now() < end else {
                 throw UsageError(
                     .badConfiguration,
                     "another process has held \(path) for \(Self.lockSeconds) s; `fuser \(path)` names it"
@@ -153,12 +154,6 @@ package enum SecurityFile {
             }
             usleep(2_000)
         }
-    }
-
-    private static func seconds() -> Int {
-        var time = timespec()
-        unsafe clock_gettime(CLOCK_MONOTONIC, &time)
-        return time.tv_sec
     }
 
     /// Writes a file whole: its readers see the old one or the new one.
