@@ -62,7 +62,7 @@ extension BrokerLoop {
 
     @available(*, noasync)
     private func refuse(_ actor: AuditLog.Actor, _ action: String, _ reason: String, _ control: ListenerAccess) {
-        self.core.counters.refused.count()
+        self.core.counters.refused.countAlone()
         control.policy.audit.refused(actor, action, because: reason)
         self.refuse(.forbidden, reason)
     }

@@ -39,7 +39,7 @@ extension BrokerLoop {
             self.sendDirectly(Header(.welcome, id: self.core.epoch), self.welcomePayload(isResumed: false))
             return nil
         case .refuse(let limit):
-            self.core.counters.refused.count()
+            self.core.counters.refused.countAlone()
             self.refuse(.busy, "the broker has \(limit) clients, its limit; raise maxClients there or close clients")
             return nil
         case .welcome(let client, let isResumed):
@@ -117,7 +117,7 @@ extension BrokerLoop {
         case .goodbye: self.machine.clientLeft(client, at: self.now, actions: &self.actions)
         case .reply, .error:
             guard let (worker, id) = self.machine.invocationAnswered(header.id, by: client) else {
-                return self.core.counters.unknown.count()
+                return self.core.counters.unknown.countAlone()
             }
             var answer = header
             answer.id = id
@@ -130,7 +130,7 @@ extension BrokerLoop {
         case .ended: self.machine.endedReceived(header.number, from: client, actions: &self.actions)
         case .flow:
             self.machine.flowReceived(header.number, isPaused: header.id == 0, from: client, actions: &self.actions)
-        default: self.core.counters.unknown.count()
+        default: self.core.counters.unknown.countAlone()
         }
     }
 
@@ -138,7 +138,7 @@ extension BrokerLoop {
     private func takeRequest(_ incoming: Incoming, _ client: Int) {
         let header = incoming.header
         if self.answered(incoming, of: client) { return }
-        self.core.counters.received.count()
+        self.core.counters.received.countAlone()
         var request = BrokerRequest(id: header.id, number: header.number)
         request.time = header.time
         request.isIdempotent = header.flags.contains(.idempotent)
@@ -230,7 +230,7 @@ extension BrokerLoop {
         isRetryable: Bool = false,
         retryAfter: UInt32 = 0
     ) {
-        self.core.counters.refused.count()
+        self.core.counters.refused.countAlone()
         guard let link = self.clientLinks[client] else { return }
         self.answer(
             Header(.error, id: id),
@@ -264,7 +264,7 @@ extension BrokerLoop {
     /// Asks whoever sent the frame at hand to introduce itself.
     @available(*, noasync)
     func reset() {
-        self.core.counters.resets.count()
+        self.core.counters.resets.countAlone()
         self.sendDirectly(Header(.reset), [])
     }
 }

@@ -111,8 +111,8 @@ extension BrokerLoop {
             let count = try unsafe RequestMetadata.read(from: payload).byteCount
             unsafe payload = UnsafeRawBufferPointer(rebasing: payload[count...])
         }
-        return try unsafe withPackReader(over: payload) { reader throws(CodecError) in
-            try unpackArguments(repeat each types, from: &reader)
+        return try unsafe withPackReader(over: payload, limits: .received) { reader throws(CodecError) in
+            try unpackAllArguments(repeat each types, from: &reader)
         }
     }
 

@@ -95,7 +95,7 @@ extension BrokerLoop {
         guard let link = self.workerLinks[worker], let request = self.requests[Int(slot)] else { return }
         let call = self.machine.call(in: slot)
         // Not when it goes to the same worker again.
-        if call.attempts > 1, !isResent { self.core.counters.resent.count() }
+        if call.attempts > 1, !isResent { self.core.counters.resent.countAlone() }
         guard request.payloadCount <= link.maxPayloadBytes else {
             return self.refuseTooLarge(slot, request.payloadCount, worker: worker, id: id, limit: link.maxPayloadBytes)
         }
@@ -148,7 +148,7 @@ extension BrokerLoop {
             let message = "an operator cancelled the call at \(self.core.configuration.name)"
             payload = self.errorPayload(.cancelled, message, false, 0)
         case .lost(let reason):
-            self.core.counters.lost.count()
+            self.core.counters.lost.countAlone()
             let message = "the worker that had the call was lost (\(reason)); whether the call ran is unknown"
             payload = self.errorPayload(.lost, message, false, 0)
         case .noWorker:
@@ -220,7 +220,7 @@ extension BrokerLoop {
     @discardableResult
     func forward(_ header: Header, _ incoming: Incoming, to link: PeerLink) -> Bool {
         guard unsafe incoming.payload.count <= link.maxPayloadBytes else {
-            self.core.counters.undeliverable.count()
+            self.core.counters.undeliverable.countAlone()
             return false
         }
         var header = header
@@ -285,7 +285,7 @@ extension BrokerLoop {
             return .sent
         } catch {
             // The connection is gone. If its peer comes back it asks again for what it misses; if not, silence shows.
-            self.core.counters.undeliverable.count()
+            self.core.counters.undeliverable.countAlone()
             return .gone
         }
     }
@@ -320,6 +320,8 @@ extension BrokerLoop {
         unsafe payload.withUnsafeBytes { unsafe batch.append(header, payload: $0) }
         var frame = batch.take(&self.frames)
         var nothing: Message?
-        if self.tryToSend(&frame, &nothing, to: self.route.bytes) == .full { self.core.counters.undeliverable.count() }
+        if self.tryToSend(&frame, &nothing, to: self.route.bytes) == .full {
+            self.core.counters.undeliverable.countAlone()
+        }
     }
 }

@@ -35,7 +35,7 @@ extension BrokerLoop {
         )
         // The actions of this belong to the worker's link: it must stand before they are carried out.
         guard let worker = self.machine.offerReceived(known, route: route, at: self.now, actions: &self.actions) else {
-            self.core.counters.refused.count()
+            self.core.counters.refused.countAlone()
             let limit = self.core.configuration.maxWorkers
             self.refuse(.busy, "the broker has \(limit) workers, its limit; raise maxWorkers there or stop workers")
             return nil
@@ -70,7 +70,7 @@ extension BrokerLoop {
         case .reply, .error: self.takeAnswer(incoming, kind, worker)
         case .accepted, .started, .progress:
             guard let addressee = self.machine.addressee(header.id, from: worker) else {
-                return self.core.counters.unknown.count()
+                return self.core.counters.unknown.countAlone()
             }
             guard let client = addressee.client, let link = self.clientLinks[client] else { return }
             var report = header
@@ -111,7 +111,7 @@ extension BrokerLoop {
                 "a worker refuses this broker",
                 metadata: ["drover.worker": "\(self.machine.workers[worker].offer.name)", "drover.error": "\(message)"]
             )
-        default: self.core.counters.unknown.count()
+        default: self.core.counters.unknown.countAlone()
         }
     }
 
@@ -156,8 +156,8 @@ extension BrokerLoop {
             at: self.now,
             actions: &self.actions
         )
-        guard let addressee = answered else { return self.core.counters.unknown.count() }
-        self.core.counters.answered.count()
+        guard let addressee = answered else { return self.core.counters.unknown.countAlone() }
+        self.core.counters.answered.countAlone()
         self.workerLinks[worker]?.answered &+= 1
         // The slot may be another call's as soon as the actions are carried out.
         self.forget(addressee.slot)
@@ -208,7 +208,7 @@ extension BrokerLoop {
             }
         case .event:
             guard let delivery = self.machine.eventReceived(header.number, sequence: header.id, from: worker) else {
-                self.core.counters.undeliverable.count()
+                self.core.counters.undeliverable.countAlone()
                 // Whoever emits is told that nobody listens.
                 return self.send(Header(.ended, number: header.number), toWorker: worker)
             }
@@ -232,7 +232,7 @@ extension BrokerLoop {
 
     private func deliver(_ incoming: Incoming, _ delivery: BrokerMachine.Delivery) -> Bool {
         guard let link = self.clientLinks[delivery.client] else {
-            self.core.counters.undeliverable.count()
+            self.core.counters.undeliverable.countAlone()
             return false
         }
         var header = incoming.header

@@ -225,20 +225,20 @@ final class BrokerLoop {
             // A goodbye or another epoch may have ended it.
             if !self.machine.workers[worker].isLive { peer = self.machine.peer(route: route) }
         case (nil, .client(let client)):
-            self.core.counters.unknown.count()
+            self.core.counters.unknown.countAlone()
             if incoming.header.flags.contains(.mustUnderstand) {
                 let message = "this broker does not know messages of kind \(incoming.header.rawKind); update it"
                 self.refuse(incoming.header.id, .unsupported, message, to: client)
             }
-        case (nil, .worker): self.core.counters.unknown.count()
-        case (.refused, nil), (.reset, nil): self.core.counters.unknown.count()
+        case (nil, .worker): self.core.counters.unknown.countAlone()
+        case (.refused, nil), (.reset, nil): self.core.counters.unknown.countAlone()
         case (_, nil): self.reset()
         }
         self.performActions()
     }
 
     func malformed(_ error: WireError) {
-        self.core.counters.malformed.count()
+        self.core.counters.malformed.countAlone()
         self.core.configuration.logger.debug("a malformed message was dropped", metadata: ["drover.error": "\(error)"])
     }
 

@@ -146,6 +146,39 @@ public func unpackArguments<each Argument: Decodable>(
     return (repeat try unpackArgument(each types, from: &reader, number: &number))
 }
 
+/// Reads the arguments of a call, behind which nothing may follow.
+///
+/// - Parameters:
+///   - types: The types to read.
+///   - reader: Where from.
+/// - Returns: The arguments.
+/// - Throws: ``CodecError``, as `unpackArguments`, and ``CodecError/Code/trailingBytes``.
+@inlinable
+@inline(__always)
+public func unpackAllArguments<each Argument: Decodable>(
+    _ types: repeat (each Argument).Type,
+    from reader: inout PackReader
+) throws(CodecError) -> (repeat each Argument) {
+    let arguments = try unpackArguments(repeat each types, from: &reader)
+    try reader.expectEnd()
+    return arguments
+}
+
+/// Reads a value that a peer sent, behind which nothing may follow.
+///
+/// - Parameters:
+///   - type: The type to read.
+///   - bytes: The payload.
+/// - Returns: The value.
+/// - Throws: ``CodecError`` if the bytes aren't such a value, or not just that.
+package func unpackReceived<Value: Decodable>(_ type: Value.Type, from bytes: [UInt8]) throws(CodecError) -> Value {
+    try withPackReader(over: bytes, limits: .received) { reader throws(CodecError) in
+        let value = try unpackValue(type, from: &reader)
+        try reader.expectEnd()
+        return value
+    }
+}
+
 /// Reads one argument and counts it.
 @inlinable
 @inline(__always)

@@ -12,6 +12,9 @@ public struct CodecLimits: Hashable, Sendable {
     /// 64 MiB, 64 levels, 16 Mi elements.
     public static let standard = CodecLimits()
 
+    /// For what a peer sent: the message's size was limited when it came, by the configuration, so it isn't again.
+    @usableFromInline package static let received = CodecLimits(maxBytes: .max)
+
     /// Creates limits.
     ///
     /// - Parameters:

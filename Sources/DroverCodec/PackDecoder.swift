@@ -52,8 +52,8 @@ private final class DecodingFrame {
 
     let session: DecodingSession
     private let path: DecodingPath?
-    /// Stands before the value; copies of it do the reading.
-    private let start: PackReader
+    /// Where the value begins.
+    private let start: ReaderPlace
     private let level: Int
     private var kind = Kind.untouched
     /// The elements or entries of a container.
@@ -66,10 +66,10 @@ private final class DecodingFrame {
     /// A value before `farthest` whose own end isn't known yet.
     private var pending: DecodingFrame?
 
-    init(session: DecodingSession, path: DecodingPath?, level: Int, reader: PackReader) {
+    init(session: DecodingSession, path: DecodingPath?, level: Int, reader: borrowing PackReader) {
         self.session = session
         self.path = path
-        self.start = reader
+        self.start = reader.place
         self.level = level
     }
 
@@ -88,7 +88,7 @@ private final class DecodingFrame {
         guard self.session.isOpen else {
             throw CodecError(.notDecodable, message: "a decoder was used after its decoding ended; don't keep it")
         }
-        return self.start
+        return PackReader(at: self.start)
     }
 
     /// A reader within this container.

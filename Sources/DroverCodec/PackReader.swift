@@ -4,15 +4,21 @@ internal import Glibc
 
 /// Reads MessagePack from bytes that somebody else owns.
 ///
-/// A reader must not outlive its bytes: get it from ``withPackReader(over:limits:_:)-([UInt8],_,_)`` and let neither it
-/// nor a copy of it escape. Whatever the bytes are, each read either returns a value or throws: nothing is read beyond
-/// the end, and no declared count makes anybody reserve more memory than the bytes that are really there justify.
+/// You get one from ``withPackReader(over:limits:_:)-([UInt8],_,_)`` or in ``WireCodable/unpack(from:)``. It can't be
+/// copied or kept, since it must not outlive its bytes. Whatever the bytes are, each read either returns a value or
+/// throws: nothing is read beyond the end, and no declared count makes anybody reserve more memory than the bytes that
+/// are really there justify.
+///
+/// Of a document longer than ``CodecLimits/maxBytes`` nothing is read: each read throws ``CodecError/Code/tooLarge``.
 ///
 /// A read that throws for a wrong kind or range leaves the reader before the value.
 @safe
-public struct PackReader {
+public struct PackReader: ~Copyable {
     @usableFromInline let base: UnsafeRawPointer?
+    /// The bytes that may be read: none of a document over the limit.
     @usableFromInline let count: Int
+    /// The bytes that the document has.
+    @usableFromInline let documentCount: Int
     /// The bytes read so far.
     public internal(set) var offset: Int {
         @inlinable get { self.position }
@@ -35,8 +41,8 @@ public struct PackReader {
     @inlinable
     package init(over bytes: UnsafeRawBufferPointer, limits: CodecLimits = .standard) {
         unsafe self.base = bytes.baseAddress
-        // Bytes over the limit are as good as not there: a document that needs them is truncated.
-        self.count = Swift.min(bytes.count, limits.maxBytes)
+        self.count = bytes.count <= limits.maxBytes ? bytes.count : 0
+        self.documentCount = bytes.count
         self.limits = limits
     }
 
@@ -57,7 +63,7 @@ public struct PackReader {
     /// Throws ``CodecError/Code/trailingBytes`` unless everything was read.
     @inlinable
     public func expectEnd() throws(CodecError) {
-        if !self.isAtEnd { throw CodecError.trailing(self.remaining) }
+        if self.position != self.documentCount { throw self.notAtEnd() }
     }
 
     /// Takes the bytes that are left, whatever they are.
@@ -83,6 +89,32 @@ public struct PackReader {
         return try body(&reader)
     }
 
+    /// A reader that goes on from a place noted before.
+    ///
+    /// Whoever notes places answers for it that the bytes are still there.
+    init(at place: ReaderPlace) {
+        unsafe self.base = place.base
+        self.count = place.count
+        self.documentCount = place.documentCount
+        self.limits = place.limits
+        self.depth = place.depth
+        unsafe self.bound = place.bound
+        self.position = place.position
+    }
+
+    /// Where the reader stands.
+    var place: ReaderPlace {
+        unsafe ReaderPlace(
+            base: self.base,
+            count: self.count,
+            documentCount: self.documentCount,
+            limits: self.limits,
+            depth: self.depth,
+            bound: self.bound,
+            position: self.position
+        )
+    }
+
     /// Goes one container deeper.
     ///
     /// Pair it with ``leave()``. Types that contain themselves must do this in their `unpack`, so that hostile nesting
@@ -100,14 +132,29 @@ public struct PackReader {
     }
 }
 
+/// Where a reader stands, for those who read a document out of order.
+///
+/// Unlike a reader it can be kept, so it stays within this module, and only for as long as the bytes are there.
+@safe
+struct ReaderPlace {
+    let base: UnsafeRawPointer?
+    let count: Int
+    let documentCount: Int
+    let limits: CodecLimits
+    let depth: Int
+    let bound: Unmanaged<AnyObject>?
+    let position: Int
+}
+
 /// Gives `body` a reader over `bytes`.
 ///
 /// - Parameters:
 ///   - bytes: The document; it must stay as it is until `body` returns.
 ///   - limits: What the reader refuses.
-///   - body: Reads; the reader must not escape from it.
+///   - body: Reads. If there are more than ``CodecLimits/maxBytes``, its first read throws
+///     ``CodecError/Code/tooLarge``.
 /// - Returns: What `body` returns.
-/// - Throws: What `body` throws, and ``CodecError/Code/tooLarge``.
+/// - Throws: What `body` throws.
 @inlinable
 public func withPackReader<Result, Failure: Error>(
     over bytes: UnsafeRawBufferPointer,
@@ -123,9 +170,10 @@ public func withPackReader<Result, Failure: Error>(
 /// - Parameters:
 ///   - bytes: The document.
 ///   - limits: What the reader refuses.
-///   - body: Reads; the reader must not escape from it.
+///   - body: Reads. If there are more than ``CodecLimits/maxBytes``, its first read throws
+///     ``CodecError/Code/tooLarge``.
 /// - Returns: What `body` returns.
-/// - Throws: What `body` throws, and ``CodecError/Code/tooLarge``.
+/// - Throws: What `body` throws.
 @inlinable
 public func withPackReader<Result, Failure: Error>(
     over bytes: [UInt8],
@@ -530,11 +578,20 @@ extension PackReader {
     @usableFromInline
     @inline(never)
     func truncated() -> CodecError {
-        CodecError(
+        if self.documentCount > self.count {
+            return CodecError.tooLong(self.documentCount, limit: self.limits.maxBytes)
+        }
+        return CodecError(
             .truncated,
             message: "the bytes end within the value at byte \(self.position), at byte \(self.count); "
                 + "send the whole document"
         )
+    }
+
+    @usableFromInline
+    @inline(never)
+    func notAtEnd() -> CodecError {
+        self.documentCount > self.count ? self.truncated() : CodecError.trailing(self.remaining)
     }
 
     @usableFromInline

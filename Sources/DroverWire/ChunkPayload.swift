@@ -59,7 +59,7 @@ package enum ChunkItem: Equatable, Sendable {
 /// - Throws: `WireError` if the answer is not one to such a chunk.
 package func chunkItems(in payload: [UInt8], count: Int) throws(WireError) -> [ChunkItem] {
     do throws(CodecError) {
-        return try withPackReader(over: payload) { reader throws(CodecError) in
+        return try withPackReader(over: payload, limits: .received) { reader throws(CodecError) in
             let found = try reader.readArrayHeader()
             guard found == count else {
                 throw CodecError(.countMismatch, message: "\(found) answers to a chunk of \(count) items")

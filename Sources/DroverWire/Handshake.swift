@@ -190,11 +190,12 @@ package func readPayloadMap(
     _ field: (String, inout PackReader) throws(CodecError) -> Void
 ) throws(WireError) {
     do throws(CodecError) {
-        try unsafe withPackReader(over: payload) { reader throws(CodecError) in
+        try unsafe withPackReader(over: payload, limits: .received) { reader throws(CodecError) in
             for _ in 0..<(try reader.readMapHeader()) {
                 let key = try reader.readString()
                 try field(key, &reader)
             }
+            try reader.expectEnd()
         }
     } catch {
         throw WireError(.badPayload, "the payload of \(kind) can't be read: \(error)")

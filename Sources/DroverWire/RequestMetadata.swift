@@ -63,7 +63,7 @@ package struct RequestMetadata: Equatable, Sendable {
         from payload: UnsafeRawBufferPointer
     ) throws(WireError) -> (metadata: RequestMetadata, byteCount: Int) {
         do throws(CodecError) {
-            return try unsafe withPackReader(over: payload) {
+            return try unsafe withPackReader(over: payload, limits: .received) {
                 reader throws(CodecError) -> (RequestMetadata, Int) in
                 var metadata = RequestMetadata()
                 for _ in 0..<(try reader.readMapHeader()) {

@@ -69,10 +69,11 @@ struct PackReaderTests {
         ]
         for (kind, bytes) in samples {
             try withPackReader(over: bytes) { reader throws(CodecError) in
-                #expect(reader.peekKind == kind)
+                let (found, atStart) = (reader.peekKind, reader.isAtEnd)
+                #expect(found == kind && !atStart)
                 try reader.skip()
-                #expect(reader.isAtEnd)
-                #expect(reader.peekKind == nil)
+                let (nothing, atEnd) = (reader.peekKind, reader.isAtEnd)
+                #expect(nothing == nil && atEnd)
             }
             #expect((self.code(bytes, as: Bool.self) == nil) == (kind == .bool))
             #expect((self.code(bytes, as: String.self) == nil) == (kind == .string))
@@ -94,7 +95,8 @@ struct PackReaderTests {
             #expect(throws: CodecError.self) { try reader.readInt64() }
             #expect(throws: CodecError.self) { try reader.readBytes() }
             #expect(throws: CodecError.self) { try reader.readMapHeader() }
-            #expect(reader.offset == 0)
+            let offset = reader.offset
+            #expect(offset == 0)
             #expect(try reader.readString() == "x")
             #expect(try reader.readNil() == false)
             #expect(try reader.readBinaryOrInteger() == 1)
@@ -147,11 +149,42 @@ struct PackReaderTests {
         #expect(
             self.code(many, limits: limits) { reader throws(CodecError) in try reader.readArrayHeader() } == .tooLarge
         )
-        // Bytes over the limit are as good as not there.
-        let beyond = self.code([0xCD, 1, 2], limits: CodecLimits(maxBytes: 2)) { reader throws(CodecError) in
-            try reader.readInt64()
+    }
+
+    @Test("a document over the limit is too large, whatever is read of it, and isn't told as truncated")
+    func overTheLimit() {
+        let limits = CodecLimits(maxBytes: 2)
+        let beyond: [UInt8] = [0xCD, 1, 2]
+        func code(_ body: (inout PackReader) throws(CodecError) -> Void) -> CodecError.Code? {
+            self.code(beyond, limits: limits, body)
         }
-        #expect(beyond == .truncated)
+        #expect(code { reader throws(CodecError) in _ = try reader.readInt64() } == .tooLarge)
+        #expect(code { reader throws(CodecError) in _ = try reader.readString() } == .tooLarge)
+        #expect(code { reader throws(CodecError) in _ = try reader.readDouble() } == .tooLarge)
+        #expect(code { reader throws(CodecError) in _ = try reader.readBytes() } == .tooLarge)
+        #expect(code { reader throws(CodecError) in _ = try reader.readArrayHeader() } == .tooLarge)
+        #expect(code { reader throws(CodecError) in _ = try reader.readMapHeader() } == .tooLarge)
+        #expect(code { reader throws(CodecError) in _ = try reader.readExtended() } == .tooLarge)
+        #expect(code { reader throws(CodecError) in _ = try reader.readNil() } == .tooLarge)
+        #expect(code { reader throws(CodecError) in try reader.skip() } == .tooLarge)
+        #expect(code { reader throws(CodecError) in try reader.expectEnd() } == .tooLarge)
+        #expect(code { reader throws(CodecError) in _ = try unpackValue([Int].self, from: &reader) } == .tooLarge)
+        #expect(
+            code { reader throws(CodecError) in _ = try unpackValue([String: [Int?]].self, from: &reader) } == .tooLarge
+        )
+        let short = self.code([0xCD, 1], limits: limits) { reader throws(CodecError) in _ = try reader.readInt64() }
+        #expect(short == .truncated)
+    }
+
+    @Test("what a peer sent is one value and nothing else")
+    func receivedValues() throws {
+        #expect(try unpackReceived(Int.self, from: [7]) == 7)
+        let trailing = #expect(throws: CodecError.self) { try unpackReceived(Int.self, from: [7, 0]) }
+        #expect(trailing?.code == .trailingBytes)
+        let arguments = self.code([0x91, 1, 2]) { reader throws(CodecError) in
+            _ = try unpackAllArguments(Int.self, from: &reader)
+        }
+        #expect(arguments == .trailingBytes)
     }
 
     @Test("deep nesting is refused by types and values and passed over by skip")
@@ -160,7 +193,8 @@ struct PackReaderTests {
         #expect(self.code(bomb, as: PackValue.self) == .tooDeep)
         try withPackReader(over: bomb) { reader throws(CodecError) in
             try reader.skip()
-            #expect(reader.isAtEnd)
+            let isAtEnd = reader.isAtEnd
+            #expect(isAtEnd)
         }
         #expect(try unpacked([[Int]].self, [0x91, 0x91, 1], limits: CodecLimits(maxDepth: 2)) == [[1]])
         #expect(throws: CodecError.self) {
@@ -199,7 +233,8 @@ struct PackReaderTests {
         try withPackReader(over: [0xC4, 3, 1, 2, 3]) { reader throws(CodecError) in
             let sum = try reader.readBinarySlice { bytes in bytes.reduce(0) { $0 + Int($1) } }
             #expect(sum == 6)
-            #expect(reader.isAtEnd)
+            let isAtEnd = reader.isAtEnd
+            #expect(isAtEnd)
         }
     }
 }

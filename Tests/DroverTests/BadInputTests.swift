@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import Drover
 import DroverCodec
 import DroverWire
 import DroverZMQ
 import Foundation
 import Testing
+
+@testable import Drover
 
 extension ServingTests {
     /// Wrong input of every kind gives an error that names cause and remedy, and harms nobody else.
@@ -163,6 +164,94 @@ extension ServingTests.BadInputTests {
         client.closeBlocking()
         running.stopBlocking(grace: .zero)
         rig.stop()
+    }
+
+    @Test("a message of exactly the limit passes, one byte more is refused where it is made", .timeLimit(.minutes(1)))
+    func exactLimit() throws {
+        let limit = 1 << 20
+        let rig = try Rig { $0.maxPayloadBytes = limit }
+        let worker = rig.worker
+        let outcome = Gathered<String>()
+        // An array of one element and the head of long bytes take six bytes, a value alone takes five.
+        let room = (arguments: limit - 6, value: limit - 5)
+        let telling = Function<Callback<[UInt8], Int>, Int, Nothing>("telling")
+        worker.register(telling) { (callback: Callback<[UInt8], Int>, count: Int) -> Void in
+            let bytes = [UInt8](repeating: 0, count: count)
+            do { _ = try callback.emit(bytes) } catch {
+                outcome.add("emit \((error as? CodecError)?.code.description ?? "-")")
+            }
+            do { _ = try callback.blocking(bytes) } catch {
+                outcome.add("ask \((error as? CodecError)?.code.description ?? "-")")
+            }
+        }
+        let reporting = Function<Int, Int>("reporting")
+        worker.register(reporting) { (context: JobContext, count: Int) throws -> Int in
+            do { try context.report([UInt8](repeating: 0, count: count)) } catch {
+                outcome.add("report \((error as? CodecError)?.code.description ?? "-")")
+            }
+            return count
+        }
+        let growing = Function<Int, [UInt8]>("growing")
+        worker.register(growing) { (count: Int) in [UInt8](repeating: 0, count: count) }
+        let running = try worker.start(.bind("tcp://127.0.0.1:*"))
+        let client = try Client.forTest(running.endpoint) { $0.maxPayloadBytes = limit }
+        #expect(try client.function(Job.bytes).blocking([UInt8](repeating: 0, count: room.arguments)).count > 0)
+        let here = #expect(throws: CodecError.self) {
+            try client.function(Job.bytes).async([UInt8](repeating: 0, count: room.arguments + 1))
+        }
+        #expect(here?.code == .tooLarge)
+        #expect(try client.function(growing).blocking(room.value).count == room.value)
+        let there = #expect(throws: RemoteError.self) { try client.function(growing).blocking(room.value + 1) }
+        #expect(there?.code == .tooLarge)
+        let callback = client.callback(.init(lifetime: .untilCancelled)) { (bytes: [UInt8]) -> Int in bytes.count }
+        _ = try client.function(telling).blocking(callback, room.arguments)
+        _ = try client.function(reporting).blocking(room.value)
+        #expect(outcome.values == [])
+        _ = try client.function(telling).blocking(callback, room.arguments + 1)
+        _ = try client.function(reporting).blocking(room.value + 1)
+        #expect(outcome.values == ["emit tooLarge", "ask tooLarge", "report tooLarge"])
+        #expect(client.statistics.sessions == 1 && client.statistics.malformedMessages == 0)
+        client.closeBlocking()
+        running.stopBlocking(grace: .zero)
+        rig.stop()
+    }
+
+    @Test("bytes behind an event's arguments or a report are an error, not passed over", .timeLimit(.minutes(1)))
+    func bytesBehind() throws {
+        let raw = try RawWorker { message in
+            guard message.kind == .request else { return [] }
+            let value = Packed.value(7) + [0xC0]
+            return [
+                RawMessage(.event, id: 0, number: 1, payload: Packed.arguments(7) + [0xC0]),
+                RawMessage(.progress, id: message.id, number: 0, payload: value),
+                RawMessage(.reply, id: message.id, payload: Packed.value(1)),
+            ]
+        }
+        let failures = Gathered<String>()
+        let client = try Client.forTest(raw.endpoint) {
+            $0.onCallbackError = { error, _ in failures.add((error as? CodecError)?.code.description ?? "\(error)") }
+        }
+        let taken = Gathered<Int>()
+        let callback = client.callback(.init(lifetime: .untilCancelled)) { (number: Int) in taken.add(number) }
+        let result = try client.function(Function<Callback<Int, Nothing>, Int>("x")).async(callback)
+        let channel = result.channel()
+        #expect(try result.get() == 1)
+        eventually("the event was refused") { failures.values == ["trailingBytes"] }
+        #expect(taken.values == [])
+        let seen = Gathered<String>()
+        let done = ReadySignal<Bool>()
+        Task {
+            for await event in channel.stream {
+                do { seen.add("\(try event.value(as: Int.self))") } catch {
+                    seen.add((error as? CodecError)?.code.description ?? "\(error)")
+                }
+            }
+            done.set(true)
+        }
+        _ = done.wait()
+        #expect(seen.values == ["trailingBytes"])
+        client.closeBlocking()
+        raw.stop()
     }
 
     private struct Unencodable: Codable, Sendable {

@@ -48,6 +48,12 @@ struct ErrorPayloadTests {
         #expect(try readError(bytes) == expected)
     }
 
+    @Test("bytes behind the map are an error")
+    func trailing() throws {
+        let error = #expect(throws: WireError.self) { try readError(payload(Self.full.pack) + [0xC0]) }
+        #expect(error?.code == .badPayload)
+    }
+
     @Test("a value of another type is an error")
     func wrongType() throws {
         let bytes = try payload { writer throws(CodecError) in

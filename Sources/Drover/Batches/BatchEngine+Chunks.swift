@@ -330,7 +330,7 @@ extension ChunkCall {
         _ range: Range<Int>,
         _ body: (inout PackReader) throws(CodecError) -> Result
     ) throws(CodecError) -> Result {
-        try withPackReader(over: self.answer) { reader throws(CodecError) in
+        try withPackReader(over: self.answer, limits: .received) { reader throws(CodecError) in
             try reader.withPart(range) { part throws(CodecError) in try body(&part) }
         }
     }

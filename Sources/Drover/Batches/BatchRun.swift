@@ -187,7 +187,7 @@ final class BatchRun<Input: Sendable, Output: Sendable>: BatchEngine {
                 result = .success(
                     try unsafe chunk.answer.withUnsafeBufferPointer { bytes throws(CodecError) in
                         let part = unsafe UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(bytes)[range])
-                        var reader = unsafe PackReader(over: part)
+                        var reader = unsafe PackReader(over: part, limits: .received)
                         let value = try self.coding.unpack(&reader)
                         try reader.expectEnd()
                         return value

@@ -51,7 +51,7 @@ extension Client {
         _ body: @escaping @Sendable (repeat each Argument) throws -> Return
     ) -> Callback<repeat each Argument, Return> {
         self.subscribe(options) { (reader, isCall, answer) in
-            let value = try body(repeat each unpackArguments(repeat (each Argument).self, from: &reader))
+            let value = try body(repeat each unpackAllArguments(repeat (each Argument).self, from: &reader))
             if isCall { try packValue(value, into: &answer) }
         }
     }
@@ -68,7 +68,7 @@ extension Client {
         _ body: @escaping @Sendable (repeat each Argument) throws -> Void
     ) -> Callback<repeat each Argument, Nothing> {
         self.subscribe(options) { (reader, isCall, answer) in
-            try body(repeat each unpackArguments(repeat (each Argument).self, from: &reader))
+            try body(repeat each unpackAllArguments(repeat (each Argument).self, from: &reader))
             if isCall { try packValue(Nothing(), into: &answer) }
         }
     }
@@ -86,7 +86,7 @@ extension Client {
         _ body: @escaping @Sendable @concurrent (repeat each Argument) async throws -> Return
     ) -> Callback<repeat each Argument, Return> {
         self.subscribe(options) { (reader, isCall, answer) in
-            let arguments = try unpackArguments(repeat (each Argument).self, from: &reader)
+            let arguments = try unpackAllArguments(repeat (each Argument).self, from: &reader)
             let outcome = ReadySignal<Result<Return, any Error>>()
             // The callback thread is no thread of the cooperative pool, so it may wait for a task.
             Task {

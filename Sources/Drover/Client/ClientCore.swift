@@ -69,7 +69,7 @@ final class ClientCore: Sendable {
         var generator = SystemRandomNumberGenerator()
         self.identity = PeerID(high: generator.next(), low: generator.next())
         self.epoch = generator.next()
-        self.codecLimits = CodecLimits(maxBytes: configuration.maxPayloadBytes + RequestBytes.headerByteCount)
+        self.codecLimits = CodecLimits(maxBytes: configuration.maxPayloadBytes)
         self.context = try SharedContext.acquire()
         self.waker = try Waker()
         self.submissions = Mailbox(waker: self.waker)

@@ -118,9 +118,7 @@ public struct RemoteError: Error, Hashable, Sendable {
     public func decode<E: Error & Decodable>(as type: E.Type) -> E? {
         guard self.type == String(describing: E.self), let details else { return nil }
         // A value of another shape under the same name is "not that error", no failure of its own.
-        return try? unsafe details.withUnsafeBytes { bytes in
-            try unsafe withPackReader(over: bytes) { reader in try unpackValue(E.self, from: &reader) }
-        }
+        return try? unpackReceived(E.self, from: details)
     }
 }
 

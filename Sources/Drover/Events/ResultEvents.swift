@@ -15,9 +15,7 @@ public struct ResultEvent: Sendable {
     /// - Returns: The value.
     /// - Throws: An error of decoding if the handler reported another type.
     public func value<Value: Decodable>(as type: Value.Type) throws -> Value {
-        try unsafe self.bytes.withUnsafeBytes { bytes in
-            try unsafe withPackReader(over: bytes) { reader in try unpackValue(Value.self, from: &reader) }
-        }
+        try unpackReceived(Value.self, from: self.bytes)
     }
 }
 

@@ -176,7 +176,9 @@ final class Subscription: Sendable {
             for payload in arrived.payloads {
                 do {
                     let arguments = unsafe UnsafeRawBufferPointer(rebasing: bytes[payload])
-                    try unsafe withPackReader(over: arguments) { reader in try body.run(&reader, false, &noAnswer) }
+                    try unsafe withPackReader(over: arguments, limits: .received) { reader in
+                        try body.run(&reader, false, &noAnswer)
+                    }
                 } catch {
                     self.failed(error)
                 }
@@ -194,7 +196,9 @@ final class Subscription: Sendable {
             try unsafe arrived.frame.withUnsafeBytes { bytes in
                 for payload in arrived.payloads {
                     let arguments = unsafe UnsafeRawBufferPointer(rebasing: bytes[payload])
-                    try unsafe withPackReader(over: arguments) { reader in try body.run(&reader, true, &answer) }
+                    try unsafe withPackReader(over: arguments, limits: .received) { reader in
+                        try body.run(&reader, true, &answer)
+                    }
                 }
             }
             self.client.post(.answer(invocation, RequestBytes(adopting: answer.finish()), isError: false))

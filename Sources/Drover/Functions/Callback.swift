@@ -43,8 +43,8 @@ public struct Callback<each Argument: Codable & Sendable, Return: Codable & Send
     /// Where an event is written to, if there is a way to the client.
     @usableFromInline
     func beginEvent() throws -> PackWriter {
-        _ = try self.requireLink()
-        return PackWriter(capacity: 96, headerBytes: RequestBytes.headerByteCount)
+        let limits = try self.requireLink().codecLimits
+        return PackWriter(capacity: 96, headerBytes: RequestBytes.headerByteCount, limits: limits)
     }
 
     @usableFromInline
@@ -60,7 +60,8 @@ public struct Callback<each Argument: Codable & Sendable, Return: Codable & Send
     ///   cancelled.
     public func callAsFunction(_ argument: repeat each Argument) async throws -> Return {
         let link = try self.requireLink()
-        let reply = try link.invoke(try self.encoded(repeat each argument), of: self.subscription, client: self.client)
+        let request = try self.encoded(repeat each argument, limits: link.codecLimits)
+        let reply = try link.invoke(request, of: self.subscription, client: self.client)
         return try await self.decode(reply.result())
     }
 
@@ -72,7 +73,8 @@ public struct Callback<each Argument: Codable & Sendable, Return: Codable & Send
     @available(*, noasync, message: "await the callback instead")
     public func blocking(_ argument: repeat each Argument) throws -> Return {
         let link = try self.requireLink()
-        let reply = try link.invoke(try self.encoded(repeat each argument), of: self.subscription, client: self.client)
+        let request = try self.encoded(repeat each argument, limits: link.codecLimits)
+        let reply = try link.invoke(request, of: self.subscription, client: self.client)
         return try self.decode(reply.waitForResult())
     }
 
@@ -89,17 +91,13 @@ public struct Callback<each Argument: Codable & Sendable, Return: Codable & Send
         return link
     }
 
-    private func encoded(_ argument: repeat each Argument) throws -> RequestBytes {
-        var writer = PackWriter(capacity: 96, headerBytes: RequestBytes.headerByteCount)
+    private func encoded(_ argument: repeat each Argument, limits: CodecLimits) throws -> RequestBytes {
+        var writer = PackWriter(capacity: 96, headerBytes: RequestBytes.headerByteCount, limits: limits)
         try packArguments(repeat each argument, into: &writer)
         return RequestBytes(adopting: writer.finish())
     }
 
-    private func decode(_ bytes: [UInt8]) throws -> Return {
-        try unsafe bytes.withUnsafeBytes { bytes in
-            try unsafe withPackReader(over: bytes) { reader in try unpackValue(Return.self, from: &reader) }
-        }
-    }
+    private func decode(_ bytes: [UInt8]) throws -> Return { try unpackReceived(Return.self, from: bytes) }
 }
 
 extension Callback: Hashable {
@@ -185,6 +183,8 @@ extension Callback: Codable {
 
 /// A worker's way to the clients whose callbacks its handlers were given.
 protocol CallbackLink: AnyObject, Sendable {
+    /// What the worker's configuration lets a message have.
+    var codecLimits: CodecLimits { get }
     /// Sends an event. Returns false if it was dropped since the client asked for a pause.
     func emit(_ block: RequestBytes, to subscription: SubscriptionID, of client: PeerID) throws -> Bool
     /// Calls the callback.

@@ -101,7 +101,7 @@ public final class AsyncResult<Value: Sendable>: AnyAsyncResult, @unchecked Send
     }
 
     override func settle(value payload: UnsafeRawBufferPointer, ran _: UInt32) -> Waiting? {
-        var reader = unsafe PackReader(over: payload)
+        var reader = unsafe PackReader(over: payload, limits: .received)
         do throws(CodecError) {
             try self.readResult(self, &reader)
             if let waiting = self.settle(.value) { return waiting }

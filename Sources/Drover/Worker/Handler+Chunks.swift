@@ -105,7 +105,7 @@ private struct ChunkRun: Sendable {
 
     /// Runs the items of a synchronous handler.
     mutating func runAll(
-        _ reader: PackReader,
+        _ reader: borrowing PackReader,
         into writer: inout PackWriter,
         isCancelled: () -> Bool,
         _ body: (inout PackReader, inout PackWriter) throws -> Void
@@ -164,7 +164,7 @@ private struct ChunkRun: Sendable {
     }
 
     /// The arguments of all items, for who can't stay with the reader.
-    func arguments(in reader: PackReader) -> [[UInt8]] {
+    func arguments(in reader: borrowing PackReader) -> [[UInt8]] {
         self.request.items.map { item in
             reader.withPart(item) { part in unsafe part.takeRest { bytes in unsafe [UInt8](bytes) } }
         }

@@ -68,7 +68,11 @@ public final class JobContext: Sendable {
     /// - Parameter progress: Any value, such as a fraction or a line of text.
     /// - Throws: An error of encoding.
     public func report(_ progress: some Encodable & Sendable) throws {
-        var writer = PackWriter(capacity: 96, headerBytes: RequestBytes.headerByteCount)
+        var writer = PackWriter(
+            capacity: 96,
+            headerBytes: RequestBytes.headerByteCount,
+            limits: self.core.codecLimits
+        )
         try packValue(progress, into: &writer)
         let sequence = self.lastSequence.add(1, ordering: .relaxed).oldValue
         self.core.post(

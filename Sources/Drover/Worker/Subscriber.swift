@@ -22,6 +22,7 @@ final class Subscriber: CallbackLink {
     // Weak, since a handler may keep a callback for longer than its worker lives. A strong reference would be a cycle, by
     // way of the worker's table of subscribers, and by way of its mailbox, whose posts name subscribers.
     private weak let core: WorkerCore?
+    let codecLimits: CodecLimits
     private let isEnded = Atomic<Bool>(false)
     private let isPaused = Atomic<Bool>(false)
     private let outbox = Mutex(EventOutbox())
@@ -40,6 +41,7 @@ final class Subscriber: CallbackLink {
         self.client = client
         self.via = via
         self.core = core
+        self.codecLimits = core.codecLimits
     }
 
     func end() { self.isEnded.store(true, ordering: .sequentiallyConsistent) }

@@ -41,7 +41,7 @@ final class WorkerCore: Sendable {
         self.identity = PeerID(high: generator.next(), low: generator.next())
         self.epoch = generator.next()
         self.context = try SharedContext.acquire()
-        self.codecLimits = CodecLimits(maxBytes: configuration.maxPayloadBytes + RequestBytes.headerByteCount)
+        self.codecLimits = CodecLimits(maxBytes: configuration.maxPayloadBytes)
         let ordered = handlers.values.sorted { $0.name < $1.name }
         self.handlers = ordered
         self.handlerNumbers = Dictionary(

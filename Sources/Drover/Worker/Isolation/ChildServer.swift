@@ -59,7 +59,7 @@ final class ChildServer: Sendable {
             !Self.isTaken.exchange(true, ordering: .acquiringAndReleasing)
         else { return }
         guard let link = ByteLink(adopting: ByteLink.inherited) else { ChildSide.killOwnSession() }
-        let limits = CodecLimits(maxBytes: configuration.maxPayloadBytes + RequestBytes.headerByteCount)
+        let limits = CodecLimits(maxBytes: configuration.maxPayloadBytes)
         let server = ChildServer(functions: functions, limits: limits, link: link)
         do {
             _ = try LoopThread.start(named: "drover-parent") {
