@@ -25,7 +25,7 @@ public final class RunningBroker: Sendable {
         let ready = ReadySignal<Result<String, ZMQError>>()
         self.thread = try LoopThread.start(named: "drover-broker") {
             do throws(ZMQError) {
-                let loop = try BrokerLoop(core: core, address: address.address)
+                let loop = try BrokerLoop(core: core, address: address.addressToBind)
                 _ = ready.set(.success(try loop.address))
                 loop.run()
             } catch {

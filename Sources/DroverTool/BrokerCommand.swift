@@ -97,7 +97,7 @@ struct BrokerCommand: AsyncParsableCommand {
         configuration.handshakeLimit = .seconds(self.handshakeLimit)
         if let key, let allowList {
             configuration.keys = try ListenerKeys(own: KeyPair(contentsOf: key), allowList: allowList)
-        } else if !self.allowUnencryptedNetwork, try !Endpoint(self.listen).isLocal {
+        } else if !self.allowUnencryptedNetwork, try !Endpoint(self.listen).isLocalToBind {
             throw Failure(
                 "\(self.listen) can be reached from other machines, unencrypted and by anybody: bind 127.0.0.1, or give keys by "
                     + "--key and --allow-list, or --allow-unencrypted-network if the network is trusted"

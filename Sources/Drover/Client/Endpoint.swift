@@ -2,12 +2,15 @@
 
 /// An address of a worker or broker, such as `tcp://host:5555`, `ipc:///run/drover.sock` or `inproc://name`.
 public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
-    /// The address as libzmq takes it.
+    /// The address as it was given.
     public let address: String
+    /// Where it leads, if it is one of tcp.
+    let tcp: TCPPlace?
 
     /// Creates an endpoint from its address.
     ///
-    /// - Parameter address: `tcp://HOST:PORT`, `ipc://PATH` or `inproc://NAME`; to bind, the port may be `*`.
+    /// - Parameter address: `tcp://HOST:PORT`, `ipc://PATH` or `inproc://NAME`. An IPv6 address stands in brackets. To bind, the
+    ///   port may be `*` for any, the host `*` for all addresses of this machine, or the name of a network interface.
     /// - Throws: ``UsageError`` with `badConfiguration` that says what is wrong with the address.
     public init(_ address: String) throws {
         guard let separator = address.firstRange(of: "://") else {
@@ -15,8 +18,9 @@ public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
         }
         let transport = String(address[..<separator.lowerBound])
         let place = String(address[separator.upperBound...])
+        var tcp: TCPPlace?
         switch transport {
-        case "tcp": try Self.checkTCP(place, of: address)
+        case "tcp": tcp = try Self.tcp(place, of: address)
         case "ipc":
             guard !place.isEmpty else { throw Self.error(address, "names no path; write ipc:///path/to/socket") }
             guard place.utf8.count < 108 else {
@@ -30,28 +34,40 @@ public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
             throw Self.error(address, "uses \"\(transport)\"; known transports are tcp, ipc and inproc")
         }
         self.address = address
+        self.tcp = tcp
     }
 
     /// The address.
     public var description: String { self.address }
 
-    /// Whether only programs of this machine can reach it.
-    package var isLocal: Bool {
-        guard self.address.hasPrefix("tcp://") else { return true }
-        let host = self.address.dropFirst(6).split(separator: ":").dropLast().joined(separator: ":")
-        return host == "localhost" || host.hasPrefix("127.") || host == "[::1]" || host == "::1" || host == "lo"
+    /// Whether only programs of this machine can be there.
+    package var isLocal: Bool { self.tcp?.isLoopback ?? true }
+
+    /// Whether only programs of this machine can reach who listens there.
+    package var isLocalToBind: Bool { self.tcp?.isLoopbackToBind ?? true }
+
+    /// The address as libzmq takes it to listen.
+    ///
+    /// libzmq looks no names up then: they are those of interfaces, and none is called localhost.
+    package var addressToBind: String {
+        guard let tcp, case .name = tcp.host, tcp.isLoopback else { return self.address }
+        return "tcp://127.0.0.1:\(tcp.port.map { "\($0)" } ?? "*")"
     }
 
-    private static func checkTCP(_ place: String, of address: String) throws {
-        guard let colon = place.lastIndex(of: ":") else {
-            throw self.error(address, "has no port; write tcp://\(place.isEmpty ? "HOST" : place):PORT")
-        }
-        let host = place[..<colon]
-        let port = place[place.index(after: colon)...]
-        guard !host.isEmpty else { throw self.error(address, "names no host; write tcp://HOST:\(port)") }
-        if port == "*" { return }
-        guard let number = UInt32(port), number <= 65_535 else {
-            throw self.error(address, "has the port \"\(port)\"; a port is a number up to 65535, or * to bind any")
+    private static func tcp(_ place: String, of address: String) throws -> TCPPlace {
+        do throws(TCPPlace.Problem) { return try TCPPlace(parsing: place[...]) } catch {
+            switch error {
+            case .noPort:
+                throw self.error(address, "has no port; write tcp://\(place.isEmpty ? "HOST" : place):PORT")
+            case .noHost(let port): throw self.error(address, "names no host; write tcp://HOST:\(port)")
+            case .badPort(let port):
+                throw self.error(address, "has the port \"\(port)\"; a port is a number up to 65535, or * to bind any")
+            case .badHost(let host):
+                throw self.error(
+                    address,
+                    "has the host \"\(host)\"; write a name, an IPv4 address, or an IPv6 address in brackets"
+                )
+            }
         }
     }
 

@@ -21,7 +21,7 @@ extension Endpoint {
                     + "\(setting) out"
             )
         }
-        guard !hasKeys, !self.isLocal, !allowsPlain else { return }
+        guard !hasKeys, !self.isLocalToBind, !allowsPlain else { return }
         throw UsageError(
             .badConfiguration,
             "\(self) can be reached from other machines, unencrypted and by anybody: bind 127.0.0.1, or give it keys "

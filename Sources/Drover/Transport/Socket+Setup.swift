@@ -22,6 +22,8 @@ extension Socket {
         try self.set(.reconnectInterval, .milliseconds(100))
         try self.set(.reconnectIntervalMax, .seconds(5))
         guard addresses.contains(where: { $0.hasPrefix("tcp:") }) else { return }
+        // Without it libzmq takes no IPv6 address; with it, IPv4 goes on as before.
+        if addresses.contains(where: { $0.hasPrefix("tcp://[") }) { try self.set(.ipv6, true) }
         try self.set(.connectTimeout, .seconds(5))
         // With a beat every two seconds a dead connection is closed before the third.
         try self.set(.tcpMaxRetransmit, .milliseconds(3500))
