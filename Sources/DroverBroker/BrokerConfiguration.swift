@@ -69,6 +69,8 @@ public struct BrokerConfiguration: Sendable {
             self.silenceLimit > self.heartbeatInterval,
             "silenceLimit (\(self.silenceLimit)) must be longer than heartbeatInterval (\(self.heartbeatInterval))"
         )
-        return self
+        var configuration = self
+        configuration.logger = self.logger.legible
+        return configuration
     }
 }

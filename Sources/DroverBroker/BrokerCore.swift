@@ -15,6 +15,8 @@ final class BrokerCore: Sendable {
     let waker: Waker
     /// Whose keys are let in; nil for a broker without keys.
     let access: ListenerAccess?
+    /// Where it is written down who did what.
+    let audit: AuditLog
     let counters = BrokerCounters()
     let life: Lifecycle
     /// How often the loop has turned.
@@ -33,6 +35,7 @@ final class BrokerCore: Sendable {
         self.access = try configuration.keys.map { [context] keys in
             try ListenerAccess(keys, in: context, logger: configuration.logger) { waker.wake() }
         }
+        self.audit = self.access?.policy.audit ?? AuditLog(logger: configuration.logger)
     }
 
     func now() -> Instant { Instant(nanoseconds: MonotonicClock.now()) }

@@ -72,7 +72,7 @@ extension BrokerLoop {
     /// - Returns: Whether it was refused.
     func refusedForRights(_ id: UInt64, _ link: PeerLink, queue: String, _ client: Int) -> Bool {
         guard let access = link.access, let problem = access.problem(submittingTo: queue) else { return false }
-        self.core.access?.policy.audit.refused(access.actor, "submit", because: problem)
+        self.core.audit.refused(access.actor, "submit", because: problem)
         self.refuse(id, .forbidden, problem, to: client)
         return true
     }
@@ -89,12 +89,23 @@ extension BrokerLoop {
             let problem =
                 "\(access.grant.principal) may not ask for \(question.rawValue): its key's line in the allow-list lacks the "
                 + "right \(right)"
-            self.core.access?.policy.audit.refused(access.actor, question.rawValue, because: problem)
+            self.core.audit.refused(access.actor, question.rawValue, because: problem)
             self.refuse(id, .forbidden, problem, to: client)
             return false
         }
-        self.core.access?.policy.audit.done(access.actor, question.rawValue)
+        if !question.isAct { self.core.audit.asked(access.actor, question.rawValue) }
         return true
+    }
+
+    /// Who sent the frame at hand: by its key, or without one as its connection and its own name tell.
+    func actor(_ client: Int, _ link: PeerLink) -> AuditLog.Actor {
+        link.access?.actor
+            ?? AuditLog.Actor(
+                principal: "",
+                key: "",
+                address: [self.message.property("Peer-Address") ?? "", self.machine.clients[client].name]
+                    .filter { !$0.isEmpty }.joined(separator: " ")
+            )
     }
 
     /// When another allow-list is in force, all sessions are held against it; who isn't allowed any more is cut off.

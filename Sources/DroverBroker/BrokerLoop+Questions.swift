@@ -21,6 +21,9 @@ extension BrokerLoop {
         /// A name that is the broker's and that it doesn't know.
         case unknown = "drover."
 
+        /// Whether it changes something, and doesn't only look.
+        var isAct: Bool { self == .order || self == .cancel }
+
         /// The right that it takes, if it concerns others' work.
         var right: AccessRights? {
             switch self {
@@ -75,15 +78,26 @@ extension BrokerLoop {
                 payload = self.answer(explanations.map { BrokerCallStatus(id, $0, at: self.now) })
             case .order:
                 let (name, order, grace) = try self.arguments(String.self, WorkerOrder.self, Double.self, of: incoming)
-                payload = self.answer(self.pass(order, to: name, grace: grace))
+                payload = self.answer(self.pass(order, to: name, grace: grace, for: self.actor(client, link)))
             case .cancel:
                 let (id, owner) = try self.arguments(UInt64.self, String?.self, of: incoming)
                 let calls = self.machine.calls(known: id, to: owner)
+                let actor = self.actor(client, link)
+                if calls.isEmpty {
+                    let target = "#\(id)" + (owner.map { " of \($0)" } ?? "")
+                    self.core.audit.acted(actor, "cancel", on: target, outcome: "there is no such call")
+                }
                 if calls.count > 1 {
+                    self.core.audit.acted(
+                        actor,
+                        "cancel",
+                        on: "#\(id)",
+                        outcome: "\(calls.count) clients have such a call"
+                    )
                     self.refuse(header.id, .badArguments, self.ambiguous(id, calls), to: client)
                     return true
                 }
-                payload = self.answer(calls.map { self.cancel(id, $0) })
+                payload = self.answer(calls.map { self.cancel(id, $0, for: actor) })
             case .unknown:
                 let message =
                     "\(self.core.configuration.name) has no such function; names that begin with drover. are its own"
@@ -130,18 +144,22 @@ extension BrokerLoop {
     }
 
     /// Cancels a call for an operator.
-    private func cancel(_ id: UInt64, _ call: BrokerMachine.KnownCall) -> BrokerCancelledCall {
+    private func cancel(
+        _ id: UInt64,
+        _ call: BrokerMachine.KnownCall,
+        for actor: AuditLog.Actor
+    ) -> BrokerCancelledCall {
         var cancelled = BrokerCancelledCall()
         cancelled.call = id
         cancelled.client = self.machine.clients[call.client].name
         cancelled.function = call.function
         cancelled.worker = call.worker
         self.machine.revoke(call, at: self.now, actions: &self.actions)
-        self.core.configuration.logger.notice(
-            "a call is cancelled by an operator",
-            metadata: [
-                "drover.client": "\(cancelled.client)", "drover.function": "\(call.function)", "drover.id": "\(id)",
-            ]
+        self.core.audit.acted(
+            actor,
+            "cancel",
+            on: "#\(id) of \(cancelled.client), \(call.function)",
+            outcome: call.worker.map { "\($0) was asked to stop it" } ?? "it waited, and is over"
         )
         return cancelled
     }
@@ -149,7 +167,12 @@ extension BrokerLoop {
     /// Passes an order on to the workers of a name, or the one of an identity.
     ///
     /// - Returns: Their identities.
-    private func pass(_ order: WorkerOrder, to name: String, grace: Double) -> [String] {
+    private func pass(
+        _ order: WorkerOrder,
+        to name: String,
+        grace: Double,
+        for actor: AuditLog.Actor
+    ) -> [String] {
         let code: ControlOrder =
             switch order {
             case .quiet: .quiet
@@ -162,13 +185,12 @@ extension BrokerLoop {
             guard offer.name == name || "\(offer.worker)" == name else { continue }
             let time = UInt32(clamping: Int(max(0, min(grace, 1e6)) * 1000))
             self.send(Header(.control, time: time, number: code.rawValue), toWorker: index)
-            self.core.configuration.logger.notice(
-                "an order is passed on",
-                metadata: [
-                    "drover.worker": "\(offer.name)", "drover.id": "\(offer.worker)", "drover.order": "\(order)",
-                ]
-            )
+            let outcome = order == .stop ? "told, within \(time) ms" : "told"
+            self.core.audit.acted(actor, order.rawValue, on: "\(offer.name) \(offer.worker)", outcome: outcome)
             told.append("\(offer.worker)")
+        }
+        if told.isEmpty {
+            self.core.audit.acted(actor, order.rawValue, on: name, outcome: "no worker is called that")
         }
         return told
     }

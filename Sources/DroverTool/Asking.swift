@@ -3,6 +3,7 @@
 import ArgumentParser
 import Drover
 import DroverBroker
+import DroverCore
 import Foundation
 import Logging
 
@@ -39,6 +40,10 @@ struct AskOptions: ParsableArguments {
         } catch let timeout as AsyncResultTimeout {
             await client.close(grace: .zero)
             throw Failure("no answer from \(self.address) within \(self.timeout) s: is a broker there? \(timeout)")
+        } catch let error as RemoteError {
+            await client.close(grace: .zero)
+            // Its text is the peer's.
+            throw Failure("\(error)")
         } catch {
             await client.close(grace: .zero)
             throw error
@@ -56,8 +61,11 @@ struct AskOptions: ParsableArguments {
 /// What can't be done, in words for people.
 struct Failure: Error, CustomStringConvertible {
     let description: String
-    init(_ description: String) { self.description = description }
+    init(_ description: String) { self.description = PeerText.legible(description, maxBytes: 4096) }
 }
+
+/// Prints a line for people, in which names and texts of peers may stand.
+func printLine(_ line: String) { print(PeerText.legible(line, maxBytes: 4096)) }
 
 /// Prints a value as JSON with sorted keys.
 func printJSON(_ value: some Encodable) throws {
@@ -76,9 +84,12 @@ struct Table {
     let columns: [Column]
     private(set) var rows: [[String]] = []
 
-    init(_ columns: [Column]) { self.columns = columns }
+    init(_ columns: [Column]) {
+        self.columns = columns.map { Column(title: PeerText.legible($0.title), isNumber: $0.isNumber) }
+    }
 
-    mutating func add(_ row: [String]) { self.rows.append(row) }
+    /// Adds a row; of texts of peers, which may stand in all cells, only what prints is shown.
+    mutating func add(_ row: [String]) { self.rows.append(row.map { PeerText.legible($0) }) }
 
     var lines: [String] {
         let widths = self.columns.indices.map { index in

@@ -38,7 +38,7 @@ struct CancelCommand: AsyncParsableCommand {
         }
         if self.options.json { return try printJSON(call) }
         let end = call.worker.map { "\($0) was asked to stop it" } ?? "it waited, and is over"
-        print("#\(call.call), \(call.function) of \(call.client), is cancelled: \(end)")
+        printLine("#\(call.call), \(call.function) of \(call.client), is cancelled: \(end)")
     }
 }
 

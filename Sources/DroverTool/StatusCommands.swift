@@ -102,7 +102,7 @@ struct PingCommand: AsyncParsableCommand {
                 if self.options.json {
                     try printJSON(Line(address: self.options.address, name: status.worker, milliseconds: time))
                 } else {
-                    print("\(status.worker) at \(self.options.address): \(String(format: "%.2f", time)) ms")
+                    printLine("\(status.worker) at \(self.options.address): \(String(format: "%.2f", time)) ms")
                 }
             }
         }

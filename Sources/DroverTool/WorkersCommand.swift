@@ -87,7 +87,7 @@ struct OrderOptions: ParsableArguments {
         if !self.options.json {
             for line in lines where !line.told.isEmpty {
                 let count = line.told.count == 1 ? "" : " (\(line.told.count) workers)"
-                print("\(line.worker) was told to \(order == .quiet ? "be quiet" : order.rawValue)\(count)")
+                printLine("\(line.worker) was told to \(order == .quiet ? "be quiet" : order.rawValue)\(count)")
             }
         }
         guard unknown.isEmpty else {

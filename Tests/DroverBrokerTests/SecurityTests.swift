@@ -133,14 +133,55 @@ struct SecurityTests {
         #expect(self.ring.log.has("refused", "drover.principal=watcher", "drover.action=drover.workers"))
         // Its key may cancel others' calls; that of the administrator may not.
         #expect(try await client.function(.brokerCancel)(77, nil) == [])
-        #expect(self.ring.log.has("administrator", "drover.principal=watcher", "drover.action=drover.cancel"))
+        #expect(self.ring.log.has("operator acted", "principal=watcher", "action=cancel", "target=#77", "no such call"))
         let root = try pool.client { $0.keys = self.ring.connection(admin) }
         let refused = await #expect(throws: RemoteError.self) { try await root.function(.brokerCancel)(77, nil) }
         #expect(refused?.code == .forbidden && refused?.message.contains("right cancel") == true)
         #expect(try await root.function(Job.add)(1, 2) == 3)
         #expect(try await root.function(.brokerWorkers)().count == 1)
-        #expect(self.ring.log.has("administrator", "drover.principal=root", "drover.action=drover.workers"))
+        #expect(self.ring.log.has("operator looked", "principal=root", "action=drover.workers"))
         await pool.close()
+    }
+
+    @Test("each act stands in the log, with target and outcome, however much is looked at meanwhile")
+    func acts() async throws {
+        let admin = try KeyPair()
+        try self.ring.allow(admin, "root admin,submit,cancel")
+        let pool = try self.ring.pool()
+        let client = try pool.client { $0.keys = self.ring.connection(admin) }
+        // Far more than there are lines for.
+        for _ in 0..<200 { _ = try await client.function(.brokerWorkers)() }
+        let held = try client.function(Job.hold).async("gate")
+        try await becomesTrue("it runs") { pool.gates.entered == ["gate"] }
+        for id in UInt64(1000)..<1099 { #expect(try await client.function(.brokerCancel)(id, nil) == []) }
+        let cancelled = try await client.function(.brokerCancel)(held.correlationID.rawValue, nil)
+        #expect(cancelled.count == 1)
+        for number in 0..<9 { _ = try await client.function(.brokerOrder)("nobody \(number)", .stop, 1) }
+        #expect(try await client.function(.brokerOrder)("worker 0", .quiet, 0).count == 1)
+        let acts = self.ring.log.lines.filter { $0.contains("operator acted") && $0.contains("principal=root") }
+        #expect(acts.count == 110)
+        #expect(acts.filter { $0.contains("action=cancel") && $0.contains("there is no such call") }.count == 99)
+        let target = "target=#\(held.correlationID.rawValue) of"
+        #expect(self.ring.log.has(target, Job.hold.name, "worker 0 was asked to stop it"))
+        #expect(self.ring.log.has("action=stop", "target=nobody 8", "no worker is called that"))
+        #expect(self.ring.log.has("action=quiet", "target=worker 0 ", "outcome=told"))
+        #expect(self.ring.log.lines.count { $0.contains("operator looked") } < 100)
+        pool.gates.open("gate")
+        await pool.close()
+    }
+
+    @Test("S104 no text of a peer reaches the log as the peer wrote it")
+    func forgedLines() async throws {
+        let pool = try Pool(workers: 0) { $0.logger = self.ring.log.logger }
+        try pool.addWorker("evil\u{1B}[2J\ninfo a broker listens") { $0.logger = self.ring.log.logger }
+        try await becomesTrue("it is there") { pool.broker.status.workers == 1 }
+        let client = try pool.client { $0.name = "\u{202E}\u{1B}]0;title\u{7}" }
+        #expect(try await client.function(.brokerOrder)("evil\u{1B}[2J\ninfo a broker listens", .quiet, 0).count == 1)
+        #expect(self.ring.log.has("action=quiet", #"target=evil\u{1B}[2J\ninfo a broker listens"#))
+        await pool.close()
+        for line in self.ring.log.lines {
+            #expect(line.unicodeScalars.allSatisfy { $0.value >= 32 && $0 != "\u{202E}" }, "\(line)")
+        }
     }
 
     @Test("rights may be limited to queues, of clients and of workers")

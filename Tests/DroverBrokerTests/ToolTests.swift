@@ -234,4 +234,38 @@ struct ToolTests {
         #expect(try self.run("keys", "revoke", "web", "--allow-list", list).status == 1)
         #expect(!FileManager.default.fileExists(atPath: list))
     }
+
+    @Test("what peers call themselves and their functions can't write to the terminal of who looks")
+    func escapes() async throws {
+        let broker = try BrokerProcess(at: "tcp://127.0.0.1:*", "--name", "b\u{1B}[31m", "--log-level", "critical")
+        let endpoint = broker.endpoint
+        var configuration = WorkerConfiguration()
+        configuration.name = "evil\u{1B}[2J\nroot  ready"
+        configuration.labels = ["zone\u{9B}": "\u{202E}a"]
+        let worker = Worker(configuration: configuration)
+        let function = Function<Int, Int>("f\u{1B}]0;title\u{7}")
+        worker.register(function) { (number: Int) in number }
+        let running = try worker.start(.connect(endpoint))
+        let client = try Client(endpoint)
+        #expect(try await client.call(function, 1, timeout: .seconds(20)) == 1)
+        await client.close()
+        let verbs = [
+            ["status"], ["workers"], ["queues"], ["ping"], ["top", "--count", "1"], ["why", "#1"],
+            ["workers", "quiet", configuration.name], ["workers", "quiet", "\u{1B}[2J"],
+        ]
+        for verb in verbs {
+            let run = try self.run(verb, broker: endpoint)
+            for scalar in (run.output + run.errors).unicodeScalars where scalar != "\n" {
+                let isPlain =
+                    scalar.properties.generalCategory != .control && scalar.properties.generalCategory != .format
+                #expect(isPlain, "\(verb): \(run.output.debugDescription)")
+            }
+        }
+        #expect(try self.run("workers", broker: endpoint).output.contains(#"evil\u{1B}[2J\nroot"#))
+        // For programs it is what it is.
+        let data = Data(try self.run("workers", "--json", broker: endpoint).output.utf8)
+        let workers = try #require(try JSONSerialization.jsonObject(with: data) as? [[String: Any]])
+        #expect(workers.first?["name"] as? String == configuration.name)
+        await running.stop()
+    }
 }

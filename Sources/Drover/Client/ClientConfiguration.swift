@@ -79,7 +79,9 @@ public struct ClientConfiguration: Sendable {
         )
         try check((1...255).contains(self.maxAttempts), "maxAttempts is \(self.maxAttempts); it must be 1 to 255")
         try check(self.eventQueueLimit > 0, "eventQueueLimit is \(self.eventQueueLimit); it must be at least 1")
-        return self
+        var configuration = self
+        configuration.logger = self.logger.legible
+        return configuration
     }
 }
 

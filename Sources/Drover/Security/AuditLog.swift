@@ -4,9 +4,10 @@ internal import DroverZMQ
 package import Logging
 internal import Synchronization
 
-/// Writes down who was refused, and who did what concerns everybody.
+/// Writes down who was refused, who looked at what concerns everybody, and who changed it.
 ///
-/// At most so many lines a second that nobody can fill a disk by being refused; what is left out is counted.
+/// Refusals and looks are at most so many lines a second that nobody can fill a disk with them; what is left out is
+/// counted. Each kind has its own pace, so that none takes another's lines. What somebody changed is always written.
 package final class AuditLog: Sendable {
     /// Who did something.
     package struct Actor: Sendable {
@@ -25,46 +26,71 @@ package final class AuditLog: Sendable {
         var tokens = AuditLog.burst
         var refilledAt: UInt64 = 0
         var leftOut = 0
+
+        /// - Returns: How many lines were left out before this one; nil if this one is left out, too.
+        mutating func take(at now: UInt64) -> Int? {
+            let seconds = Double(now - min(now, self.refilledAt)) / 1e9
+            self.tokens = min(AuditLog.burst, self.tokens + seconds * AuditLog.perSecond)
+            self.refilledAt = now
+            guard self.tokens >= 1 else {
+                self.leftOut += 1
+                return nil
+            }
+            self.tokens -= 1
+            defer { self.leftOut = 0 }
+            return self.leftOut
+        }
     }
 
-    /// So many lines may come at once.
+    /// So many lines of a kind may come at once.
     package static let burst = 50.0
-    /// So many lines a second may follow.
+    /// So many lines of a kind may follow in a second.
     private static let perSecond = 10.0
 
     private let logger: Logger
-    private let pace = Mutex(Pace())
+    private let refusals = Mutex(Pace())
+    private let looks = Mutex(Pace())
 
-    package init(logger: Logger) { self.logger = logger }
+    package init(logger: Logger) { self.logger = logger.legible }
 
     /// Somebody wanted something and didn't get it.
     package func refused(_ actor: Actor, _ action: String, because reason: String) {
-        self.write(.warning, "refused", actor, ["drover.action": "\(action)", "drover.reason": "\(reason)"])
+        guard let leftOut = self.refusals.withLock({ $0.take(at: MonotonicClock.now()) }) else { return }
+        let more: Logger.Metadata = ["drover.action": "\(action)", LogKeys.reason: "\(reason)"]
+        self.write(.warning, "refused", actor, more, leftOut)
     }
 
-    /// Somebody did what only few may.
-    package func done(_ actor: Actor, _ action: String) {
-        self.write(.notice, "an administrator's request", actor, ["drover.action": "\(action)"])
+    /// Somebody looked at what only few may see.
+    package func asked(_ actor: Actor, _ question: String) {
+        guard let leftOut = self.looks.withLock({ $0.take(at: MonotonicClock.now()) }) else { return }
+        self.write(.notice, "an operator looked", actor, ["drover.action": "\(question)"], leftOut)
     }
 
-    private func write(_ level: Logger.Level, _ message: Logger.Message, _ actor: Actor, _ more: Logger.Metadata) {
-        let leftOut: Int? = self.pace.withLock { pace in
-            let now = MonotonicClock.now()
-            let seconds = Double(now - min(now, pace.refilledAt)) / 1e9
-            pace.tokens = min(Self.burst, pace.tokens + seconds * Self.perSecond)
-            pace.refilledAt = now
-            guard pace.tokens >= 1 else {
-                pace.leftOut += 1
-                return nil
-            }
-            pace.tokens -= 1
-            defer { pace.leftOut = 0 }
-            return pace.leftOut
-        }
-        guard let leftOut else { return }
+    /// Somebody changed what concerns others.
+    ///
+    /// - Parameters:
+    ///   - actor: Who did.
+    ///   - action: What it is called on the command line.
+    ///   - target: What it was done to.
+    ///   - outcome: What came of it.
+    package func acted(_ actor: Actor, _ action: String, on target: String, outcome: String) {
+        let more: Logger.Metadata = [
+            "drover.action": "\(action)", "drover.target": "\(target)", "drover.outcome": "\(outcome)",
+        ]
+        self.write(.notice, "an operator acted", actor, more, 0)
+    }
+
+    private func write(
+        _ level: Logger.Level,
+        _ message: Logger.Message,
+        _ actor: Actor,
+        _ more: Logger.Metadata,
+        _ leftOut: Int
+    ) {
+        func shown(_ text: String) -> Logger.MetadataValue { .string(text.isEmpty ? "-" : text) }
         var metadata: Logger.Metadata = [
-            "drover.principal": "\(actor.principal.isEmpty ? "-" : actor.principal)", "drover.key": "\(actor.key)",
-            "drover.peer": "\(actor.address.isEmpty ? "-" : actor.address)",
+            "drover.principal": shown(actor.principal), "drover.key": shown(actor.key),
+            "drover.peer": shown(actor.address),
         ]
         metadata.merge(more) { $1 }
         if leftOut > 0 { metadata["drover.left_out"] = "\(leftOut)" }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import DroverBroker
+import DroverCore
 import Foundation
 
 /// A broker at one moment, as `drover top` saw it.
@@ -34,11 +35,12 @@ struct TopScreen {
     /// The lines, at most `height` of at most `width` characters.
     func lines(width: Int, height: Int) -> [String] {
         guard let current else {
-            return [self.title(uptime: nil, width), "", self.problem ?? "asking ..."].map { self.cut($0, width) }
+            return [self.title(uptime: nil, width), "", self.problem.map { PeerText.legible($0) } ?? "asking ..."]
+                .map { self.cut($0, width) }
         }
         var lines = [self.title(uptime: current.status.uptime, width)]
         lines += self.summary(current.status)
-        if let problem { lines.append("! \(problem)") }
+        if let problem { lines.append("! \(PeerText.legible(problem))") }
         // Two headings and two blank lines stand between the lists, which share what is left.
         let room = max(2, height - lines.count - 4)
         let queues = current.queues.sorted { ($0.waiting, $1.function) > ($1.waiting, $0.function) }
@@ -57,7 +59,7 @@ struct TopScreen {
     }
 
     private func title(uptime: Double?, _ width: Int) -> String {
-        let name = self.current.map { "\($0.status.broker) at \(self.address)" } ?? self.address
+        let name = self.current.map { "\(PeerText.legible($0.status.broker)) at \(self.address)" } ?? self.address
         let state = self.current.map { $0.status.isDraining ? "draining" : "up" } ?? ""
         let right = uptime.map { "\(state) \(StatusCommand.span($0))" } ?? ""
         let left = "drover top: \(name)"
@@ -89,7 +91,7 @@ struct TopScreen {
             let rate = self.rate { snapshot in snapshot.workers.first { $0.id == worker.id }?.answered }
             let busy = min(worker.calls, worker.concurrency)
             table.add([
-                String(worker.name.prefix(24)), worker.state.rawValue,
+                String(PeerText.legible(worker.name).prefix(24)), worker.state.rawValue,
                 Self.bar(busy, of: worker.concurrency, width: 10),
                 Self.number(worker.calls), Self.number(worker.credit), "\(worker.concurrency)",
                 rate.map { Self.number($0) } ?? "-",
@@ -107,7 +109,8 @@ struct TopScreen {
         let shown = queues.count > rows ? max(0, rows - 1) : queues.count
         for queue in queues.prefix(shown) {
             table.add([
-                String(queue.function.prefix(32)), queue.queue.isEmpty ? "-" : queue.queue, queue.demands,
+                String(PeerText.legible(queue.function).prefix(32)), queue.queue.isEmpty ? "-" : queue.queue,
+                queue.demands,
                 Self.number(queue.waiting), "\(queue.workers)",
             ])
         }
