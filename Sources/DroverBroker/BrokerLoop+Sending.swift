@@ -73,7 +73,7 @@ extension BrokerLoop {
     }
 
     /// The epoch under which the broker is a client of a worker: another for each life of the worker here.
-    private func epoch(for worker: Int) -> UInt64 {
+    func epoch(for worker: Int) -> UInt64 {
         self.core.epoch &+ self.machine.workers[worker].incarnation
     }
 
@@ -261,7 +261,7 @@ extension BrokerLoop {
         }
         switch self.tryToSend(&frame, &attached, to: link.routingID) {
         case .sent: break
-        case .gone: if link.worker >= 0 { self.unreachable.append(link) }
+        case .gone: self.couldNotReach(link)
         case .full:
             link.parked.append(PeerLink.Parked(frame, attached: attached))
             self.blocked.append(link)
@@ -290,11 +290,16 @@ extension BrokerLoop {
         }
     }
 
-    /// Workers whose connection is gone get nothing more until they are back; silence decides whether they are lost.
+    private func couldNotReach(_ link: PeerLink) {
+        if link.worker >= 0 { self.unreachable.append((link, link.routingID)) }
+    }
+
+    /// Workers whose connection is gone get nothing more until they are back; the machine decides when they are lost.
     @available(*, noasync)
     func noteUnreachable() {
         guard !self.unreachable.isEmpty else { return }
-        for link in self.unreachable where self.workerLinks[link.worker] === link {
+        for (link, routingID) in self.unreachable
+        where self.workerLinks[link.worker] === link && link.routingID == routingID {
             self.machine.unreachable(link.worker, at: self.now, actions: &self.actions)
         }
         self.unreachable.removeAll(keepingCapacity: true)
@@ -304,7 +309,9 @@ extension BrokerLoop {
     private func unpark() {
         self.blocked.removeAll { link in
             while let first = link.parked.first {
-                if self.tryToSend(&first.message, &first.attached, to: link.routingID) == .full { return false }
+                let attempt = self.tryToSend(&first.message, &first.attached, to: link.routingID)
+                if attempt == .full { return false }
+                if attempt == .gone { self.couldNotReach(link) }
                 link.parked.removeFirst()
             }
             return true

@@ -31,7 +31,8 @@ extension BrokerLoop {
             functions: offer.functions,
             queues: Set(offer.queues),
             labels: offer.labels,
-            resources: offer.resources
+            resources: offer.resources,
+            notices: offer.notices
         )
         // The actions of this belong to the worker's link: it must stand before they are carried out.
         guard let worker = self.machine.offerReceived(known, route: route, at: self.now, actions: &self.actions) else {
@@ -45,7 +46,10 @@ extension BrokerLoop {
         // A worker's place may have been another's, or its own in a former life, whose end is among the actions.
         let incarnation = self.machine.workers[worker].incarnation
         if let link = self.workerLinks[worker], link.incarnation == incarnation {
-            if link.routingID != routingID { link.moved(to: routingID) }
+            if link.routingID != routingID {
+                link.moved(to: routingID)
+                link.descriptor = self.strangersDescriptor
+            }
         } else {
             self.core.configuration.logger.info(
                 "a worker offers itself",
@@ -58,6 +62,7 @@ extension BrokerLoop {
                 worker: worker,
                 incarnation: incarnation
             )
+            self.workerLinks[worker]?.descriptor = self.strangersDescriptor
         }
         self.workerLinks[worker]?.access = access
         return .worker(worker)

@@ -22,13 +22,22 @@ final class BrokerLoop {
     @safe @exclusivity(unchecked) var actions: [BrokerAction] = []
     @safe @exclusivity(unchecked) var dirty: [PeerLink] = []
     @safe @exclusivity(unchecked) var blocked: [PeerLink] = []
-    /// Workers to which something could not be sent in this turn.
-    @safe @exclusivity(unchecked) var unreachable: [PeerLink] = []
+    /// Workers to which something could not be sent in this turn, with the route that it was to go by.
+    @safe @exclusivity(unchecked) var unreachable: [(link: PeerLink, routingID: [UInt8])] = []
+    /// Tells that connections were closed; nil if it can't be watched.
+    @safe @exclusivity(unchecked) var monitor: Monitor?
+    @safe @exclusivity(unchecked) var monitorDescriptor: CInt = -1
+    /// The monitor may have something to tell.
+    @safe @exclusivity(unchecked) var mayHaveClosings = true
+    /// Connections that were closed, by descriptor, whose workers are to be tried.
+    @safe @exclusivity(unchecked) var closings: [Closing] = []
+    /// The descriptor of the connection that the frame at hand came by, if nobody is known by its route.
+    @safe @exclusivity(unchecked) var strangersDescriptor: CInt = -1
     @safe @exclusivity(unchecked) var frames = FramePool()
     @safe @exclusivity(unchecked) var route = Message()
     @safe @exclusivity(unchecked) var message = Message()
     @safe @exclusivity(unchecked) var attached = Message()
-    @safe @exclusivity(unchecked) var poll = DescriptorPoll(capacity: 2)
+    @safe @exclusivity(unchecked) var poll = DescriptorPoll(capacity: 3)
     @safe @exclusivity(unchecked) var now: Instant
     @safe @exclusivity(unchecked) var nextTick = Instant.distantFuture
     /// The socket was used last by a receive that found nothing.
@@ -60,6 +69,10 @@ final class BrokerLoop {
         }
         try socket.bindPatiently(address)
         self.descriptor = try socket.get(.fileDescriptor)
+        // A ROUTER doesn't tell when a peer's connection is closed.
+        let monitor = try socket.monitor(.disconnected)
+        self.monitorDescriptor = try monitor.fileDescriptor
+        self.monitor = consume monitor
         self.socket = socket
         var machine = BrokerMachine.Configuration()
         machine.session = PeerSession.Limits(
@@ -103,11 +116,14 @@ final class BrokerLoop {
         self.core.turns.store(self.core.turns.load(ordering: .relaxed) &+ 1, ordering: .relaxed)
         self.lookAfterAccess()
         let isBusy = self.receive()
+        self.lookAfterClosings()
         // Calls that came have deadlines of their own, and a busy loop doesn't sleep, where it would look for the first.
         if isBusy { self.nextTick = min(self.nextTick, self.now.advanced(byNanoseconds: Self.busyTickNanoseconds)) }
         if self.now >= self.nextTick || !isBusy {
             self.now = self.core.now()
             if self.now >= self.nextTick {
+                // While there is no end of work no poll looks after the monitor.
+                self.mayHaveClosings = true
                 self.machine.ticked(at: self.now, actions: &self.actions)
                 self.performActions()
                 self.publishCounts()
@@ -156,6 +172,7 @@ final class BrokerLoop {
         }
         var peer = self.machine.peer(route: route)
         if self.core.access != nil, let known = peer, !self.isFrame(from: known) { peer = nil }
+        if peer == nil { self.strangersDescriptor = self.message.sourceDescriptor }
         if let peer { self.machine.heard(from: peer, at: self.now) }
         if self.message.count > OutgoingBatch.flushBytes {
             // A large payload is sent on from where it lies.
@@ -266,7 +283,7 @@ final class BrokerLoop {
         guard self.isQuiet else { return }
         self.now = self.core.now()
         self.nextTick = self.machine.nextDeadline
-        var wakeAt = self.nextTick
+        var wakeAt = min(self.nextTick, self.nextClosing)
         // Frames that libzmq would not take are tried again soon: a ROUTER can't say which peer has room.
         if !self.blocked.isEmpty { wakeAt = min(wakeAt, self.now.advanced(byNanoseconds: 1_000_000)) }
         if self.core.life.state == .draining { wakeAt = min(wakeAt, self.core.life.drainDeadline) }
@@ -276,12 +293,14 @@ final class BrokerLoop {
         self.poll.removeAll()
         let waker = self.poll.add(self.core.waker.fileDescriptor)
         _ = self.poll.add(self.descriptor)
+        let monitor = self.monitor == nil ? nil : self.poll.add(self.monitorDescriptor)
         do throws(ZMQError) {
             try self.poll.wait(milliseconds: wakeAt.pollMilliseconds(at: self.now))
         } catch {
             self.core.configuration.logger.warning("a poll failed", metadata: ["drover.error": "\(error)"])
         }
         if self.poll.isReady(waker) { self.core.waker.drain() }
+        if let monitor, self.poll.isReady(monitor) { self.mayHaveClosings = true }
         self.now = self.core.now()
     }
 

@@ -34,6 +34,9 @@ final class PeerLink {
     /// Has something to flush in this turn.
     @safe @exclusivity(unchecked) var isDirty = false
 
+    /// The descriptor of a worker's connection, -1 if it has none: which one is meant when a connection is closed.
+    @safe @exclusivity(unchecked) var descriptor: CInt = -1
+
     /// Calls that the worker answered.
     @safe @exclusivity(unchecked) var answered = 0
 

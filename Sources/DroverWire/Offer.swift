@@ -18,6 +18,8 @@ package struct Offer: Equatable, Sendable {
     package var labels: [String: String] = [:]
     /// What it has of each resource in all.
     package var resources: [String: UInt64] = [:]
+    /// Whether it says something as soon as a connection that was closed is back: a broker then need not wait for its silence.
+    package var notices = false
 
     package init(worker: PeerID) {
         self.worker = worker
@@ -25,7 +27,7 @@ package struct Offer: Equatable, Sendable {
 
     /// Writes the payload.
     package func pack(into writer: inout PackWriter) throws(CodecError) {
-        try writer.packMapHeader(7)
+        try writer.packMapHeader(8)
         try writer.pack("worker")
         try writer.pack(self.worker.bytes)
         try writer.pack("name")
@@ -42,6 +44,8 @@ package struct Offer: Equatable, Sendable {
         try writer.pack(labels: self.labels)
         try writer.pack("resources")
         try writer.pack(amounts: self.resources)
+        try writer.pack("notices")
+        try writer.pack(self.notices)
     }
 
     /// Reads a payload; fields that this version doesn't know are skipped.
@@ -61,6 +65,7 @@ package struct Offer: Equatable, Sendable {
             case "queues": offer.queues = try reader.readStrings()
             case "labels": offer.labels = try reader.readLabels()
             case "resources": offer.resources = try reader.readAmounts()
+            case "notices": offer.notices = try reader.readBool()
             default: try reader.skip()
             }
         }

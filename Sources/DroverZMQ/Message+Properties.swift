@@ -26,6 +26,13 @@ extension Message {
         }
     }
 
+    /// The descriptor of the connection; -1 if it has none, as within a process.
+    ///
+    /// Another connection may have it as soon as this one is closed.
+    package var sourceDescriptor: CInt {
+        unsafe withUnsafePointer(to: self.raw) { unsafe zmq_msg_get($0, ZMQ_SRCFD) }
+    }
+
     private static func characters(of name: StaticString) -> UnsafePointer<CChar> {
         unsafe UnsafeRawPointer(name.utf8Start).assumingMemoryBound(to: CChar.self)
     }

@@ -66,6 +66,7 @@ final class Pool: Sendable {
         _ name: String,
         concurrency: Int = 2,
         brokers: [String] = [],
+        binding address: String? = nil,
         _ change: (inout WorkerConfiguration) -> Void = { _ in }
     ) throws -> RunningWorker {
         var configuration = WorkerConfiguration()
@@ -108,7 +109,8 @@ final class Pool: Sendable {
             self.order.withLock { $0.append(number) }
             return number
         }
-        let running = try worker.start(.bind(nil, connecting: brokers.isEmpty ? [self.endpoint] : brokers))
+        let dialled = address != nil || !brokers.isEmpty ? brokers : [self.endpoint]
+        let running = try worker.start(.bind(address, connecting: dialled))
         self.workers.withLock { $0.append(running) }
         return running
     }

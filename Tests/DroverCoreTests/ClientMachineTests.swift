@@ -281,6 +281,47 @@ import Testing
         #expect(actions.contains(.finish(slot: 0, id: 1, ending: .lost(.silent))))
     }
 
+    @Test("S85 S87 S88 of a worker that closed the connection for over a second calls end, or go elsewhere")
+    func closed() throws {
+        var machine = Self.machine(endpoints: 2)
+        var places: [UInt64: (slot: UInt32, endpoint: Int?)] = [:]
+        for id in UInt64(1)...4 { places[id] = try Self.submit(&machine, Call(id: id, isIdempotent: id > 2)) }
+        let gone = try #require(places[1]?.endpoint)
+        let other = 1 - gone
+        var actions: [ClientAction] = []
+        machine.disconnected(gone, at: Self.at(500), actions: &actions)
+        #expect(machine.nextDeadline(after: Self.at(500)) <= Self.at(1500))
+        for time in stride(from: UInt64(600), through: 1500, by: 100) {
+            machine.heard(from: other, at: Self.at(time))
+            machine.ticked(at: Self.at(time), actions: &actions)
+            #expect(actions.isEmpty || time == 1500)
+        }
+        #expect(actions.contains(.lost(endpoint: gone, reason: .disconnected)))
+        #expect(actions.contains { if case .finish(_, 1, .lost(.disconnected)) = $0 { true } else { false } })
+        // There is room at the other one as soon as it has answered.
+        for id in UInt64(2)...4 where places[id]?.endpoint == other {
+            _ = machine.replied(id, from: other, at: Self.at(1501))
+        }
+        machine.dispatch(actions: &actions)
+        let again = actions.filter { if case .transmit(_, other, true, _) = $0 { true } else { false } }
+        #expect(again.count == 1)
+        #expect(machine.endpoints[other].outstanding == 1)
+    }
+
+    @Test("S88 of a worker that is back within a second no call is lost")
+    func closedAndBack() throws {
+        var machine = Self.machine()
+        _ = try Self.submit(&machine, Call(id: 1))
+        var actions: [ClientAction] = []
+        machine.disconnected(0, at: Self.at(500), actions: &actions)
+        machine.ticked(at: Self.at(1000), actions: &actions)
+        Self.open(&machine, 0, at: Self.at(1490), actions: &actions)
+        machine.ticked(at: Self.at(1600), actions: &actions)
+        #expect(actions.contains(.transmit(slot: 0, endpoint: 0, isResent: true)))
+        #expect(!actions.contains { if case .lost = $0 { true } else { false } })
+        #expect(machine.callCount == 1)
+    }
+
     @Test("S27 S28 the worker that has a call is told of its new deadline, nobody else is")
     func movedDeadline() throws {
         var machine = Self.machine(window: 1)

@@ -68,14 +68,80 @@ import Testing
         #expect(Self.events(&session, until: 3700).map { $0.0 } == [3600])
     }
 
-    @Test("S88 an interrupted session is over at the same limit as a silent one")
-    func interrupted() {
+    @Test("S87 a peer that closed the connection and isn't back within a second is lost, once")
+    func closed() {
         var session = Self.established()
         _ = session.ticked(at: Self.at(1000))
         session.heard(at: Self.at(1100))
         _ = session.disconnected(at: Self.at(1200))
+        // Of each try that fails the shell says the same.
+        _ = session.disconnected(at: Self.at(1350))
         let events = Self.events(&session, until: 60_000)
-        #expect(events.map { $0.0 } == [7100])
+        #expect(events.map { $0.0 } == [2200])
+        #expect(events.map { $0.1 } == [.endSession(.disconnected)])
+    }
+
+    @Test("S87 a connection that comes and goes loses nobody, as long as it is back within a second each time")
+    func flapping() {
+        var session = Self.established()
+        for flap in 0..<200 {
+            let start = 1000 + UInt64(flap) * 1000
+            _ = session.disconnected(at: Self.at(start))
+            #expect(Self.events(&session, until: start + 990).isEmpty)
+            #expect(session.connected(at: Self.at(start + 995)) == .sendHello)
+            // Every other time it goes again before the answer has come.
+            if flap.isMultiple(of: 2) { session.established(at: Self.at(start + 999)) }
+        }
+        #expect(Self.events(&session, until: 205_000).allSatisfy { $0.1 != .endSession(.disconnected) })
+    }
+
+    @Test("S87 an introduction on a connection that is back has the silence limit to be answered")
+    func backButSilent() {
+        var session = Self.established()
+        _ = session.disconnected(at: Self.at(1000))
+        _ = session.connected(at: Self.at(1900))
+        #expect(Self.events(&session, until: 20_000).last?.0 == 6000)
+    }
+
+    @Test("S87 a connection that this side's kernel gave up, since nothing was acknowledged, is silence")
+    func givenUp() {
+        var session = Self.established()
+        _ = session.ticked(at: Self.at(2000))
+        _ = session.ticked(at: Self.at(4000))
+        _ = session.disconnected(at: Self.at(4500))
+        let events = Self.events(&session, until: 60_000)
+        #expect(events.map { $0.0 } == [6000])
+        #expect(events.map { $0.1 } == [.endSession(.silent)])
+    }
+
+    @Test(
+        "S87 a pause of this side is none of the second that a peer has to come back",
+        arguments: [600, 5000] as [UInt64]
+    )
+    func stallSinceClosing(pause: UInt64) {
+        var session = Self.established()
+        session.heard(at: Self.at(1000))
+        _ = session.disconnected(at: Self.at(1000))
+        #expect(session.ticked(at: Self.at(1250)) == .none)
+        #expect(session.ticked(at: Self.at(1250 + pause)) == .none)
+        #expect(Self.events(&session, until: 60_000).map { $0.0 } == [2000 + pause])
+    }
+
+    @Test("S87 a side that stood still while its peer closed the connection gives it a beat to be heard")
+    func stallBeforeClosing() {
+        var session = Self.established()
+        _ = session.ticked(at: Self.at(1000))
+        _ = session.disconnected(at: Self.at(50_000))
+        #expect(Self.events(&session, until: 60_000).map { $0.0 } == [52_000])
+    }
+
+    @Test("S86 a peer that was never there is not lost")
+    func neverThere() {
+        var session = PeerSession(limits: .standard)
+        _ = session.disconnected(at: Self.at(0))
+        _ = session.connected(at: Self.at(100))
+        _ = session.disconnected(at: Self.at(200))
+        #expect(session.nextDeadline == .distantFuture)
     }
 
     @Test("S87 a pause of this side says nothing about the peer", arguments: [4500, 6000, 100_000] as [UInt64])

@@ -8,6 +8,7 @@ import Testing
 struct BrokerPayloadTests {
     private static let offer: Offer = {
         var offer = Offer(worker: PeerID(high: 7, low: 9))
+        offer.notices = true
         offer.name = "worker 1"
         offer.concurrency = 8
         offer.functions = ["echo", "add"]

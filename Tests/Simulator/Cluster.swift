@@ -60,9 +60,14 @@ package final class Cluster {
         case wakeBroker(broker: Int, life: Int)
         case goOnBroker(Int)
         case startBroker(Int)
+        case brokerSawClosing(Connection, life: Int)
     }
 
-    static let limits = PeerSession.Limits(beatNanoseconds: 100_000_000, silenceNanoseconds: 300_000_000)
+    static let limits = {
+        var limits = PeerSession.Limits(beatNanoseconds: 100_000_000, silenceNanoseconds: 300_000_000)
+        limits.returnNanoseconds = 150_000_000
+        return limits
+    }()
     private static let millisecond: UInt64 = 1_000_000
     private static let start: UInt64 = 10_000_000_000
     /// How long calls are made and faults happen.
@@ -352,6 +357,11 @@ package final class Cluster {
         case .goOnClient(let client): try self.goOn(client: client)
         case .goOnWorker(let worker): try self.goOn(worker: worker)
         case .startWorker(let worker): self.startWorker(worker)
+        case .brokerSawClosing(let connection, let life):
+            guard let broker = connection.broker, self.brokers[broker].life == life, self.brokers[broker].isUp else {
+                return
+            }
+            try self.brokers[broker].sawClosing(of: connection)
         case .endWorker(let worker, let life):
             if self.workers[worker].life == life, self.workers[worker].isUp { self.stopWorker(worker, politely: true) }
         }
@@ -361,6 +371,8 @@ package final class Cluster {
     private func isStalled(_ event: Event) -> Bool {
         switch event {
         case .wakeBroker(let broker, _): return self.stalledBrokers[broker]?.append(event) != nil
+        case .brokerSawClosing(let connection, _):
+            return self.stalledBrokers[connection.broker ?? 0]?.append(event) != nil
         case .toWorker(_, let connection) where self.isBrokered && connection.broker == nil:
             return self.stalledBrokers[connection.worker]?.append(event) != nil
         case .toClient(_, let connection) where connection.broker != nil:
@@ -497,6 +509,7 @@ package final class Cluster {
             let delays: [UInt64] = [1, 10, 50, 150, 500]
             let delay = delays[self.random.below(delays.count)] * Self.millisecond
             self.add(.workerDisconnected(connection, life: self.workers[worker].life), after: delay)
+            self.tellBroker(connection, after: delays[self.random.below(delays.count)] * Self.millisecond)
         case 3: self.brokerPaths[broker][worker].blockedToWorker = until
         case 4: self.brokerPaths[broker][worker].blockedToClient = until
         case 5:
@@ -511,6 +524,12 @@ package final class Cluster {
         case 9: if self.random.oneIn(2) { self.stopBroker(broker) }
         default: if self.workers[worker].isUp { self.workers[worker].setQuiet(self.random.oneIn(2)) }
         }
+    }
+
+    /// A broker learns that a worker's connection was closed.
+    private func tellBroker(_ connection: Connection?, after delay: UInt64) {
+        guard let connection, let broker = connection.broker else { return }
+        self.add(.brokerSawClosing(connection, life: self.brokers[broker].life), after: delay)
     }
 
     private func stopBroker(_ index: Int) {
@@ -549,7 +568,10 @@ package final class Cluster {
     private func stopWorker(_ worker: Int, politely: Bool) {
         self.workers[worker].die(politely: politely)
         self.stalledWorkers[worker] = nil
-        for dial in self.workers[worker].dials { self.close(dial.connection, byClient: politely) }
+        for dial in self.workers[worker].dials {
+            self.close(dial.connection, byClient: politely)
+            self.tellBroker(dial.connection, after: Self.millisecond)
+        }
         for client in self.clients where !self.isBrokered {
             guard let connection = client.links[worker].connection, connection.isUp else { continue }
             // A goodbye is given time to arrive.

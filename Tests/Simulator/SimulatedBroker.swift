@@ -32,6 +32,9 @@ final class SimulatedBroker {
     private var turns = 0
     private var wakeAt: UInt64 = .max
     private(set) var isUp = true
+    /// When the connection of a worker was seen to be closed.
+    private var closedAt: [Int: UInt64] = [:]
+    private var lastTurn: UInt64 = 0
 
     init(index: Int, life: Int, cluster: Cluster) {
         self.index = index
@@ -175,6 +178,16 @@ final class SimulatedBroker {
 
     // MARK: From workers
 
+    /// The connection of a worker was closed, as is seen when something is sent by it.
+    func sawClosing(of connection: Connection) throws(Violation) {
+        guard case .worker(let worker) = self.machine.peer(route: connection.route) else { return }
+        self.machine.unreachable(worker, at: self.now, actions: &self.actions)
+        if self.machine.workers[worker].isLive, self.machine.workers[worker].offer.notices {
+            self.closedAt[worker] = self.closedAt[worker] ?? self.cluster.now
+        }
+        try self.turn()
+    }
+
     func received(_ packet: Packet, fromWorker connection: Connection) throws(Violation) {
         if case .offer(let offer) = packet {
             let worker = self.machine.offerReceived(
@@ -184,7 +197,10 @@ final class SimulatedBroker {
                 actions: &self.actions
             )
             try check(worker != nil, "a worker was refused")
-            if let worker { self.machine.heard(from: .worker(worker), at: self.now) }
+            if let worker {
+                self.machine.heard(from: .worker(worker), at: self.now)
+                self.closedAt[worker] = nil
+            }
             return try self.turn()
         }
         guard case .worker(let worker) = self.machine.peer(route: connection.route) else {
@@ -299,6 +315,7 @@ final class SimulatedBroker {
             self.machine.ticked(at: self.now, actions: &self.actions)
             try self.performActions()
         }
+        try self.checkClosed()
         try self.checkInvariants()
         let next = max(self.machine.nextDeadline.nanoseconds, self.cluster.now)
         guard next != .max, next < self.wakeAt || self.wakeAt <= self.cluster.now else { return }
@@ -431,6 +448,25 @@ final class SimulatedBroker {
         self.machine.sent(to: .worker(worker), at: self.now)
         guard let connection = self.cluster.connections[self.machine.workers[worker].route] else { return }
         self.cluster.sendToWorker(packet, by: connection)
+    }
+
+    /// A worker that closed its connection, and isn't back in time, is lost.
+    private func checkClosed() throws(Violation) {
+        let pause = self.cluster.now - max(self.lastTurn, 1)
+        self.lastTurn = self.cluster.now
+        for (worker, time) in self.closedAt {
+            guard self.machine.workers[worker].isLive else {
+                self.closedAt[worker] = nil
+                continue
+            }
+            // What the broker missed doesn't count.
+            let start = pause > Cluster.limits.returnNanoseconds / 4 ? time + pause : time
+            self.closedAt[worker] = start
+            try check(
+                self.cluster.now < start + 2 * Cluster.limits.returnNanoseconds,
+                "broker \(self.index) keeps worker \(worker), whose connection is closed"
+            )
+        }
     }
 
     private func checkInvariants() throws(Violation) {

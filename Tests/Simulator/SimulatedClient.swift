@@ -43,6 +43,8 @@ final class SimulatedClient {
         var defined: Set<UInt32> = []
         /// Which of the socket's attempts to connect counts.
         var attempt = 0
+        /// When the worker was seen to have closed the connection of a session, which is not back.
+        var closedAt: UInt64?
     }
 
     let index: Int
@@ -60,6 +62,7 @@ final class SimulatedClient {
     private var wakeAt: UInt64 = .max
     private var isPerforming = false
     private(set) var hasLeft = false
+    private var lastTurn: UInt64 = 0
 
     init(index: Int, life: Int, workerCount: Int, cluster: Cluster) {
         self.index = index
@@ -187,6 +190,7 @@ final class SimulatedClient {
             return self.connect(endpoint, after: 100_000_000)
         }
         self.links[endpoint].connection = connection
+        self.links[endpoint].closedAt = nil
         let parked = self.links[endpoint].parked
         self.links[endpoint].parked = []
         for packet in parked { self.send(packet, to: endpoint) }
@@ -200,6 +204,7 @@ final class SimulatedClient {
         guard self.links[endpoint].connection === connection else { return }
         self.links[endpoint].connection = nil
         self.links[endpoint].parked = []
+        if self.machine.endpoints[endpoint].epoch != nil { self.links[endpoint].closedAt = self.cluster.now }
         self.machine.disconnected(endpoint, at: self.now, actions: &self.actions)
         self.connect(endpoint, after: 100_000_000)
         try self.turn()
@@ -318,6 +323,7 @@ final class SimulatedClient {
         }
         self.machine.dispatch(actions: &self.actions)
         try self.performActions()
+        try self.checkClosed()
         try self.checkInvariants()
         let next = max(self.machine.nextDeadline(after: self.now).nanoseconds, self.cluster.now)
         guard next != .max, next < self.wakeAt || self.wakeAt <= self.cluster.now else { return }
@@ -397,6 +403,26 @@ final class SimulatedClient {
     private func timeLeft(until deadline: Instant) -> UInt32 {
         guard deadline != .distantFuture else { return Header.noTimeLimit }
         return UInt32(clamping: max(1, (deadline.nanoseconds(since: self.now) + 999_999) / 1_000_000))
+    }
+
+    /// A worker that closed its connection, and isn't back in time, is lost.
+    private func checkClosed() throws(Violation) {
+        let pause = self.cluster.now - max(self.lastTurn, 1)
+        self.lastTurn = self.cluster.now
+        for endpoint in self.links.indices {
+            guard let time = self.links[endpoint].closedAt else { continue }
+            guard self.machine.endpoints[endpoint].epoch != nil else {
+                self.links[endpoint].closedAt = nil
+                continue
+            }
+            // What the client missed doesn't count.
+            let start = pause > Cluster.limits.returnNanoseconds / 4 ? time + pause : time
+            self.links[endpoint].closedAt = start
+            try check(
+                self.cluster.now < start + 2 * Cluster.limits.returnNanoseconds,
+                "client \(self.index) keeps calls at worker \(endpoint), which closed the connection"
+            )
+        }
     }
 
     private func checkInvariants() throws(Violation) {

@@ -86,6 +86,7 @@ final class SimulatedWorker {
     private(set) var callbacks = WorkerCallbacks()
     private var isQuiet = false
     private let offered: [String]
+    private let notices: Bool
     private let resources: [String: UInt64]
 
     init(index: Int, life: Int, brokerCount: Int, cluster: Cluster) {
@@ -107,6 +108,7 @@ final class SimulatedWorker {
         // Seldom less than all.
         let isPartial = cluster.isBrokered && cluster.random.oneIn(4)
         self.offered = isPartial ? ["f0", "f1"] : ["f0", "f1", "f2"]
+        self.notices = !cluster.isBrokered || !cluster.random.oneIn(4)
         self.resources = cluster.isBrokered && !cluster.random.oneIn(3) ? ["gpu": 2] : [:]
     }
 
@@ -563,7 +565,8 @@ final class SimulatedWorker {
             name: "worker \(self.index)",
             concurrency: self.concurrency,
             functions: self.offered,
-            resources: self.resources
+            resources: self.resources,
+            notices: self.notices
         )
         self.cluster.sendToClient(.offer(offer), by: connection)
     }

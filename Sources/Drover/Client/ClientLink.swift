@@ -43,6 +43,8 @@ final class ClientLink {
     @safe @exclusivity(unchecked) var maxPayloadBytes = Int.max
     /// Handshakes that failed one after the other.
     @safe @exclusivity(unchecked) var failedHandshakes = 0
+    /// A session has stood here: who closes handshakes from now on may stand in for a peer that is away.
+    @safe @exclusivity(unchecked) private(set) var wasMet = false
     /// What went wrong with the connection last, for error messages.
     var lastProblem: String? {
         didSet { self.core.setProblem(self.lastProblem, of: self.index) }
@@ -98,6 +100,7 @@ final class ClientLink {
     func accepted() {
         self.refusals = 0
         self.failedHandshakes = 0
+        self.wasMet = true
     }
 
     /// Whether users have been told of the refusal already.

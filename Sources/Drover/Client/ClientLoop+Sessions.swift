@@ -37,7 +37,10 @@ extension ClientLoop {
                     self.book.machine.connected(link.index, at: self.now, actions: &self.actions)
                 case .disconnected, .closed:
                     link.forgetOutgoing()
+                    self.now = self.core.now()
                     self.book.machine.disconnected(link.index, at: self.now, actions: &self.actions)
+                    // A busy loop doesn't sleep, where it would look for what is due.
+                    self.nextTick = min(self.nextTick, self.book.machine.nextDeadline(after: self.now))
                 case .connectRetried:
                     link.lastProblem = link.lastProblem ?? "nobody listens there"
                 case .handshakeFailedAuth:
@@ -46,6 +49,8 @@ extension ClientLoop {
                 case .handshakeFailedProtocol(let code):
                     let (reason, problem) = self.handshakeProblem(code)
                     self.handshakeFailed(link, reason: reason, problem, isFinal: true)
+                case .handshakeFailedNoDetail where link.wasMet:
+                    link.lastProblem = "what listens there closes the connection at once"
                 case .handshakeFailedNoDetail:
                     let (reason, problem) = self.handshakeProblem(0)
                     self.handshakeFailed(link, reason: reason, problem, isFinal: false)
@@ -134,6 +139,13 @@ extension ClientLoop {
                 .lost,
                 message:
                     "\(place) was silent for \(limit); whether the call ran is unknown: make it again if it may run twice"
+            )
+        case .disconnected:
+            return ConnectionError(
+                .lost,
+                message:
+                    "\(place) closed the connection and was not back within a second; whether the call ran is unknown: "
+                    + "make it again if it may run twice"
             )
         case .restarted:
             return ConnectionError(

@@ -20,7 +20,8 @@ extension Socket {
         try self.set(.maxMessageSize, maxPayloadBytes + (1 << 16))
         try self.set(.handshakeInterval, .seconds(5))
         try self.set(.reconnectInterval, .milliseconds(100))
-        try self.set(.reconnectIntervalMax, .seconds(5))
+        // A link that was closed for half a second must be back within one.
+        try self.set(.reconnectIntervalMax, .milliseconds(250))
         guard addresses.contains(where: { $0.hasPrefix("tcp:") }) else { return }
         // Without it libzmq takes no IPv6 address; with it, IPv4 goes on as before.
         if addresses.contains(where: { $0.hasPrefix("tcp://[") }) { try self.set(.ipv6, true) }

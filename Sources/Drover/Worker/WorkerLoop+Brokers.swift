@@ -62,6 +62,7 @@ extension WorkerLoop {
         offer.queues = configuration.queues.sorted()
         offer.labels = configuration.labels
         offer.resources = configuration.resources
+        offer.notices = true
         var writer = PackWriter(capacity: 512, headerBytes: RequestBytes.headerByteCount)
         // Names that are over the codec's limits were refused when they were registered.
         try? offer.pack(into: &writer)
@@ -85,6 +86,21 @@ extension WorkerLoop {
             }
         }
         self.core.counters.brokers.store(count, ordering: .relaxed)
+        self.nextTick = min(self.nextTick, self.nextOffer)
+    }
+
+    /// A connection to a broker stands, perhaps anew: then the broker knows nobody there until something is said.
+    ///
+    /// - Parameter index: Which one; nil if that can't be told.
+    func connected(to index: Int?) {
+        if let index {
+            self.dials[index].offering.restart(at: self.now)
+        } else {
+            // One that knows this worker takes it for a sign of life, another asks it to offer itself.
+            for dial in self.dials {
+                if let session = self.machine.session(route: dial.route) { self.sendBeat(to: session) }
+            }
+        }
         self.nextTick = min(self.nextTick, self.nextOffer)
     }
 

@@ -15,12 +15,16 @@ extension WorkerLoop {
         self.mayHaveDialEvents = false
         do throws(ZMQError) {
             while let event = try self.monitor?.next() {
-                guard let index = self.dial(of: event) else { continue }
+                guard let index = self.dial(of: event) else {
+                    if event.kind == .handshakeSucceeded { self.connected(to: nil) }
+                    continue
+                }
                 switch event.kind {
                 case .handshakeSucceeded:
                     self.dials[index].lastRefusal = ""
                     self.dials[index].failedHandshakes = 0
                     self.dials[index].refusals = 0
+                    self.connected(to: index)
                 case .handshakeFailedAuth:
                     let remedy = "have it allowed with `drover keys allow`"
                     self.refused(by: index, "the worker's key \(self.ownKey) isn't on the allow-list there: \(remedy)")

@@ -170,7 +170,8 @@ extension BrokerMachine {
         case .none: break
         case .sendHello: actions.append(.sendHello(worker: index, session: self.workers[index].sessionNumber))
         case .sendHeartbeat: actions.append(.sendWorkerBeat(worker: index))
-        case .endSession(.silent): self.loseWorker(index, reason: .silent, at: now, actions: &actions)
+        case .endSession(let reason):
+            self.loseWorker(index, reason: LossReason(reason), at: now, actions: &actions)
         }
     }
 

@@ -27,6 +27,8 @@ package struct WorkerOffer: Equatable, Sendable {
     package var queues: Set<String>
     package var labels: [String: String]
     package var resources: [String: UInt64]
+    /// Whether it says something as soon as a connection that was closed is back.
+    package var notices: Bool
 
     package init(
         worker: PeerID,
@@ -36,7 +38,8 @@ package struct WorkerOffer: Equatable, Sendable {
         functions: [String],
         queues: Set<String> = [""],
         labels: [String: String] = [:],
-        resources: [String: UInt64] = [:]
+        resources: [String: UInt64] = [:],
+        notices: Bool = false
     ) {
         self.worker = worker
         self.epoch = epoch
@@ -47,6 +50,7 @@ package struct WorkerOffer: Equatable, Sendable {
         self.queues = queues
         self.labels = labels
         self.resources = resources
+        self.notices = notices
     }
 
     /// Whether it can satisfy demands when it has nothing else to do.

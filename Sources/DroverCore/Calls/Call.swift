@@ -71,6 +71,8 @@ package struct Call: Sendable {
 package enum LossReason: Equatable, Sendable {
     /// Nothing was heard for the silence limit.
     case silent
+    /// The worker closed the connection and did not come back within a second.
+    case disconnected
     /// The worker came back as a new process.
     case restarted
     /// The worker came back and no longer knew this client.
@@ -83,6 +85,17 @@ package enum LossReason: Equatable, Sendable {
     case `protocol`
     /// The worker refused the handshake.
     case refused
+}
+
+extension LossReason {
+    /// The peer's session ended by itself.
+    init(_ reason: PeerSession.EndReason) {
+        self =
+            switch reason {
+            case .silent: .silent
+            case .disconnected: .disconnected
+            }
+    }
 }
 
 /// How a call ends without an answer.

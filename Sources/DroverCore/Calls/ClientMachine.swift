@@ -240,7 +240,7 @@ package struct ClientMachine: ~Copyable {
 
     /// The connection broke.
     ///
-    /// The session may go on when it is back: silence and epoch decide (contract S87).
+    /// The session may go on when it is back: time and epoch decide (contract S87).
     package mutating func disconnected(_ endpoint: Int, at now: Instant, actions: inout [ClientAction]) {
         self.endpoints[endpoint].isOpen = false
         self.perform(self.endpoints[endpoint].session.disconnected(at: now), of: endpoint, at: now, actions: &actions)
@@ -422,7 +422,8 @@ package struct ClientMachine: ~Copyable {
         case .none: break
         case .sendHello: actions.append(.sendHello(endpoint: endpoint))
         case .sendHeartbeat: actions.append(.sendBeat(endpoint: endpoint))
-        case .endSession(.silent): self.lose(endpoint, reason: .silent, at: now, actions: &actions)
+        case .endSession(let reason):
+            self.lose(endpoint, reason: LossReason(reason), at: now, actions: &actions)
         }
     }
 

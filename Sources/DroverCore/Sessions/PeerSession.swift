@@ -2,14 +2,18 @@
 
 /// Decides whether a peer is alive, from what arrives and when (contract S87).
 ///
-/// Any message counts as a heartbeat. A peer that is silent for the limit is lost, once. If this side itself stood still
-/// (stopped, suspended, starved), the silence says nothing about the peer: it gets one more beat to be heard.
+/// Any message counts as a heartbeat. A peer that is silent for the limit is lost, once. So is one that closed the
+/// connection and isn't back within a second: the kernel closes what a dead process had, and a link that flaps comes back.
+/// If this side itself stood still (stopped, suspended, starved), neither says anything about the peer: it gets one more
+/// beat to be heard, and its second to come back counts on from there.
 package struct PeerSession: Equatable, Sendable {
     package struct Limits: Equatable, Sendable {
         /// A sign of life is sent if nothing else was for so long.
         package var beatNanoseconds: UInt64
         /// A peer that was silent for so long is lost.
         package var silenceNanoseconds: UInt64
+        /// A peer that closed the connection has so long to come back.
+        package var returnNanoseconds: UInt64 = 1_000_000_000
         /// Signs of life go at multiples of this, if that is earlier than they must.
         ///
         /// Those of many sessions then go together, and their owner wakes once for all of them. 0 lets each go at its own
@@ -21,6 +25,12 @@ package struct PeerSession: Equatable, Sendable {
             self.beatNanoseconds = beatNanoseconds
             self.silenceNanoseconds = silenceNanoseconds
         }
+
+        /// How long after the last sign of life the end of a connection is the peer's doing.
+        ///
+        /// A peer that lives is heard every beat. A connection that ends when nothing has been heard for longer was given up
+        /// by this side's kernel, since nothing was acknowledged any more: then silence decides.
+        var closingNanoseconds: UInt64 { self.beatNanoseconds + self.returnNanoseconds / 2 * 3 }
 
         /// When a beat has passed, at the latest.
         func beat(after last: Instant) -> Instant {
@@ -42,6 +52,8 @@ package struct PeerSession: Equatable, Sendable {
 
     package enum EndReason: Equatable, Sendable {
         case silent
+        /// The peer closed the connection and did not come back in time.
+        case disconnected
     }
 
     private enum State: Equatable, Sendable {
@@ -49,8 +61,9 @@ package struct PeerSession: Equatable, Sendable {
         case idle
         /// Waits for an answer to an introduction. `lastHeard` is set if there was a session before, which may go on.
         case introducing(nextHello: Instant, interval: UInt64, lastHeard: Instant?)
-        /// The connection of a session broke; it may come back before the silence limit.
-        case interrupted(lastHeard: Instant)
+        /// The connection of a session broke; it may come back before the silence limit, and before the time to return is
+        /// over since `closedAt`, if the peer closed it.
+        case interrupted(lastHeard: Instant, closedAt: Instant?)
         case established(lastHeard: Instant, lastSent: Instant)
         case ended
     }
@@ -75,7 +88,7 @@ package struct PeerSession: Equatable, Sendable {
         switch self.state {
         case .idle: return self.introduce(at: now, lastHeard: nil)
         case .introducing(_, _, let lastHeard): return self.introduce(at: now, lastHeard: lastHeard)
-        case .interrupted(let lastHeard), .established(let lastHeard, _):
+        case .interrupted(let lastHeard, _), .established(let lastHeard, _):
             return self.introduce(at: now, lastHeard: lastHeard)
         case .ended: return .none
         }
@@ -83,13 +96,15 @@ package struct PeerSession: Equatable, Sendable {
 
     /// The connection broke.
     ///
-    /// Silence decides whether the session is over.
+    /// If the peer closed it, it has a second to come back; silence decides in any case.
     package mutating func disconnected(at now: Instant) -> Action {
+        self.forgiveStall(at: now)
         switch self.state {
         case .idle, .ended: break
-        case .introducing(_, _, let lastHeard): self.state = lastHeard.map { .interrupted(lastHeard: $0) } ?? .idle
+        case .introducing(_, _, let lastHeard):
+            if let lastHeard { self.interrupt(lastHeard: lastHeard, at: now) } else { self.state = .idle }
         case .interrupted: break
-        case .established(let lastHeard, _): self.state = .interrupted(lastHeard: lastHeard)
+        case .established(let lastHeard, _): self.interrupt(lastHeard: lastHeard, at: now)
         }
         return .none
     }
@@ -142,7 +157,7 @@ package struct PeerSession: Equatable, Sendable {
         case .idle, .ended:
             return .none
         case .introducing(let nextHello, let interval, let lastHeard):
-            if let lastHeard, self.isSilent(since: lastHeard, at: now) { return self.end() }
+            if let lastHeard, self.isSilent(since: lastHeard, at: now) { return self.end(.silent) }
             guard now >= nextHello else { return .none }
             let next = min(interval * 2, self.limits.silenceNanoseconds)
             self.state = .introducing(
@@ -151,10 +166,14 @@ package struct PeerSession: Equatable, Sendable {
                 lastHeard: lastHeard
             )
             return .sendHello
-        case .interrupted(let lastHeard):
-            return self.isSilent(since: lastHeard, at: now) ? self.end() : .none
+        case .interrupted(let lastHeard, let closedAt):
+            if self.isSilent(since: lastHeard, at: now) { return self.end(.silent) }
+            guard let closedAt, now >= closedAt.advanced(byNanoseconds: self.limits.returnNanoseconds) else {
+                return .none
+            }
+            return self.end(.disconnected)
         case .established(let lastHeard, let lastSent):
-            if self.isSilent(since: lastHeard, at: now) { return self.end() }
+            if self.isSilent(since: lastHeard, at: now) { return self.end(.silent) }
             guard now >= self.limits.beat(after: lastSent) else { return .none }
             self.state = .established(lastHeard: lastHeard, lastSent: now)
             return .sendHeartbeat
@@ -172,11 +191,17 @@ package struct PeerSession: Equatable, Sendable {
                 lastHeard.flatMap { _ in self.lastTick?.advanced(byNanoseconds: self.limits.beatNanoseconds) }
                     ?? .distantFuture
             )
-        case .interrupted(let lastHeard):
-            // Also once a beat: a longer pause would be taken for a stall of this side.
+        case .interrupted(let lastHeard, let closedAt):
+            // Also now and then in between: a longer pause would be taken for a stall of this side.
             min(
                 lastHeard.advanced(byNanoseconds: self.limits.silenceNanoseconds),
-                (self.lastTick ?? lastHeard).advanced(byNanoseconds: self.limits.beatNanoseconds)
+                closedAt?.advanced(byNanoseconds: self.limits.returnNanoseconds) ?? .distantFuture,
+                (self.lastTick ?? lastHeard)
+                    .advanced(
+                        byNanoseconds: closedAt == nil
+                            ? self.limits.beatNanoseconds
+                            : min(self.limits.beatNanoseconds, self.limits.returnNanoseconds / 4)
+                    )
             )
         case .established(let lastHeard, let lastSent):
             min(
@@ -201,9 +226,14 @@ package struct PeerSession: Equatable, Sendable {
         now >= lastHeard.advanced(byNanoseconds: self.limits.silenceNanoseconds)
     }
 
-    private mutating func end() -> Action {
+    private mutating func interrupt(lastHeard: Instant, at now: Instant) {
+        let isClosedByPeer = now.nanoseconds(since: lastHeard) <= self.limits.closingNanoseconds
+        self.state = .interrupted(lastHeard: lastHeard, closedAt: isClosedByPeer ? now : nil)
+    }
+
+    private mutating func end(_ reason: EndReason) -> Action {
         self.state = .ended
-        return .endSession(.silent)
+        return .endSession(reason)
     }
 
     /// A side that acts every beat and finds much more gone since the last time stood still itself.
@@ -214,6 +244,7 @@ package struct PeerSession: Equatable, Sendable {
     /// after a pause that is a beat shorter.
     private mutating func forgiveStall(at now: Instant) {
         defer { self.lastTick = now }
+        self.forgiveStallSinceClosing(at: now)
         let grace = self.limits.silenceNanoseconds - self.limits.beatNanoseconds
         let stall = max(grace, 2 * self.limits.beatNanoseconds)
         guard let lastTick, now.nanoseconds(since: lastTick) >= stall else { return }
@@ -226,9 +257,18 @@ package struct PeerSession: Equatable, Sendable {
                 interval: interval,
                 lastHeard: lastHeard.map { max($0, pardon) }
             )
-        case .interrupted(let lastHeard): self.state = .interrupted(lastHeard: max(lastHeard, pardon))
+        case .interrupted(let lastHeard, let closedAt):
+            self.state = .interrupted(lastHeard: max(lastHeard, pardon), closedAt: closedAt)
         case .established(let lastHeard, let lastSent):
             self.state = .established(lastHeard: max(lastHeard, pardon), lastSent: lastSent)
         }
+    }
+
+    /// While a peer has a second to come back this side acts four times; what it missed of that doesn't count.
+    private mutating func forgiveStallSinceClosing(at now: Instant) {
+        guard case .interrupted(let lastHeard, let closedAt?) = self.state, let lastTick else { return }
+        let pause = now.nanoseconds(since: max(lastTick, closedAt))
+        guard pause > self.limits.returnNanoseconds / 2 else { return }
+        self.state = .interrupted(lastHeard: lastHeard, closedAt: closedAt.advanced(byNanoseconds: pause))
     }
 }

@@ -18,12 +18,19 @@ extension BrokerBench {
     }
 
     /// A worker offers itself again, by the same route or another.
-    mutating func offerAgain(_ number: UInt64, concurrency: Int = 1, epoch: UInt64? = nil, route: UInt64) -> Int? {
+    mutating func offerAgain(
+        _ number: UInt64,
+        concurrency: Int = 1,
+        epoch: UInt64? = nil,
+        notices: Bool = false,
+        route: UInt64
+    ) -> Int? {
         let offer = WorkerOffer(
             worker: PeerID(high: 2, low: number),
             epoch: epoch ?? number,
             concurrency: concurrency,
-            functions: ["f"]
+            functions: ["f"],
+            notices: notices
         )
         return self.machine.offerReceived(offer, route: route, at: self.now, actions: &self.actions)
     }
@@ -182,6 +189,46 @@ extension BrokerBench {
         #expect(bench.actions == [.sendDeadline(worker: worker, id: id, deadline: deadline)])
         bench.pass(milliseconds: 11)
         #expect(bench.endings() == [2: .cancelled(.lapsed)])
+    }
+
+    @Test(
+        "S87 a worker that closed its connection is lost a second later, if it would say at once that it is back",
+        arguments: [true, false]
+    )
+    func closed(notices: Bool) throws {
+        var bench = BrokerBench()
+        let client = try bench.client(1)
+        let index = bench.offerAgain(1, concurrency: 4, notices: notices, route: 99)
+        let worker = try #require(index)
+        bench.welcome(by: worker, epoch: 1)
+        bench.request(1, from: client)
+        bench.request(2, from: client, isIdempotent: true)
+        let other = try bench.worker(2)
+        bench.pass(milliseconds: 10)
+        bench.machine.unreachable(worker, at: bench.now, actions: &bench.actions)
+        for _ in 0..<19 { bench.pass(milliseconds: 50) }
+        #expect(bench.endings() == [:])
+        for _ in 0..<2 { bench.pass(milliseconds: 50) }
+        #expect(bench.endings() == (notices ? [1: .lost(.disconnected)] : [:]))
+        let again = bench.transmitted().filter { $0.worker == other }
+        #expect(again.count == (notices ? 1 : 0))
+    }
+
+    @Test("S88 a worker that offers itself by another connection within a second keeps its calls")
+    func closedAndBack() throws {
+        var bench = BrokerBench()
+        let client = try bench.client(1)
+        let index = bench.offerAgain(1, notices: true, route: 99)
+        let worker = try #require(index)
+        bench.welcome(by: worker, epoch: 1)
+        bench.request(1, from: client)
+        bench.machine.unreachable(worker, at: bench.now, actions: &bench.actions)
+        for _ in 0..<19 { bench.pass(milliseconds: 50) }
+        #expect(bench.offerAgain(1, notices: true, route: 100) == worker)
+        bench.welcome(by: worker, epoch: 1)
+        for _ in 0..<10 { bench.pass(milliseconds: 50) }
+        #expect(bench.endings() == [:])
+        #expect(bench.machine.workers[worker].outstanding == 1)
     }
 
     @Test("a worker that never answers the introduction is given up")

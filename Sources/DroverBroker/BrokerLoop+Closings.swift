@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Drover
+internal import DroverCore
+internal import DroverWire
+internal import DroverZMQ
+internal import Logging
+
+// Connections that were closed. A ROUTER says that a peer is gone when something is sent to it, which may be two seconds later;
+// the monitor says at once that some connection was closed, by its descriptor.
+
+extension BrokerLoop {
+    /// Notes what the monitor saw, and tries the workers behind connections that were closed.
+    @available(*, noasync)
+    func lookAfterClosings() {
+        if self.mayHaveClosings { self.observeClosings() }
+        guard self.nextClosing <= self.now else { return }
+        let due = self.closings.filter { $0.dueAt <= self.now }
+        self.closings.removeAll { $0.dueAt <= self.now }
+        for closing in due {
+            // The descriptor may be another connection's by now: only what can't be sent tells.
+            for worker in self.workerLinks.indices where self.workerLinks[worker]?.descriptor == closing.descriptor {
+                self.send(Header(.beat, id: self.epoch(for: worker)), toWorker: worker)
+            }
+            if let next = closing.next { self.closings.append(next) }
+        }
+    }
+
+    /// When to try workers next.
+    var nextClosing: Instant { self.closings.reduce(.distantFuture) { min($0, $1.dueAt) } }
+
+    @available(*, noasync)
+    private func observeClosings() {
+        self.mayHaveClosings = false
+        do throws(ZMQError) {
+            while let event = try self.monitor?.next() {
+                guard case .disconnected(let descriptor) = event.kind,
+                    // Most that come and go are clients, for which silence is the rule.
+                    self.workerLinks.contains(where: { $0?.descriptor == descriptor })
+                else { continue }
+                self.now = self.core.now()
+                self.closings.append(Closing(descriptor: descriptor, at: self.now))
+            }
+        } catch {
+            self.core.configuration.logger.warning(
+                "closed connections can't be watched; silence tells of workers that are gone",
+                metadata: ["drover.error": "\(error)"]
+            )
+            self.monitor = nil
+        }
+    }
+}
+
+/// A connection that was closed, and when to try whether its worker is gone.
+struct Closing {
+    let descriptor: CInt
+    let dueAt: Instant
+    private let isLast: Bool
+
+    init(descriptor: CInt, at now: Instant) {
+        self.init(descriptor: descriptor, dueAt: now.advanced(byNanoseconds: Self.firstNanoseconds), isLast: false)
+    }
+
+    private init(descriptor: CInt, dueAt: Instant, isLast: Bool) {
+        self.descriptor = descriptor
+        self.dueAt = dueAt
+        self.isLast = isLast
+    }
+
+    /// Another try: at the first the socket may not have learned it yet.
+    var next: Closing? {
+        self.isLast
+            ? nil
+            : Closing(
+                descriptor: self.descriptor,
+                dueAt: self.dueAt.advanced(byNanoseconds: Self.secondNanoseconds),
+                isLast: true
+            )
+    }
+
+    private static var firstNanoseconds: UInt64 { 5_000_000 }
+    private static var secondNanoseconds: UInt64 { 100_000_000 }
+}
