@@ -43,16 +43,18 @@ import Synchronization
     ///
     /// - Parameters:
     ///   - ioThreads: How many threads move bytes; one serves about a gigabyte per second.
-    ///   - maxSockets: How many sockets may exist at once, monitors included.
+    ///   - maxSockets: How many sockets may exist at once, monitors included; nil for as many as libzmq can, which is more than
+    ///     most processes have descriptors for.
     /// - Throws: ``ZMQError`` if libzmq is too old or a number out of range.
-    package init(ioThreads: Int = 1, maxSockets: Int = 1023) throws(ZMQError) {
+    package init(ioThreads: Int = 1, maxSockets: Int? = nil) throws(ZMQError) {
         guard Self.libraryVersion >= Self.oldestSupportedVersion else {
             throw ZMQError(errno: EINVAL, .createContext, "with libzmq \(Self.libraryVersion)")
         }
         guard let handle = unsafe zmq_ctx_new() else { throw .last(.createContext) }
         unsafe self.handle = handle
         try unsafe Self.set(ZMQ_IO_THREADS, "ioThreads", ioThreads, on: handle)
-        try unsafe Self.set(ZMQ_MAX_SOCKETS, "maxSockets", maxSockets, on: handle)
+        let most = maxSockets ?? Int(unsafe zmq_ctx_get(handle, ZMQ_SOCKET_LIMIT))
+        try unsafe Self.set(ZMQ_MAX_SOCKETS, "maxSockets", most, on: handle)
         // By default the end of a context waits for unsent messages for ever.
         try unsafe Self.set(ZMQ_BLOCKY, "blocky", 0, on: handle)
     }

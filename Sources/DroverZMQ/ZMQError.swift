@@ -55,6 +55,16 @@ package struct ZMQError: Error, Hashable, Sendable {
     /// Somebody else has bound the endpoint.
     package var isAddressInUse: Bool { self.errno == EADDRINUSE }
 
+    /// It will not do what was asked, however often it is asked: an address, an option or a mechanism that it doesn't know.
+    ///
+    /// Everything else may be a passing shortage, of descriptors above all.
+    package var isPermanent: Bool {
+        switch self.errno {
+        case EINVAL, EPROTONOSUPPORT, ENOTSUP, ENAMETOOLONG, drover_enocompatproto(), drover_eterm(): true
+        default: false
+        }
+    }
+
     /// libzmq's words for the error number.
     package var reason: String { unsafe String(cString: zmq_strerror(self.errno)) }
 
@@ -69,7 +79,7 @@ package struct ZMQError: Error, Hashable, Sendable {
         case ENOENT: self.operation == .bind ? "create the directory of the ipc endpoint first" : nil
         case EMFILE:
             self.operation == .createSocket
-                ? "raise the context's maxSockets, or the limit of open files (ulimit -n)"
+                ? "raise the limit of open files (ulimit -n), or have fewer clients in this process"
                 : "raise the limit of open files (ulimit -n)"
         case ENFILE: "the whole system is out of file descriptors: raise fs.file-max"
         case EPROTONOSUPPORT: "use tcp://, ipc:// or inproc://"

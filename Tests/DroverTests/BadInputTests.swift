@@ -417,6 +417,37 @@ extension ServingTests.BadInputTests {
         rig.stop()
     }
 
+    @Test(
+        "S86 a connection that can't be made for want of descriptors is made when there are some",
+        .timeLimit(.minutes(1))
+    )
+    func passingShortage() throws {
+        let rig = try Rig()
+        let child = try WorkerProcess(arguments: ["shortage", rig.endpoint])
+        let end = child.waitForExit()
+        #expect(end.status == 0 && !end.wasSignalled)
+        eventually("its last words came") { child.printed.count >= 4 }
+        Self.expect(child.printed.dropFirst().first, says: "queued locally", "ulimit -n")
+        Self.expect(child.printed.dropFirst(2).first, says: "waits", "queued locally", "ulimit -n")
+        #expect(child.printed.last == "echo 1", "\(child.printed)")
+        rig.stop()
+    }
+
+    @Test(
+        "S88 four hundred clients of one process all work, and all come back with their worker",
+        .timeLimit(.minutes(2))
+    )
+    func manyClients() throws {
+        let first = try WorkerProcess()
+        let child = try WorkerProcess(arguments: ["clients", first.endpoint, "400"])
+        eventually("all were answered", within: .seconds(60)) { child.printed.contains("answered 400") }
+        first.end()
+        let second = try WorkerProcess(at: first.endpoint)
+        eventually("all were answered again", within: .seconds(30)) { child.printed.contains("answered again 400") }
+        child.end()
+        second.end()
+    }
+
     @Test("S4 a client that was closed refuses calls at once", .timeLimit(.minutes(1)))
     func closed() async throws {
         let rig = try Rig()

@@ -8,7 +8,8 @@ import Logging
 ///
 /// `fault-worker serve ADDRESS` prints `listens ADDRESS` and serves until SIGTERM; `fault-worker dial BROKER...` serves
 /// brokers, and `fault-worker serve-far BROKER...` brokers on other hosts, with the usual beats. `fault-worker descriptors ENDPOINT LIMIT` makes clients until the limit of open files stops it, and prints what
-/// it was told. `fault-worker clock` lets calls expire while the wall clock is stepped, by a library that a test loads
+/// it was told. `fault-worker shortage ENDPOINT` has no descriptor to give for a while; `fault-worker clients ENDPOINT COUNT` makes
+/// many clients, and calls by all of them before and after their worker's restart. `fault-worker clock` lets calls expire while the wall clock is stepped, by a library that a test loads
 /// before the C library.
 @main
 struct FaultWorker {
@@ -19,6 +20,8 @@ struct FaultWorker {
         case "dial": try await self.serve(.bind(nil, connecting: Array(arguments.dropFirst(2))))
         case "serve-far": try await self.serve(.bind(nil, connecting: Array(arguments.dropFirst(2))), isFar: true)
         case "descriptors": try await self.exhaust(arguments[2], limit: UInt(arguments[3]) ?? 64)
+        case "shortage": try await self.outliveShortage(arguments[2])
+        case "clients": try await self.crowd(arguments[2], count: Int(arguments[3]) ?? 400)
         case "clock": try await self.stepClock()
         default: exit(64)
         }
@@ -81,6 +84,48 @@ struct FaultWorker {
         say("echo \(try await echo(2))")
         // A search for leaks at the exit needs descriptors of its own, and would look for them for ever.
         setrlimit(resource, &usual)
+        exit(0)
+    }
+
+    /// A client that finds no descriptor at first, and some a second later.
+    private static func outliveShortage(_ endpoint: String) async throws {
+        var configuration = ClientConfiguration()
+        configuration.startsPoller = false
+        let client = try Client(endpoint, configuration: configuration)
+        // What the system's libraries open for themselves they open now.
+        try await Task.sleep(for: .milliseconds(1))
+        say("begins")
+        var taken: [CInt] = []
+        while case let descriptor = dup(0), descriptor >= 0 { taken.append(descriptor) }
+        let poller = try BackgroundPoller(serving: client)
+        let echo = client.function(Function<Int, Int>("echo"))
+        let waiting = try echo.async(1)
+        do { _ = try await timed(echo, .milliseconds(700))(2).value } catch { say("error \(error)") }
+        say("waits \(waiting)")
+        for descriptor in taken { close(descriptor) }
+        say("echo \(try await waiting.value)")
+        poller.stop()
+        exit(0)
+    }
+
+    /// Many clients in one process, which all come back when their worker does.
+    private static func crowd(_ endpoint: String, count: Int) async throws {
+        let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
+        var limits = rlimit()
+        getrlimit(resource, &limits)
+        limits.rlim_cur = min(limits.rlim_max, 20_000)
+        setrlimit(resource, &limits)
+        let echo = Function<Int, Int>("echo", isIdempotent: true)
+        let clients = try (0..<count).map { _ in try Client(endpoint) }
+        func callAll() async throws -> Int {
+            let handles = try clients.enumerated().map { number, client in try client.function(echo).async(number) }
+            var right = 0
+            for (number, handle) in handles.enumerated() where try await handle.value == number { right += 1 }
+            return right
+        }
+        say("answered \(try await callAll())")
+        while clients.contains(where: { $0.statistics.sessions < 2 }) { try await Task.sleep(for: .milliseconds(20)) }
+        say("answered again \(try await callAll())")
         exit(0)
     }
 

@@ -105,11 +105,19 @@ final class ClientCore: Sendable {
             self.callbackThread = nil
             self.callbacks = CallbackQueue(executor: executor, onError: report)
         } else {
-            let thread = CallbackThread()
+            let waker = self.waker
+            let thread = CallbackThread { error in
+                logger.warning("callbacks wait for a thread", metadata: [LogKeys.error: "\(error)"])
+                // The poller asks again.
+                waker.wake()
+            }
             self.callbackThread = thread
             self.callbacks = CallbackQueue(executor: thread, onError: report)
         }
     }
+
+    /// How long to wait before a thread that the system didn't give is asked for again.
+    static let threadPauseNanoseconds: UInt64 = 100_000_000
 
     deinit { self.callbackThread?.stop() }
 
@@ -474,6 +482,12 @@ final class ClientCore: Sendable {
 
     func setProblem(_ problem: String?, of endpoint: Int) {
         self.linkProblems.withLock { $0[endpoint] = problem }
+    }
+
+    /// What is wrong with the connections, in words; nil for nothing.
+    var problem: String? {
+        let problems = self.problems
+        return problems.isEmpty ? nil : problems
     }
 
     /// What is wrong with the connections, in words.

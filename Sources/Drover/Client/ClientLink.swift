@@ -49,10 +49,12 @@ final class ClientLink {
     var lastProblem: String? {
         didSet { self.core.setProblem(self.lastProblem, of: self.index) }
     }
-    /// When a connection that was refused is tried again.
+    /// When a connection that was refused, or that couldn't be made, is tried again.
     @safe @exclusivity(unchecked) var reopensAt = Instant.distantFuture
     /// How often it was refused, one time after the other.
-    @safe @exclusivity(unchecked) private var refusals = 0
+    @safe @exclusivity(unchecked) private var refusals = Backoff(longestNanoseconds: 2_000_000_000)
+    /// How often it couldn't be made, one time after the other.
+    @safe @exclusivity(unchecked) private var openings = Backoff()
     /// Something was sent since the machine was told last.
     @safe @exclusivity(unchecked) var hasSent = false
 
@@ -87,24 +89,36 @@ final class ClientLink {
         self.socket = consume socket
         self.isDrained = false
         self.mayHaveConnectionEvents = true
+        self.reopensAt = .distantFuture
+        self.openings.succeeded()
     }
+
+    /// Whether it could not be made when that was tried last.
+    var isShort: Bool { self.openings.failures > 0 }
 
     /// The peer refused this side: the next try comes after a while that doubles up to two seconds.
     func postpone(from now: Instant) {
-        let wait = min(UInt64(100_000_000) << UInt64(min(self.refusals, 8)), 2_000_000_000)
-        self.refusals += 1
-        self.reopensAt = now.advanced(byNanoseconds: wait)
+        self.reopensAt = self.refusals.failed(at: now)
+    }
+
+    /// The connection couldn't be made, for want of a descriptor perhaps: the next try comes after a while that doubles up to
+    /// five seconds.
+    ///
+    /// - Returns: Whether it is the first time.
+    func couldNotOpen(at now: Instant) -> Bool {
+        self.reopensAt = self.openings.failed(at: now)
+        return self.openings.failures == 1
     }
 
     /// The peer has let this side in.
     func accepted() {
-        self.refusals = 0
+        self.refusals.succeeded()
         self.failedHandshakes = 0
         self.wasMet = true
     }
 
     /// Whether users have been told of the refusal already.
-    var isRefusedAgain: Bool { self.refusals > 1 }
+    var isRefusedAgain: Bool { self.refusals.failures > 1 }
 
     @available(*, noasync)
     func close(linger: Duration) {

@@ -91,9 +91,25 @@ extension ClientLoop {
     @available(*, noasync)
     func open(_ link: ClientLink) {
         do throws(ZMQError) {
+            let wasShort = link.isShort
             try link.open()
+            guard wasShort else { return }
+            link.lastProblem = nil
+            self.core.logger.notice(
+                "an endpoint can be connected to again",
+                metadata: [LogKeys.endpoint: "\(link.endpoint)"]
+            )
         } catch {
             link.lastProblem = "\(error)"
+            guard error.isPermanent else {
+                // A passing shortage, as far as can be known: calls wait, and it is tried again.
+                let isFirst = link.couldNotOpen(at: self.core.now())
+                return self.core.logger.log(
+                    level: isFirst ? .warning : .debug,
+                    "an endpoint can't be connected to now; it is tried again",
+                    metadata: [LogKeys.endpoint: "\(link.endpoint)", LogKeys.error: "\(error)"]
+                )
+            }
             self.core.logger.warning(
                 "an endpoint can't be connected to",
                 metadata: [LogKeys.endpoint: "\(link.endpoint)", LogKeys.error: "\(error)"]

@@ -111,6 +111,7 @@ final class ClientLoop {
         }
         if self.now >= self.nextTick || !isBusy {
             self.now = self.core.now()
+            if let thread = self.core.callbackThread, thread.lacksThread { thread.start() }
             if self.now >= self.nextTick {
                 self.book.machine.ticked(at: self.now, actions: &self.actions)
                 self.performActions()
@@ -289,6 +290,9 @@ final class ClientLoop {
         }
         var wakeAt = self.nextTick
         for link in self.links { wakeAt = min(wakeAt, link.reopensAt) }
+        if self.core.callbackThread?.lacksThread == true {
+            wakeAt = min(wakeAt, self.now.advanced(byNanoseconds: ClientCore.threadPauseNanoseconds))
+        }
         if self.core.currentState == .closing {
             wakeAt = min(wakeAt, Instant(nanoseconds: self.core.closeDeadline.load(ordering: .relaxed)))
         }

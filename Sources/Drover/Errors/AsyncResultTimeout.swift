@@ -17,26 +17,32 @@ public struct AsyncResultTimeout: Error, Hashable, Sendable {
     public let elapsed: Duration
     /// How far the call had come.
     public let phase: CallProgress
+    /// What keeps the client from its workers, if the call was still in the client: nobody listens there, or no descriptor is
+    /// left for a connection.
+    public let problem: String?
 
     package init(
         function: String,
         correlationID: CorrelationID,
         limit: Duration,
         elapsed: Duration,
-        phase: CallProgress
+        phase: CallProgress,
+        problem: String? = nil
     ) {
         self.function = function
         self.correlationID = correlationID
         self.limit = limit
         self.elapsed = elapsed
         self.phase = phase
+        self.problem = problem
     }
 }
 
 extension AsyncResultTimeout: CustomStringConvertible {
-    /// Function, limit and phase, in one line.
+    /// Function, limit, phase and problem, in one line.
     public var description: String {
         "\(self.function) \(self.correlationID) expired after \(self.elapsed) (limit \(self.limit)); it was \(self.phase)"
+            + (self.problem.map { ": \($0)" } ?? "")
     }
 }
 

@@ -12,19 +12,48 @@ final class CallbackThread: CallbackExecutor {
         var work = Deque<@Sendable () -> Void>()
         var thread: LoopThread?
         var isStopping = false
+        /// The system was asked for the thread, and had none to give.
+        var isShort = false
     }
 
     private let state = Mutex(State())
     private let parker = Parker()
+    private let isShort = Atomic<Bool>(false)
+    private let onShortage: @Sendable (ZMQError) -> Void
+
+    /// - Parameter onShortage: Called, once until it is over, when the system has no thread to give: ``start()`` asks again.
+    init(onShortage: @escaping @Sendable (ZMQError) -> Void) { self.onShortage = onShortage }
+
+    /// Whether callbacks wait since there is no thread to run them.
+    var lacksThread: Bool { self.isShort.load(ordering: .relaxed) }
+
+    /// Asks again for the thread.
+    func start() {
+        let error = self.state.withLock { state in state.work.isEmpty ? nil : self.startIfNeeded(&state) }
+        if let error { self.onShortage(error) }
+    }
+
+    /// - Returns: Why there is no thread, the first time.
+    private func startIfNeeded(_ state: inout State) -> ZMQError? {
+        guard state.thread == nil else { return nil }
+        do throws(ZMQError) {
+            state.thread = try LoopThread.start(named: "drover-callback") { self.loop() }
+            state.isShort = false
+            self.isShort.store(false, ordering: .relaxed)
+            return nil
+        } catch {
+            defer { state.isShort = true }
+            self.isShort.store(true, ordering: .relaxed)
+            return state.isShort ? nil : error
+        }
+    }
 
     func run(_ work: @escaping @Sendable () -> Void) {
-        self.state.withLock { state in
+        let error = self.state.withLock { state in
             state.work.append(work)
-            if state.thread == nil {
-                // Without a thread the work stays queued, and the next callback tries again.
-                state.thread = try? LoopThread.start(named: "drover-callback") { self.loop() }
-            }
+            return self.startIfNeeded(&state)
         }
+        if let error { self.onShortage(error) }
         self.parker.unpark()
     }
 

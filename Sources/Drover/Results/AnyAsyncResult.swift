@@ -234,7 +234,8 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
                 correlationID: self.correlationID,
                 limit: Duration(nanoseconds: limit),
                 elapsed: Duration(nanoseconds: now.nanoseconds(since: self.submittedAt)),
-                phase: self.lastPhase
+                phase: self.lastPhase,
+                problem: self.lastPhase == .local ? self.client.problem : nil
             )
         )
     }
@@ -349,6 +350,7 @@ extension AnyAsyncResult: CustomStringConvertible {
         var text = "AsyncResult \(self.functionName) \(self.correlationID) \(status), \(age) old"
         if status == .pending {
             text += ", \(self.lastPhase)"
+            if self.lastPhase == .local, let problem = self.client.problem { text += " (\(problem))" }
             let deadline = self.deadline
             if deadline != .distantFuture {
                 text += ", expires in \(Duration(nanoseconds: deadline.nanoseconds(since: now)))"

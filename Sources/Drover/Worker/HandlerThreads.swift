@@ -3,6 +3,7 @@
 internal import DequeModule
 internal import DroverCore
 internal import DroverZMQ
+internal import Logging
 internal import Synchronization
 
 /// The threads that run handlers, and the slots that bound how many run at once.
@@ -20,6 +21,10 @@ final class HandlerThreads: Sendable {
     private let runningCount = Atomic<Int>(0)
     private let queuedCount = Atomic<Int>(0)
     private let concurrency: Int
+    private let isShort = Atomic<Bool>(false)
+
+    /// Whether jobs wait since the system had no thread to give; ``startMissing(core:)`` asks again.
+    var lacksThreads: Bool { self.isShort.load(ordering: .relaxed) }
 
     init(concurrency: Int) { self.concurrency = concurrency }
 
@@ -61,25 +66,40 @@ final class HandlerThreads: Sendable {
     ///
     /// Threads are started as they are needed.
     func submit(_ jobs: inout [WorkerJob], core: WorkerCore) {
+        var shortage: ZMQError?
         let parkers = self.state.withLock { state -> [Parker] in
             state.queue.append(contentsOf: jobs)
             self.queuedCount.add(jobs.count, ordering: .sequentiallyConsistent)
-            var wanted = min(jobs.count, self.concurrency)
+            var wanted = min(max(jobs.count, self.lacksThreads ? state.queue.count : 0), self.concurrency)
             var woken: [Parker] = []
             while wanted > 0, let parker = state.idle.popLast() {
                 woken.append(parker)
                 wanted -= 1
             }
             while wanted > 0, state.threads.count < self.concurrency, !state.isStopping {
-                // Without a thread the jobs wait for those there are; the first could not fail without the worker noticing.
-                guard let thread = try? LoopThread.start(named: "drover-handler", { self.serve(core) }) else { break }
-                state.threads.append(thread)
-                wanted -= 1
+                do throws(ZMQError) {
+                    state.threads.append(try LoopThread.start(named: "drover-handler") { self.serve(core) })
+                    wanted -= 1
+                } catch {
+                    // The jobs wait for those there are, and the loop asks again.
+                    shortage = self.isShort.exchange(true, ordering: .relaxed) ? nil : error
+                    return woken
+                }
             }
+            self.isShort.store(false, ordering: .relaxed)
             return woken
+        }
+        if let shortage {
+            core.logger.warning("requests wait for threads", metadata: [LogKeys.error: "\(shortage)"])
         }
         for parker in parkers { parker.unpark() }
         jobs.removeAll(keepingCapacity: true)
+    }
+
+    /// Asks again for the threads that the system didn't have.
+    func startMissing(core: WorkerCore) {
+        var none: [WorkerJob] = []
+        self.submit(&none, core: core)
     }
 
     private enum Next {

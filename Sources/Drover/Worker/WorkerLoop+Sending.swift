@@ -170,6 +170,9 @@ extension WorkerLoop {
         self.core.counters.timers.store(self.machine.timerCount, ordering: .relaxed)
         self.machine.settle()
         self.nextTick = min(self.machine.nextDeadline(after: self.now), self.nextOffer)
+        if self.core.threads.lacksThreads {
+            self.nextTick = min(self.nextTick, self.now.advanced(byNanoseconds: ClientCore.threadPauseNanoseconds))
+        }
         if let recycling { self.nextTick = min(self.nextTick, recycling.nextLook) }
         if self.core.life.state == .draining { self.nextTick = min(self.nextTick, self.core.life.drainDeadline) }
         guard self.core.mailbox.prepareToSleep() else {

@@ -194,6 +194,7 @@ final class WorkerLoop {
             if self.now >= self.nextTick {
                 self.machine.ticked(at: self.now, actions: &self.actions)
                 self.dialAgainWhereDue()
+                if self.core.threads.lacksThreads { self.core.threads.startMissing(core: self.core) }
                 self.offerWhereDue()
             }
             self.tellConcurrency()
