@@ -69,6 +69,11 @@ check: lint ## What a patch must pass besides the tests: lint, warnings, imports
 check-deploy: ## Check the manifests, units and scripts of deploy/
 	@deploy/check.sh
 
+.PHONY: test-deploy
+test-deploy: ## Start the systemd units in a booted container (needs root; makes a small Debian first)
+	swift build
+	@deploy/test-units.sh
+
 .PHONY: format
 format: ## Format all Swift files in place
 	swift format --in-place --recursive $(formatted)

@@ -67,7 +67,8 @@ public struct KeyPair: Hashable, Sendable {
 
     /// Reads keys from a file that ``write(to:)`` or `drover keys new` made.
     ///
-    /// - Parameter path: The file; nobody but its owner may have permissions for it.
+    /// - Parameter path: The file; nobody but its owner may have permissions for it. If that is root, and this program is
+    ///   not, its group may read it.
     /// - Throws: ``UsageError`` that names the file, what is wrong with it and what to do.
     public init(contentsOf path: String) throws {
         let text = try SecurityFile.read(

@@ -32,7 +32,7 @@ package enum SecurityFile {
     /// - Parameters:
     ///   - path: Where it is.
     ///   - limit: How long it may be.
-    ///   - forbiddenMode: Permissions that the file must not have.
+    ///   - forbiddenMode: Permissions that the file must not have; a group may read what belongs to root.
     ///   - remedy: What to do if it has.
     ///   - isOwnerTrusted: Whether it may belong to anybody. If not, it must belong to this user or to root: its owner can
     ///     change it, whatever its permissions say.
@@ -54,7 +54,10 @@ package enum SecurityFile {
             throw UsageError(.badConfiguration, "\(path) is no file")
         }
         let mode = info.st_mode & 0o777
-        guard mode & forbiddenMode == 0 else {
+        // What root shows to a group is shown on purpose, as secrets are that an orchestrator mounts. Root itself needs no
+        // group to read.
+        let isRootsForGroup = info.st_uid == 0 && geteuid() != 0
+        guard mode & forbiddenMode & (isRootsForGroup ? ~0o040 : ~0) == 0 else {
             throw UsageError(.badConfiguration, "\(path) has the mode 0\(String(mode, radix: 8)): \(remedy)")
         }
         guard isOwnerTrusted || info.st_uid == 0 || info.st_uid == geteuid() else {
