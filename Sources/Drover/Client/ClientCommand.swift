@@ -16,6 +16,8 @@ final class ClientCommand: MailboxNode {
         /// The answer of a callback that a worker called.
         case answer(Subscription.Invocation, RequestBytes, isError: Bool)
         case cancelAll
+        /// An endpoint's name was looked up.
+        case lookedUp(endpoint: Int, lookUp: Int, NameResolver.Answer)
     }
 
     let kind: Kind

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import DroverWire
+package import DroverZMQ
 public import Logging
 
 /// How a client behaves.
@@ -52,6 +53,8 @@ public struct ClientConfiguration: Sendable {
     public var onDisconnect: (@Sendable (Disconnection) -> Void)?
     /// Told when a session with a worker begins.
     public var onConnect: (@Sendable (Connection) -> Void)?
+    /// Looks up the names in addresses.
+    package var resolver = NameResolver.shared
 
     /// Creates the default configuration.
     public init() {}

@@ -55,9 +55,20 @@ final class ClientLink {
     @safe @exclusivity(unchecked) private var refusals = Backoff(longestNanoseconds: 2_000_000_000)
     /// How often it couldn't be made, one time after the other.
     @safe @exclusivity(unchecked) private var openings = Backoff()
+    /// The address that the socket connects to.
+    @safe @exclusivity(unchecked) private(set) var dialled = ""
+    /// A connection stands.
+    @safe @exclusivity(unchecked) var isUp = false
+    @safe @exclusivity(unchecked) private var isLookingUp = false
+    /// How often the name was looked up.
+    @safe @exclusivity(unchecked) private var lookUps = 0
+    /// Attempts to connect that failed since the socket was made, or the name was looked up.
+    @safe @exclusivity(unchecked) private var retries = 0
     /// Something was sent since the machine was told last.
     @safe @exclusivity(unchecked) var hasSent = false
 
+    /// Attempts that must fail before the name is looked up again: about a second.
+    private static let retriesBeforeLookUp = 6
     /// Handshakes that must fail one after the other before the endpoint counts as refusing.
     static let handshakeLimit = 3
 
@@ -73,16 +84,16 @@ final class ClientLink {
     // MARK: Socket
 
     @available(*, noasync)
-    func open() throws(ZMQError) {
+    func open(at address: String) throws(ZMQError) {
         let socket = try Socket(.dealer, in: self.core.context.context)
         // On a connection that isn't up nothing may queue in libzmq: it would be lost or late. It queues here.
         try socket.set(.immediate, true)
-        try socket.prepare(for: [self.endpoint.address], maxPayloadBytes: self.core.configuration.maxPayloadBytes)
+        try socket.prepare(for: [address], maxPayloadBytes: self.core.configuration.maxPayloadBytes)
         if let keys = self.core.configuration.keys {
             try socket.connectEncrypted(keys, to: self.endpoint.address)
         }
         let monitor = try socket.monitor([.connected, .disconnected, .connectRetried, .handshake, .closed])
-        try socket.connect(self.endpoint.address)
+        try socket.connectTo(address)
         self.monitorDescriptor = try monitor.fileDescriptor
         self.socketDescriptor = try socket.get(.fileDescriptor)
         self.monitor = consume monitor
@@ -91,6 +102,42 @@ final class ClientLink {
         self.mayHaveConnectionEvents = true
         self.reopensAt = .distantFuture
         self.openings.succeeded()
+        self.dialled = address
+        self.retries = 0
+    }
+
+    /// Begins to look the endpoint's name up.
+    ///
+    /// - Returns: The number of this look-up: the answer to a former one is of no use any more.
+    func beginLookUp() -> Int {
+        self.lookUps += 1
+        self.isLookingUp = true
+        self.retries = 0
+        return self.lookUps
+    }
+
+    /// The answer to a look-up came.
+    ///
+    /// - Returns: False if it is a former one's.
+    func endLookUp(_ number: Int) -> Bool {
+        guard number == self.lookUps, self.isLookingUp else { return false }
+        self.isLookingUp = false
+        return true
+    }
+
+    /// An attempt to connect failed.
+    ///
+    /// - Returns: Whether it is time to look the name up again: its host may have moved.
+    func failedToConnect() -> Bool {
+        self.retries += 1
+        return self.retries >= Self.retriesBeforeLookUp && !self.isLookingUp && self.endpoint.nameToLookUp != nil
+    }
+
+    /// The address to dial next, of those that the name stands for: the one after the one that was dialled last.
+    func next(of hosts: [String]) -> String? {
+        let addresses = hosts.map { self.endpoint.addressToDial(at: $0) }
+        guard let index = addresses.firstIndex(of: self.dialled) else { return addresses.first }
+        return addresses[(index + 1) % addresses.count]
     }
 
     /// Whether it could not be made when that was tried last.
@@ -126,6 +173,7 @@ final class ClientLink {
         try? self.socket?.set(.linger, linger)
         self.monitor = nil
         self.socket = nil
+        self.isUp = false
         self.parked.removeAll()
         self.batch.removeAll()
         self.defined.removeAll()

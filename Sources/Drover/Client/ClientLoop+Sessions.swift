@@ -34,15 +34,18 @@ extension ClientLoop {
                 switch event {
                 case .handshakeSucceeded:
                     link.failedHandshakes = 0
+                    link.isUp = true
                     self.book.machine.connected(link.index, at: self.now, actions: &self.actions)
                 case .disconnected, .closed:
                     link.forgetOutgoing()
+                    link.isUp = false
                     self.now = self.core.now()
                     self.book.machine.disconnected(link.index, at: self.now, actions: &self.actions)
                     // A busy loop doesn't sleep, where it would look for what is due.
                     self.nextTick = min(self.nextTick, self.book.machine.nextDeadline(after: self.now))
                 case .connectRetried:
                     link.lastProblem = link.lastProblem ?? "nobody listens there"
+                    if link.failedToConnect() { self.lookUp(link) }
                 case .handshakeFailedAuth:
                     let problem = "the key isn't on the allow-list there"
                     self.handshakeFailed(link, reason: .authentication, problem, isFinal: true)
@@ -90,9 +93,51 @@ extension ClientLoop {
 
     @available(*, noasync)
     func open(_ link: ClientLink) {
+        link.reopensAt = .distantFuture
+        guard link.endpoint.nameToLookUp != nil else { return self.open(link, at: link.endpoint.addressToDial()) }
+        self.lookUp(link)
+    }
+
+    /// Has the name of an endpoint looked up; see ``lookedUp(_:_:_:)``.
+    private func lookUp(_ link: ClientLink) {
+        guard let name = link.endpoint.nameToLookUp else { return }
+        let (number, index) = (link.beginLookUp(), link.index)
+        if link.lastProblem == nil { link.lastProblem = "the name \(name) is being looked up" }
+        self.core.configuration.resolver.resolve(name) { [weak core = self.core] answer in
+            core?.post(.lookedUp(endpoint: index, lookUp: number, answer))
+        }
+    }
+
+    /// The name of an endpoint was looked up: for a new socket, or since the address that it had doesn't answer.
+    @available(*, noasync)
+    func lookedUp(_ link: ClientLink, _ number: Int, _ answer: NameResolver.Answer) {
+        guard link.endLookUp(number), !link.isUp else { return }
+        switch answer {
+        case .success(let hosts):
+            guard let address = link.next(of: hosts) else { return }
+            guard link.socket != nil else { return self.open(link, at: address) }
+            // libzmq goes on trying by itself.
+            guard address != link.dialled else { return }
+            link.close(linger: .zero)
+            self.open(link, at: address)
+        case .failure(let failure):
+            link.lastProblem = "the name \(link.endpoint.nameToLookUp ?? "") can't be looked up: \(failure)"
+            guard link.socket == nil else { return }
+            let isFirst = link.couldNotOpen(at: self.core.now())
+            self.core.logger.log(
+                level: isFirst ? .warning : .debug,
+                "an endpoint's name can't be looked up now; it is tried again",
+                metadata: [LogKeys.endpoint: "\(link.endpoint)", LogKeys.error: "\(failure)"]
+            )
+        }
+    }
+
+    @available(*, noasync)
+    private func open(_ link: ClientLink, at address: String) {
         do throws(ZMQError) {
             let wasShort = link.isShort
-            try link.open()
+            try link.open(at: address)
+            if link.endpoint.nameToLookUp != nil { link.lastProblem = nil }
             guard wasShort else { return }
             link.lastProblem = nil
             self.core.logger.notice(

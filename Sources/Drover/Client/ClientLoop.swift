@@ -257,6 +257,8 @@ final class ClientLoop {
             self.attempt(self.links[invocation.endpoint]) { link throws(ZMQError) in
                 try link.send(Header(isError ? .error : .reply, id: invocation.id), consuming: block)
             }
+        case .lookedUp(let endpoint, let lookUp, let answer):
+            self.lookedUp(self.links[endpoint], lookUp, answer)
         case .cancelAll:
             for result in self.book.openHandles { result.cancel() }
         }

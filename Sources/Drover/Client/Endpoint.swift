@@ -54,6 +54,20 @@ public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
         return "tcp://127.0.0.1:\(tcp.port.map { "\($0)" } ?? "*")"
     }
 
+    /// The name that must be looked up before libzmq may have the address; nil if there is none.
+    ///
+    /// That of the loopback is known (RFC 6761).
+    var nameToLookUp: String? {
+        guard let tcp, case .name(let name) = tcp.host, !tcp.isLoopback else { return nil }
+        return name
+    }
+
+    /// The address as libzmq takes it to connect, with the address of its host if that was looked up.
+    func addressToDial(at host: String? = nil) -> String {
+        guard let tcp, case .name = tcp.host, let port = tcp.port else { return self.address }
+        return "tcp://\(host ?? "127.0.0.1"):\(port)"
+    }
+
     private static func tcp(_ place: String, of address: String) throws -> TCPPlace {
         do throws(TCPPlace.Problem) { return try TCPPlace(parsing: place[...]) } catch {
             switch error {

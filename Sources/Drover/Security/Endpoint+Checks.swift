@@ -31,6 +31,9 @@ extension Endpoint {
 
     /// Refuses to speak in the clear to another machine.
     package func checkDial(keys: ConnectionKeys?, allowsPlain: Bool) throws {
+        if let tcp, tcp.port == nil || tcp.host == .any {
+            throw UsageError(.badConfiguration, "\(self) names no one place to connect to: write tcp://HOST:PORT")
+        }
         if keys != nil, self.isInProcess {
             throw UsageError(
                 .badConfiguration,

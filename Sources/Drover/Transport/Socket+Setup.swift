@@ -35,6 +35,18 @@ extension Socket {
         try self.set(.backlog, 1024)
     }
 
+    /// Begins to connect to an address without a name.
+    ///
+    /// - Parameter address: Where to.
+    /// - Throws: `ZMQError` if libzmq doesn't take it.
+    @available(*, noasync)
+    package borrowing func connectTo(_ address: String) throws(ZMQError) {
+        // Only for those: with it the other addresses would take sockets of IPv6 as well.
+        try self.set(.ipv6, address.hasPrefix("tcp://["))
+        defer { try? self.set(.ipv6, false) }
+        try self.connect(address)
+    }
+
     /// Binds the socket; an address that is in use is tried again for a moment.
     ///
     /// libzmq closes a listener after the socket that had it, on a thread of its own: who stops a server and starts another

@@ -70,7 +70,9 @@ final class BrokeredCallbacks: CallbackLinkProvider {
 
 /// A broker that the worker dials.
 struct BrokerDial {
-    let address: String
+    let endpoint: Endpoint
+    /// The address that it was dialled at; nil as long as its name is being looked up.
+    var dialled: String?
     /// The worker's own name for the connection, and the route that its messages come by.
     let routingID: [UInt8]
     let route: UInt64
@@ -79,6 +81,14 @@ struct BrokerDial {
     var offeredConcurrency = 0
     /// How often it was dialled before.
     let attempt: Int
+    /// A connection stands.
+    var isUp = false
+    /// Its name is being looked up.
+    var isLookingUp = false
+    /// Attempts to connect that failed since it was dialled, or its name was looked up.
+    var retries = 0
+    /// When its name couldn't be looked up.
+    var lookUps = Backoff()
     /// When to dial it again since it refused the worker's key.
     var redialsAt = Instant.distantFuture
     /// How often in a row it did.
@@ -87,4 +97,6 @@ struct BrokerDial {
     var failedHandshakes = 0
     /// What the last refusal said, so that it is logged once.
     var lastRefusal = ""
+
+    var address: String { self.endpoint.address }
 }

@@ -22,7 +22,7 @@ final class LoopCrew: @unchecked Sendable {
     /// Starts both threads.
     ///
     /// Returns the bound address once the worker listens, or nothing if it doesn't.
-    func start(at address: String?, dialling brokers: [String]) throws -> String {
+    func start(at address: String?, dialling brokers: [Endpoint]) throws -> String {
         let ready = ReadySignal<Result<String, ZMQError>>()
         let core = self.core
         let first = try LoopThread.start(named: "drover-worker") {

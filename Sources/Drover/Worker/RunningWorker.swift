@@ -36,7 +36,7 @@ public final class RunningWorker: Sendable {
         self.core = try WorkerCore(configuration: configuration, handlers: handlers)
         self.crew = LoopCrew(core: self.core)
         do {
-            self.endpoint = try self.crew.start(at: address?.addressToBind, dialling: brokers.map { $0.address })
+            self.endpoint = try self.crew.start(at: address?.addressToBind, dialling: brokers)
         } catch let error as ZMQError {
             let what =
                 address.map { "listen at \($0)" } ?? "dial \(brokers.map(\.address).joined(separator: ", "))"

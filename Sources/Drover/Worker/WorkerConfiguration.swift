@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+package import DroverZMQ
 public import Logging
 
 /// How a worker behaves.
@@ -51,6 +52,8 @@ public struct WorkerConfiguration: Sendable {
     public var resources: [String: UInt64] = [:]
     /// Where the worker logs.
     public var logger = Logger(label: "drover.worker")
+    /// Looks up the names in addresses.
+    package var resolver = NameResolver.shared
 
     /// Creates the default configuration.
     public init() {}

@@ -114,7 +114,7 @@ final class WorkerCore: Sendable {
                     client: subscriber.client,
                     subscription: subscriber.subscription
                 )
-            case .finished, .finishedLate, .started, .began, .events, .ended: break
+            case .finished, .finishedLate, .started, .began, .events, .ended, .lookedUp: break
             }
         }
     }
@@ -158,6 +158,8 @@ final class WorkerPost: MailboxNode {
     enum Kind: Sendable {
         case finished(WorkerJob, WorkerReply)
         case started(WorkerJob)
+        /// The name of a broker was looked up.
+        case lookedUp(dial: Int, NameResolver.Answer)
         /// A handler with limits has begun.
         case began(WorkerJob, at: Instant)
         /// A handler that ran beside the loop came back after another thread had taken it.

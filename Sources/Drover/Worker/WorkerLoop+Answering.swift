@@ -26,6 +26,7 @@ extension WorkerLoop {
             }
             guard self.isTaken(block, by: Int(request.session), as: "progress") else { return self.drop(block) }
             self.send(block, as: Header(.progress, id: id, time: sequence), to: Int(request.session))
+        case .lookedUp(let dial, let answer): self.lookedUp(dial, answer)
         case .events(let subscriber): self.sendEvents(of: subscriber)
         case .event(let subscriber, let block):
             guard let session = self.session(of: subscriber) else {

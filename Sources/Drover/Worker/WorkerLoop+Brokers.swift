@@ -10,10 +10,13 @@ internal import Synchronization
 // Brokers that the worker dials: to them it is a worker like any other, once they have introduced themselves.
 
 extension WorkerLoop {
-    /// Begins to dial a broker; its messages come by a route that is chosen here.
+    /// Begins to dial a broker, unless its address is nil: then its name is being looked up.
+    ///
+    /// Its messages come by a route that is chosen here.
     @available(*, noasync)
     static func dial(
-        _ address: String,
+        _ endpoint: Endpoint,
+        at address: String?,
         number: Int,
         attempt: Int = 0,
         socket: borrowing Socket,
@@ -21,13 +24,19 @@ extension WorkerLoop {
         at now: Instant
     ) throws(ZMQError) -> BrokerDial {
         let routingID = Array("broker \(number) \(attempt)".utf8)
-        try socket.set(.connectRoutingID, routingID)
-        try socket.connect(address)
+        var offering = Offering(longestNanoseconds: silence, at: now)
+        if let address {
+            try socket.set(.connectRoutingID, routingID)
+            try socket.connectTo(address)
+        } else {
+            offering.settled()
+        }
         return BrokerDial(
-            address: address,
+            endpoint: endpoint,
+            dialled: address,
             routingID: routingID,
             route: Self.dialledRoutes + UInt64(number),
-            offering: Offering(longestNanoseconds: silence, at: now),
+            offering: offering,
             attempt: attempt
         )
     }
@@ -47,6 +56,8 @@ extension WorkerLoop {
 
     @available(*, noasync)
     func offer(to index: Int) {
+        // It is offered when there is a connection.
+        guard self.dials[index].dialled != nil else { return self.dials[index].offering.settled() }
         self.dials[index].offeredConcurrency = self.usableConcurrency
         let header = Header(.offer, id: self.core.epoch)
         // A connection that is only interrupted takes messages; this one libzmq has given up.

@@ -24,7 +24,10 @@ extension WorkerLoop {
                     self.dials[index].lastRefusal = ""
                     self.dials[index].failedHandshakes = 0
                     self.dials[index].refusals = 0
+                    self.dials[index].isUp = true
                     self.connected(to: index)
+                case .disconnected: self.dials[index].isUp = false
+                case .connectRetried: self.failedToConnect(to: index)
                 case .handshakeFailedAuth:
                     let remedy = "have it allowed with `drover keys allow`"
                     self.refused(by: index, "the worker's key \(self.ownKey) isn't on the allow-list there: \(remedy)")
@@ -46,10 +49,57 @@ extension WorkerLoop {
         }
     }
 
-    /// Which broker's connection an event is about; nil if that can't be said: somebody may have dialled this worker, and when
-    /// libzmq connects again it calls a broker by the address that its name stands for.
+    /// Which broker's connection an event is about; nil if that can't be said: somebody may have dialled this worker.
     private func dial(of event: Monitor.Event) -> Int? {
-        self.dials.firstIndex { $0.address == event.endpoint } ?? (self.isBound || self.dials.count > 1 ? nil : 0)
+        self.dials.firstIndex { $0.dialled == event.endpoint } ?? (self.isBound || self.dials.count > 1 ? nil : 0)
+    }
+
+    /// An attempt to connect failed: after about a second the name is looked up again, for its host may have moved.
+    private func failedToConnect(to index: Int) {
+        self.dials[index].retries += 1
+        if self.dials[index].retries >= Self.retriesBeforeLookUp { self.lookUp(index) }
+    }
+
+    private static var retriesBeforeLookUp: Int { 6 }
+
+    /// Has the name of a broker looked up, if it has one; see ``lookedUp(_:_:)``.
+    func lookUp(_ index: Int) {
+        guard let name = self.dials[index].endpoint.nameToLookUp, !self.dials[index].isLookingUp else { return }
+        self.dials[index].isLookingUp = true
+        self.dials[index].retries = 0
+        self.core.configuration.resolver.resolve(name) { [weak core = self.core] answer in
+            core?.post(.lookedUp(dial: index, answer))
+        }
+    }
+
+    /// The name of a broker was looked up: to dial it first, or since the address that it had doesn't answer.
+    @available(*, noasync)
+    func lookedUp(_ index: Int, _ answer: NameResolver.Answer) {
+        self.dials[index].isLookingUp = false
+        guard !self.dials[index].isUp, !self.machine.isDraining else { return }
+        switch answer {
+        case .success(let hosts):
+            self.dials[index].lookUps.succeeded()
+            let addresses = hosts.map { self.dials[index].endpoint.addressToDial(at: $0) }
+            let former = self.dials[index].dialled.flatMap { addresses.firstIndex(of: $0) }
+            let address = former.map { addresses[($0 + 1) % addresses.count] } ?? addresses.first
+            // libzmq goes on trying by itself, unless it was told to end that.
+            guard let address, address != self.dials[index].dialled else { return }
+            self.dial(index, at: address)
+        case .failure(let failure):
+            let name = self.dials[index].endpoint.nameToLookUp ?? ""
+            let reason = "its name \(name) can't be looked up: \(failure)"
+            if reason != self.dials[index].lastRefusal {
+                self.dials[index].lastRefusal = reason
+                self.core.logger.warning(
+                    "a broker can't be dialled now; it is tried again",
+                    metadata: [LogKeys.endpoint: "\(self.dials[index].address)", LogKeys.error: "\(reason)"]
+                )
+            }
+            guard self.dials[index].dialled == nil else { return }
+            self.dials[index].redialsAt = self.dials[index].lookUps.failed(at: self.core.now())
+            self.nextTick = min(self.nextTick, self.dials[index].redialsAt)
+        }
     }
 
     private var ownKey: String { self.core.configuration.keys?.own.publicKey.text ?? "" }
@@ -88,15 +138,32 @@ extension WorkerLoop {
 
     @available(*, noasync)
     private func dialAgain(_ index: Int) {
-        let former = self.dials[index]
         self.dials[index].redialsAt = .distantFuture
-        // Mostly nothing is left of the connection that was refused.
-        try? self.socket.disconnect(former.address)
+        guard self.dials[index].endpoint.nameToLookUp != nil else {
+            return self.dial(index, at: self.dials[index].endpoint.addressToDial())
+        }
+        self.endDial(index)
+        self.lookUp(index)
+    }
+
+    /// Mostly nothing is left of a connection that was refused.
+    @available(*, noasync)
+    private func endDial(_ index: Int) {
+        if let address = self.dials[index].dialled { try? self.socket.disconnect(address) }
+        self.dials[index].dialled = nil
+        self.dials[index].isUp = false
+    }
+
+    @available(*, noasync)
+    private func dial(_ index: Int, at address: String) {
+        self.endDial(index)
+        let former = self.dials[index]
         do throws(ZMQError) {
             try self.socket.connectEncrypted(self.core.configuration.keys, to: former.address)
             // Under another name, since libzmq ends the program when two connections have the same.
             var dial = try Self.dial(
-                former.address,
+                former.endpoint,
+                at: address,
                 number: index,
                 attempt: former.attempt + 1,
                 socket: self.socket,

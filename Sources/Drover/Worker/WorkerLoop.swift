@@ -86,24 +86,27 @@ final class WorkerLoop {
 
     /// Binds the socket, if there is an address, and begins to dial brokers.
     @available(*, noasync)
-    init(core: WorkerCore, address: String?, brokers: [String]) throws(ZMQError) {
+    init(core: WorkerCore, address: String?, brokers: [Endpoint]) throws(ZMQError) {
         self.core = core
         let socket = try Socket(.router, in: core.context.context)
         try socket.set(.routerMandatory, true)
-        let addresses = [address].compactMap { $0 } + brokers
+        let addresses = [address].compactMap { $0 } + brokers.map(\.address)
         try socket.prepare(for: addresses, maxPayloadBytes: core.configuration.maxPayloadBytes)
         let now = core.now()
         if brokers.isEmpty {
             self.monitorDescriptor = -1
         } else {
-            let monitor = try socket.monitor(.handshake)
+            let monitor = try socket.monitor([.handshake, .disconnected, .connectRetried])
             self.monitorDescriptor = try monitor.fileDescriptor
             self.monitor = consume monitor
         }
         for (number, broker) in brokers.enumerated() {
             let silence = core.configuration.silenceLimit.clampedNanoseconds
-            try socket.connectEncrypted(core.configuration.keys, to: broker)
-            self.dials.append(try Self.dial(broker, number: number, socket: socket, silence: silence, at: now))
+            try socket.connectEncrypted(core.configuration.keys, to: broker.address)
+            let address = broker.nameToLookUp == nil ? broker.addressToDial() : nil
+            self.dials.append(
+                try Self.dial(broker, at: address, number: number, socket: socket, silence: silence, at: now)
+            )
         }
         // Last, for what is set for it holds for later connects as well, and its address is asked for.
         if let address {
@@ -134,6 +137,7 @@ final class WorkerLoop {
         }
         self.now = now
         self.nextTick = brokers.isEmpty ? .distantFuture : now
+        for index in self.dials.indices where self.dials[index].dialled == nil { self.lookUp(index) }
     }
 
     /// Where it listens, with the port that was chosen; empty if it only dials.
