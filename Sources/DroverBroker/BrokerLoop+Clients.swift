@@ -87,9 +87,13 @@ extension BrokerLoop {
             let isShort = unsafe incoming.payload.count <= WireLimits.standard.maxNameBytes
             let name = unsafe String(decoding: incoming.payload, as: UTF8.self)
             if isShort, self.defined(name, as: header.number, by: client) { return }
-            guard isShort, self.machine.defined(header.number, name: name, by: client) else {
-                return self.malformed(WireError(.tooLarge, "too many functions, or a name that is too long"))
+            guard isShort else {
+                self.machine.refusedName(header.number, of: client)
+                let limit = WireLimits.standard.maxNameBytes
+                return self.malformed(WireError(.tooLarge, "a function's name is longer than \(limit) bytes"))
             }
+            // Its calls are told why they can't be made.
+            if !self.machine.defined(header.number, name: name, by: client) { self.core.counters.refused.countAlone() }
         case .cancel:
             let reason = CancelReason(rawValue: header.number) ?? .requested
             let isHere = self.machine.cancelReceived(
@@ -180,6 +184,18 @@ extension BrokerLoop {
         case .undefinedFunction:
             let message = "function number \(header.number) was not defined in this session"
             self.refuse(header.id, .unknownFunction, message, to: client)
+        case .tooManyFunctions(let own):
+            let message =
+                "\(self.core.configuration.name) has no room for the function's name: this client uses \(own) names here, "
+                + "at most \(WireLimits.standard.maxFunctions) of up to \(WireLimits.standard.maxNameBytes) bytes each, and "
+                + "all clients together as many as the broker keeps; use fewer names, or close clients"
+            let isRetryable = own < WireLimits.standard.maxFunctions
+            self.refuse(header.id, .busy, message, to: client, isRetryable: isRetryable, retryAfter: 1000)
+        case .tooManyRoutes(let own):
+            let message =
+                "this client has calls of \(own) combinations of function, queue, labels and resources at "
+                + "\(self.core.configuration.name), as many as it keeps for one; wait for some of them"
+            self.refuse(header.id, .busy, message, to: client, isRetryable: true, retryAfter: 1000)
         case .busy(let milliseconds):
             let message =
                 "\(self.core.configuration.name) has as many calls waiting as it takes; try again in \(milliseconds) ms"

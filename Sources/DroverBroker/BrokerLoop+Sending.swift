@@ -28,7 +28,7 @@ extension BrokerLoop {
         case .define(let worker, let function):
             guard let link = self.workerLinks[worker] else { return }
             let name = Array(self.machine.functionName(function).utf8)
-            self.send(Header(.define, number: UInt32(function)), name, to: link)
+            self.send(Header(.define, number: self.machine.number(of: function)), name, to: link)
         case .sendHello(let worker, let session): self.sendHello(to: worker, session: session)
         case .sendClientBeat(let client): self.send(Header(.beat, id: self.core.epoch), toClient: client)
         case .sendWorkerBeat(let worker): self.send(Header(.beat, id: self.epoch(for: worker)), toWorker: worker)
@@ -116,7 +116,7 @@ extension BrokerLoop {
 
     private func rewrite(_ header: inout Header, _ call: BrokerCall, slot: UInt32, as id: UInt64, isResent: Bool) {
         header.id = id
-        header.number = UInt32(self.machine.function(in: slot))
+        header.number = self.machine.functionNumber(in: slot)
         header.time = call.deadline.headerTime(at: self.now)
         header.flags.remove(.attached)
         header.flags.remove(.renewed)

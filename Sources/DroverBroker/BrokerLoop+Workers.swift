@@ -34,6 +34,14 @@ extension BrokerLoop {
             resources: offer.resources,
             notices: offer.notices
         )
+        guard self.machine.hasNumbers(for: known) else {
+            self.core.counters.refused.countAlone()
+            let message =
+                "the workers of \(self.core.configuration.name) offer \(WireLimits.standard.maxFunctions) functions, its limit: "
+                + "register fewer, or use another broker"
+            self.refuse(.busy, message)
+            return self.machine.peer(route: route)
+        }
         // The actions of this belong to the worker's link: it must stand before they are carried out.
         guard let worker = self.machine.offerReceived(known, route: route, at: self.now, actions: &self.actions) else {
             self.core.counters.refused.countAlone()

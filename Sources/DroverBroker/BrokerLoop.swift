@@ -42,7 +42,6 @@ final class BrokerLoop {
     @safe @exclusivity(unchecked) var nextTick = Instant.distantFuture
     /// The socket was used last by a receive that found nothing.
     @safe @exclusivity(unchecked) var isDrained = false
-    @safe @exclusivity(unchecked) var otherRoutes: [[UInt8]: UInt64] = [:]
     /// What clients' function numbers ask of the broker itself.
     @safe @exclusivity(unchecked) var questions: [QuestionKey: Question] = [:]
     /// Which allow-list the links were last held against.
@@ -266,13 +265,7 @@ final class BrokerLoop {
             if bytes.count == 5, unsafe bytes[0] == 0 {
                 return unsafe UInt64(bytes.loadUnaligned(fromByteOffset: 1, as: UInt32.self))
             }
-            let id = unsafe [UInt8](bytes)
-            if let known = self.otherRoutes[id] { return known }
-            let key = (1 << 40) + UInt64(self.otherRoutes.count)
-            // Ids that peers choose are remembered as long as the broker lives, so there is a limit.
-            let limit = 4 * (self.core.configuration.maxClients + self.core.configuration.maxWorkers)
-            if self.otherRoutes.count < limit { self.otherRoutes[id] = key }
-            return key
+            return unsafe UInt64(hashOfRoute: bytes)
         }
     }
 

@@ -61,8 +61,9 @@ package struct Offer: Equatable, Sendable {
                 }
             case "name": offer.name = String(try reader.readString().prefix(255))
             case "concurrency": offer.concurrency = max(1, Int(clamping: try reader.readInt64()))
-            case "functions": offer.functions = try reader.readStrings()
-            case "queues": offer.queues = try reader.readStrings()
+            case "functions":
+                offer.functions = try reader.readTerms("a function's name", most: WireLimits.standard.maxFunctions)
+            case "queues": offer.queues = try reader.readTerms("a queue's name", most: WireLimits.maxTerms)
             case "labels": offer.labels = try reader.readLabels()
             case "resources": offer.resources = try reader.readAmounts()
             case "notices": offer.notices = try reader.readBool()

@@ -68,8 +68,9 @@ package struct RequestMetadata: Equatable, Sendable {
                 var metadata = RequestMetadata()
                 for _ in 0..<(try reader.readMapHeader()) {
                     switch try reader.readString() {
-                    case "key": metadata.orderingKey = try reader.readString()
-                    case "queue": metadata.queue = try reader.readString()
+                    case "key":
+                        metadata.orderingKey = try reader.readTerm("the ordering key", most: WireLimits.maxKeyBytes)
+                    case "queue": metadata.queue = try reader.readTerm("the queue's name")
                     case "priority":
                         metadata.priority = UInt8(min(UInt64(Self.highestPriority), try reader.readUInt64()))
                     case "labels": metadata.labels = try reader.readLabels()
@@ -106,25 +107,45 @@ extension PackWriter {
 }
 
 extension PackReader {
-    mutating func readStrings() throws(CodecError) -> [String] {
-        var strings: [String] = []
-        for _ in 0..<(try self.readArrayHeader()) { strings.append(try self.readString()) }
-        return strings
+    /// Reads a text that a table will hold.
+    mutating func readTerm(_ what: String, most: Int = WireLimits.maxTermBytes) throws(CodecError) -> String {
+        let text = try self.readString()
+        if text.utf8.count > most {
+            throw CodecError(.tooLarge, message: "\(what) has \(text.utf8.count) bytes; \(most) is the limit")
+        }
+        return text
+    }
+
+    /// Reads the names of what a table will hold.
+    mutating func readTerms(_ what: String, most: Int) throws(CodecError) -> [String] {
+        let count = try self.readTermCount(try self.readArrayHeader(), what, most: most)
+        var terms: [String] = []
+        for _ in 0..<count { terms.append(try self.readTerm(what)) }
+        return terms
+    }
+
+    private func readTermCount(
+        _ count: Int,
+        _ what: String,
+        most: Int = WireLimits.maxTerms
+    ) throws(CodecError) -> Int {
+        if count > most { throw CodecError(.tooLarge, message: "\(count) times \(what); \(most) is the limit") }
+        return count
     }
 
     mutating func readLabels() throws(CodecError) -> [String: String] {
         var labels: [String: String] = [:]
-        for _ in 0..<(try self.readMapHeader()) {
-            let name = try self.readString()
-            labels[name] = try self.readString()
+        for _ in 0..<(try self.readTermCount(try self.readMapHeader(), "a label")) {
+            let name = try self.readTerm("a label's name")
+            labels[name] = try self.readTerm("a label's value")
         }
         return labels
     }
 
     mutating func readAmounts() throws(CodecError) -> [String: UInt64] {
         var amounts: [String: UInt64] = [:]
-        for _ in 0..<(try self.readMapHeader()) {
-            let name = try self.readString()
+        for _ in 0..<(try self.readTermCount(try self.readMapHeader(), "a resource")) {
+            let name = try self.readTerm("a resource's name")
             amounts[name] = try self.readUInt64()
         }
         return amounts

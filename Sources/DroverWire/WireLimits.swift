@@ -6,6 +6,12 @@ package struct WireLimits: Equatable, Sendable {
     package var maxPayloadBytes = 64 << 20
     /// The longest function name, in bytes of UTF-8.
     package var maxNameBytes = 255
+    /// The longest name or value of a queue, a label or a resource, in bytes of UTF-8.
+    package static let maxTermBytes = 255
+    /// How many queues, labels or resources a message may name.
+    package static let maxTerms = 1024
+    /// The longest ordering key, in bytes of UTF-8.
+    package static let maxKeyBytes = 4096
     /// How many functions one session may define.
     package var maxFunctions = 4096
     /// How many ZeroMQ frames one message may have (the message's own, and one attached payload).

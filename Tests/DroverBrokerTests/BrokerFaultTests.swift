@@ -36,6 +36,23 @@ struct BrokerFaultTests {
         await pool.close()
     }
 
+    @Test("4,096 names of one client keep no worker's function from being called, then or later")
+    func manyNames() async throws {
+        let pool = try Pool(workers: 0)
+        let greedy = try pool.client { $0.maxOutstandingCalls = 10_000 }
+        let names = try (0..<4096).map { try greedy.function(Function<Int>("n\($0)")).async() }
+        try await becomesTrue("they wait") { pool.broker.status.queued == 4096 }
+        let limit = #expect(throws: UsageError.self) { _ = try greedy.function(Job.add).async(1, 2) }
+        #expect(limit?.code == .notCallable && limit?.message.contains("4096 function names") == true)
+        try pool.addWorker("late")
+        let client = try pool.client()
+        #expect(try await client.function(Job.add)(1, 2) == 3)
+        for call in names { call.cancel() }
+        await greedy.close()
+        #expect(try await client.function(Job.echo)([1]) == [1])
+        await pool.close()
+    }
+
     @Test("thirty calls for three workers, one of which is blocked: the others are answered at once")
     func blocked() async throws {
         let pool = try Pool(workers: 3, concurrency: 1)

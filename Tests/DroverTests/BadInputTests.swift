@@ -166,6 +166,33 @@ extension ServingTests.BadInputTests {
         rig.stop()
     }
 
+    @Test("a name over 255 bytes is refused where it is given, and by the worker", .timeLimit(.minutes(1)))
+    func longNames() throws {
+        let (rig, client) = try Self.pair()
+        for name in [String(repeating: "a", count: 256), ""] {
+            let called = #expect(throws: UsageError.self) { _ = try client.function(Function<Int, Int>(name)).async(1) }
+            #expect(called?.code == .notCallable)
+            Self.expect(called?.message, says: "1 to 255 bytes")
+            let worker = Worker(concurrency: 1)
+            worker.register(Function<Int, Int>(name)) { $0 }
+            let started = #expect(throws: UsageError.self) { _ = try worker.start(.bind("tcp://127.0.0.1:*")) }
+            Self.expect(started?.message, says: "1 to 255 bytes")
+        }
+        #expect(client.statistics.outstandingNow == 0)
+        let raw = try RawClient(rig.endpoint)
+        raw.introduce(functions: String(repeating: "b", count: 300))
+        raw.send(RawMessage(.define, number: 4096, payload: Array("echo".utf8)))
+        raw.request(1, function: 0, Packed.arguments(1))
+        raw.request(2, function: 4096, Packed.arguments(1))
+        for (id, words) in [(1, "no function"), (2, "more than 4096 function names")] as [(UInt64, String)] {
+            let error = try #require(raw.messages { $0.kind == .error && $0.id == id }.first).error()
+            Self.expect(error.message, says: words)
+        }
+        raw.stop()
+        client.closeBlocking()
+        rig.stop()
+    }
+
     @Test("a message of exactly the limit passes, one byte more is refused where it is made", .timeLimit(.minutes(1)))
     func exactLimit() throws {
         let limit = 1 << 20

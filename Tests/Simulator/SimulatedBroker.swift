@@ -48,6 +48,7 @@ final class SimulatedBroker {
         configuration.patienceNanoseconds = 250_000_000
         configuration.stallNanoseconds = 10_000_000
         configuration.maxRoutes = cluster.random.oneIn(4) ? 6 : 64
+        configuration.ownShare = 2
         configuration.maxCachedBytes = cluster.random.oneIn(4) ? 1 << 9 : 1 << 14
         configuration.seed = cluster.random.next()
         self.machine = BrokerMachine(configuration: configuration)
@@ -169,9 +170,9 @@ final class SimulatedBroker {
         case .indeterminate:
             try check(!request.isIdempotent, "an idempotent request is indeterminate")
             self.send(.answer(id: header.id, token: token, isError: true), toClient: client)
-        case .busy, .draining:
+        case .busy, .draining, .tooManyRoutes:
             self.send(.answer(id: header.id, token: token, isError: true), toClient: client)
-        case .duplicateID, .undefinedFunction, .lapsed:
+        case .duplicateID, .undefinedFunction, .tooManyFunctions, .lapsed:
             throw Violation("the broker says \(verdict) to request \(header.id)")
         }
     }
@@ -342,7 +343,10 @@ final class SimulatedBroker {
         case .transmit(let slot, let worker, let id, let isResent):
             try self.transmit(slot, worker: worker, id: id, isResent: isResent)
         case .define(let worker, let function):
-            self.send(.defineAs(UInt32(function), name: self.machine.functionName(function)), toWorker: worker)
+            self.send(
+                .defineAs(self.machine.number(of: function), name: self.machine.functionName(function)),
+                toWorker: worker
+            )
         case .sendHello(let worker, let session):
             let epoch = self.epoch &+ self.machine.workers[worker].incarnation
             self.send(.hello(client: self.identity, epoch: epoch, claimed: session), toWorker: worker)
@@ -398,7 +402,7 @@ final class SimulatedBroker {
         if record.isIdempotent { flags.insert(.idempotent) }
         if isResent { flags.insert(.resent) }
         let time = self.timeLeft(until: call.deadline)
-        let number = UInt32(self.machine.function(in: slot))
+        let number = self.machine.functionNumber(in: slot)
         let header = Header(.request, flags: flags, id: id, time: time, number: number)
         self.send(.request(header, key: held.key, token: held.token), toWorker: worker)
     }

@@ -123,7 +123,7 @@ extension BatchEngine {
         }
         self.book.fullBytes = min(ChunkBook.mostBytes, self.core.leastPayloadLimit / 2)
         do {
-            var writer = try self.core.beginRequest(self.book.making.options)
+            var writer = try self.core.beginRequest(self.book.making.options, of: self.book.making.function)
             try writer.packLongestArrayHeader()
             self.book.countOffset = writer.count - 4
             // A client that takes little wants no answer of many parts.

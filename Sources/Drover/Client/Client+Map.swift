@@ -126,7 +126,7 @@ extension RemoteFunction {
     /// Makes a call that has a place already, and doesn't start it.
     @inlinable
     func unstarted(_ argument: repeat each Argument) throws -> AsyncResult<Result> {
-        var writer = try self.core.beginRequest(self.options)
+        var writer = try self.core.beginRequest(self.options, of: self.info)
         try self.function.packArguments(&writer, repeat each argument)
         let ticket = self.core.encoded(writer, of: self.info, options: self.options, expiry: self.options.expiry)
         return AsyncResult(ticket, readResult: self.function.readResult)

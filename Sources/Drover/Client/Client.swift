@@ -101,12 +101,7 @@ public final class Client: Sendable {
 
     @usableFromInline
     static func check(name: String) throws {
-        guard (1...WireLimits.standard.maxNameBytes).contains(name.utf8.count) else {
-            throw UsageError(
-                .notCallable,
-                "\"\(name)\" is no function: a name has 1 to \(WireLimits.standard.maxNameBytes) bytes of UTF-8"
-            )
-        }
+        guard (1...WireLimits.standard.maxNameBytes).contains(name.utf8.count) else { throw UsageError.badName(name) }
     }
 
     /// Calls a function and waits for its result.

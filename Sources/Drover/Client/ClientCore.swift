@@ -206,8 +206,9 @@ final class ClientCore: Sendable {
 
     /// Begins to encode a request.
     @usableFromInline
-    func beginRequest(_ options: CallOptions) throws -> PackWriter {
+    func beginRequest(_ options: CallOptions, of function: FunctionInfo) throws -> PackWriter {
         try self.checkOpen()
+        if let refusal = function.refusal { throw refusal }
         var writer = PackWriter(capacity: 72, headerBytes: RequestBytes.headerByteCount, limits: self.codecLimits)
         // Asked first, for an empty optional of that size has to be made and destroyed.
         if options.hasMetadata, let metadata = options.metadata {
@@ -457,10 +458,11 @@ final class ClientCore: Sendable {
             if let known = functions[name] { return known }
             let info = self.functionList.withLock { list in
                 let info = FunctionInfo(name: name, number: UInt32(list.count))
-                list.append(info)
+                // What can't be called isn't kept: a program may make up names without end.
+                if info.refusal == nil { list.append(info) }
                 return info
             }
-            functions[name] = info
+            if info.refusal == nil { functions[name] = info }
             return info
         }
     }

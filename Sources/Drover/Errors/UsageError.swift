@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import DroverWire
+
 /// The program used Drover in a way that can't work; thrown to the caller, never a call's outcome.
 public struct UsageError: Error, Hashable, Sendable {
     /// What was wrong.
@@ -38,6 +40,17 @@ public struct UsageError: Error, Hashable, Sendable {
     package init(_ code: Code, _ message: String) {
         self.code = code
         self.message = message
+    }
+}
+
+extension UsageError {
+    /// A text that can't be a function's name; a long one is cut.
+    static func badName(_ name: String) -> UsageError {
+        let shown = name.utf8.count > 80 ? String(name.prefix(60)) + "..." : name
+        return UsageError(
+            .notCallable,
+            "\"\(shown)\" is no function: a name has 1 to \(WireLimits.standard.maxNameBytes) bytes of UTF-8"
+        )
     }
 }
 

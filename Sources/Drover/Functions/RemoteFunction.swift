@@ -92,7 +92,7 @@ public final class RemoteFunction<each Argument: Codable & Sendable, Result: Cod
     /// Inlinable, so that the codec and the handle are specialised where the types are known.
     @inlinable
     func submit(_ argument: repeat each Argument, expiry: Duration?) throws -> AsyncResult<Result> {
-        var writer = try self.core.beginRequest(self.options)
+        var writer = try self.core.beginRequest(self.options, of: self.info)
         try self.function.packArguments(&writer, repeat each argument)
         let ticket = try self.core.prepare(writer, of: self.info, options: self.options, expiry: expiry)
         let result = AsyncResult(ticket, readResult: self.function.readResult)
@@ -103,7 +103,7 @@ public final class RemoteFunction<each Argument: Codable & Sendable, Result: Cod
     @inlinable
     func awaiting(_ argument: repeat each Argument, expiry: Duration?) async throws -> Result {
         let core = self.core
-        var writer = try core.beginRequest(self.options)
+        var writer = try core.beginRequest(self.options, of: self.info)
         try self.function.packArguments(&writer, repeat each argument)
         var ticket = core.encoded(writer, of: self.info, options: self.options, expiry: expiry)
         try await core.takePlace(for: &ticket)

@@ -2,6 +2,7 @@
 
 internal import DroverCodec
 internal import DroverCore
+internal import DroverWire
 internal import DroverZMQ
 public import ServiceLifecycle
 internal import Synchronization
@@ -55,6 +56,15 @@ public final class Worker: Sendable {
         }
         if let refusal = handlers.values.lazy.compactMap({ $0.isolated?.refusal }).first {
             throw UsageError(.badConfiguration, refusal)
+        }
+        if let name = handlers.keys.first(where: { !(1...WireLimits.standard.maxNameBytes).contains($0.utf8.count) }) {
+            throw UsageError.badName(name)
+        }
+        if handlers.count > WireLimits.standard.maxFunctions {
+            throw UsageError(
+                .badConfiguration,
+                "the worker registers \(handlers.count) functions; \(WireLimits.standard.maxFunctions) is the limit"
+            )
         }
         for handler in handlers.values where !handler.hasUsualLimits {
             guard let problem = handler.timeLimits.problem else { continue }

@@ -91,7 +91,11 @@ extension WorkerLoop {
             let known = self.core.handlers.prefix(20).map { $0.name }.joined(separator: ", ")
             body = ErrorBody(code: .unknownFunction, message: message + known, worker: name)
         case .undefinedFunction:
-            let message = "function number \(header.number) was not defined in this session"
+            let limit = WireLimits.standard.maxFunctions
+            let message =
+                header.number < limit
+                ? "function number \(header.number) was not defined in this session"
+                : "the client uses more than \(limit) function names, the limit of a session: use fewer, or several clients"
             body = ErrorBody(code: .unknownFunction, message: message, worker: name)
         case .busy(let window):
             let message = "the client has \(window) requests on \(name), its limit; wait for some"

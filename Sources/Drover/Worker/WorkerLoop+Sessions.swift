@@ -17,11 +17,7 @@ extension WorkerLoop {
             }
             let id = unsafe [UInt8](bytes)
             if let dial = self.dials.first(where: { $0.routingID == id }) { return dial.route }
-            if let known = self.otherRoutes[id] { return known }
-            let key = (1 << 40) + UInt64(self.otherRoutes.count)
-            // Ids that peers choose are remembered as long as the worker lives, so there is a limit.
-            if self.otherRoutes.count < 4 * self.core.configuration.maxClients { self.otherRoutes[id] = key }
-            return key
+            return unsafe UInt64(hashOfRoute: bytes)
         }
     }
 
@@ -164,8 +160,12 @@ extension WorkerLoop {
     }
 
     func define(_ header: Header, _ payload: UnsafeRawBufferPointer, _ session: Int) {
-        let name = unsafe String(decoding: payload, as: UTF8.self)
-        let handler = payload.count <= WireLimits.standard.maxNameBytes ? self.core.handlerNumbers[name] : nil
+        let limit = WireLimits.standard.maxNameBytes
+        let isName = (1...limit).contains(payload.count)
+        if !isName { self.malformed(WireError(.tooLarge, "a function's name has 1 to \(limit) bytes")) }
+        // Of a name that can't be one the beginning is kept, for the error that its calls end with.
+        let name = unsafe String(decoding: payload.prefix(limit), as: UTF8.self)
+        let handler = isName ? self.core.handlerNumbers[name] : nil
         let isDefined = self.machine.defined(header.number, name: name, handler: handler, in: session)
         if !isDefined {
             self.malformed(WireError(.tooLarge, "a session may define \(WireLimits.standard.maxFunctions)"))

@@ -57,7 +57,6 @@ final class WorkerLoop {
     @safe @exclusivity(unchecked) var dials: [BrokerDial] = []
     /// What brokers were told of the worker's being quiet.
     @safe @exclusivity(unchecked) var isQuietTold = false
-    @safe @exclusivity(unchecked) var otherRoutes: [[UInt8]: UInt64] = [:]
     @safe @exclusivity(unchecked) var isDrainAnnounced = false
     /// When the worker leaves by itself; nil for never.
     @safe @exclusivity(unchecked) var recycling: Recycling?

@@ -63,6 +63,10 @@ package enum BrokerVerdict: Equatable, Sendable {
     /// It may have run, and its answer is held no more.
     case indeterminate
     case undefinedFunction
+    /// There is no room for the function's name, of which the client has so many.
+    case tooManyFunctions(own: Int)
+    /// There is no room for another combination of function and demands, of which the client has so many.
+    case tooManyRoutes(own: Int)
     /// Too much waits.
     case busy(retryAfterMilliseconds: UInt32)
     case draining

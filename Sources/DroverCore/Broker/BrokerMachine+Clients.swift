@@ -121,6 +121,8 @@ extension BrokerMachine {
         self.clients[index].lastFlow = (-1, -1)
         for function in self.clients[index].functions where function >= 0 { self.leave(function) }
         self.clients[index].functions = []
+        self.clients[index].functionCount = 0
+        self.clients[index].refusedNames = [:]
         self.endSubscriptions(of: index, actions: &actions)
         self.clients[index].requests.clear()
         self.clients[index].results = ResultCache(maxBytes: 0)

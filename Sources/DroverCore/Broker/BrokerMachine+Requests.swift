@@ -28,9 +28,14 @@ extension BrokerMachine {
         }
         guard request.time > 0 else { return .lapsed }
         guard !self.isDraining else { return .draining }
-        guard let function = self.function(request.number, of: client) else { return .undefinedFunction }
-        guard let route = self.route(of: function, demands: request.demands, at: now) else {
-            return .busy(retryAfterMilliseconds: 1000)
+        let function: Int
+        switch self.function(request.number, of: client) {
+        case .known(let known): function = known
+        case .undefined: return .undefinedFunction
+        case .tooMany: return .tooManyFunctions(own: self.clients[client].functionCount)
+        }
+        guard let route = self.route(of: function, demands: request.demands, for: client, at: now) else {
+            return .tooManyRoutes(own: self.clients[client].routeCount)
         }
         if let busy = self.refusal(route: route, client: client) { return busy }
         let key = request.key.map { self.line(of: $0) }
@@ -208,9 +213,13 @@ extension BrokerMachine {
 
     private func refusal(route: Int, client: Int) -> BrokerVerdict? {
         let waiting = self.routes[route].waitingCount
+        let own = self.clients[client].requests.count
+        // What others have filled keeps nobody out who has little there: together those can stretch it by a quarter.
+        let share = self.configuration.maxQueued / (4 * max(16, self.clientOf.count))
         let isFull =
-            self.clients[client].requests.count >= self.configuration.window
-            || self.queuedCount >= self.configuration.maxQueued || waiting >= self.configuration.maxQueuedPerRoute
+            own >= self.configuration.window
+            || (own >= share
+                && (self.queuedCount >= self.configuration.maxQueued || waiting >= self.configuration.maxQueuedPerRoute))
         guard isFull else { return nil }
         // Until an eighth of what waits is gone, at the pace of late.
         let interval = self.routes[route].intervalNanoseconds

@@ -2,32 +2,74 @@
 
 /// Function names and routes, as long as somebody uses them.
 extension BrokerMachine {
+    /// Names that were refused are kept for a few of a client's numbers, to take them once there is room.
+    private static var refusedNames: Int { 64 }
+
     /// A client gave a function a number.
     ///
-    /// - Returns: False if there are too many.
+    /// - Returns: False if there are too many: requests with the number end with an error that says so.
     package mutating func defined(_ number: UInt32, name: String, by client: Int) -> Bool {
-        guard Int(number) < self.configuration.maxFunctions, let function = self.use(name) else { return false }
-        while self.clients[client].functions.count <= Int(number) { self.clients[client].functions.append(-1) }
+        guard Int(number) < self.configuration.maxFunctions else { return false }
+        while self.clients[client].functions.count <= Int(number) {
+            self.clients[client].functions.append(BrokerClient.undefinedFunction)
+        }
         let former = self.clients[client].functions[Int(number)]
+        if former >= 0 {
+            self.clients[client].functionCount -= 1
+            self.leave(former)
+        }
+        self.clients[client].refusedNames[number] = nil
+        guard let function = self.use(name, own: self.clients[client].functionCount) else {
+            self.clients[client].functions[Int(number)] = BrokerClient.refusedFunction
+            if self.clients[client].refusedNames.count < Self.refusedNames {
+                self.clients[client].refusedNames[number] = name
+            }
+            return false
+        }
         self.clients[client].functions[Int(number)] = function
-        if former >= 0 { self.leave(former) }
+        self.clients[client].functionCount += 1
         return true
     }
 
-    func function(_ number: UInt32, of client: Int) -> Int? {
-        guard Int(number) < self.clients[client].functions.count else { return nil }
-        let function = self.clients[client].functions[Int(number)]
-        return function < 0 ? nil : function
+    /// A client gave a number to what can't be a function's name.
+    package mutating func refusedName(_ number: UInt32, of client: Int) {
+        guard Int(number) < self.configuration.maxFunctions else { return }
+        while self.clients[client].functions.count <= Int(number) {
+            self.clients[client].functions.append(BrokerClient.undefinedFunction)
+        }
+        if self.clients[client].functions[Int(number)] < 0 {
+            self.clients[client].functions[Int(number)] = BrokerClient.refusedFunction
+        }
     }
 
-    /// The number of a name, which is one use more of it; nil if there are too many.
-    mutating func use(_ name: String) -> Int? {
+    /// What a client's number of a function stands for.
+    enum FunctionFinding { case known(Int), undefined, tooMany }
+
+    mutating func function(_ number: UInt32, of client: Int) -> FunctionFinding {
+        guard Int(number) < self.configuration.maxFunctions else { return .tooMany }
+        guard Int(number) < self.clients[client].functions.count else { return .undefined }
+        let function = self.clients[client].functions[Int(number)]
+        if function >= 0 { return .known(function) }
+        guard function == BrokerClient.refusedFunction else { return .undefined }
+        // There may be room by now.
+        guard let name = self.clients[client].refusedNames[number], self.defined(number, name: name, by: client) else {
+            return .tooMany
+        }
+        return .known(self.clients[client].functions[Int(number)])
+    }
+
+    /// The index of a name, which is one use more of it; nil if there are too many.
+    ///
+    /// The peer uses `own` names already; those that workers offer are bounded by their numbers.
+    mutating func use(_ name: String, own: Int) -> Int? {
         if let known = self.functionOf[name] {
             self.functions[known].useCount += 1
             return known
         }
-        if self.functionOf.count >= self.configuration.maxFunctions { self.sweepRoutes() }
-        guard self.functionOf.count < self.configuration.maxFunctions else { return nil }
+        if self.functionOf.count >= self.configuration.maxNames { self.sweepRoutes() }
+        guard self.mayAdd(own: own, total: self.functionOf.count, limit: self.configuration.maxNames) else {
+            return nil
+        }
         let index = self.freeFunctions.popLast() ?? self.functions.count
         if index == self.functions.count { self.functions.append(FunctionEntry(name: name)) }
         self.functions[index] = FunctionEntry(name: name, useCount: 1)
@@ -40,20 +82,86 @@ extension BrokerMachine {
         self.functions[function].useCount -= 1
         guard self.functions[function].useCount == 0 else { return }
         self.functionOf[self.functions[function].name] = nil
+        self.freeNumber(of: function)
+        self.functions[function] = FunctionEntry(name: "")
         self.freeFunctions.append(function)
+    }
+
+    // MARK: Numbers towards workers
+
+    /// Whether there are numbers for the functions of an offer that no worker has offered yet.
+    package mutating func hasNumbers(for offer: WorkerOffer) -> Bool {
+        let new = Set(offer.functions)
+            .count { name in
+                self.functionOf[name].map { self.functions[$0].number < 0 } ?? true
+            }
+        if new > self.freeNumberCount { self.sweepNumbers() }
+        return new <= self.freeNumberCount
+    }
+
+    private var freeNumberCount: Int {
+        self.configuration.maxFunctions - self.numberCount + self.freeNumbers.count
+    }
+
+    /// One more worker offers a name; nil if there is no number for it.
+    mutating func offer(_ name: String) -> Int? {
+        guard let function = self.use(name, own: 0) else { return nil }
+        if self.functions[function].number < 0 {
+            if let free = self.freeNumbers.popLast() {
+                self.functions[function].number = free
+            } else if self.numberCount < self.configuration.maxFunctions {
+                self.functions[function].number = self.numberCount
+                self.numberCount += 1
+            } else {
+                self.leave(function)
+                return nil
+            }
+        }
+        self.functions[function].offerCount += 1
+        return function
+    }
+
+    /// One worker fewer offers a function.
+    mutating func withdraw(_ function: Int) {
+        self.functions[function].offerCount -= 1
+        self.leave(function)
+    }
+
+    /// Takes the numbers of functions that nobody offers, and of which no call may be at a worker.
+    private mutating func sweepNumbers() {
+        self.sweepRoutes()
+        for function in self.functions.indices
+        where self.functions[function].offerCount == 0 && self.functions[function].routeCount == 0 {
+            self.freeNumber(of: function)
+        }
+    }
+
+    private mutating func freeNumber(of function: Int) {
+        guard self.functions[function].number >= 0 else { return }
+        self.freeNumbers.append(self.functions[function].number)
+        self.functions[function].number = -1
         // The number will stand for another name.
         for worker in self.workers.indices { self.workers[worker].defined.remove(function) }
     }
 
+    // MARK: Routes
+
     /// The route of calls with these demands; nil if there are too many.
-    mutating func route(of function: Int, demands: Demands?, at now: Instant) -> Int? {
+    mutating func route(of function: Int, demands: Demands?, for client: Int, at now: Instant) -> Int? {
         if demands == nil, self.functions[function].plainRoute >= 0 { return self.functions[function].plainRoute }
         let key = RouteKey(function: function, demands: demands ?? Demands())
         if let known = self.routeOf[key] { return known }
-        if self.routeOf.count >= self.configuration.maxRoutes { self.sweepRoutes() }
-        guard self.routeOf.count < self.configuration.maxRoutes else { return nil }
+        let limit = self.configuration.maxRoutes
+        if !self.mayAdd(own: self.clients[client].routeCount, total: self.routeOf.count, limit: limit) {
+            self.sweepRoutes()
+            guard self.mayAdd(own: self.clients[client].routeCount, total: self.routeOf.count, limit: limit) else {
+                return nil
+            }
+        }
         let index = self.freeRoutes.popLast() ?? self.routes.count
-        let route = CallRoute(function: function, hasResources: !key.demands.resources.isEmpty)
+        var route = CallRoute(function: function, hasResources: !key.demands.resources.isEmpty)
+        route.owner = (client, self.clients[client].number)
+        self.clients[client].routeCount += 1
         if index == self.routes.count {
             self.routes.append(route)
             self.demandsOf.append(key.demands)
@@ -66,6 +174,7 @@ extension BrokerMachine {
         }
         self.routeOf[key] = index
         self.functions[function].useCount += 1
+        self.functions[function].routeCount += 1
         if key.demands == Demands() { self.functions[function].plainRoute = index }
         for worker in self.workers.indices where self.workers[worker].isLive { self.match(worker, index, at: now) }
         return index
@@ -81,6 +190,9 @@ extension BrokerMachine {
             self.routes[index].isLive = false
             self.workersOf[index] = NumberSet()
             self.freeRoutes.append(index)
+            self.functions[key.function].routeCount -= 1
+            let owner = route.owner
+            if self.clients[owner.client].number == owner.number { self.clients[owner.client].routeCount -= 1 }
             for worker in self.workers.indices { self.workers[worker].routes.remove(index) }
             if self.functions[key.function].plainRoute == index { self.functions[key.function].plainRoute = -1 }
             self.leave(key.function)

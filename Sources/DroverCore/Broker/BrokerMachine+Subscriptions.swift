@@ -61,6 +61,10 @@ extension BrokerMachine {
         guard UInt64(number) >= self.workers[worker].nextBinding else { return false }
         self.workers[worker].nextBinding = UInt64(number) + 1
         guard let index, self.workers[worker].bindings.count < self.configuration.maxBindings else { return false }
+        guard
+            self.clients[index].subscriptions.count < self.configuration.maxBindings
+                || self.clients[index].subscriptions[subscription] != nil
+        else { return false }
         if self.clients[index].subscriptions[subscription]?.isEnded == true {
             actions.append(.endClientSubscription(client: index, subscription: subscription))
             return false
@@ -82,12 +86,17 @@ extension BrokerMachine {
     /// A worker invokes a callback; nil if its subscription is not bound, or too much is unanswered.
     package mutating func invocationReceived(_ number: UInt32, id: UInt64, from worker: Int) -> Delivery? {
         guard let binding = self.workers[worker].bindings[number],
-            self.invocations.count < self.invocations.limit,
+            self.mayAdd(
+                own: self.workers[worker].invocationCount,
+                total: self.invocations.count,
+                limit: self.configuration.maxInvocations
+            ),
             var delivery = self.advance(number, to: binding.expected, of: worker)
         else { return nil }
         self.lastInvocation += 1
         let invocation = Invocation(client: binding.client, worker: worker, id: id)
         _ = self.invocations.insert(self.lastInvocation, invocation)
+        self.workers[worker].invocationCount += 1
         delivery.id = self.lastInvocation
         return delivery
     }
@@ -96,6 +105,7 @@ extension BrokerMachine {
     package mutating func invocationAnswered(_ id: UInt64, by client: Int) -> (worker: Int, id: UInt64)? {
         guard let slot = self.invocations.slot(of: id), self.invocations[slot].client == client else { return nil }
         let invocation = self.invocations.remove(slot)
+        self.workers[invocation.worker].invocationCount -= 1
         return (invocation.worker, invocation.id)
     }
 
@@ -163,6 +173,7 @@ extension BrokerMachine {
         }
         for (slot, invocation) in self.invocationSlots(where: { $0.client == client }) {
             self.invocations.remove(slot)
+            self.workers[invocation.worker].invocationCount -= 1
             actions.append(.failInvocation(worker: invocation.worker, id: invocation.id))
         }
     }
@@ -179,6 +190,7 @@ extension BrokerMachine {
     mutating func dropBindings(of worker: Int) {
         for number in self.workers[worker].bindings.keys.sorted() { self.unbind(number, of: worker) }
         for (slot, _) in self.invocationSlots(where: { $0.worker == worker }) { self.invocations.remove(slot) }
+        self.workers[worker].invocationCount = 0
     }
 
     private mutating func unbind(_ number: UInt32, of worker: Int) {

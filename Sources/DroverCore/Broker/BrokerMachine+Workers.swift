@@ -184,10 +184,10 @@ extension BrokerMachine {
         let former = self.workers[index].offered
         self.slotCount += offer.concurrency - self.workers[index].offer.concurrency
         self.workers[index].offer = offer
-        self.workers[index].offered = offer.functions.compactMap { self.use($0) }
+        self.workers[index].offered = Set(offer.functions).sorted().compactMap { self.offer($0) }
         self.workers[index].offers = NumberSet()
         for function in self.workers[index].offered { self.workers[index].offers.insert(function) }
-        for function in former { self.leave(function) }
+        for function in former { self.withdraw(function) }
         for route in self.routes.indices { self.match(index, route, at: now) }
         if self.workers[index].isOpen { self.adapt(index, actions: &actions) }
         self.fill(index, at: now, actions: &actions)
@@ -210,7 +210,7 @@ extension BrokerMachine {
             self.takeBack(slot)
             self.giveUp(slot, reason: reason, at: now, actions: &actions)
         }
-        for function in self.workers[index].offered { self.leave(function) }
+        for function in self.workers[index].offered { self.withdraw(function) }
         self.workers[index].offered = []
         self.dropBindings(of: index)
         self.freeWorkers.append(index)

@@ -19,14 +19,19 @@ package struct BrokerMachine: ~Copyable {
         package var maxQueuedPerRoute = 4 << 20
         package var maxClients = 4096
         package var maxWorkers = 4096
-        /// How many function names there may be, per client and in all.
+        /// How many function names one client may use, and how many the workers may offer in all: they have numbers on the wire.
         package var maxFunctions = WireLimits.standard.maxFunctions
+        /// How many function names there may be in all.
+        package var maxNames = 1 << 16
         /// How many combinations of function and demands there may be.
-        package var maxRoutes = 4096
-        /// How many callbacks a worker may have bound.
+        package var maxRoutes = 1 << 14
+        /// How many callbacks a worker may have bound, and how many of one client may be.
         package var maxBindings = 65536
         /// How many invocations may be unanswered.
         package var maxInvocations = 65536
+        /// So many names, routes and unanswered invocations a peer may have though others have filled the table; and it may
+        /// have a quarter of a table that others use as well.
+        package var ownShare = 16
         /// The highest credit of a worker, whatever its window.
         package var maxCredit = 512
         /// How long a worker's credit should keep it busy; four round trips, once they are measured.
@@ -58,6 +63,11 @@ package struct BrokerMachine: ~Copyable {
         var name: String
         /// Clients' definitions, workers' offers and routes with it.
         var useCount = 0
+        /// Workers' offers, and routes.
+        var offerCount = 0
+        var routeCount = 0
+        /// Its number towards workers; -1 for what no worker has offered.
+        var number = -1
         /// The route of calls without demands, or -1.
         var plainRoute = -1
     }
@@ -95,6 +105,9 @@ package struct BrokerMachine: ~Copyable {
     var functions: [FunctionEntry] = []
     var freeFunctions: [Int] = []
     var functionOf: [String: Int] = [:]
+    /// Numbers towards workers that stand for no function, below those that never have.
+    var freeNumbers: [Int] = []
+    var numberCount = 0
     var routes: [CallRoute] = []
     /// What each route's calls ask for.
     var demandsOf: [Demands] = []
@@ -141,7 +154,7 @@ package struct BrokerMachine: ~Copyable {
     package init(configuration: Configuration = .init()) {
         self.configuration = configuration
         self.sent = IDTable(limit: Int(Int32.max), seed: 0)
-        self.invocations = IDTable(limit: configuration.maxInvocations, seed: 0)
+        self.invocations = IDTable(limit: Int(Int32.max), seed: 0)
     }
 
     package var callCount: Int { self.calls.count }
@@ -155,8 +168,22 @@ package struct BrokerMachine: ~Copyable {
 
     package func call(in slot: UInt32) -> BrokerCall { self.calls[slot] }
     package func functionName(_ function: Int) -> String { self.functions[function].name }
-    /// The broker's number of a call's function, as workers know it.
-    package func function(in slot: UInt32) -> Int { self.routes[Int(self.calls[slot].route)].function }
+    /// The broker's number of a function, as workers know it.
+    package func number(of function: Int) -> UInt32 { UInt32(max(0, self.functions[function].number)) }
+    /// The number of a call's function.
+    package func functionNumber(in slot: UInt32) -> UInt32 {
+        self.number(of: self.routes[Int(self.calls[slot].route)].function)
+    }
+    package var functionCount: Int { self.functionOf.count }
+    package var routeCount: Int { self.routeOf.count }
+
+    /// Whether a peer may put one more into a table that all share.
+    ///
+    /// None can fill it alone, and none is kept out by those who have: who has less than its share always may, which others
+    /// can stretch the table by no more than.
+    func mayAdd(own: Int, total: Int, limit: Int) -> Bool {
+        own < self.configuration.ownShare || (total < limit && own < max(1, limit / 4))
+    }
 
     /// Memory that the calls take here, flows and keys not counted.
     package var callBytes: Int {
@@ -176,6 +203,15 @@ package struct BrokerMachine: ~Copyable {
         self.sent.trim()
         self.wheel.trim()
         self.invocations.trim()
+        self.sweepRoutes()
+        // A dictionary keeps the room it once needed.
+        if self.functionOf.count < self.functionOf.capacity / 8 {
+            self.functionOf = Dictionary(uniqueKeysWithValues: self.functionOf.map { ($0.key, $0.value) })
+        }
+        if self.functionOf.isEmpty {
+            self.functions = []
+            self.freeFunctions = []
+        }
     }
 }
 

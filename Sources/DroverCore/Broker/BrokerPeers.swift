@@ -14,6 +14,12 @@ package struct BrokerClient {
     var session: PeerSession
     /// The broker's function behind each of the client's numbers, or -1.
     var functions: [Int] = []
+    /// How many functions it uses.
+    var functionCount = 0
+    /// Names that there was no room for, by the client's number.
+    var refusedNames: [UInt32: String] = [:]
+    /// Routes that were made for its calls.
+    var routeCount = 0
     /// Calls that have not ended, by the client's id.
     let requests: RequestIndex
     var results: ResultCache
@@ -25,6 +31,9 @@ package struct BrokerClient {
     /// Its subscriptions that workers have bound.
     var subscriptions: [UInt32: BrokerSubscription] = [:]
     package internal(set) var isLive = true
+
+    static var undefinedFunction: Int { -1 }
+    static var refusedFunction: Int { -2 }
 }
 
 /// What a broker knows of one worker.
@@ -66,6 +75,8 @@ package struct BrokerWorker {
     var bindings: [UInt32: BrokerBinding] = [:]
     /// Lower numbers have been bound in the session.
     var nextBinding: UInt64 = 0
+    /// Its invocations that aren't answered.
+    var invocationCount = 0
     /// Place in the ``LoadList``.
     var level = -1
     /// Where the search for its next call goes on, among many routes.

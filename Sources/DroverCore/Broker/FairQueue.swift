@@ -89,6 +89,8 @@ struct CallRoute: BitwiseCopyable, Sendable {
     let function: Int
     /// Whether its calls occupy resources.
     let hasResources: Bool
+    /// The client whose call made it, and that client's session.
+    var owner = (client: 0, number: UInt32(0))
     /// One bit per priority with calls that wait.
     var waitingLevels: UInt8 = 0
     var waitingCount = 0

@@ -218,9 +218,15 @@ package struct WorkerMachine: ~Copyable {
             self.sessions[session].functions.append(WorkerSession.undefinedFunction)
         }
         self.sessions[session].functions[Int(number)] = handler ?? WorkerSession.unknownFunction
-        if handler == nil { self.sessions[session].unknownNames[number] = name }
+        self.sessions[session].unknownNames[number] = nil
+        if handler == nil, self.sessions[session].unknownNames.count < Self.unknownNames {
+            self.sessions[session].unknownNames[number] = name
+        }
         return true
     }
+
+    /// Of so many names per client that nobody has registered the errors can say them.
+    private static var unknownNames: Int { 256 }
 
     // MARK: Requests
 
