@@ -3,12 +3,18 @@
 #define DROVER_ZMQ_SHIM_H
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 #include <zmq.h>
@@ -64,6 +70,33 @@ static inline uint64_t drover_monotonic_rough_now(void) {
 // Names the current thread; 15 bytes count. pthread_setname_np() needs _GNU_SOURCE, which changes types of the C
 // library that Swift's own module has imported without it.
 static inline void drover_name_thread(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
+
+// What is at a path that is to become a socket: ENOENT nothing, ECONNREFUSED a socket that nobody listens at any more,
+// 0 or another number somebody who listens or may, EEXIST a file of another kind. Waits for nothing.
+static inline int drover_look_at_socket(const char *path) {
+    struct stat status;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (lstat(path, &status) != 0) return errno;
+    if (!S_ISSOCK(status.st_mode)) return EEXIST;
+    if (strlen(path) >= sizeof address.sun_path) return ENAMETOOLONG;
+    strcpy(address.sun_path, path);
+    int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (probe < 0) return errno;
+    int code = connect(probe, (struct sockaddr *)&address, sizeof address) == 0 ? 0 : errno;
+    close(probe);
+    return code;
+}
+
+// Takes the lock of a directory, which leaves no file behind, and returns a descriptor to be closed; or the negative error
+// number, -EWOULDBLOCK if somebody else has the lock.
+static inline int drover_lock_directory(const char *path) {
+    int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (directory < 0) return -errno;
+    if (flock(directory, LOCK_EX | LOCK_NB) == 0) return directory;
+    int code = errno;
+    close(directory);
+    return -code;
+}
 
 // libzmq's own error numbers, which the importer doesn't fold through ZMQ_HAUSNUMERO.
 static inline int drover_eterm(void) { return ETERM; }

@@ -49,9 +49,22 @@ import Glibc
     }
 
     /// Listens at `endpoint`; with port `*`, ``lastEndpoint`` tells the chosen one.
+    ///
+    /// libzmq would take the path of an `ipc` endpoint from whoever listens there, and delete whatever file it finds: here
+    /// that is an error. Only a socket at which nobody listens any more is taken over.
     @available(*, noasync)
     package borrowing func bind(_ endpoint: String) throws(ZMQError) {
-        try unsafe self.perform(.bind, endpoint) { unsafe zmq_bind($0, $1) }
+        guard let path = SocketPath(ofEndpoint: endpoint) else {
+            return try unsafe self.perform(.bind, endpoint) { unsafe zmq_bind($0, $1) }
+        }
+        // Two that find the same stale file must not take it over from each other.
+        let lock = try path.lock(for: endpoint)
+        defer { lock.release() }
+        switch path.occupant {
+        case .nobody, .left: try unsafe self.perform(.bind, endpoint) { unsafe zmq_bind($0, $1) }
+        case .somebody: throw ZMQError(errno: EADDRINUSE, .bind, endpoint)
+        case .file: throw ZMQError(errno: EEXIST, .bind, endpoint)
+        }
     }
 
     /// Begins to connect to `endpoint`, in the background, again and again.

@@ -71,7 +71,8 @@ package struct ZMQError: Error, Hashable, Sendable {
     /// What to do about it, where that is known.
     package var remedy: String? {
         switch self.errno {
-        case EADDRINUSE: "choose another port, or stop the process that holds it"
+        case EADDRINUSE: "choose another port or path, or stop the process that holds it"
+        case EEXIST: "the file there is no socket: choose another path, or remove it"
         case EADDRNOTAVAIL: "bind to an address of this host, or to * for all of them"
         case EACCES: "ports below 1024 and foreign directories need permission: choose another port or path"
         case ENODEV: "no such interface or host name here: bind to an address of this host, or to *"

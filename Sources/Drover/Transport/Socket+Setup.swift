@@ -50,12 +50,18 @@ extension Socket {
     /// Binds the socket; an address that is in use is tried again for a moment.
     ///
     /// libzmq closes a listener after the socket that had it, on a thread of its own: who stops a server and starts another
-    /// at the same address at once would find it taken, now and then.
+    /// at the same address at once would find it taken, now and then. It closes an `ipc` listener before it removes the file,
+    /// whatever that is by then: so a socket that was left is given a moment to go before it is taken over.
     ///
     /// - Parameter address: Where to listen.
     /// - Throws: `ZMQError` if that can't be done.
     @available(*, noasync)
     package borrowing func bindPatiently(_ address: String) throws(ZMQError) {
+        let path = SocketPath(ofEndpoint: address)
+        for _ in 0..<Self.looksAtLeftSocket {
+            guard path?.occupant == .left else { break }
+            usleep(10_000)
+        }
         for _ in 0..<Self.bindAttempts {
             do throws(ZMQError) {
                 return try self.bind(address)
@@ -68,4 +74,5 @@ extension Socket {
     }
 
     private static var bindAttempts: Int { 25 }
+    private static var looksAtLeftSocket: Int { 3 }
 }
