@@ -79,6 +79,8 @@ struct BrokerDial {
     var offering: Offering
     /// How many handlers at once the last offer said.
     var offeredConcurrency = 0
+    /// How many functions it named.
+    var offeredFunctions = 0
     /// How often it was dialled before.
     let attempt: Int
     /// A connection stands.

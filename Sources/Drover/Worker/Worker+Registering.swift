@@ -9,7 +9,7 @@ extension Worker {
     /// Registers a handler that runs on a thread of the worker; it may block.
     ///
     /// - Parameters:
-    ///   - function: The function it implements. Registering a name again replaces its handler.
+    ///   - function: The function it implements. A name can be registered once: see ``registrationProblem``.
     ///   - limit: How many of this function may run at once; nil for no limit beyond the worker's.
     ///   - timeLimits: How long it may run; nil takes the configuration's limits.
     ///   - body: The handler. What it throws is the caller's ``RemoteError``.
@@ -164,7 +164,7 @@ extension Worker {
             timeLimits: timeLimits,
             usualLimits: self.configuration.timeLimits
         )
-        self.handlers.withLock { $0[name] = handler }
+        self.add(handler)
     }
 
     @inlinable

@@ -20,7 +20,7 @@ internal import Synchronization
 public final class Worker: Sendable {
     /// How the worker behaves.
     public let configuration: WorkerConfiguration
-    let handlers = Mutex<[String: Handler]>([:])
+    let registry = Mutex(Registry())
     private let endpoint: WorkerEndpoint?
 
     /// Creates a worker.
@@ -42,35 +42,28 @@ public final class Worker: Sendable {
 
     /// Starts the worker: when this returns it listens.
     ///
-    /// Functions that are registered later are not known to it.
+    /// Functions that are registered later are served from then on, and brokers are told of them.
     ///
     /// - Parameter endpoint: Where to listen.
     /// - Returns: The running worker, to learn its address and to stop it.
-    /// - Throws: ``UsageError`` for a setting or an address that can't be used; ``ConnectionError`` if the address is in
-    ///   use or not this machine's.
+    /// - Throws: ``UsageError`` for a setting or an address that can't be used, or if a name was registered twice;
+    ///   ``ConnectionError`` if the address is in use or not this machine's.
     public func start(_ endpoint: WorkerEndpoint) throws -> RunningWorker {
-        let handlers = self.handlers.withLock { $0 }
+        let (handlers, problem) = self.registry.withLock { ($0.handlers, $0.problem) }
+        if let problem { throw problem }
         if ChildServer.isCurrent {
             ChildServer.serve(handlers, self.configuration)
             ChildServer.park()
         }
-        if let refusal = handlers.values.lazy.compactMap({ $0.isolated?.refusal }).first {
-            throw UsageError(.badConfiguration, refusal)
-        }
-        if let name = handlers.keys.first(where: { !(1...WireLimits.standard.maxNameBytes).contains($0.utf8.count) }) {
-            throw UsageError.badName(name)
-        }
-        if handlers.count > WireLimits.standard.maxFunctions {
-            throw UsageError(
-                .badConfiguration,
-                "the worker registers \(handlers.count) functions; \(WireLimits.standard.maxFunctions) is the limit"
-            )
-        }
-        for handler in handlers.values where !handler.hasUsualLimits {
-            guard let problem = handler.timeLimits.problem else { continue }
-            throw UsageError(.badConfiguration, "\(handler.name), timeLimits: \(problem)")
-        }
-        return try RunningWorker(configuration: self.configuration.validated(), handlers: handlers, endpoint: endpoint)
+        if let problem = handlers.values.lazy.compactMap({ $0.problem }).first { throw problem }
+        if handlers.count > WireLimits.standard.maxFunctions { throw UsageError.tooManyFunctions(handlers.count) }
+        let running = try RunningWorker(
+            configuration: self.configuration.validated(),
+            handlers: handlers,
+            endpoint: endpoint
+        )
+        self.registry.withLock { $0.started(running.core, with: handlers) }
+        return running
     }
 
     /// Runs the worker until the task is cancelled, a graceful shutdown is asked for, or one of the signals comes; then it
@@ -88,7 +81,7 @@ public final class Worker: Sendable {
     ) async throws -> RecyclingReason? {
         if ChildServer.isCurrent {
             // The thread stays free for asynchronous handlers.
-            ChildServer.serve(self.handlers.withLock { $0 }, self.configuration)
+            ChildServer.serve(self.registry.withLock { $0.handlers }, self.configuration)
             await ChildServer.suspend()
         }
         let running = try self.start(endpoint)

@@ -16,8 +16,11 @@ final class WorkerCore: Sendable {
     /// Whose keys are let in, if the worker listens with keys.
     let access: ListenerAccess?
     let codecLimits: CodecLimits
-    let handlers: [Handler]
-    let handlerNumbers: [String: Int32]
+    /// All that were ever registered.
+    ///
+    /// The loop keeps a copy. None goes, and none changes its place.
+    private let registered: Mutex<[Handler]>
+    private let registeredCount: Atomic<Int>
     let mailbox: Mailbox<WorkerPost>
     let waker: Waker
     let baton = Baton()
@@ -42,11 +45,8 @@ final class WorkerCore: Sendable {
         self.epoch = generator.next()
         self.context = try SharedContext.acquire()
         self.codecLimits = CodecLimits(maxBytes: configuration.maxPayloadBytes)
-        let ordered = handlers.values.sorted { $0.name < $1.name }
-        self.handlers = ordered
-        self.handlerNumbers = Dictionary(
-            uniqueKeysWithValues: ordered.enumerated().map { ($0.element.name, Int32($0.offset)) }
-        )
+        self.registered = Mutex(handlers.values.sorted { $0.name < $1.name })
+        self.registeredCount = Atomic(handlers.count)
         let waker = try Waker()
         self.waker = waker
         self.life = Lifecycle(waker: waker)
@@ -66,6 +66,22 @@ final class WorkerCore: Sendable {
     var logger: Logger { self.configuration.logger }
 
     func now() -> Instant { Instant(nanoseconds: MonotonicClock.now()) }
+
+    /// How many functions are registered.
+    var handlerCount: Int { self.registeredCount.load(ordering: .acquiring) }
+
+    /// The functions beyond the first ones, of which there are so many.
+    func handlers(from count: Int) -> ArraySlice<Handler> { self.registered.withLock { $0[count...] } }
+
+    /// Serves another function from now on: a request that comes after this has returned finds it.
+    func register(_ handler: Handler) {
+        self.registered.withLock { handlers in
+            handlers.append(handler)
+            self.registeredCount.store(handlers.count, ordering: .releasing)
+        }
+        // Brokers are to be told, and there may be no other reason to wake.
+        self.waker.wake()
+    }
 
     /// The loop has been left: whoever waits for it is told, and the handler threads leave when they are done.
     func finish() {

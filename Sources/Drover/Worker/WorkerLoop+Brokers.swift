@@ -59,6 +59,7 @@ extension WorkerLoop {
         // It is offered when there is a connection.
         guard self.dials[index].dialled != nil else { return self.dials[index].offering.settled() }
         self.dials[index].offeredConcurrency = self.usableConcurrency
+        self.dials[index].offeredFunctions = self.handlers.count
         let header = Header(.offer, id: self.core.epoch)
         // A connection that is only interrupted takes messages; this one libzmq has given up.
         if !self.send(self.offerPayload(), as: header, to: self.dials[index].routingID) { self.postpone(index) }
@@ -69,7 +70,7 @@ extension WorkerLoop {
         var offer = Offer(worker: self.core.identity)
         offer.name = configuration.name
         offer.concurrency = self.usableConcurrency
-        offer.functions = self.core.handlers.map { $0.name }
+        offer.functions = self.handlers.map { $0.name }
         offer.queues = configuration.queues.sorted()
         offer.labels = configuration.labels
         offer.resources = configuration.resources

@@ -32,7 +32,7 @@ extension WorkerLoop {
     /// A handler has run until its hard limit: whoever called is answered now.
     func abandon(_ slot: UInt32, _ session: Int?, _ id: UInt64) {
         guard let request = self.machine.request(in: slot) else { return }
-        let handler = self.core.handlers[Int(request.handler)]
+        let handler = self.handlers[Int(request.handler)]
         if Int(slot) < self.jobs.count, let job = self.jobs[Int(slot)] {
             _ = job.cancel(because: .hardTimeLimit)
         } else {
@@ -79,9 +79,12 @@ extension WorkerLoop {
 
     /// Tells brokers how many handlers may run at once, if that has changed.
     @available(*, noasync)
-    func tellConcurrency() {
+    func tellChanges() {
         guard !self.machine.isDraining else { return }
-        for index in self.dials.indices where self.dials[index].offeredConcurrency != self.usableConcurrency {
+        for index in self.dials.indices
+        where self.dials[index].offeredConcurrency != self.usableConcurrency
+            || self.dials[index].offeredFunctions != self.handlers.count
+        {
             // One that hasn't introduced itself is sent an offer anyway.
             let session = self.machine.session(route: self.dials[index].route)
             if let session, self.links[session]?.broker != nil { self.offer(to: index) }

@@ -40,7 +40,13 @@ extension WorkerLoop {
                 return self.refuse(header.id, body, to: session)
             }
         }
-        switch self.machine.requestReceived(header, key: key, from: session, at: self.now) {
+        var verdict = self.machine.requestReceived(header, key: key, from: session, at: self.now)
+        if case .unknownFunction = verdict, self.core.handlerCount > self.handlers.count {
+            // It was registered after this turn began, maybe before the request was sent.
+            self.learnHandlers()
+            verdict = self.machine.requestReceived(header, key: key, from: session, at: self.now)
+        }
+        switch verdict {
         case .run(let slot, let number):
             guard let handler = self.handler(number, isChunk: isChunk, slot) else { break }
             let content = unsafe UnsafeRawBufferPointer(rebasing: payload[(payload.count - range.count)...])
@@ -72,7 +78,7 @@ extension WorkerLoop {
 
     /// What runs a request that may start; a request of many calls is answered here if its function doesn't take any.
     func handler(_ number: Int32, isChunk: Bool, _ slot: UInt32) -> Handler? {
-        let handler = self.core.handlers[Int(number)]
+        let handler = self.handlers[Int(number)]
         guard isChunk else { return handler }
         if let chunk = handler.chunk { return chunk }
         let message =
@@ -88,7 +94,7 @@ extension WorkerLoop {
         switch verdict {
         case .unknownFunction(let function):
             let message = "no function \"\(function)\" is registered on \(name); register it, or call one of: "
-            let known = self.core.handlers.prefix(20).map { $0.name }.joined(separator: ", ")
+            let known = self.handlers.prefix(20).map { $0.name }.joined(separator: ", ")
             body = ErrorBody(code: .unknownFunction, message: message + known, worker: name)
         case .undefinedFunction:
             let limit = WireLimits.standard.maxFunctions

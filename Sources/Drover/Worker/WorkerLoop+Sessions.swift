@@ -165,7 +165,7 @@ extension WorkerLoop {
         if !isName { self.malformed(WireError(.tooLarge, "a function's name has 1 to \(limit) bytes")) }
         // Of a name that can't be one the beginning is kept, for the error that its calls end with.
         let name = unsafe String(decoding: payload.prefix(limit), as: UTF8.self)
-        let handler = isName ? self.core.handlerNumbers[name] : nil
+        let handler = isName ? self.handlerNumber(name) : nil
         let isDefined = self.machine.defined(header.number, name: name, handler: handler, in: session)
         if !isDefined {
             self.malformed(WireError(.tooLarge, "a session may define \(WireLimits.standard.maxFunctions)"))

@@ -27,6 +27,9 @@ final class WorkerLoop {
     let core: WorkerCore
     @safe @exclusivity(unchecked) var socket: Socket
     @safe @exclusivity(unchecked) var machine: WorkerMachine
+    /// The functions that are served, as far as the loop has learnt of them.
+    @safe @exclusivity(unchecked) var handlers: [Handler] = []
+    @safe @exclusivity(unchecked) var handlerNumbers: [String: Int32] = [:]
     @safe @exclusivity(unchecked) var links: [WorkerLink?] = []
     @safe @exclusivity(unchecked) var dirty: [Int] = []
     @safe @exclusivity(unchecked) var blocked: Set<Int> = []
@@ -128,8 +131,6 @@ final class WorkerLoop {
         configuration.maxSessions = core.configuration.maxClients
         configuration.maxCachedBytes = core.configuration.maxCachedResultBytes
         configuration.reportDelayNanoseconds = core.configuration.reportDelay.clampedNanoseconds
-        configuration.functionLimits = core.handlers.map { $0.limit }
-        configuration.runLimits = core.handlers.map { $0.timeLimits.limits }
         self.machine = WorkerMachine(configuration: configuration)
         self.recycling = core.configuration.recycling.limits.map { limits in
             Recycling(limits: limits, at: now, spread: .random(in: 0...1))
@@ -137,6 +138,7 @@ final class WorkerLoop {
         self.now = now
         self.nextTick = brokers.isEmpty ? .distantFuture : now
         for index in self.dials.indices where self.dials[index].dialled == nil { self.lookUp(index) }
+        self.learnHandlers()
     }
 
     /// Where it listens, with the port that was chosen; empty if it only dials.
@@ -179,6 +181,7 @@ final class WorkerLoop {
     func turn() -> Bool {
         self.lookAfterAccess()
         var isBusy = false
+        if self.core.handlerCount > self.handlers.count { self.learnHandlers() }
         var posts = self.core.mailbox.takeAll()
         if !posts.isEmpty {
             isBusy = true
@@ -200,7 +203,7 @@ final class WorkerLoop {
                 if self.core.threads.lacksThreads { self.core.threads.startMissing(core: self.core) }
                 self.offerWhereDue()
             }
-            self.tellConcurrency()
+            self.tellChanges()
             self.tellQuiet()
         }
         self.performActions()

@@ -24,7 +24,7 @@ struct RunClock: ~Copyable {
     }
 
     /// By the number of the handler.
-    private let limits: [RunLimits]
+    private var limits: [RunLimits]
     private var wheel = TimerWheel(now: Instant(nanoseconds: 0))
     /// When the hard limits of those that run pass, by slot.
     private var hardAt: [Instant] = []
@@ -36,6 +36,9 @@ struct RunClock: ~Copyable {
     var nextDeadline: Instant { self.wheel.nextDeadline ?? .distantFuture }
 
     init(limits: [RunLimits]) { self.limits = limits }
+
+    /// There is another handler.
+    mutating func added(_ limits: RunLimits) { self.limits.append(limits) }
 
     /// A handler has begun.
     ///

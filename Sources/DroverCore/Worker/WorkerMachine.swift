@@ -228,6 +228,23 @@ package struct WorkerMachine: ~Copyable {
     /// Of so many names per client that nobody has registered the errors can say them.
     private static var unknownNames: Int { 256 }
 
+    /// Another function is served: its number is the next one.
+    ///
+    /// Clients that named it before need not name it again.
+    ///
+    /// - Parameters:
+    ///   - name: Its name.
+    ///   - limit: At most so many of it run at once; nil for no limit beyond the worker's.
+    ///   - runLimits: How long its handler may run.
+    package mutating func registered(_ name: String, limit: Int? = nil, runLimits: RunLimits = RunLimits()) {
+        let handler = Int32(self.gates.count)
+        self.gates.append(FunctionGate(limit: limit))
+        self.clock.added(runLimits)
+        for session in self.sessions.indices where self.sessions[session].isLive {
+            self.sessions[session].registered(name, as: handler)
+        }
+    }
+
     // MARK: Requests
 
     /// What becomes of a request.

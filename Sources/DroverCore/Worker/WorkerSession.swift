@@ -45,6 +45,14 @@ package struct WorkerSession {
         self.results = ResultCache(maxBytes: maxCachedBytes)
     }
 
+    /// A function that the client may have named is served now.
+    mutating func registered(_ name: String, as handler: Int32) {
+        for number in self.unknownNames.filter({ $0.value == name }).keys {
+            self.unknownNames[number] = nil
+            self.functions[Int(number)] = handler
+        }
+    }
+
     /// The client is gone; gives its memory back.
     package mutating func end() {
         self.isLive = false

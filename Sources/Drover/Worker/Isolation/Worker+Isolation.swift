@@ -7,7 +7,8 @@ extension Worker {
     /// Registers a handler that runs on a thread of the worker, or alone in a child process; it may block.
     ///
     /// - Parameters:
-    ///   - function: The function it implements. Registering a name again replaces its handler.
+    ///   - function: The function it implements. A name can be registered once: see ``registrationProblem``. A function
+    ///     with a process of its own must be registered before the worker is started.
     ///   - limit: How many of this function may run at once; nil for no limit beyond the worker's.
     ///   - timeLimits: How long it may run; nil takes the configuration's limits.
     ///   - isolation: Where it runs.
@@ -163,6 +164,6 @@ extension Worker {
             usualLimits: self.configuration.timeLimits,
             isolated: isolated
         )
-        self.handlers.withLock { $0[function.name] = handler }
+        self.add(handler)
     }
 }
