@@ -65,7 +65,7 @@ public struct PackWriter: ~Copyable {
     }
 
     /// Notes that a value refers to something by number.
-    package mutating func note(reference: UInt32) {
+    package mutating func note(_ reference: NotedReference) {
         if let noted = unsafe self.noted {
             unsafe noted.takeUnretainedValue().references.append(reference)
         } else {
@@ -77,7 +77,7 @@ public struct PackWriter: ~Copyable {
     package var hasReferences: Bool { unsafe self.noted != nil }
 
     /// What was noted so far.
-    package var references: [UInt32] {
+    package var references: [NotedReference] {
         unsafe self.noted?.takeUnretainedValue().references ?? []
     }
 
@@ -118,11 +118,25 @@ public struct PackWriter: ~Copyable {
     }
 }
 
+/// Something that a value in a document refers to: a number, and of whom, for others have the same numbers.
+package struct NotedReference: Hashable, Sendable {
+    /// The owner's identity, in two halves.
+    package let high: UInt64
+    package let low: UInt64
+    package let number: UInt32
+
+    package init(high: UInt64, low: UInt64, number: UInt32) {
+        self.high = high
+        self.low = low
+        self.number = number
+    }
+}
+
 /// The references noted in a document; few documents have any.
 private final class ReferenceList {
-    var references: [UInt32]
+    var references: [NotedReference]
 
-    init(_ first: UInt32) { self.references = [first] }
+    init(_ first: NotedReference) { self.references = [first] }
 }
 
 /// A block of memory with an encoded document; the one owner of it.

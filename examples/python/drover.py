@@ -28,6 +28,7 @@ EVENT, INVOKE, ENDED, FLOW = range(32, 36)
 IDEMPOTENT, RESENT, METADATA, ATTACHED, RENEWED, MUST_UNDERSTAND = 1, 2, 4, 8, 0x10, 0x80
 NO_LIMIT = 0xFFFFFFFF
 MAX_PAYLOAD = 64 << 20
+NEWS_KEPT = 512  # callbacks of a session of which something is remembered that came before their request
 BEAT_SECONDS, SILENCE_SECONDS, REPORT_SECONDS, LAPSE_SECONDS = 2.0, 6.0, 0.005, 0.1
 
 
@@ -54,10 +55,16 @@ class RemoteError(Exception):
         """An exception as it travels."""
         if isinstance(error, Cancelled):
             return RemoteError("cancelled", str(error), type="Cancelled", trace=place, worker=worker)
+        if isinstance(error, BadArguments):
+            return RemoteError("badArguments", str(error), trace=place, worker=worker)
         if isinstance(error, RemoteError):
             trace = f"{error.trace}\n{place}" if error.trace else place
             return RemoteError("failed", error.message, error.type or "RemoteError", trace, error.retryable, worker)
         return RemoteError("failed", str(error), type=type(error).__name__, trace=place, worker=worker)
+
+
+class BadArguments(Exception):
+    """A handler can't take what it was sent."""
 
 
 class Expired(Exception):
@@ -224,6 +231,7 @@ class Callback:
 
     def __init__(self, client, number, body, until_cancelled):
         self.client, self.body, self.next, self.missing = client, body, 0, 0
+        self.calls = 0  # those that it was passed to and that have not ended
         self.reference = [client.identity, number, int(until_cancelled)]
 
     def cancel(self):
@@ -268,6 +276,9 @@ class Client(Loop):
         payload, flags = pack(list(arguments)), IDEMPOTENT if idempotent else 0
         if key is not None:
             payload, flags = pack({"key": key}) + payload, flags | METADATA
+        for callback in callbacks:
+            if callback.client is self and callback.reference[1] not in self.subscriptions:
+                raise ValueError(f"callback {callback.reference[1]} has ended; make a new one, or one until_cancelled")
         deadline = None if expiry is None else time.monotonic() + expiry
         result = AsyncResult(self, next(self.ids), function, payload, flags, deadline, callbacks)
         self.post(self.submit, result)
@@ -286,6 +297,8 @@ class Client(Loop):
 
     def submit(self, result):
         self.calls[result.id] = result
+        for callback in result.callbacks:
+            callback.calls += 1
         self.waiting.append(result.id)
         self.dispatch()
 
@@ -325,7 +338,8 @@ class Client(Loop):
         if cancel is not None and result.id in self.sent:
             self.send(message(CANCEL, id=result.id, number=cancel))
         for callback in result.callbacks:
-            if callback.reference[2] == 0:
+            callback.calls -= 1
+            if callback.reference[2] == 0 and callback.calls == 0:
                 self.unsubscribe(callback.reference[1])
         result.future.set_exception(failure) if failure else result.future.set_result(value)
 
@@ -498,7 +512,20 @@ class Job:
 
     def callback(self, reference):
         """The client's callback behind an argument: an array of client, subscription and lifetime (7.1)."""
-        return self.session.subscribers.setdefault(reference[1], Subscriber(self.worker, self.session, reference[1]))
+        client, number, _ = reference
+        if not 0 <= number < 2**32:
+            raise BadArguments(f"a callback's subscription is a number of 32 bits, not {number}")
+        with self.session.lock:
+            subscriber = self.session.subscribers.get(number)
+            if subscriber is None:
+                subscriber = Subscriber(self.worker, self.session, number)
+                # What the client said of it may have come before this request was read (7.5).
+                news = self.session.news.get(number)
+                subscriber.isEnded, subscriber.isPaused = news == ENDED, news == FLOW
+                if news != ENDED:
+                    self.session.news.pop(number, None)
+                    self.session.subscribers[number] = subscriber
+            return subscriber
 
 
 class Subscriber:
@@ -536,8 +563,8 @@ class Subscriber:
                 answer.set_exception(RemoteError("subscriberGone", f"callback {self.number} is over"))
             return
         if kind == ENDED:
+            self.session.remember(self.number, ENDED)
             self.isEnded = True
-            self.session.subscribers.pop(self.number, None)
         else:
             id, self.next = self.next, self.next + 1
         if answer:
@@ -553,9 +580,28 @@ class Session:
     def __init__(self, number, epoch, route, client):
         self.number, self.epoch, self.route, self.client = number, epoch, route, client
         self.functions, self.jobs, self.subscribers, self.invocations = {}, {}, {}, {}
+        self.lock = threading.Lock()  # handlers' threads read callbacks, the loop's is told what becomes of them
+        self.news = collections.OrderedDict()  # subscription -> ENDED or FLOW, of those without a subscriber
         self.results = collections.OrderedDict()  # id -> the answer as it was sent (8.3)
         self.forgottenUpTo = 0
         self.lastHeard = self.lastSent = time.monotonic()
+
+    def remember(self, number, news):
+        """A callback has ended, or its events are to pause (FLOW) or to go on (None), known here or not (7.5)."""
+        with self.lock:
+            subscriber = self.subscribers.get(number)
+            if subscriber and news != ENDED:
+                subscriber.isPaused = news == FLOW
+                return
+            if subscriber:
+                del self.subscribers[number]
+                subscriber.isEnded = True
+            if news == ENDED or self.news.get(number) != ENDED:
+                self.news.pop(number, None)
+                if news:
+                    self.news[number] = news
+            while len(self.news) > NEWS_KEPT:
+                self.news.popitem(last=False)
 
 
 class Worker(Loop):
@@ -574,6 +620,8 @@ class Worker(Loop):
 
     def register(self, name, wants_job=False):
         def registered(body):
+            if name in self.handlers:
+                raise ValueError(f"the function {name!r} is registered twice")
             self.handlers[name] = (body, wants_job)
             return body
 
@@ -643,8 +691,9 @@ class Worker(Loop):
         self.sessions.pop(session.route, None)
         for job in list(session.jobs.values()):
             self.cancel(job, None)
-        for subscriber in session.subscribers.values():
-            subscriber.isEnded = True
+        with session.lock:
+            for subscriber in session.subscribers.values():
+                subscriber.isEnded = True
         for _, answer in session.invocations.values():
             answer.set_exception(RemoteError("subscriberGone", "the client is gone"))
         session.invocations.clear()
@@ -670,21 +719,19 @@ class Worker(Loop):
             elif answer:
                 answer.set_exception(RemoteError.unpacked(part.payload))
         elif part.kind == ENDED:
-            subscriber = session.subscribers.pop(part.number, None)
-            if subscriber:
-                subscriber.isEnded = True
+            session.remember(part.number, ENDED)
             for id in [id for id, (number, _) in session.invocations.items() if number == part.number]:
                 gone = RemoteError("subscriberGone", f"callback {part.number} is over")
                 session.invocations.pop(id)[1].set_exception(gone)
-        elif part.kind == FLOW and part.number in session.subscribers:
-            session.subscribers[part.number].isPaused = part.id == 0
+        elif part.kind == FLOW:
+            session.remember(part.number, FLOW if part.id == 0 else None)
         elif part.kind == BEAT and part.id != session.epoch:
             self.route(session.route, message(RESET))
         elif part.kind == GOODBYE:
             self.lose(session)
         elif part.kind == PING:
             self.send(session, message(PONG, pack(self.status()), id=part.id))
-        elif part.kind not in (BEAT, PONG, FLOW):
+        elif part.kind not in (BEAT, PONG):
             self.strange += 1
             if part.flags & MUST_UNDERSTAND and part.id:
                 refusal = RemoteError("unsupported", f"kind {part.kind} is not known here", worker=self.name)

@@ -169,7 +169,7 @@ extension BatchEngine {
 
     /// The item's arguments were written.
     ///
-    /// - Returns: False if it must have a request of its own: it is large, or names callbacks, which live as long as their call.
+    /// - Returns: False if it must have a request of its own: it is large, or names callbacks, which live at least as long as their call.
     @usableFromInline
     final func endItem() -> Bool {
         let offset = self.book.itemOffset
@@ -218,6 +218,8 @@ extension BatchEngine {
         let ticket = self.core.encoded(
             writer,
             of: self.book.making.function,
+            // Items with callbacks are never in a chunk.
+            [],
             options: options,
             expiry: options.expiry,
             as: .chunk

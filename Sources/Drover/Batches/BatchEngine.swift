@@ -184,6 +184,7 @@ class BatchEngine {
         let place = known ?? self.window.take()
         self.keep(call, in: place)
         _ = call.add(.batch(self.inbox, BatchMark(place: place)))
+        self.inbox.hold(call.references)
         self.core.start(call)
         return place
     }

@@ -117,6 +117,7 @@ final class BatchFeed<Input: Sendable, Output: Sendable>: Sendable {
                 call.cancel()
                 return
             }
+            self.inbox.hold(call.references)
             core.start(call)
         } catch {
             core.giveBackPlace()

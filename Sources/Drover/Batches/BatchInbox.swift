@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import DroverCore
+internal import DroverWire
 internal import DroverZMQ
 internal import Synchronization
 
@@ -29,6 +30,8 @@ final class BatchInbox: Sendable {
         var isCancelled = false
         var isOver = false
         var sleeper: Sleeper?
+        /// The callbacks that items were given, which live as long as the batch.
+        var held: Set<SubscriptionID> = []
         /// The mark whose end the sleeper waits for; nil for any.
         var awaited: UInt32?
 
@@ -160,15 +163,27 @@ final class BatchInbox: Sendable {
         self.state.withLock { $0.total = count }
     }
 
+    /// An item's call, which hasn't started, was given callbacks: they end when the batch does, not with the call.
+    func hold(_ callbacks: [SubscriptionID]) {
+        guard !callbacks.isEmpty else { return }
+        let new = self.state.withLock { state in
+            state.isOver ? [] : callbacks.filter { state.held.insert($0).inserted }
+        }
+        for callback in new { self.core.subscriptions.jobStarted(callback) }
+    }
+
     /// The consumer is gone: what ends from now on isn't counted.
     func close() {
         let now = self.core.now()
-        self.state.withLock { state in
-            guard !state.isOver else { return }
+        let held = self.state.withLock { state -> Set<SubscriptionID> in
+            guard !state.isOver else { return [] }
             state.isOver = true
             state.overAt = now
             state.ended = []
+            defer { state.held = [] }
+            return state.held
         }
+        self.core.jobsEnded(with: held)
     }
 
     /// Suspends until the call of a mark has ended, any call if it is nil, or something else has happened.

@@ -128,7 +128,7 @@ extension RemoteFunction {
     func unstarted(_ argument: repeat each Argument) throws -> AsyncResult<Result> {
         var writer = try self.core.beginRequest(self.options, of: self.info)
         try self.function.packArguments(&writer, repeat each argument)
-        let ticket = self.core.encoded(writer, of: self.info, options: self.options, expiry: self.options.expiry)
+        let ticket = try self.core.encoded(writer, of: self.info, options: self.options, expiry: self.options.expiry)
         return AsyncResult(ticket, readResult: self.function.readResult)
     }
 }

@@ -226,18 +226,39 @@ final class ClientCore: Sendable {
         of function: FunctionInfo,
         options: CallOptions,
         expiry: Duration?
-    ) -> CallTicket {
-        self.encoded(writer, of: function, options: options, expiry: expiry, as: .call)
+    ) throws -> CallTicket {
+        let references = writer.hasReferences ? try self.ownCallbacks(writer.references) : []
+        return self.encoded(writer, of: function, references, options: options, expiry: expiry, as: .call)
+    }
+
+    /// The subscriptions of this client among what a request refers to.
+    ///
+    /// - Throws: ``UsageError`` if one of them has ended: whoever got it could only be told so.
+    private func ownCallbacks(_ references: [NotedReference]) throws -> [SubscriptionID] {
+        var own: [SubscriptionID] = []
+        // A callback that came from another client is that one's business, and has a number that may be one of ours.
+        for reference in references where PeerID(high: reference.high, low: reference.low) == self.identity {
+            let id = SubscriptionID(reference.number)
+            guard self.subscriptions.find(id) != nil else {
+                throw UsageError(
+                    .callbackEnded,
+                    "callback \(id) has ended, so it can't be passed on: it was cancelled, or the calls that it was passed to "
+                        + "have ended; make a new one for each call, or one with the lifetime .untilCancelled"
+                )
+            }
+            own.append(id)
+        }
+        return own
     }
 
     func encoded(
         _ writer: consuming PackWriter,
         of function: FunctionInfo,
+        _ references: [SubscriptionID],
         options: CallOptions,
         expiry: Duration?,
         as kind: AnyAsyncResult.Kind
     ) -> CallTicket {
-        let references = writer.hasReferences ? writer.references.map { SubscriptionID($0) } : []
         let request = EncodedRequest(
             block: RequestBytes(adopting: writer.finish()),
             hasMetadata: options.hasMetadata,
@@ -278,7 +299,10 @@ final class ClientCore: Sendable {
         expiry: Duration?
     ) throws -> CallTicket {
         guard self.takePlace() else { throw self.backpressure }
-        return self.encoded(writer, of: function, options: options, expiry: expiry)
+        do { return try self.encoded(writer, of: function, options: options, expiry: expiry) } catch {
+            self.giveBackPlace()
+            throw error
+        }
     }
 
     /// Takes a place for a call that may wait for one.
@@ -327,7 +351,12 @@ final class ClientCore: Sendable {
     /// Ends the subscriptions that lived as long as the call.
     func jobsEnded(with result: AnyAsyncResult) {
         guard !result.references.isEmpty else { return }
-        for reference in result.references where self.subscriptions.jobEnded(reference) {
+        self.jobsEnded(with: result.references)
+    }
+
+    /// Ends those of the subscriptions that nothing keeps any longer.
+    func jobsEnded(with references: some Sequence<SubscriptionID>) {
+        for reference in references where self.subscriptions.jobEnded(reference) {
             self.post(.unsubscribe(reference))
         }
     }

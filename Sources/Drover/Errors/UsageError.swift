@@ -10,6 +10,7 @@ public struct UsageError: Error, Hashable, Sendable {
     public struct Code: Hashable, Sendable, CustomStringConvertible {
         private enum Name: String, Sendable {
             case wouldDeadlock, notRunning, notCallable, badConfiguration, outsideHandler, alreadyIterated
+            case callbackEnded
         }
 
         private let name: Name
@@ -24,7 +25,8 @@ public struct UsageError: Error, Hashable, Sendable {
         public static let badConfiguration = Code(name: .badConfiguration)
         /// A callback was used where there is no worker that could reach its client.
         public static let outsideHandler = Code(name: .outsideHandler)
-
+        /// A callback that has ended was passed to a call.
+        public static let callbackEnded = Code(name: .callbackEnded)
         /// A batch was iterated a second time.
         public static let alreadyIterated = Code(name: .alreadyIterated)
 

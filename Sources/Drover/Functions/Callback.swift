@@ -121,7 +121,9 @@ extension Callback: WireCodable {
     /// - Parameter writer: Where to.
     /// - Throws: An error of encoding.
     public func pack(into writer: inout PackWriter) throws(CodecError) {
-        writer.note(reference: self.subscription.rawValue)
+        writer.note(
+            NotedReference(high: self.client.high, low: self.client.low, number: self.subscription.rawValue)
+        )
         try writer.packArrayHeader(3)
         try writer.pack(self.client.bytes)
         try writer.pack(UInt64(self.subscription.rawValue))
@@ -141,7 +143,11 @@ extension Callback: WireCodable {
                 message: "a callback is an array of client (16 bytes), subscription and lifetime"
             )
         }
-        let subscription = SubscriptionID(UInt32(clamping: try reader.readUInt64()))
+        // Another number would be another callback's.
+        guard let number = UInt32(exactly: try reader.readUInt64()) else {
+            throw CodecError(.typeMismatch, message: "a callback's subscription is a number of 32 bits")
+        }
+        let subscription = SubscriptionID(number)
         let lifetime = CallbackLifetime(rawValue: UInt32(clamping: try reader.readUInt64())) ?? .job
         return Self(
             client: client,

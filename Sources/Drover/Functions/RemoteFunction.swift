@@ -105,7 +105,7 @@ public final class RemoteFunction<each Argument: Codable & Sendable, Result: Cod
         let core = self.core
         var writer = try core.beginRequest(self.options, of: self.info)
         try self.function.packArguments(&writer, repeat each argument)
-        var ticket = core.encoded(writer, of: self.info, options: self.options, expiry: expiry)
+        var ticket = try core.encoded(writer, of: self.info, options: self.options, expiry: expiry)
         try await core.takePlace(for: &ticket)
         let result = AsyncResult(ticket, readResult: self.function.readResult)
         core.start(result)

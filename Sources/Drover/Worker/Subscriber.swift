@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import DroverCodec
+internal import DroverCore
 internal import DroverWire
 internal import DroverZMQ
 internal import Synchronization
@@ -134,8 +135,8 @@ final class Subscriber: CallbackLink {
         RemoteError(
             .subscriberGone,
             message:
-                "nobody listens to callback \(subscription) any more: it was cancelled, or its client is gone, or this "
-                + "worker has stopped"
+                "callback \(subscription) has ended: it was cancelled, or the calls that its client passed it to have ended "
+                + "(one with the lifetime .untilCancelled outlives them), or its client is gone, or this worker has stopped"
         )
     }
 }
@@ -146,12 +147,31 @@ final class SubscriberTable: Sendable {
         let client: PeerID
         let subscription: SubscriptionID
         let via: PeerID?
+
+        var peer: PeerID { self.via ?? self.client }
+    }
+
+    /// A callback among those of a peer, who may be a broker.
+    private struct CallbackID: Hashable {
+        let client: PeerID
+        let subscription: SubscriptionID
     }
 
     private struct State: Sendable {
         var subscribers: [Key: Subscriber] = [:]
+        /// What peers said of callbacks that are not, or no longer, among the subscribers.
+        var memories: [PeerID: CallbackMemory<CallbackID>] = [:]
         /// The worker has stopped: whoever comes now has ended already.
         var isClosed = false
+
+        mutating func remember(
+            _ key: Key,
+            _ change: (inout CallbackMemory<CallbackID>, CallbackID) -> Void
+        ) {
+            guard !self.isClosed else { return }
+            let id = CallbackID(client: key.client, subscription: key.subscription)
+            change(&self.memories[key.peer, default: CallbackMemory()], id)
+        }
     }
 
     private let state = Mutex(State())
@@ -168,7 +188,13 @@ final class SubscriberTable: Sendable {
             let key = Key(client: client, subscription: subscription, via: via)
             if let known = state.subscribers[key] { return known }
             let made = Subscriber(subscription: subscription, client: client, via: via, core: core)
-            if state.isClosed { made.end() } else { state.subscribers[key] = made }
+            let id = CallbackID(client: client, subscription: subscription)
+            if state.isClosed || state.memories[key.peer]?.hasEnded(id) == true {
+                made.end()
+            } else {
+                state.subscribers[key] = made
+                if state.memories[key.peer]?.takePause(of: id) == true { made.pause(true) }
+            }
             return made
         }
     }
@@ -191,11 +217,30 @@ final class SubscriberTable: Sendable {
         self.state.withLock { $0.subscribers.removeValue(forKey: key) }?.end()
     }
 
+    /// A callback of a peer with a session is over for good: references to it that are read later are of no use.
+    func rememberEnd(of subscription: SubscriptionID, of client: PeerID, via broker: PeerID?) {
+        let key = Key(client: client, subscription: subscription, via: broker)
+        self.state.withLock { state in state.remember(key) { $0.ended($1) } }
+    }
+
+    /// A client that is here without a broker asks for a pause of a callback's events, or to go on.
+    func pause(_ isPaused: Bool, _ subscription: SubscriptionID, of client: PeerID) {
+        let key = Key(client: client, subscription: subscription, via: nil)
+        let known = self.state.withLock { state in
+            let known = state.subscribers[key]
+            // The request that brings it may not have been read yet.
+            if known == nil { state.remember(key) { $0.flow($1, isPaused: isPaused) } }
+            return known
+        }
+        known?.pause(isPaused)
+    }
+
     /// A client is gone, or a broker, and all clients behind it.
     func endAll(of peer: PeerID) {
         let gone = self.state.withLock { state in
             let gone = state.subscribers.filter { ($0.key.via ?? $0.key.client) == peer }
             for key in gone.keys { state.subscribers[key] = nil }
+            state.memories[peer] = nil
             return gone.values
         }
         for subscriber in gone { subscriber.end() }
@@ -205,6 +250,7 @@ final class SubscriberTable: Sendable {
     func close() {
         let gone = self.state.withLock { state in
             state.isClosed = true
+            state.memories = [:]
             defer { state.subscribers = [:] }
             return Array(state.subscribers.values)
         }

@@ -66,6 +66,11 @@ extension WorkerLoop {
         case .ended(let subscriber):
             self.core.subscribers.end(subscriber)
             guard let session = self.machine.session(of: subscriber.peer) else { return }
+            self.core.subscribers.rememberEnd(
+                of: subscriber.subscription,
+                of: subscriber.client,
+                via: subscriber.via
+            )
             // A broker is told of its end even if it never heard of it: only then does the client.
             let number = self.number(of: subscriber, in: session)
             self.links[session]?.broker?.unbind(number)

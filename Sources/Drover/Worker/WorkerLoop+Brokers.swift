@@ -255,9 +255,12 @@ extension WorkerLoop {
         let peer = self.machine.sessions[session].client
         if let broker = self.links[session]?.broker {
             guard let subscriber = broker.unbind(number) else { return }
+            self.core.subscribers.rememberEnd(of: subscriber.subscription, of: subscriber.client, via: peer)
             self.core.subscribers.end(subscriber)
             self.core.replies.endAll(of: peer, client: subscriber.client, subscription: subscriber.subscription)
         } else {
+            // The request that brings it may not have been read yet.
+            self.core.subscribers.rememberEnd(of: SubscriptionID(number), of: peer, via: nil)
             self.core.subscribers.end(SubscriptionID(number), of: peer)
             self.core.replies.endAll(of: peer, client: peer, subscription: SubscriptionID(number))
         }
@@ -265,12 +268,13 @@ extension WorkerLoop {
 
     /// A client asks for a pause of its events, or to go on.
     func flow(_ header: Header, in session: Int) {
-        let subscriber =
-            if let broker = self.links[session]?.broker {
-                broker.subscriber(header.number)
-            } else {
-                self.core.subscribers.find(SubscriptionID(header.number), of: self.machine.sessions[session].client)
-            }
-        subscriber?.pause(header.id == 0)
+        let isPaused = header.id == 0
+        if let broker = self.links[session]?.broker {
+            // A broker speaks only of what was bound there.
+            broker.subscriber(header.number)?.pause(isPaused)
+        } else {
+            let client = self.machine.sessions[session].client
+            self.core.subscribers.pause(isPaused, SubscriptionID(header.number), of: client)
+        }
     }
 }

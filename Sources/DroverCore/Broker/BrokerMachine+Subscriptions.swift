@@ -69,12 +69,17 @@ extension BrokerMachine {
             actions.append(.endClientSubscription(client: index, subscription: subscription))
             return false
         }
+        // The client ended it before the worker had read the request that it came with.
+        if self.clients[index].callbacks.hasEnded(subscription) { return false }
         // One number per worker: a second one would outlive the subscription, and the client.
         if let former = self.clients[index].subscriptions[subscription]?.bindings[worker] {
             self.unbind(former, of: worker)
         }
         self.workers[worker].bindings[number] = BrokerBinding(client: index, subscription: subscription)
         self.clients[index].subscriptions[subscription, default: BrokerSubscription()].bindings[worker] = number
+        if self.clients[index].callbacks.takePause(of: subscription) {
+            self.clients[index].subscriptions[subscription]?.isPaused = true
+        }
         return true
     }
 
@@ -113,6 +118,7 @@ extension BrokerMachine {
     package mutating func endedReceived(_ subscription: UInt32, from client: Int, actions: inout [BrokerAction]) {
         self.endBindings(subscription, of: client, actions: &actions)
         self.clients[client].subscriptions[subscription] = nil
+        self.clients[client].callbacks.ended(subscription)
     }
 
     private mutating func endBindings(_ subscription: UInt32, of client: Int, actions: inout [BrokerAction]) {
@@ -143,7 +149,10 @@ extension BrokerMachine {
         from client: Int,
         actions: inout [BrokerAction]
     ) {
-        // Also if all workers that had bound it are gone: it holds for those to come.
+        // Also if all workers that had bound it are gone, or none has yet: it holds for those to come.
+        guard self.clients[client].subscriptions[subscription] != nil else {
+            return self.clients[client].callbacks.flow(subscription, isPaused: isPaused)
+        }
         self.clients[client].subscriptions[subscription]?.isPaused = isPaused
         let bindings = self.clients[client].subscriptions[subscription]?.bindings ?? [:]
         for (worker, number) in bindings.sorted(by: { $0.key < $1.key }) {

@@ -30,6 +30,8 @@ package struct BrokerClient {
     var pass: UInt64 = 0
     /// Its subscriptions that workers have bound.
     var subscriptions: [UInt32: BrokerSubscription] = [:]
+    /// What it said of others.
+    var callbacks = CallbackMemory<UInt32>()
     package internal(set) var isLive = true
 
     static var undefinedFunction: Int { -1 }

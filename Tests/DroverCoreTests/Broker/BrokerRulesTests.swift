@@ -712,9 +712,7 @@ extension BrokerBench {
         #expect(!bench.actions.contains { if case .endClientSubscription = $0 { true } else { false } })
     }
 
-    @Test(
-        "what a worker has ended is over for all, and nothing else takes its numbers, until the client has heard of it"
-    )
+    @Test("what a worker has ended is over for all, and nothing else takes its numbers")
     func endedByWorker() throws {
         var bench = BrokerBench()
         let client = try bench.client(1)
@@ -730,8 +728,32 @@ extension BrokerBench {
         #expect(!isBound)
         #expect(bench.actions == [.endClientSubscription(client: client, subscription: 9)])
         bench.machine.endedReceived(9, from: client, actions: &bench.actions)
+        // The client says so itself, and a number is never used twice.
         let isBoundAgain = bench.bind(2, to: 9, by: two)
-        #expect(isBoundAgain)
+        #expect(!isBoundAgain)
+    }
+
+    @Test("what a client says of a callback before a worker has bound it holds when one does")
+    func callbacksBeforeTheirBinding() throws {
+        var bench = BrokerBench()
+        let client = try bench.client(1)
+        let worker = try bench.worker(1)
+        bench.machine.endedReceived(8, from: client, actions: &bench.actions)
+        for (subscription, pauses) in [(UInt32(9), [true]), (10, [true, false]), (11, [])] {
+            for isPaused in pauses {
+                bench.machine.flowReceived(subscription, isPaused: isPaused, from: client, actions: &bench.actions)
+            }
+        }
+        let bound = (8...11 as ClosedRange<UInt32>).map { bench.bind($0, to: $0, by: worker) }
+        #expect(bound == [false, true, true, true])
+        let paused = (9...11 as ClosedRange<UInt32>).map { bench.machine.isPaused($0, of: worker) }
+        #expect(paused == [true, false, false])
+        let event = bench.machine.eventReceived(8, sequence: 0, from: worker)
+        #expect(event == nil)
+        // Another client has callbacks of the same numbers.
+        let other = try bench.client(2)
+        bench.machine.endedReceived(9, from: other, actions: &bench.actions)
+        #expect(bench.machine.eventReceived(9, sequence: 0, from: worker)?.subscription == 9)
     }
 
     @Test("a pause that is over while no worker is bound is over for those that bind later")
