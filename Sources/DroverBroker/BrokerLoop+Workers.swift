@@ -210,9 +210,8 @@ extension BrokerLoop {
         switch kind {
         case .bind:
             let client = unsafe PeerID(bytes: [UInt8](incoming.payload))
-            let subscription = UInt32(truncatingIfNeeded: header.id)
             guard let client,
-                self.machine.bound(header.number, to: subscription, of: client, by: worker, actions: &self.actions)
+                self.machine.bound(header.number, to: header.id, of: client, by: worker, actions: &self.actions)
             else {
                 return self.send(Header(.ended, number: header.number), toWorker: worker)
             }

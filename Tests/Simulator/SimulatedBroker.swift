@@ -250,7 +250,7 @@ final class SimulatedBroker {
     private func takeCallback(_ packet: Packet, _ worker: Int) {
         switch packet {
         case .bind(let number, let subscription, let client):
-            if !self.machine.bound(number, to: subscription, of: client, by: worker, actions: &self.actions) {
+            if !self.machine.bound(number, to: UInt64(subscription), of: client, by: worker, actions: &self.actions) {
                 self.send(.ended(number), toWorker: worker)
             } else if self.machine.isPaused(number, of: worker) {
                 self.send(.flow(number, isPaused: true), toWorker: worker)

@@ -199,11 +199,6 @@ final class SubscriberTable: Sendable {
         }
     }
 
-    /// A subscription of a client that is here without a broker.
-    func find(_ subscription: SubscriptionID, of client: PeerID) -> Subscriber? {
-        self.state.withLock { $0.subscribers[Key(client: client, subscription: subscription, via: nil)] }
-    }
-
     func end(_ subscription: SubscriptionID, of client: PeerID) {
         self.end(Key(client: client, subscription: subscription, via: nil))
     }

@@ -42,15 +42,17 @@ extension BrokerMachine {
 
     /// A worker gave a client's subscription a number, or states it again after a welcome.
     ///
-    /// - Returns: False if the client isn't here, if it has ended, or if there are too many: the worker is told that it is
-    ///   over.
+    /// - Returns: False if the client isn't here, if it has ended, if there are too many, or if it is no subscription's
+    ///   number: the worker is told that it is over.
     package mutating func bound(
         _ number: UInt32,
-        to subscription: UInt32,
+        to name: UInt64,
         of client: PeerID,
         by worker: Int,
         actions: inout [BrokerAction]
     ) -> Bool {
+        // Another number would be another callback's.
+        guard let subscription = UInt32(exactly: name) else { return false }
         let index = self.clientOf[client]
         if let known = self.workers[worker].bindings[number] {
             guard known.client == index, known.subscription == subscription else { return false }

@@ -91,7 +91,7 @@ struct BrokerBench: ~Copyable {
 
     /// A worker binds a subscription of client 1.
     @discardableResult
-    mutating func bind(_ number: UInt32, to subscription: UInt32, by worker: Int) -> Bool {
+    mutating func bind(_ number: UInt32, to subscription: UInt64, by worker: Int) -> Bool {
         let client = PeerID(high: 1, low: 1)
         return self.machine.bound(number, to: subscription, of: client, by: worker, actions: &self.actions)
     }

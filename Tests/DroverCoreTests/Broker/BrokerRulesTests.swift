@@ -685,7 +685,7 @@ extension BrokerBench {
         let worker = try bench.worker(1)
         // The BIND of 3 is lost, with events 0 and 1 of it, and so is the worker's ENDED of 2.
         for number in 0...2 as ClosedRange<UInt32> {
-            let isBound = bench.bind(number, to: number + 10, by: worker)
+            let isBound = bench.bind(number, to: UInt64(number) + 10, by: worker)
             #expect(isBound)
         }
         _ = bench.machine.eventReceived(0, sequence: 0, from: worker)
@@ -694,7 +694,7 @@ extension BrokerBench {
         bench.machine.endedReceived(11, from: client, actions: &bench.actions)
         bench.welcome(by: worker, epoch: 1)
         var stated: [Bool] = []
-        for number in [UInt32(0), 1, 3] { stated.append(bench.bind(number, to: number + 10, by: worker)) }
+        for number in [UInt32(0), 1, 3] { stated.append(bench.bind(number, to: UInt64(number) + 10, by: worker)) }
         #expect(stated == [true, false, true])
         bench.actions = []
         bench.ready(worker, epoch: 1)
@@ -744,7 +744,7 @@ extension BrokerBench {
                 bench.machine.flowReceived(subscription, isPaused: isPaused, from: client, actions: &bench.actions)
             }
         }
-        let bound = (8...11 as ClosedRange<UInt32>).map { bench.bind($0, to: $0, by: worker) }
+        let bound = (8...11 as ClosedRange<UInt32>).map { bench.bind($0, to: UInt64($0), by: worker) }
         #expect(bound == [false, true, true, true])
         let paused = (9...11 as ClosedRange<UInt32>).map { bench.machine.isPaused($0, of: worker) }
         #expect(paused == [true, false, false])
@@ -754,6 +754,18 @@ extension BrokerBench {
         let other = try bench.client(2)
         bench.machine.endedReceived(9, from: other, actions: &bench.actions)
         #expect(bench.machine.eventReceived(9, sequence: 0, from: worker)?.subscription == 9)
+    }
+
+    @Test("a number beyond 32 bits is no other callback's")
+    func hugeSubscriptions() throws {
+        var bench = BrokerBench()
+        _ = try bench.client(1)
+        let worker = try bench.worker(1)
+        let bound = [UInt64(9), 9 + (1 << 32), .max].enumerated()
+            .map { bench.bind(UInt32($0.offset), to: $0.element, by: worker) }
+        #expect(bound == [true, false, false])
+        let event = bench.machine.eventReceived(1, sequence: 0, from: worker)
+        #expect(event == nil)
     }
 
     @Test("a pause that is over while no worker is bound is over for those that bind later")
