@@ -47,11 +47,14 @@ extension BrokerLoop {
             let limit = hello.maxPayloadBytes > 0 ? min(hello.maxPayloadBytes, own) : own
             while self.clientLinks.count <= client { self.clientLinks.append(nil) }
             if isResumed, let link = self.clientLinks[client] {
-                link.moved(to: self.route.bytes)
+                let isSameRoute = link.routingID == self.route.bytes
+                if isSameRoute { link.forgetFrames() } else { link.moved(to: self.route.bytes) }
                 link.maxPayloadBytes = limit
             } else {
-                self.clientLinks[client] = PeerLink(routingID: self.route.bytes, maxPayloadBytes: limit)
+                let line = PartLine(budget: self.partBudget)
+                self.clientLinks[client] = PeerLink(routingID: self.route.bytes, maxPayloadBytes: limit, line: line)
             }
+            self.clientLinks[client]?.line.introduced(takesParts: hello.takesParts)
             self.clientLinks[client]?.access = access
             let number = self.machine.clients[client].number
             if let link = self.clientLinks[client] {
@@ -75,6 +78,7 @@ extension BrokerLoop {
             isResumed: isResumed
         )
         welcome.isBroker = true
+        welcome.takesParts = true
         return packed { writer throws(CodecError) in try welcome.pack(into: &writer) }
     }
 
@@ -95,6 +99,7 @@ extension BrokerLoop {
             // Its calls are told why they can't be made.
             if !self.machine.defined(header.number, name: name, by: client) { self.core.counters.refused.countAlone() }
         case .cancel:
+            self.clientLinks[client]?.line.cancelTheirs(header.id)
             let reason = CancelReason(rawValue: header.number) ?? .requested
             let isHere = self.machine.cancelReceived(
                 header.id,
@@ -108,6 +113,8 @@ extension BrokerLoop {
                 self.send(Header(.cancelled, id: header.id, number: stage), toClient: client)
             }
         case .deadline:
+            // It may be about a request that is on its way in parts, which this has overtaken.
+            self.clientLinks[client]?.line.moved(header.id, time: header.time, at: self.now)
             self.machine.deadlineReceived(
                 header.id,
                 time: header.time,

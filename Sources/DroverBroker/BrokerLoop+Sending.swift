@@ -36,10 +36,12 @@ extension BrokerLoop {
             let header = Header(.credit, time: UInt32(clamping: waiting), number: UInt32(clamping: credit))
             self.send(header, toWorker: worker)
         case .sendCancel(let worker, let id, let reason):
+            self.workerLinks[worker]?.line.cancelOwn(id)
             self.send(Header(.cancel, id: id, number: reason.rawValue), toWorker: worker)
         case .recall(let worker, let id):
             self.send(Header(.cancel, id: id, number: CancelReason.recalled.rawValue), toWorker: worker)
         case .sendDeadline(let worker, let id, let deadline):
+            self.workerLinks[worker]?.line.move(id, to: deadline)
             self.send(Header(.deadline, id: id, time: deadline.headerTime(at: self.now)), toWorker: worker)
         case .finish(let slot, let client, let id, let ending):
             self.finish(id, of: client, ending)
@@ -80,13 +82,14 @@ extension BrokerLoop {
     private func sendHello(to worker: Int, session: UInt32) {
         guard let link = self.workerLinks[worker] else { return }
         let configuration = self.core.configuration
-        let hello = Hello(
+        var hello = Hello(
             client: self.core.identity,
             name: configuration.name,
             beatMilliseconds: Int(configuration.heartbeatInterval.clampedNanoseconds / 1_000_000),
             maxPayloadBytes: configuration.maxPayloadBytes,
             isBroker: true
         )
+        hello.takesParts = true
         let payload = packed { writer throws(CodecError) in try hello.pack(into: &writer) }
         self.send(Header(.hello, id: self.epoch(for: worker), number: session), payload, to: link)
     }
@@ -110,7 +113,7 @@ extension BrokerLoop {
         case .large(let payload):
             var header = payload.header
             self.rewrite(&header, call, slot: slot, as: id, isResent: isResent)
-            self.send(header, payload.box.part(payload.range), to: link)
+            self.sendLarge(header, payload.box, payload.range, deadline: call.deadline, to: link)
         }
     }
 
@@ -205,13 +208,42 @@ extension BrokerLoop {
         self.appended(to: link)
     }
 
-    /// Sends a payload in a frame of its own, without a copy.
-    func send(_ header: Header, _ payload: consuming Message, to link: PeerLink) {
+    /// Sends a payload from the frame it came in, without a copy: in parts, or in a frame of its own.
+    private func sendLarge(
+        _ header: Header,
+        _ box: MessageBox,
+        _ range: Range<Int>,
+        deadline: Instant?,
+        to link: PeerLink
+    ) {
         var header = header
+        header.payloadLength = UInt32(range.count)
+        if link.line.takes(header.kind, payloadCount: range.count), let source = PartSource(range, of: box) {
+            if !link.line.isSending { self.sendingParts.append(link) }
+            return link.line.add(header, deadline: deadline, source)
+        }
         header.flags.insert(.attached)
-        header.payloadLength = UInt32(payload.count)
         link.batch.append(header)
-        self.put(link.batch.take(&self.frames), attached: payload, on: link)
+        self.put(link.batch.take(&self.frames), attached: box.part(range), on: link)
+    }
+
+    /// Sends parts of large messages, as many as may be under way, and lets others come for which there is room now.
+    private func sendParts() {
+        if self.partBudget.waiting > 0 {
+            for case let link? in self.clientLinks + self.workerLinks {
+                while let grant = link.line.grant() { self.send(grant, to: link) }
+            }
+        }
+        guard !self.sendingParts.isEmpty else { return }
+        self.sendingParts.removeAll { link in
+            while link.parked.isEmpty, var part = link.line.next(into: &link.batch, at: self.now) {
+                if let attached = part.attached.take() {
+                    self.put(link.batch.take(&self.frames), attached: attached, on: link)
+                }
+            }
+            if !link.batch.isEmpty { self.appended(to: link) }
+            return !link.line.isSending
+        }
     }
 
     /// Sends a received message on, under another header.
@@ -226,7 +258,7 @@ extension BrokerLoop {
         var header = header
         header.flags.remove(.attached)
         if let box = incoming.box {
-            self.send(header, box.part(incoming.range), to: link)
+            self.sendLarge(header, box, incoming.range, deadline: nil, to: link)
         } else {
             unsafe link.batch.append(header, payload: incoming.payload)
             self.appended(to: link)
@@ -246,6 +278,14 @@ extension BrokerLoop {
     /// Sends what has gathered for all peers.
     func flush() {
         if !self.blocked.isEmpty { self.unpark() }
+        if !self.sendingParts.isEmpty || self.partBudget.waiting > 0 {
+            self.flushDirty()
+            self.sendParts()
+        }
+        self.flushDirty()
+    }
+
+    private func flushDirty() {
         guard !self.dirty.isEmpty else { return }
         for link in self.dirty {
             link.isDirty = false

@@ -67,6 +67,7 @@ extension BrokerLoop {
             self.workerLinks[worker] = PeerLink(
                 routingID: routingID,
                 maxPayloadBytes: limit,
+                line: PartLine(budget: self.partBudget),
                 worker: worker,
                 incarnation: incarnation
             )
@@ -131,6 +132,7 @@ extension BrokerLoop {
     private func welcomed(_ incoming: Incoming, _ worker: Int) {
         do throws(WireError) {
             let welcome = try unsafe Welcome(reading: incoming.payload)
+            self.workerLinks[worker]?.line.welcomed(takesParts: welcome.takesParts)
             if welcome.maxPayloadBytes > 0 {
                 self.workerLinks[worker]?.maxPayloadBytes = min(
                     welcome.maxPayloadBytes,

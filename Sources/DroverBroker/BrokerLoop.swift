@@ -22,6 +22,9 @@ final class BrokerLoop {
     @safe @exclusivity(unchecked) var actions: [BrokerAction] = []
     @safe @exclusivity(unchecked) var dirty: [PeerLink] = []
     @safe @exclusivity(unchecked) var blocked: [PeerLink] = []
+    /// Peers to which messages go in parts.
+    @safe @exclusivity(unchecked) var sendingParts: [PeerLink] = []
+    let partBudget: PartBudget
     /// Workers to which something could not be sent in this turn, with the route that it was to go by.
     @safe @exclusivity(unchecked) var unreachable: [(link: PeerLink, routingID: [UInt8])] = []
     /// Tells that connections were closed; nil if it can't be watched.
@@ -58,6 +61,7 @@ final class BrokerLoop {
     init(core: BrokerCore, address: String) throws(ZMQError) {
         self.core = core
         let configuration = core.configuration
+        self.partBudget = PartBudget(maxPayloadBytes: configuration.maxPayloadBytes)
         let socket = try Socket(.router, in: core.context.context)
         try socket.set(.routerMandatory, true)
         try socket.prepare(for: [address], maxPayloadBytes: configuration.maxPayloadBytes)
@@ -233,6 +237,14 @@ final class BrokerLoop {
         case (.offer, .worker), (.offer, nil): peer = self.offered(incoming, route: route)
         case (.hello, _), (.offer, _):
             self.malformed(WireError(.badPayload, "a peer that is client and worker at once"))
+        case (.part, .client(let client)):
+            self.takePart(incoming, by: self.clientLinks[client], route: route, &peer)
+        case (.part, .worker(let worker)):
+            self.takePart(incoming, by: self.workerLinks[worker], route: route, &peer)
+        case (.partTaken, .client(let client)):
+            self.clientLinks[client]?.line.acknowledged(incoming.header, at: self.now)
+        case (.partTaken, .worker(let worker)):
+            self.workerLinks[worker]?.line.acknowledged(incoming.header, at: self.now)
         case (let kind?, .client(let client)):
             self.take(incoming, kind, fromClient: client)
             if kind == .goodbye { peer = nil }
@@ -251,6 +263,32 @@ final class BrokerLoop {
         case (_, nil): self.reset()
         }
         self.performActions()
+    }
+
+    /// Takes a part of a large message, and the message if it is whole now.
+    @available(*, noasync)
+    private func takePart(_ incoming: Incoming, by link: PeerLink?, route: UInt64, _ peer: inout BrokerPeer?) {
+        guard let link else { return }
+        let limit = self.core.configuration.maxPayloadBytes
+        let (arrival, answer) = unsafe link.line.take(
+            incoming.header,
+            incoming.payload,
+            maxPayloadBytes: limit,
+            at: self.now
+        )
+        if let answer { self.send(answer, to: link) }
+        switch arrival {
+        case .nothing: break
+        case .whole(let box):
+            unsafe box.withUnsafeBytes { bytes in
+                unsafe self.takeMessages(bytes, of: box, attachedCount: nil, route: route, &peer)
+            }
+        case .refused(let message, let error):
+            self.malformed(error)
+            guard case .client(let client) = peer, message.kind == .request else { return }
+            self.refuse(message.id, .tooLarge, "\(error)", to: client)
+        case .malformed(let error): self.malformed(error)
+        }
     }
 
     func malformed(_ error: WireError) {
@@ -338,7 +376,7 @@ final class BrokerLoop {
                 self.machine.drain()
                 self.tellAll(Header(.goodbye, number: GoodbyeReason.draining.rawValue), workersToo: false)
             }
-            return (self.machine.callCount == 0 && self.blocked.isEmpty)
+            return (self.machine.callCount == 0 && self.blocked.isEmpty && self.sendingParts.isEmpty)
                 || self.core.now() >= self.core.life.drainDeadline
         case .stopping, .stopped: return true
         }

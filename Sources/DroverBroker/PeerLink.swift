@@ -25,6 +25,8 @@ final class PeerLink {
     @safe @exclusivity(unchecked) var maxPayloadBytes: Int
     @safe @exclusivity(unchecked) var batch = OutgoingBatch()
     @safe @exclusivity(unchecked) var parked = Deque<Parked>()
+    /// What goes out and comes in in parts.
+    let line: PartLine
     /// Whose it is, if the broker has keys.
     @safe @exclusivity(unchecked) var access: LinkAccess? {
         didSet { self.isLimited = self.access?.mayCallAnything == false }
@@ -45,7 +47,8 @@ final class PeerLink {
     /// Which life of a worker it belongs to; 0 for a client's.
     let incarnation: UInt64
 
-    init(routingID: [UInt8], maxPayloadBytes: Int, worker: Int = -1, incarnation: UInt64 = 0) {
+    init(routingID: [UInt8], maxPayloadBytes: Int, line: PartLine, worker: Int = -1, incarnation: UInt64 = 0) {
+        self.line = line
         self.routingID = routingID
         self.maxPayloadBytes = maxPayloadBytes
         self.worker = worker
@@ -60,6 +63,12 @@ final class PeerLink {
 
     /// The peer is gone: nothing of what waits may reach whoever comes by its route next.
     func forgetOutgoing() {
+        self.forgetFrames()
+        self.line.reset()
+    }
+
+    /// The peer introduced itself again by its connection: small answers are asked for again.
+    func forgetFrames() {
         self.parked.removeAll()
         self.batch.removeAll()
     }

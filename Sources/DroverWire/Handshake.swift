@@ -13,6 +13,8 @@ package struct Hello: Equatable, Sendable {
     package var maxPayloadBytes: Int
     /// Asks for others: their callbacks go through the sender.
     package var isBroker: Bool
+    /// Takes large messages in parts.
+    package var takesParts = false
 
     package init(
         client: PeerID,
@@ -30,7 +32,7 @@ package struct Hello: Equatable, Sendable {
 
     /// Writes the payload.
     package func pack(into writer: inout PackWriter) throws(CodecError) {
-        try writer.packMapHeader(self.isBroker ? 6 : 5)
+        try writer.packMapHeader(5 + (self.isBroker ? 1 : 0) + (self.takesParts ? 1 : 0))
         try writer.pack("minor")
         try writer.pack(UInt64(self.minor))
         try writer.pack("client")
@@ -45,12 +47,17 @@ package struct Hello: Equatable, Sendable {
             try writer.pack("broker")
             try writer.pack(true)
         }
+        if self.takesParts {
+            try writer.pack("parts")
+            try writer.pack(true)
+        }
     }
 
     /// Reads a payload; fields that this version doesn't know are skipped.
     package init(reading payload: UnsafeRawBufferPointer) throws(WireError) {
         var minor: UInt32 = 0
         var isBroker = false
+        var takesParts = false
         var client: PeerID?
         var name = ""
         var beat = 0
@@ -63,6 +70,7 @@ package struct Hello: Equatable, Sendable {
             case "beat": beat = Int(clamping: try reader.readInt64())
             case "maxPayload": maxPayload = Int(clamping: try reader.readInt64())
             case "broker": isBroker = try reader.readBool()
+            case "parts": takesParts = try reader.readBool()
             default: try reader.skip()
             }
         }
@@ -74,6 +82,7 @@ package struct Hello: Equatable, Sendable {
         self.beatMilliseconds = beat
         self.maxPayloadBytes = maxPayload
         self.isBroker = isBroker
+        self.takesParts = takesParts
         self.minor = minor
     }
 }
@@ -95,6 +104,8 @@ package struct Welcome: Equatable, Sendable {
     package var isResumed: Bool
     /// Passes requests on to others.
     package var isBroker = false
+    /// Takes large messages in parts.
+    package var takesParts = false
 
     package init(
         worker: PeerID,
@@ -118,7 +129,7 @@ package struct Welcome: Equatable, Sendable {
 
     /// Writes the payload.
     package func pack(into writer: inout PackWriter) throws(CodecError) {
-        try writer.packMapHeader(self.isBroker ? 10 : 9)
+        try writer.packMapHeader(9 + (self.isBroker ? 1 : 0) + (self.takesParts ? 1 : 0))
         try writer.pack("minor")
         try writer.pack(UInt64(self.minor))
         try writer.pack("worker")
@@ -139,6 +150,10 @@ package struct Welcome: Equatable, Sendable {
         try writer.pack(self.isResumed)
         if self.isBroker {
             try writer.pack("broker")
+            try writer.pack(true)
+        }
+        if self.takesParts {
+            try writer.pack("parts")
             try writer.pack(true)
         }
     }
@@ -172,6 +187,7 @@ package struct Welcome: Equatable, Sendable {
             case "concurrency": welcome.concurrency = Int(clamping: try reader.readInt64())
             case "resumed": welcome.isResumed = try reader.readBool()
             case "broker": welcome.isBroker = try reader.readBool()
+            case "parts": welcome.takesParts = try reader.readBool()
             default: try reader.skip()
             }
         }

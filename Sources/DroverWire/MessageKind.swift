@@ -20,6 +20,10 @@ package enum MessageKind: UInt8, CaseIterable, Sendable {
     case pong = 7
     /// The worker does not accept a client, and why.
     case refused = 8
+    /// A piece of a large message; `id` is the transfer, `time` where it begins in the message.
+    case part = 9
+    /// A part has come; `id` is the transfer, `time` where the part ends in the message.
+    case partTaken = 10
 
     // Requests: 16...31.
 

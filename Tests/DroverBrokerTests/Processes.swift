@@ -63,6 +63,11 @@ final class WorkerProcess: ChildProcess, @unchecked Sendable {
     init(on host: String, dialling brokers: String...) throws {
         try super.init("fault-worker", ["serve-far"] + brokers, on: host)
     }
+
+    /// One with the usual beats that clients connect to, at port 5571 of all its host's addresses.
+    init(listeningOn host: String) throws {
+        try super.init("fault-worker", ["listen-far", "tcp://0.0.0.0:5571"], on: host)
+    }
 }
 
 /// The broker of the tool.

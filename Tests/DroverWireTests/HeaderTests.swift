@@ -97,11 +97,12 @@ struct HeaderTests {
     @Test("the numbers on the wire never change")
     func numbers() {
         let kinds: [MessageKind] = [
-            .hello, .welcome, .reset, .goodbye, .beat, .ping, .pong, .refused, .define, .request, .reply, .error,
+            .hello, .welcome, .reset, .goodbye, .beat, .ping, .pong, .refused, .part, .partTaken, .define, .request,
+            .reply, .error,
             .cancel, .accepted, .started, .progress, .cancelled, .deadline, .event, .invoke, .ended, .flow,
             .offer, .ready, .credit, .bind, .control,
         ]
-        #expect(kinds.map { $0.rawValue } == [UInt8](1...8) + [UInt8](16...25) + [UInt8](32...35) + [UInt8](48...52))
+        #expect(kinds.map { $0.rawValue } == [UInt8](1...10) + [UInt8](16...25) + [UInt8](32...35) + [UInt8](48...52))
         #expect(kinds.count == MessageKind.allCases.count)
         let flags: [Header.Flags] = [.idempotent, .resent, .metadata, .attached, .mustUnderstand]
         #expect(flags.map { $0.rawValue } == [1, 2, 4, 8, 0x80])

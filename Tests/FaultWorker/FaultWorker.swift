@@ -7,7 +7,8 @@ import Logging
 /// A worker, or a client short of descriptors, in a process of its own.
 ///
 /// `fault-worker serve ADDRESS` prints `listens ADDRESS` and serves until SIGTERM; `fault-worker dial BROKER...` serves
-/// brokers, and `fault-worker serve-far BROKER...` brokers on other hosts, with the usual beats. `fault-worker descriptors ENDPOINT LIMIT` makes clients until the limit of open files stops it, and prints what
+/// brokers, and `fault-worker serve-far BROKER...` brokers on other hosts, with the usual beats, as `fault-worker listen-far ADDRESS`
+/// does clients. `fault-worker descriptors ENDPOINT LIMIT` makes clients until the limit of open files stops it, and prints what
 /// it was told. `fault-worker shortage ENDPOINT` has no descriptor to give for a while; `fault-worker clients ENDPOINT COUNT` makes
 /// many clients, and calls by all of them before and after their worker's restart. `fault-worker clock` lets calls expire while the wall clock is stepped, by a library that a test loads
 /// before the C library.
@@ -19,6 +20,7 @@ struct FaultWorker {
         case "serve": try await self.serve(.bind(arguments[2]))
         case "dial": try await self.serve(.bind(nil, connecting: Array(arguments.dropFirst(2))))
         case "serve-far": try await self.serve(.bind(nil, connecting: Array(arguments.dropFirst(2))), isFar: true)
+        case "listen-far": try await self.serve(.bind(arguments[2]), isFar: true)
         case "descriptors": try await self.exhaust(arguments[2], limit: UInt(arguments[3]) ?? 64)
         case "shortage": try await self.outliveShortage(arguments[2])
         case "clients": try await self.crowd(arguments[2], count: Int(arguments[3]) ?? 400)

@@ -64,6 +64,8 @@ final class ClientLink {
     @safe @exclusivity(unchecked) private var lookUps = 0
     /// Attempts to connect that failed since the socket was made, or the name was looked up.
     @safe @exclusivity(unchecked) private var retries = 0
+    /// What goes out and comes in in parts.
+    let line: PartLine
     /// Something was sent since the machine was told last.
     @safe @exclusivity(unchecked) var hasSent = false
 
@@ -76,6 +78,7 @@ final class ClientLink {
         self.index = index
         self.endpoint = endpoint
         self.core = core
+        self.line = PartLine(budget: PartBudget(limit: .max))
     }
 
     /// Whether frames wait for room in the socket.
@@ -232,6 +235,11 @@ final class ClientLink {
         )
         if case .chunk = kind { header.contentType = ContentType.chunk.rawValue }
         guard let base = unsafe result.request.base else { return }
+        if self.line.takes(.request, payloadCount: result.request.payloadCount) {
+            guard let shared = result.request.share() else { return }
+            let source = unsafe PartSource(shared.base + Header.byteCount, owner: shared)
+            return self.line.add(header, deadline: result.deadline, source)
+        }
         if result.request.payloadCount >= OutgoingBatch.flushBytes {
             try self.sendLarge(header, of: &result.request, isResent: repetition.contains(.resent))
         } else {
@@ -248,7 +256,15 @@ final class ClientLink {
         var header = header
         header.payloadLength = UInt32(block.payloadCount)
         if let base = unsafe block.base {
-            if block.payloadCount >= OutgoingBatch.flushBytes {
+            if self.line.takes(header.kind, payloadCount: block.payloadCount) {
+                if let shared = block.share() {
+                    self.line.add(
+                        header,
+                        deadline: nil,
+                        unsafe PartSource(shared.base + Header.byteCount, owner: shared)
+                    )
+                }
+            } else if block.payloadCount >= OutgoingBatch.flushBytes {
                 try self.sendLarge(header, of: &block, isResent: false)
             } else {
                 unsafe header.write(to: base)
@@ -289,6 +305,18 @@ final class ClientLink {
     func flush() throws(ZMQError) {
         guard !self.batch.isEmpty else { return }
         try self.put(self.batch.take(&self.frames), more: false)
+    }
+
+    /// Sends parts of large messages, as many as may be under way, behind all else.
+    @available(*, noasync)
+    func sendParts(at now: Instant) throws(ZMQError) {
+        while self.parked.isEmpty, var part = self.line.next(into: &self.batch, at: now) {
+            if let attached = part.attached.take() {
+                try self.put(self.batch.take(&self.frames), more: true)
+                try self.put(attached, more: false)
+            }
+        }
+        try self.flush()
     }
 
     /// Tries again what libzmq would not take.

@@ -32,12 +32,13 @@ extension ClientLoop {
                 self.transmit(result, by: link, as: flags)
             }
         case .sendHello(let endpoint):
-            let hello = Hello(
+            var hello = Hello(
                 client: self.core.identity,
                 name: self.core.name,
                 beatMilliseconds: Int(self.core.configuration.heartbeatInterval.clampedNanoseconds / 1_000_000),
                 maxPayloadBytes: self.core.configuration.maxPayloadBytes
             )
+            hello.takesParts = true
             self.attempt(self.links[endpoint]) { link throws(ZMQError) in
                 let claimed = self.book.machine.endpoints[endpoint].claimedSession
                 let header = Header(.hello, id: self.epoch(for: endpoint), number: claimed)
@@ -46,9 +47,11 @@ extension ClientLoop {
         case .sendBeat(let endpoint):
             self.reply(to: self.links[endpoint], Header(.beat, id: self.epoch(for: endpoint)))
         case .sendCancel(let endpoint, let id, let reason):
+            self.links[endpoint].line.cancelOwn(id)
             self.reply(to: self.links[endpoint], Header(.cancel, id: id, number: reason.rawValue))
         case .sendDeadline(let endpoint, let id, let deadline):
             let left = deadline.headerTime(at: self.now)
+            self.links[endpoint].line.move(id, to: deadline)
             self.reply(to: self.links[endpoint], Header(.deadline, id: id, time: left))
         case .finish(let slot, _, let ending):
             guard let result = self.book.take(slot) else { return }
@@ -101,6 +104,7 @@ extension ClientLoop {
             self.attempt(link) { link throws(ZMQError) in
                 if link.isBlocked { try link.unpark() }
                 try link.flush()
+                if link.line.isSending { try link.sendParts(at: self.now) }
             }
             if link.hasSent {
                 link.hasSent = false

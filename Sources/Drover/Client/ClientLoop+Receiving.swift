@@ -168,6 +168,8 @@ extension ClientLoop {
             self.lastSubscription = nil
             // A broker keeps its place until then.
             self.reply(to: link, Header(.ended, number: header.number))
+        case .part: unsafe self.takePart(header, payload, from: link)
+        case .partTaken: link.line.acknowledged(header, at: self.now)
         case .beat:
             self.book.machine.beatReceived(
                 from: link.index,
@@ -179,6 +181,23 @@ extension ClientLoop {
             self.attempt(link) { link throws(ZMQError) in try link.send(Header(.pong, id: header.id)) }
         default:
             unsafe self.takeSession(header, kind: kind, payload: payload, from: link)
+        }
+    }
+
+    /// Takes a part of a large message, and the message if it is whole now.
+    @available(*, noasync)
+    private func takePart(_ header: Header, _ payload: UnsafeRawBufferPointer, from link: ClientLink) {
+        let limit = self.core.configuration.maxPayloadBytes
+        let (arrival, answer) = unsafe link.line.take(header, payload, maxPayloadBytes: limit, at: self.now)
+        if let answer { self.reply(to: link, answer) }
+        switch arrival {
+        case .nothing: break
+        case .whole(let box):
+            unsafe box.withUnsafeBytes { bytes in
+                _ = unsafe self.takeMessages(bytes, of: box, startingAt: 0, attachedCount: nil, from: link)
+            }
+        case .refused(let message, let error): self.malformed(error, from: link, header: message)
+        case .malformed(let error): self.malformed(error, from: link, header: nil)
         }
     }
 

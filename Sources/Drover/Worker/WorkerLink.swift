@@ -8,10 +8,15 @@ internal import DroverZMQ
 ///
 /// Belongs, like the loop's socket, to whoever holds the loop's baton.
 final class WorkerLink {
-    /// A frame that libzmq would not take yet.
+    /// A frame that libzmq would not take yet, with the one that belongs to it.
     final class Parked {
         var message: Message
-        init(_ message: consuming Message) { self.message = message }
+        var attached: Message?
+
+        init(_ message: consuming Message, attached: consuming Message?) {
+            self.message = message
+            self.attached = attached
+        }
     }
 
     /// libzmq's name of the connection.
@@ -20,6 +25,8 @@ final class WorkerLink {
     @safe @exclusivity(unchecked) var maxPayloadBytes: Int
     @safe @exclusivity(unchecked) var batch = OutgoingBatch()
     @safe @exclusivity(unchecked) var parked = Deque<Parked>()
+    /// What goes out and comes in in parts.
+    let line: PartLine
     /// Events that it was sent.
     @safe @exclusivity(unchecked) var unread = UnreadEvents()
     /// Has something to flush in this turn.
@@ -29,9 +36,10 @@ final class WorkerLink {
     /// What is kept for a session with a broker; nil for one with a client.
     @safe @exclusivity(unchecked) let broker: BrokerSide?
 
-    init(routingID: [UInt8], maxPayloadBytes: Int, broker: BrokerSide?) {
+    init(routingID: [UInt8], maxPayloadBytes: Int, broker: BrokerSide?, line: PartLine) {
         self.routingID = routingID
         self.maxPayloadBytes = maxPayloadBytes
         self.broker = broker
+        self.line = line
     }
 }

@@ -219,6 +219,10 @@ extension WorkerLoop {
             self.core.counters.undeliverable.count()
             return
         }
+        if writer.count > PartLine.threshold, writer.count <= link.maxPayloadBytes {
+            let block = RequestBytes(copying: writer)
+            return self.answer(Header(.reply, id: addressee.id, time: microseconds), block, to: session)
+        }
         let start = link.batch.count
         let isSent = unsafe writer.withBytes { bytes in
             guard bytes.count <= link.maxPayloadBytes else { return false }

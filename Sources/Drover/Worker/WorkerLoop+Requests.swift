@@ -189,6 +189,7 @@ extension WorkerLoop {
     }
 
     func cancel(_ header: Header, _ session: Int) {
+        self.links[session]?.line.cancelTheirs(header.id)
         switch self.machine.cancelReceived(header.id, from: session, actions: &self.actions) {
         case .unknown:
             self.send(Header(.cancelled, id: header.id, number: CancelledStage.unknown.rawValue), to: session)
@@ -204,7 +205,12 @@ extension WorkerLoop {
     /// A client moved the deadline of a request.
     func moveDeadline(_ header: Header, _ session: Int) {
         let slot = self.machine.deadlineReceived(header.id, time: header.time, from: session, at: self.now)
-        if let slot { self.deadlineMoved(slot) }
+        if let slot {
+            self.deadlineMoved(slot)
+        } else {
+            // It may be on its way in parts, which this has overtaken.
+            self.links[session]?.line.moved(header.id, time: header.time, at: self.now)
+        }
     }
 
     /// The machine knows another deadline of a request; the handler's view and the loop's clock follow.

@@ -25,6 +25,12 @@ extension WorkerLoop {
         guard let link = self.links[session], let base = unsafe block.base else { return false }
         var header = header
         header.payloadLength = UInt32(block.payloadCount)
+        if link.line.takes(header.kind, payloadCount: block.payloadCount), let shared = block.share() {
+            let source = unsafe PartSource(shared.base + Header.byteCount, owner: shared)
+            if !link.line.isSending { self.sendingParts.append(session) }
+            link.line.add(header, deadline: nil, source)
+            return true
+        }
         unsafe header.write(to: base)
         if block.payloadCount >= OutgoingBatch.flushBytes, let shared = block.share() {
             self.flush(link, session)
@@ -49,6 +55,14 @@ extension WorkerLoop {
     /// Sends what has gathered for all clients.
     func flush() {
         if !self.blocked.isEmpty { self.unpark() }
+        if !self.sendingParts.isEmpty || self.partBudget.waiting > 0 {
+            self.flushDirty()
+            self.sendParts()
+        }
+        self.flushDirty()
+    }
+
+    private func flushDirty() {
         guard !self.dirty.isEmpty else { return }
         for session in self.dirty {
             guard session < self.links.count, let link = self.links[session] else { continue }
@@ -58,21 +72,48 @@ extension WorkerLoop {
         self.dirty.removeAll(keepingCapacity: true)
     }
 
+    /// Sends parts of large messages, as many as may be under way, and lets others come for which there is room now.
+    private func sendParts() {
+        if self.partBudget.waiting > 0 {
+            for session in self.links.indices {
+                while let grant = self.links[session]?.line.grant() { self.send(grant, to: session) }
+            }
+        }
+        guard !self.sendingParts.isEmpty else { return }
+        self.sendingParts.removeAll { session in
+            guard session < self.links.count, let link = self.links[session], link.line.isSending else { return true }
+            while link.parked.isEmpty, var part = link.line.next(into: &link.batch, at: self.now) {
+                if let attached = part.attached.take() {
+                    self.put(link.batch.take(&self.frames), attached: attached, on: link, session)
+                }
+            }
+            if !link.batch.isEmpty, !link.isDirty {
+                link.isDirty = true
+                self.dirty.append(session)
+            }
+            return !link.line.isSending
+        }
+    }
+
     func flush(_ link: WorkerLink, _ session: Int) {
         guard !link.batch.isEmpty else { return }
         self.put(link.batch.take(&self.frames), on: link, session)
     }
 
     func put(_ frame: consuming Message, on link: WorkerLink, _ session: Int) {
+        self.put(frame, attached: nil, on: link, session)
+    }
+
+    func put(_ frame: consuming Message, attached: consuming Message?, on link: WorkerLink, _ session: Int) {
         self.machine.sent(to: session, at: self.now)
         guard link.parked.isEmpty else {
-            link.parked.append(WorkerLink.Parked(frame))
+            link.parked.append(WorkerLink.Parked(frame, attached: attached))
             return
         }
-        switch self.tryToSend(&frame, by: link) {
+        switch self.tryToSend(&frame, &attached, by: link) {
         case .sent, .gone: break
         case .full:
-            link.parked.append(WorkerLink.Parked(frame))
+            link.parked.append(WorkerLink.Parked(frame, attached: attached))
             self.blocked.insert(session)
         }
     }
@@ -80,13 +121,23 @@ extension WorkerLoop {
     enum Attempt { case sent, full, gone }
 
     func tryToSend(_ frame: inout Message, by link: WorkerLink) -> Attempt {
+        var nothing: Message?
+        return self.tryToSend(&frame, &nothing, by: link)
+    }
+
+    private func tryToSend(_ frame: inout Message, _ attached: inout Message?, by link: WorkerLink) -> Attempt {
         do throws(ZMQError) {
             var address = Message(copying: link.routingID)
             self.isDrained = false
             let isTaken = try self.socket.send(&address, more: true)
             guard isTaken else { return .full }
-            // Once the route is taken the frame is too: libzmq has room for whole messages or none.
-            _ = try self.socket.send(&frame)
+            // Once the route is taken the frames are too: libzmq has room for whole messages or none.
+            if var second = attached.take() {
+                _ = try self.socket.send(&frame, more: true)
+                _ = try self.socket.send(&second)
+            } else {
+                _ = try self.socket.send(&frame)
+            }
             return .sent
         } catch {
             // The connection is gone. If its client comes back it asks again for what it misses.
@@ -102,7 +153,7 @@ extension WorkerLoop {
                 continue
             }
             unparking: while let first = link.parked.first {
-                switch self.tryToSend(&first.message, by: link) {
+                switch self.tryToSend(&first.message, &first.attached, by: link) {
                 case .sent, .gone: link.parked.removeFirst()
                 case .full: break unparking
                 }
@@ -233,7 +284,8 @@ extension WorkerLoop {
                 self.machine.drain()
                 self.tellAll(Header(.goodbye, number: GoodbyeReason.draining.rawValue))
             }
-            return self.machine.requestCount == 0 || self.core.now() >= self.core.life.drainDeadline
+            return (self.machine.requestCount == 0 && self.sendingParts.isEmpty)
+                || self.core.now() >= self.core.life.drainDeadline
         case .stopping, .stopped: return true
         }
     }

@@ -66,6 +66,8 @@ extension WorkerLoop {
             let limit = hello.maxPayloadBytes > 0 ? min(hello.maxPayloadBytes, own) : own
             if isResumed, let link = self.links[session] {
                 // What was on its way by the old connection is gone or will be asked for again.
+                if link.routingID != routingID { link.line.reset() }
+                link.line.introduced(takesParts: hello.takesParts)
                 link.routingID = routingID
                 link.maxPayloadBytes = limit
                 link.parked.removeAll()
@@ -73,7 +75,14 @@ extension WorkerLoop {
                 link.unread.giveUp()
             } else {
                 let broker = hello.isBroker ? BrokerSide(identity: hello.client, core: self.core) : nil
-                self.links[session] = WorkerLink(routingID: routingID, maxPayloadBytes: limit, broker: broker)
+                let line = PartLine(budget: self.partBudget)
+                line.reset(takesParts: hello.takesParts)
+                self.links[session] = WorkerLink(
+                    routingID: routingID,
+                    maxPayloadBytes: limit,
+                    broker: broker,
+                    line: line
+                )
             }
             self.links[session]?.access = access
             let number = self.machine.sessions[session].number
@@ -94,7 +103,7 @@ extension WorkerLoop {
 
     func welcomePayload(isResumed: Bool) -> RequestBytes {
         let configuration = self.core.configuration
-        let welcome = Welcome(
+        var welcome = Welcome(
             worker: self.core.identity,
             name: configuration.name,
             window: configuration.window,
@@ -104,6 +113,7 @@ extension WorkerLoop {
             concurrency: configuration.concurrency,
             isResumed: isResumed
         )
+        welcome.takesParts = true
         var writer = PackWriter(capacity: 192, headerBytes: RequestBytes.headerByteCount)
         // A welcome has no part that could be too large.
         try? welcome.pack(into: &writer)

@@ -33,6 +33,9 @@ final class WorkerLoop {
     @safe @exclusivity(unchecked) var links: [WorkerLink?] = []
     @safe @exclusivity(unchecked) var dirty: [Int] = []
     @safe @exclusivity(unchecked) var blocked: Set<Int> = []
+    /// Sessions to which messages go in parts.
+    @safe @exclusivity(unchecked) var sendingParts: [Int] = []
+    let partBudget: PartBudget
     @safe @exclusivity(unchecked) var jobs: [WorkerJob?] = []
     @safe @exclusivity(unchecked) var toRun: [WorkerJob] = []
     @safe @exclusivity(unchecked) var quick = Deque<QuickJob>()
@@ -90,6 +93,7 @@ final class WorkerLoop {
     @available(*, noasync)
     init(core: WorkerCore, address: String?, brokers: [Endpoint]) throws(ZMQError) {
         self.core = core
+        self.partBudget = PartBudget(maxPayloadBytes: core.configuration.maxPayloadBytes)
         let socket = try Socket(.router, in: core.context.context)
         try socket.set(.routerMandatory, true)
         let addresses = [address].compactMap { $0 } + brokers.map(\.address)
@@ -356,6 +360,8 @@ final class WorkerLoop {
                 self.cancel(header, session)
             }
         case .deadline: self.moveDeadline(header, session)
+        case .part: unsafe self.takePart(header, payload, route: route, session)
+        case .partTaken: self.links[session]?.line.acknowledged(header, at: self.now)
         case .beat:
             if !self.machine.beatReceived(header.id, from: session, at: self.now, actions: &self.actions) {
                 self.reset(route)
@@ -375,6 +381,33 @@ final class WorkerLoop {
         }
         self.performActions()
         if kind == .goodbye { known = nil }
+    }
+
+    /// Takes a part of a large message, and the message if it is whole now.
+    @available(*, noasync)
+    private func takePart(
+        _ header: Header,
+        _ payload: UnsafeRawBufferPointer,
+        route: UInt64,
+        _ session: Int
+    ) {
+        guard let link = self.links[session] else { return }
+        let limit = self.core.configuration.maxPayloadBytes
+        let (arrival, answer) = unsafe link.line.take(header, payload, maxPayloadBytes: limit, at: self.now)
+        if let answer { self.send(answer, to: session) }
+        switch arrival {
+        case .nothing: break
+        case .whole(let box):
+            unsafe box.withUnsafeBytes { bytes in
+                unsafe self.takeMessages(bytes, of: box, attachedCount: nil, route: route, session)
+            }
+        case .refused(let message, let error):
+            self.malformed(error)
+            guard message.kind == .request else { return }
+            let body = ErrorBody(code: .tooLarge, message: "\(error)", worker: self.core.name)
+            self.refuse(message.id, body, to: session)
+        case .malformed(let error): self.malformed(error)
+        }
     }
 
     func unknownKind(_ header: Header, _ session: Int) {

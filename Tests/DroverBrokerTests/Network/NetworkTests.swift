@@ -245,4 +245,55 @@ struct NetworkTests {
         #expect(status.lost == 0 && status.resent == 0)
         await field.close()
     }
+
+    /// Megabytes of the large value; 20 take longer than the silence limit already.
+    private static let megabytes = ProcessInfo.processInfo.environment["DROVER_LARGE_MEGABYTES"].flatMap(Int.init) ?? 20
+
+    @Test("by a line of 20 Mbit/s a large value arrives in the line's time, through a broker, and small calls pass it")
+    func largeThroughBroker() async throws {
+        let field = try await Field()
+        try field.hosts.throttle(kilobits: 20_000, of: 1)
+        try await self.echoLarge(by: field.client)
+        let status = try #require(await field.status())
+        #expect(status.lost == 0 && status.resent == 0)
+        await field.close()
+    }
+
+    @Test("by a line of 20 Mbit/s a large value arrives in the line's time, and small calls pass it")
+    func largeDirectly() async throws {
+        let hosts = try Hosts(0)
+        let worker = try WorkerProcess(listeningOn: hosts.middle)
+        defer { worker.kill() }
+        var configuration = ClientConfiguration()
+        configuration.allowsUnencryptedNetwork = true
+        let client = try Client("tcp://\(hosts.address(by: 1)):5571", configuration: configuration)
+        #expect(try await client.function(Field.echo)(1) == 1)
+        try hosts.throttle(kilobits: 20_000, of: 1)
+        try await self.echoLarge(by: client)
+        await client.close(grace: .zero)
+    }
+
+    /// Sends a large value there and back, and makes small calls meanwhile.
+    private func echoLarge(by client: Client) async throws {
+        let payload = [UInt8](repeating: 7, count: Self.megabytes * 1_000_000)
+        let clock = ContinuousClock()
+        let started = clock.now
+        let large = try client.function(Field.bytes).async(payload)
+        var slowest = Duration.zero
+        while !large.isReady, clock.now - started < .seconds(60) {
+            let asked = clock.now
+            #expect(try await client.function(Field.echo)(7) == 7)
+            slowest = max(slowest, clock.now - asked)
+            try await Task.sleep(for: .milliseconds(50))
+        }
+        let value = try await large.value
+        let took = clock.now - started
+        print("\(Self.megabytes) MB each way at 20 Mbit/s: \(took), the slowest small call \(slowest)")
+        #expect(value.count == payload.count && value.allSatisfy { $0 == 7 })
+        let line = Duration.seconds(Double(payload.count) * 8 / 20_000_000)
+        #expect(took < line * 2.6, "1.3 times the line's time, each way")
+        #expect(slowest < .seconds(1))
+        #expect(client.statistics.resends == 0)
+        #expect(client.statistics.disconnections == 0)
+    }
 }

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import DroverCore
+package import DroverWire
+package import DroverZMQ
+
+/// The payload of a message that goes out in parts: memory that stays as it is while the owner lives.
+@safe
+package struct PartSource {
+    private let base: UnsafeMutableRawPointer
+    private let owner: any AnyObject & Sendable
+
+    package init(_ base: UnsafeMutableRawPointer, owner: any AnyObject & Sendable) {
+        unsafe self.base = base
+        self.owner = owner
+    }
+
+    /// A piece of a frame that was received; nil if there are no bytes.
+    package init?(_ range: Range<Int>, of box: MessageBox) {
+        let base = unsafe box.withUnsafeBytes { bytes in
+            // libzmq only reads what it sends.
+            unsafe UnsafeMutableRawPointer(mutating: bytes.baseAddress.map { unsafe $0 + range.lowerBound })
+        }
+        guard let base = unsafe base else { return nil }
+        unsafe self.init(base, owner: box)
+    }
+
+    /// A message of a piece, without a copy.
+    func message(_ range: Range<Int>) -> Message {
+        unsafe Message(adopting: self.base + range.lowerBound, count: range.count, owner: self.owner)
+    }
+}
+
+/// How much memory messages that come in parts may take, over all peers of a loop.
+///
+/// Others wait at their senders.
+package final class PartBudget {
+    private let limit: Int
+    /// What is taken: whole messages, of which perhaps little has come.
+    @safe @exclusivity(unchecked) fileprivate var bytes = 0
+    /// How many messages wait for room.
+    @safe @exclusivity(unchecked) package fileprivate(set) var waiting = 0
+
+    package init(limit: Int) { self.limit = limit }
+
+    /// For a loop that takes payloads of so many bytes.
+    package convenience init(maxPayloadBytes: Int) { self.init(limit: 4 * (maxPayloadBytes + Header.byteCount)) }
+
+    fileprivate func hasRoom(for count: Int) -> Bool { self.bytes == 0 || count <= self.limit - self.bytes }
+}
+
+/// The memory of a message that comes in parts.
+package final class IncomingMessage {
+    private var message: Message
+    private let count: Int
+    private let budget: PartBudget
+
+    init(count: Int, budget: PartBudget) {
+        self.message = Message(size: count)
+        self.count = count
+        self.budget = budget
+        budget.bytes += count
+    }
+
+    deinit { self.budget.bytes -= self.count }
+
+    func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) {
+        unsafe self.message.withUnsafeMutableBytes { memory in
+            unsafe UnsafeMutableRawBufferPointer(rebasing: memory[offset...]).copyMemory(from: bytes)
+        }
+    }
+
+    func take() -> MessageBox { MessageBox(self.message.take()) }
+}
+
+/// What goes out and comes in by one link in parts.
+///
+/// Belongs, like the link, to the loop's thread.
+package final class PartLine {
+    /// Larger payloads go in parts.
+    package static let threshold = 1 << 20
+
+    @safe @exclusivity(unchecked) private var outgoing = PartQueue<PartSource>()
+    @safe @exclusivity(unchecked) private var incoming = PartAssembly<IncomingMessage>()
+    /// Whether the peer takes parts.
+    @safe @exclusivity(unchecked) private var isTaken = false
+    /// Messages that were announced, and wait for room.
+    @safe @exclusivity(unchecked) private var announced: [Announcement] = []
+    private let budget: PartBudget
+
+    private struct Announcement {
+        let transfer: UInt64
+        var message: Header
+        var arrived: Instant
+    }
+
+    package init(budget: PartBudget) { self.budget = budget }
+
+    deinit { self.budget.waiting -= self.announced.count }
+
+    /// A session begins, or goes on by another connection.
+    ///
+    /// - Parameter takesParts: What the peer said; nil leaves that as it was.
+    package func reset(takesParts: Bool? = nil) {
+        self.welcomed(takesParts: takesParts)
+        self.introduced(takesParts: takesParts)
+    }
+
+    /// The peer answered an introduction by this connection: what it has not got is sent again.
+    package func welcomed(takesParts: Bool?) {
+        self.outgoing.reset()
+        if let takesParts { self.isTaken = takesParts }
+    }
+
+    /// The peer introduced itself again by this connection: it sends again what has not come.
+    package func introduced(takesParts: Bool?) {
+        self.incoming.reset()
+        self.budget.waiting -= self.announced.count
+        self.announced.removeAll()
+        if let takesParts { self.isTaken = takesParts }
+    }
+
+    // MARK: Sending
+
+    /// Whether a message goes in parts.
+    ///
+    /// Requests and answers do. Events and progress must not be overtaken by what follows them.
+    package func takes(_ kind: MessageKind?, payloadCount: Int) -> Bool {
+        guard payloadCount > Self.threshold, self.isTaken, let kind else { return false }
+        return kind == .request || kind == .reply || kind == .error
+    }
+
+    /// Whether something has not gone out.
+    package var isSending: Bool { !self.outgoing.isEmpty }
+
+    /// Adds a message to those that go out in parts; a request's time is what is left of it when it goes.
+    package func add(_ header: Header, deadline: Instant?, _ source: PartSource) {
+        var header = header
+        header.flags.remove(.attached)
+        self.outgoing.add(header, deadline: deadline, source)
+    }
+
+    /// The next part to send, as messages behind what has gathered and perhaps a frame behind them; nil if nothing may be
+    /// sent now.
+    package func next(into batch: inout OutgoingBatch, at now: Instant) -> NextPart? {
+        switch self.outgoing.next(at: now) {
+        case nil: return nil
+        case .header(let message, let transfer):
+            let header = Header(.part, payloadLength: UInt32(Header.byteCount), id: transfer)
+            unsafe withUnsafeTemporaryAllocation(byteCount: Header.byteCount, alignment: 8) { bytes in
+                guard let base = bytes.baseAddress else { return }
+                unsafe message.write(to: base)
+                unsafe batch.append(header, payload: UnsafeRawBufferPointer(bytes))
+            }
+            return NextPart(attached: nil)
+        case .payload(let source, let range, let transfer, let end):
+            batch.append(
+                Header(
+                    .part,
+                    flags: .attached,
+                    payloadLength: UInt32(range.count),
+                    id: transfer,
+                    time: UInt32(end - range.count)
+                )
+            )
+            return NextPart(attached: source.message(range))
+        }
+    }
+
+    package struct NextPart: ~Copyable {
+        package var attached: Message?
+    }
+
+    /// The peer has a part.
+    package func acknowledged(_ header: Header, at now: Instant) {
+        self.outgoing.acknowledged(header.id, end: Int(header.time), isWanted: header.number == 0, at: now)
+    }
+
+    /// This side wants a request of its own no more: neither that nor its answer need go on.
+    package func cancelOwn(_ id: UInt64) {
+        self.outgoing.cancel({ $0 == .request }, id: id)
+        self.forget({ $0 == .reply || $0 == .error }, id: id)
+    }
+
+    /// The peer wants a request no more: neither that nor its answer need go on.
+    package func cancelTheirs(_ id: UInt64) {
+        self.outgoing.cancel({ $0 == .reply || $0 == .error }, id: id)
+        self.forget({ $0 == .request }, id: id)
+    }
+
+    private func forget(_ kinds: (MessageKind) -> Bool, id: UInt64) {
+        self.incoming.cancel(kinds, id: id)
+        let count = self.announced.count
+        self.announced.removeAll { $0.message.id == id && $0.message.kind.map(kinds) == true }
+        self.budget.waiting -= count - self.announced.count
+    }
+
+    private static func isOfCall(_ kind: MessageKind) -> Bool { kind == .request || kind == .reply || kind == .error }
+
+    /// The deadline of a request that goes out was moved.
+    package func move(_ id: UInt64, to deadline: Instant) { self.outgoing.move(id, to: deadline) }
+
+    /// The deadline of a request that comes in was moved; `time` is what is left.
+    ///
+    /// - Returns: Whether it is on its way.
+    @discardableResult
+    package func moved(_ id: UInt64, time: UInt32, at now: Instant) -> Bool {
+        if let index = self.announced.firstIndex(where: { $0.message.id == id && $0.message.kind == .request }) {
+            self.announced[index].message.time = time
+            self.announced[index].arrived = now
+            return true
+        }
+        return self.incoming.move(id, time: time, at: now)
+    }
+
+    // MARK: Receiving
+
+    package enum Arrival {
+        /// More is to come, or nobody wants it.
+        case nothing
+        /// A message is whole: header and payload, as in a frame of its own.
+        case whole(MessageBox)
+        /// A message is too large: its header, and why.
+        case refused(Header, WireError)
+        case malformed(WireError)
+    }
+
+    /// Takes a part.
+    ///
+    /// - Returns: What came of it, and what to answer; nil if there is no room yet for what follows it.
+    package func take(
+        _ header: Header,
+        _ payload: UnsafeRawBufferPointer,
+        maxPayloadBytes: Int,
+        at now: Instant
+    ) -> (arrival: Arrival, answer: Header?) {
+        let end = UInt32(truncatingIfNeeded: Int(header.time) + payload.count)
+        let taken = Header(.partTaken, id: header.id, time: end)
+        let unwanted = Header(.partTaken, id: header.id, time: end, number: 1)
+        do throws(WireError) {
+            if header.time == 0 {
+                let message = try unsafe self.announcement(payload)
+                let count = Int(message.payloadLength)
+                guard count <= maxPayloadBytes else {
+                    let error = WireError(
+                        .tooLarge,
+                        "a payload of \(count) bytes is over the limit of \(maxPayloadBytes)"
+                    )
+                    return (.refused(message, error), unwanted)
+                }
+                guard self.announced.count < PartQueue<Int>.mostAtOnce else {
+                    throw WireError(
+                        .badFraming,
+                        "more than \(PartQueue<Int>.mostAtOnce) messages come in parts at once"
+                    )
+                }
+                self.announced.append(Announcement(transfer: header.id, message: message, arrived: now))
+                self.budget.waiting += 1
+                return (.nothing, self.grant())
+            }
+            guard
+                let place = try self.incoming.place(header.id, offset: Int(header.time), count: payload.count, at: now)
+            else { return (.nothing, unwanted) }
+            unsafe place.buffer.write(payload, at: place.offset)
+            guard let whole = place.whole else { return (.nothing, taken) }
+            unsafe withUnsafeTemporaryAllocation(byteCount: Header.byteCount, alignment: 8) { bytes in
+                guard let base = bytes.baseAddress else { return }
+                unsafe whole.write(to: base)
+                unsafe place.buffer.write(UnsafeRawBufferPointer(bytes), at: 0)
+            }
+            return (.whole(place.buffer.take()), taken)
+        } catch {
+            return (.malformed(error), unwanted)
+        }
+    }
+
+    /// The message that a first part begins.
+    private func announcement(_ payload: UnsafeRawBufferPointer) throws(WireError) -> Header {
+        guard payload.count == Header.byteCount else {
+            throw WireError(.badFraming, "the first part of a message is its header, not \(payload.count) bytes")
+        }
+        let message = try unsafe Header(reading: payload)
+        guard let kind = message.kind, Self.isOfCall(kind), !message.flags.contains(.attached) else {
+            throw WireError(.badFraming, "a message of kind \(message.rawKind) does not come in parts")
+        }
+        guard message.payloadLength > 0 else {
+            throw WireError(.badFraming, "a message without a payload does not come in parts")
+        }
+        return message
+    }
+
+    /// Lets the message that was announced first come, if there is room for it.
+    ///
+    /// - Returns: What to tell its sender.
+    package func grant() -> Header? {
+        while let first = self.announced.first {
+            let count = Header.byteCount + Int(first.message.payloadLength)
+            guard self.budget.hasRoom(for: count) else { return nil }
+            self.announced.removeFirst()
+            self.budget.waiting -= 1
+            let buffer = IncomingMessage(count: count, budget: self.budget)
+            let isTaken = self.incoming.begin(first.transfer, first.message, in: buffer, at: first.arrived)
+            let header = Header(.partTaken, id: first.transfer, time: UInt32(Header.byteCount), number: isTaken ? 0 : 1)
+            return header
+        }
+        return nil
+    }
+}

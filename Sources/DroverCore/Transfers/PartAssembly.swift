@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import DroverWire
+
+/// The messages that come in parts by one link.
+package struct PartAssembly<Buffer>: ~Copyable {
+    private struct Transfer {
+        let id: UInt64
+        var message: Header
+        var began: Instant
+        let buffer: Buffer
+        var received: Int
+        var count: Int { Header.byteCount + Int(self.message.payloadLength) }
+    }
+
+    /// Where a part's bytes go.
+    package struct Place {
+        package let buffer: Buffer
+        package let offset: Int
+        /// The message's header, if it is whole with these bytes; its time is what is left since its first part.
+        package let whole: Header?
+    }
+
+    /// Few at once, so an array.
+    private var transfers: [Transfer] = []
+
+    package init() {}
+
+    package var isEmpty: Bool { self.transfers.isEmpty }
+
+    /// A message begins.
+    ///
+    /// - Returns: False if there are too many at once, or one under this number.
+    package mutating func begin(_ id: UInt64, _ message: Header, in buffer: Buffer, at now: Instant) -> Bool {
+        guard self.transfers.count < PartQueue<Buffer>.mostAtOnce, !self.transfers.contains(where: { $0.id == id })
+        else { return false }
+        self.transfers.append(
+            Transfer(id: id, message: message, began: now, buffer: buffer, received: Header.byteCount)
+        )
+        return true
+    }
+
+    /// A part came; nil if it belongs to nothing: its message was refused, cancelled, or never begun.
+    ///
+    /// - Throws: ``WireError`` for a part that doesn't go on where the last ended. Its message is dropped.
+    package mutating func place(
+        _ id: UInt64,
+        offset: Int,
+        count: Int,
+        at now: Instant
+    ) throws(WireError) -> Place? {
+        guard let index = self.transfers.firstIndex(where: { $0.id == id }) else { return nil }
+        let transfer = self.transfers[index]
+        guard offset == transfer.received, count > 0, count <= transfer.count - offset else {
+            self.transfers.remove(at: index)
+            throw WireError(
+                .badFraming,
+                "a part of \(count) bytes at \(offset) of \(transfer.count), of which \(transfer.received) have come"
+            )
+        }
+        self.transfers[index].received += count
+        guard offset + count == transfer.count else {
+            return Place(buffer: transfer.buffer, offset: offset, whole: nil)
+        }
+        self.transfers.remove(at: index)
+        var message = transfer.message
+        if message.time != Header.noTimeLimit, message.kind == .request {
+            let passed = now.nanoseconds(since: transfer.began) / 1_000_000
+            message.time = UInt32(UInt64(message.time) - min(passed, UInt64(message.time)))
+        }
+        return Place(buffer: transfer.buffer, offset: offset, whole: message)
+    }
+
+    /// Nobody wants a message any more.
+    ///
+    /// - Returns: Whether it was on its way.
+    @discardableResult
+    package mutating func cancel(_ kinds: (MessageKind) -> Bool, id: UInt64) -> Bool {
+        let before = self.transfers.count
+        self.transfers.removeAll { $0.message.id == id && $0.message.kind.map(kinds) == true }
+        return self.transfers.count < before
+    }
+
+    /// The deadline of a request that is on its way was moved: `time` is what is left now.
+    ///
+    /// - Returns: Whether it is on its way.
+    package mutating func move(_ id: UInt64, time: UInt32, at now: Instant) -> Bool {
+        guard let index = self.transfers.firstIndex(where: { $0.message.id == id && $0.message.kind == .request })
+        else { return false }
+        self.transfers[index].message.time = time
+        self.transfers[index].began = now
+        return true
+    }
+
+    package mutating func reset() {
+        self.transfers.removeAll()
+    }
+}

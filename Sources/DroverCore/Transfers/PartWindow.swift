@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DequeModule
+
+/// How many bytes of parts may be under way on a link.
+///
+/// What is in sockets and the kernel's buffers can't be overtaken, so it must be little: a small call waits behind it. But too
+/// little leaves a fast link idle. The other side acknowledges each part when it arrives; as long as that is quick the window
+/// grows, and when it takes long it is halved.
+package struct PartWindow: Sendable {
+    /// The bytes of a part, but for the last of a message.
+    package static var partBytes: Int { 128 << 10 }
+    private static var firstBytes: Int { 512 << 10 }
+    private static var mostBytes: Int { 8 << 20 }
+    /// Acknowledged so soon after the quickest there were lately, a part opens the window.
+    private static var quickNanoseconds: Int64 { 50_000_000 }
+    /// So late, it halves it.
+    private static var slowNanoseconds: Int64 { 200_000_000 }
+
+    private struct Part {
+        let transfer: UInt64
+        let end: Int
+        let count: Int
+        let sent: Instant
+    }
+
+    private var underWay: Deque<Part> = []
+    private var quickest = WindowedMinimum(periodNanoseconds: 10_000_000_000)
+    /// Delays of parts that were sent before this say nothing of the present window.
+    private var changed = Instant(nanoseconds: 0)
+
+    /// The bytes that may be under way.
+    package private(set) var limit = Self.firstBytes
+    /// The bytes that are.
+    package private(set) var bytes = 0
+
+    package init() {}
+
+    /// Whether a part may be sent: one may if nothing is under way.
+    package var isOpen: Bool { self.bytes == 0 || self.bytes + Self.partBytes <= self.limit }
+
+    /// A part was sent; `end` is where it ends in its message.
+    package mutating func sent(_ transfer: UInt64, end: Int, count: Int, at now: Instant) {
+        self.underWay.append(Part(transfer: transfer, end: end, count: count, sent: now))
+        self.bytes += count
+    }
+
+    /// The other side has a part.
+    ///
+    /// - Returns: False for one that isn't under way.
+    @discardableResult
+    package mutating func acknowledged(_ transfer: UInt64, end: Int, at now: Instant) -> Bool {
+        // They arrive in the order they were sent in.
+        guard let index = self.underWay.firstIndex(where: { $0.transfer == transfer && $0.end == end }) else {
+            return false
+        }
+        let part = self.underWay[index]
+        for _ in 0...index { self.bytes -= self.underWay.removeFirst().count }
+        let delay = Int64(clamping: now.nanoseconds(since: part.sent))
+        let excess = delay - self.quickest.add(delay, at: now)
+        if excess > Self.slowNanoseconds {
+            guard part.sent >= self.changed else { return true }
+            self.changed = now
+            self.limit = max(Self.partBytes, self.limit / 2)
+        } else if excess < Self.quickNanoseconds, delay < Self.slowNanoseconds {
+            self.limit = min(Self.mostBytes, self.limit + part.count)
+        }
+        return true
+    }
+
+    /// The connection is another: nothing is under way on it.
+    package mutating func reset() {
+        self.underWay.removeAll()
+        self.bytes = 0
+        self.limit = Self.firstBytes
+        self.quickest = WindowedMinimum(periodNanoseconds: 10_000_000_000)
+        self.changed = Instant(nanoseconds: 0)
+    }
+}
