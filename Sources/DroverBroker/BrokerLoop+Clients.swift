@@ -124,7 +124,9 @@ extension BrokerLoop {
             )
         case .beat: if header.id != self.machine.clients[client].epoch { self.reset() }
         case .ping: self.pong(header.id, client)
-        case .pong: break
+        case .pong:
+            guard let (worker, id) = self.machine.questionAnswered(header.id, by: client) else { break }
+            self.send(Header(.pong, id: id), toWorker: worker)
         case .goodbye: self.machine.clientLeft(client, at: self.now, actions: &self.actions)
         case .reply, .error:
             guard let (worker, id) = self.machine.invocationAnswered(header.id, by: client) else {

@@ -111,7 +111,7 @@ extension BrokerLoop {
         case .welcome: self.welcomed(incoming, worker)
         case .event, .invoke, .bind, .ended:
             if self.machine.isInSession(worker) { self.takeCallback(incoming, kind, worker) }
-        case .ping: self.send(Header(.pong, id: header.id), toWorker: worker)
+        case .ping: self.takeQuestion(incoming, worker)
         case .beat, .pong: break
         case .goodbye:
             let reason = GoodbyeReason(rawValue: header.number) ?? .leaving
@@ -242,6 +242,26 @@ extension BrokerLoop {
             guard let ended else { return }
             self.send(Header(.ended, number: ended.subscription), toClient: ended.client)
         }
+    }
+
+    /// A worker wants to know whether what it sent has been read: by the client that it went to, if it says so.
+    private func takeQuestion(_ incoming: Incoming, _ worker: Int) {
+        let header = incoming.header
+        let question: (client: Int, id: UInt64)?
+        switch QuestionSubject(rawValue: header.time) {
+        case .events:
+            question = self.machine.questionReceived(header.id, afterEventsOf: header.number, from: worker)
+        case .progress:
+            let request = unsafe incoming.payload.count == 8 ? incoming.payload.loadUnaligned(as: UInt64.self) : 0
+            question = self.machine.questionReceived(
+                header.id,
+                afterProgressOf: UInt64(littleEndian: request),
+                from: worker
+            )
+        case .nothing, nil: question = nil
+        }
+        guard let question else { return self.send(Header(.pong, id: header.id), toWorker: worker) }
+        self.send(Header(.ping, id: question.id), toClient: question.client)
     }
 
     private func deliver(_ incoming: Incoming, _ delivery: BrokerMachine.Delivery) -> Bool {

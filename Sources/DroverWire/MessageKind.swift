@@ -97,6 +97,16 @@ package struct ReadyState: OptionSet, Sendable {
     package static let starved = ReadyState(rawValue: 2)
 }
 
+/// What a worker's PING stands behind, so that a broker can pass the question on to the client.
+package enum QuestionSubject: UInt32, Sendable {
+    /// Nothing that is passed on: whoever reads the PING answers it.
+    case nothing = 0
+    /// EVENTs of the subscription in the header.
+    case events = 1
+    /// PROGRESS of the request whose id is the payload, 8 bytes.
+    case progress = 2
+}
+
 /// `number` of a ``MessageKind/goodbye``.
 package enum GoodbyeReason: UInt32, Sendable {
     case draining = 0

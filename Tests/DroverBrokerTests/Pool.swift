@@ -99,7 +99,7 @@ final class Pool: Sendable {
             return limit
         }
         worker.register(Job.tick) { callback, count in
-            for number in 0..<count { while try !callback.emit(number) { usleep(200) } }
+            for number in 0..<count { try callback.emit(number) }
             return count
         }
         worker.register(Job.double) { (callback: Callback<Int, Int>, number: Int) async throws -> Int in

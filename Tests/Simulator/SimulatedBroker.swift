@@ -369,6 +369,7 @@ final class SimulatedBroker {
             if self.machine.clients[client].isLive { self.send(.ended(subscription), toClient: client) }
         case .sendFlow(let worker, let number, let isPaused):
             self.send(.flow(number, isPaused: isPaused), toWorker: worker)
+        case .answerQuestion: break
         case .failInvocation(let worker, let id): self.send(.invocationFailed(id: id), toWorker: worker)
         }
     }

@@ -61,12 +61,12 @@ struct Events {
         let worker = Worker(concurrency: 2)
         worker.register(.watch) { (context: JobContext, path: String, changed: Changed) async throws -> Nothing in
             var known = FileStat(of: path)
-            try changed.emit(known, known)
+            try await changed.emit(known, known)
             while !context.isCancelled {
                 try await Task.sleep(for: .milliseconds(20))
                 let current = FileStat(of: path)
                 if current != known {
-                    try changed.emit(known, current)
+                    try await changed.emit(known, current)
                     known = current
                 }
             }

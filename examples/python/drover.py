@@ -496,7 +496,7 @@ class Job:
         self.future = None
         self.isRunning = False
         self.cancelled = threading.Event()
-        self.sequence = itertools.count()
+        self.sequence, self.room = itertools.count(), Room()
 
     def limit(self, time_left):
         """The caller waits for so many milliseconds from now: said with the request, or moved since (8.1)."""
@@ -507,8 +507,13 @@ class Job:
             raise Cancelled("nobody wants the result any more")
 
     def report(self, progress):
-        frame = message(PROGRESS, pack(progress), id=self.id, time=next(self.sequence))
-        self.worker.post(self.worker.send, self.session, frame)
+        """Tells the caller how far the work is; waits while much of what was told hasn't been read (5, FLOW)."""
+        self.room.take(self)
+        self.worker.post(self.tell, pack(progress))
+
+    def tell(self, progress):  # on the loop's thread
+        self.worker.send(self.session, message(PROGRESS, progress, id=self.id, time=next(self.sequence)))
+        self.worker.told(self.session, self.room, time=2, payload=struct.pack("<Q", self.id))
 
     def callback(self, reference):
         """The client's callback behind an argument: an array of client, subscription and lifetime (7.1)."""
@@ -521,11 +526,78 @@ class Job:
                 subscriber = Subscriber(self.worker, self.session, number)
                 # What the client said of it may have come before this request was read (7.5).
                 news = self.session.news.get(number)
-                subscriber.isEnded, subscriber.isPaused = news == ENDED, news == FLOW
+                if news == ENDED:
+                    subscriber.end()
+                elif news == FLOW:
+                    subscriber.room.set(isPaused=True)
                 if news != ENDED:
                     self.session.news.pop(number, None)
                     self.session.subscribers[number] = subscriber
-            return subscriber
+        return JobCallback(subscriber, self)
+
+
+class Room:
+    """How far handlers may get ahead of a client: a PING after so many messages asks whether it has read them."""
+
+    LIMIT = 8192
+
+    def __init__(self):
+        self.changed = threading.Condition()
+        self.unread = self.sent = self.asked = 0
+        self.isPaused = self.isOver = False
+
+    def take(self, job=None, waits=True):
+        """Waits until one more may be sent; returns False if it doesn't wait and there is no room."""
+        with self.changed:
+            while (self.isPaused or self.unread >= self.LIMIT) and not self.isOver:
+                if not waits:
+                    return False
+                if job:
+                    job.check()
+                self.changed.wait(0.05)  # its cancellation is looked for
+            self.unread += 1
+        return True
+
+    def ask(self):  # on the loop's thread, after one was sent
+        self.sent += 1
+        return self.due()
+
+    def due(self):
+        if self.asked or self.sent < self.LIMIT // 4:
+            return False
+        self.asked, self.sent = self.sent, 0
+        return True
+
+    def read(self):
+        with self.changed:
+            self.unread, self.asked = self.unread - self.asked, 0
+            self.changed.notify_all()
+
+    def set(self, isPaused=False, isOver=False):
+        with self.changed:
+            self.isPaused, self.isOver = isPaused, self.isOver or isOver
+            self.changed.notify_all()
+
+
+class JobCallback:
+    """A callback as a handler has it: what waits ends when the handler's call is cancelled."""
+
+    def __init__(self, subscriber, job):
+        self.subscriber, self.job = subscriber, job
+
+    def emit(self, *arguments):
+        """Tells the client something; waits until there is room for it."""
+        self.subscriber.emit(arguments, self.job)
+
+    def try_emit(self, *arguments):
+        """Tells the client something if there is room for it; returns whether."""
+        return self.subscriber.emit(arguments, self.job, waits=False)
+
+    def __call__(self, *arguments):
+        return self.subscriber(*arguments)
+
+    def cancel(self):
+        self.subscriber.cancel()
 
 
 class Subscriber:
@@ -534,16 +606,21 @@ class Subscriber:
     def __init__(self, worker, session, number):
         self.worker, self.session, self.number = worker, session, number
         self.next = 0
-        self.isPaused = self.isEnded = False
+        self.isEnded = False
+        self.room = Room()
 
-    def emit(self, *arguments):
-        """Tells the client something; returns False if it asked for a pause, and nothing was sent."""
+    def emit(self, arguments, job, waits=True):
+        """Sends an event once there is room: the client asks for no pause, and has read most of what came before."""
+        isTaken = self.room.take(job, waits)
         if self.isEnded:
             raise RemoteError("subscriberGone", f"callback {self.number} is over")
-        if self.isPaused:
-            return False
-        self.worker.post(self.transmit, EVENT, pack(list(arguments)), None)
-        return True
+        if isTaken:
+            self.worker.post(self.transmit, EVENT, pack(list(arguments)), None)
+        return isTaken
+
+    def end(self):
+        self.isEnded = True
+        self.room.set(isOver=True)
 
     def __call__(self, *arguments):
         """Asks the client, and waits for what its callback returns."""
@@ -564,7 +641,7 @@ class Subscriber:
             return
         if kind == ENDED:
             self.session.remember(self.number, ENDED)
-            self.isEnded = True
+            self.end()
         else:
             id, self.next = self.next, self.next + 1
         if answer:
@@ -572,6 +649,8 @@ class Subscriber:
             self.session.invocations[id] = (self.number, answer)
         limit = NO_LIMIT if kind == INVOKE else 0
         self.worker.send(self.session, message(kind, payload, id=id, time=limit, number=self.number))
+        if kind == EVENT:
+            self.worker.told(self.session, self.room, time=1, number=self.number)
 
 
 class Session:
@@ -582,6 +661,7 @@ class Session:
         self.functions, self.jobs, self.subscribers, self.invocations = {}, {}, {}, {}
         self.lock = threading.Lock()  # handlers' threads read callbacks, the loop's is told what becomes of them
         self.news = collections.OrderedDict()  # subscription -> ENDED or FLOW, of those without a subscriber
+        self.questions = {}  # id of a PING -> the room that its PONG makes, and the PING's payload and fields
         self.results = collections.OrderedDict()  # id -> the answer as it was sent (8.3)
         self.forgottenUpTo = 0
         self.lastHeard = self.lastSent = time.monotonic()
@@ -591,11 +671,11 @@ class Session:
         with self.lock:
             subscriber = self.subscribers.get(number)
             if subscriber and news != ENDED:
-                subscriber.isPaused = news == FLOW
+                subscriber.room.set(isPaused=news == FLOW)
                 return
             if subscriber:
                 del self.subscribers[number]
-                subscriber.isEnded = True
+                subscriber.end()
             if news == ENDED or self.news.get(number) != ENDED:
                 self.news.pop(number, None)
                 if news:
@@ -635,6 +715,23 @@ class Worker(Loop):
     def send(self, session, frame):
         session.lastSent = time.monotonic()
         self.route(session.route, frame)
+
+    def told(self, session, room, payload=b"", **fields):
+        """Something was sent that the client is to read: after many of them it is asked whether it has (5, PING)."""
+        if room.ask():
+            self.ask(session, room, payload, fields)
+
+    def ask(self, session, room, payload, fields):
+        nonce = next(self.invocations)
+        session.questions[nonce] = room, payload, fields
+        self.send(session, message(PING, payload, id=nonce, **fields))
+
+    def heard_back(self, session, nonce):
+        room, payload, fields = session.questions.pop(nonce, (None, None, None))
+        if room:
+            room.read()
+            if room.due():
+                self.ask(session, room, payload, fields)
 
     def route(self, route, frame):
         try:
@@ -679,6 +776,10 @@ class Worker(Loop):
             session = Session(next(self.sessionNumbers), epoch, route, client)
         self.sessions[route] = session
         self.send(session, self.welcome(session.number, isResumed))
+        for subscriber in session.subscribers.values():  # a pause is said again (7.4)
+            subscriber.room.set(isPaused=False)
+        for nonce in list(session.questions):  # what was asked about was read, or lost with the connection
+            self.heard_back(session, nonce)
 
     def welcome(self, number, isResumed):
         welcome = {"minor": 0, "worker": self.identity, "name": self.name, "window": self.window}
@@ -693,7 +794,7 @@ class Worker(Loop):
             self.cancel(job, None)
         with session.lock:
             for subscriber in session.subscribers.values():
-                subscriber.isEnded = True
+                subscriber.end()
         for _, answer in session.invocations.values():
             answer.set_exception(RemoteError("subscriberGone", "the client is gone"))
         session.invocations.clear()
@@ -731,7 +832,9 @@ class Worker(Loop):
             self.lose(session)
         elif part.kind == PING:
             self.send(session, message(PONG, pack(self.status()), id=part.id))
-        elif part.kind not in (BEAT, PONG):
+        elif part.kind == PONG:
+            self.heard_back(session, part.id)
+        elif part.kind != BEAT:
             self.strange += 1
             if part.flags & MUST_UNDERSTAND and part.id:
                 refusal = RemoteError("unsupported", f"kind {part.kind} is not known here", worker=self.name)

@@ -109,14 +109,15 @@ extension Client {
         self.core.post(.unsubscribe(callback.subscription))
     }
 
-    /// What became of a callback's events; nil once it has ended.
+    /// What became of a callback's events; of the last 256 callbacks that have ended, too.
     ///
     /// - Parameter callback: A callback of this client.
-    /// - Returns: The counts so far.
+    /// - Returns: The counts so far; nil if the callback isn't this client's, or ended long ago.
     public func statistics<each Argument, Return>(
         of callback: Callback<repeat each Argument, Return>
     ) -> SubscriptionStatistics? {
-        self.core.subscriptions.find(callback.subscription)?.statistics
+        guard callback.client == self.identity else { return nil }
+        return self.core.subscriptions.findOrRemember(callback.subscription)?.statistics
     }
 
     @usableFromInline

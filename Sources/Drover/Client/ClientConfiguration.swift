@@ -34,7 +34,7 @@ public struct ClientConfiguration: Sendable {
     /// How many events of a callback may wait, and what happens to more.
     public var eventQueueLimit = 10_000
     /// What happens to events over the limit.
-    public var eventOverflow = OverflowPolicy.dropOldest
+    public var eventOverflow = OverflowPolicy.pushBack
     /// The keys for encrypted connections; nil speaks in the clear, which is refused for addresses of other machines.
     public var keys: ConnectionKeys?
     /// Whether addresses of other machines may be spoken to without encryption.

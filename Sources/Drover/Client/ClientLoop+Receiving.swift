@@ -314,7 +314,7 @@ extension ClientLoop {
     @available(*, noasync)
     func deliver(_ arrived: ArrivedEvents, to id: SubscriptionID, from link: ClientLink) {
         self.core.counters.events.count(arrived.count)
-        if self.lastSubscription?.id != id { self.lastSubscription = self.core.subscriptions.find(id) }
+        if self.lastSubscription?.id != id { self.lastSubscription = self.core.subscriptions.findOrRemember(id) }
         let (consequence, refused) =
             self.lastSubscription?.receive(arrived, from: link.index) ?? (.refuse, arrived.count)
         if refused > 0 { self.core.counters.strayEvents.count(refused) }

@@ -26,13 +26,16 @@ public struct ResultEvents: AsyncSequence, Sendable {
     /// What a handler reported.
     public typealias Element = ResultEvent
 
-    let stream: AsyncStream<ResultEvent>
+    let channel: ResultChannel
+
+    /// How many events were dropped so far, since more than 1024 waited for the reader.
+    public var dropped: Int { self.channel.dropped.current }
 
     /// Starts reading.
     ///
     /// - Returns: The iterator of the one reader.
     public func makeAsyncIterator() -> AsyncStream<ResultEvent>.AsyncIterator {
-        self.stream.makeAsyncIterator()
+        self.channel.stream.makeAsyncIterator()
     }
 }
 
@@ -41,13 +44,16 @@ final class ResultChannel: Sendable {
     static let limit = 1024
 
     let stream: AsyncStream<ResultEvent>
+    let dropped = Atomic<Int>(0)
     private let continuation: AsyncStream<ResultEvent>.Continuation
 
     init() {
         (self.stream, self.continuation) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(Self.limit))
     }
 
-    func yield(_ event: ResultEvent) { self.continuation.yield(event) }
+    func yield(_ event: ResultEvent) {
+        if case .dropped = self.continuation.yield(event) { self.dropped.count() }
+    }
 
     func finish() { self.continuation.finish() }
 }
@@ -55,6 +61,7 @@ final class ResultChannel: Sendable {
 extension AnyAsyncResult {
     /// What the handler reports while it runs, in order; ends when the call has ended (contract S84).
     ///
-    /// Up to 1024 events wait for the reader; of more, the oldest are dropped, which shows in the sequence numbers.
-    public final var events: ResultEvents { ResultEvents(stream: self.channel().stream) }
+    /// Up to 1024 events wait for the reader; of more, the oldest are dropped, which ``ResultEvents/dropped`` counts and the
+    /// sequence numbers show.
+    public final var events: ResultEvents { ResultEvents(channel: self.channel()) }
 }

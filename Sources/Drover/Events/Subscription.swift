@@ -14,7 +14,9 @@ public enum OverflowPolicy: Hashable, Sendable {
     case dropNewest
     /// Ends the subscription.
     case unsubscribe
-    /// Asks the worker to pause; what is on its way still counts against twice the limit, then the oldest go.
+    /// Asks the workers to pause, so that their handlers wait: nothing is dropped.
+    ///
+    /// What is on its way when the limit is reached comes all the same: some 8,000 events of each worker at most.
     case pushBack
 }
 
@@ -32,7 +34,7 @@ public struct SubscriptionStatistics: Hashable, Sendable {
     public var received = 0
     /// Events and calls that the callback was run for.
     public var delivered = 0
-    /// Events dropped because the queue was full.
+    /// Events dropped because the queue was full, or the subscription over.
     public var dropped = 0
     /// Events that a worker numbered but that never came.
     public var missing = 0
@@ -61,6 +63,8 @@ final class Subscription: Sendable {
         var body: Body?
         var isEnded = false
         var isPaused = false
+        /// The endpoints that were asked for a pause.
+        var paused: Set<Int> = []
         var openJobs = 0
         var statistics = SubscriptionStatistics()
         var sequences: [Int: SequenceTracker] = [:]
@@ -99,7 +103,13 @@ final class Subscription: Sendable {
     var isPaused: Bool { self.state.withLock { $0.isPaused } }
 
     /// The events of an endpoint are numbered anew.
-    func forgetSequence(of endpoint: Int) { self.state.withLock { $0.sequences[endpoint] = nil } }
+    func forgetSequence(of endpoint: Int) {
+        self.state.withLock { state in
+            state.sequences[endpoint] = nil
+            // A new worker knows of no pause.
+            state.paused.remove(endpoint)
+        }
+    }
 
     var isEnded: Bool { self.state.withLock { $0.isEnded } }
 
@@ -115,9 +125,13 @@ final class Subscription: Sendable {
         var arrived = arrived
         arrived.number = self.queue.currentNumber
         let (outcome, mustActivate) = self.state.withLock { state -> ((Consequence, Int), Bool) in
-            guard !state.isEnded else { return ((.refuse, arrived.count), false) }
             state.track(arrived, from: endpoint)
-            let outcome = state.add(arrived, policy: self.policy, limit: self.limit)
+            guard !state.isEnded else {
+                state.statistics.received += arrived.count
+                state.statistics.dropped += arrived.count
+                return ((.refuse, arrived.count), false)
+            }
+            let outcome = state.add(arrived, policy: self.policy, limit: self.limit, from: endpoint)
             let mustActivate = !state.isActive && !state.waiting.isEmpty
             if mustActivate { state.isActive = true }
             return (outcome, mustActivate)
@@ -140,7 +154,10 @@ final class Subscription: Sendable {
                 let arrived = state.waiting.takeFirst(batch, upTo: number)
                 state.statistics.delivered += arrived?.count ?? 0
                 let mustResume = state.isPaused && state.waiting.count <= self.limit / 2
-                if mustResume { state.isPaused = false }
+                if mustResume {
+                    state.isPaused = false
+                    state.paused = []
+                }
                 return (state.body, arrived, mustResume)
             }
             if mustResume { self.client.post(.flow(self.id, isPaused: false)) }
@@ -158,6 +175,8 @@ final class Subscription: Sendable {
     }
 
     private static let deliveryBatch = 32
+    /// What may come after a pause was asked for: of 128 workers all that each may have on its way.
+    fileprivate static let pushBackSlack = 128 * EventWindow.limit
 
     /// Called by the queue, after which it forgets the subscription until the next event.
     func deactivateIfIdle() -> Bool {
@@ -243,7 +262,8 @@ extension Subscription.State {
     fileprivate mutating func add(
         _ arrived: ArrivedEvents,
         policy: OverflowPolicy,
-        limit: Int
+        limit: Int,
+        from endpoint: Int
     ) -> (Subscription.Consequence, Int) {
         let excess = self.waiting.count + arrived.count - limit
         guard excess > 0, arrived.invocation == nil else {
@@ -264,17 +284,18 @@ extension Subscription.State {
             return (.none, 0)
         case .unsubscribe:
             // The first that is too many ends the subscription; those behind it find it ended.
-            let refused = min(excess, arrived.count) - 1
-            self.statistics.received += arrived.count - refused
+            self.statistics.received += arrived.count
             self.append(arrived, butLast: excess)
-            self.statistics.dropped += 1
-            return (.unsubscribe, refused)
+            self.statistics.dropped += min(excess, arrived.count)
+            return (.unsubscribe, min(excess, arrived.count) - 1)
         case .pushBack:
             self.statistics.received += arrived.count
             self.waiting.append(arrived)
-            self.statistics.dropped += self.waiting.dropOldest(downTo: 2 * limit)
-            defer { self.isPaused = true }
-            return (self.isPaused ? .none : .pause, 0)
+            // Never reached by workers that bound what is on its way, unless there are more than a hundred.
+            self.statistics.dropped += self.waiting.dropOldest(downTo: limit + Subscription.pushBackSlack)
+            self.isPaused = true
+            // Each that sends is asked, once: one may have come later, or not have known the subscription yet.
+            return (self.paused.insert(endpoint).inserted ? .pause : .none, 0)
         }
     }
 

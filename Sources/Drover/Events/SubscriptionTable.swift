@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import DequeModule
 internal import DroverWire
 internal import Synchronization
 
@@ -8,6 +9,8 @@ final class SubscriptionTable: Sendable {
     private struct State: Sendable {
         var subscriptions: [SubscriptionID: Subscription] = [:]
         var lastNumber: UInt32 = 0
+        /// The last ones that have ended: what still comes for them is counted, and can be asked for.
+        var ended = Deque<Subscription>()
     }
 
     private let state = Mutex(State())
@@ -24,16 +27,32 @@ final class SubscriptionTable: Sendable {
         }
     }
 
+    /// How many of those that have ended are remembered.
+    private static let endedLimit = 256
+
+    /// One that is there, or one of the last that have ended.
+    func findOrRemember(_ id: SubscriptionID) -> Subscription? {
+        self.state.withLock { state in state.subscriptions[id] ?? state.ended.last { $0.id == id } }
+    }
+
     func find(_ id: SubscriptionID) -> Subscription? { self.state.withLock { $0.subscriptions[id] } }
 
     @discardableResult
     func remove(_ id: SubscriptionID) -> Subscription? {
-        self.state.withLock { $0.subscriptions.removeValue(forKey: id) }
+        self.state.withLock { state in
+            guard let ended = state.subscriptions.removeValue(forKey: id) else { return nil }
+            if state.ended.count == Self.endedLimit { state.ended.removeFirst() }
+            state.ended.append(ended)
+            return ended
+        }
     }
 
     func removeAll() -> [Subscription] {
         self.state.withLock { state in
-            defer { state.subscriptions = [:] }
+            defer {
+                state.subscriptions = [:]
+                state.ended = []
+            }
             return Array(state.subscriptions.values)
         }
     }

@@ -25,19 +25,46 @@ public struct Callback<each Argument: Codable & Sendable, Return: Codable & Send
         self.link = link
     }
 
-    /// Tells the client something, without waiting for an answer.
+    /// Tells the client something, without waiting for an answer; blocks the handler's thread until there is room for it.
+    ///
+    /// There is none while the client asks for a pause, since its closure is behind, and while much is on its way to the
+    /// client: about 8,000 events, or 32 MiB. Nothing is dropped here: only the subscriber's ``OverflowPolicy`` drops events,
+    /// and counts them.
     ///
     /// - Parameter argument: The closure's arguments.
-    /// - Returns: False if this one was dropped, since the client asked for a pause or 8,192 events are on their way: emit
-    ///   it again a little later if it matters.
+    /// - Throws: ``RemoteError`` with `subscriberGone` if the subscription is over or its client gone, also while it waits;
+    ///   `CancellationError` if the handler's request is cancelled, or its caller's time over, while it waits;
+    ///   ``UsageError`` outside a worker; an error of encoding.
+    @inlinable
+    @available(*, noasync, message: "await the emitting instead")
+    public func emit(_ argument: repeat each Argument) throws {
+        var writer = try self.beginEvent()
+        try packArguments(repeat each argument, into: &writer)
+        try self.emitBlocking(writer)
+    }
+
+    /// Tells the client something, without waiting for an answer; suspends until there is room for it.
+    ///
+    /// - Parameter argument: The closure's arguments.
+    /// - Throws: As the blocking form; `CancellationError` also if the task is cancelled while it waits.
+    @inlinable
+    public func emit(_ argument: repeat each Argument) async throws {
+        var writer = try self.beginEvent()
+        try packArguments(repeat each argument, into: &writer)
+        try await self.emit(self.event(writer))
+    }
+
+    /// Tells the client something if there is room for it now.
+    ///
+    /// - Parameter argument: The closure's arguments.
+    /// - Returns: False if it was not taken, and won't be sent: the client asks for a pause, or much is on its way to it.
     /// - Throws: ``RemoteError`` with `subscriberGone` if the subscription is over or its client gone; ``UsageError``
     ///   outside a worker; an error of encoding.
     @inlinable
-    @discardableResult
-    public func emit(_ argument: repeat each Argument) throws -> Bool {
+    public func tryEmit(_ argument: repeat each Argument) throws -> Bool {
         var writer = try self.beginEvent()
         try packArguments(repeat each argument, into: &writer)
-        return try self.finishEvent(writer)
+        return try self.tryEmit(writer)
     }
 
     /// Where an event is written to, if there is a way to the client.
@@ -48,8 +75,22 @@ public struct Callback<each Argument: Codable & Sendable, Return: Codable & Send
     }
 
     @usableFromInline
-    func finishEvent(_ writer: consuming PackWriter) throws -> Bool {
-        try self.requireLink().emit(RequestBytes(adopting: writer.finish()), to: self.subscription, of: self.client)
+    func event(_ writer: consuming PackWriter) -> PackedEvent {
+        PackedEvent(block: RequestBytes(adopting: writer.finish()))
+    }
+
+    @usableFromInline
+    @available(*, noasync)
+    func emitBlocking(_ writer: consuming PackWriter) throws {
+        try self.requireLink().emitBlocking(RequestBytes(adopting: writer.finish()))
+    }
+
+    @usableFromInline
+    func emit(_ event: PackedEvent) async throws { try await self.requireLink().emit(event.block) }
+
+    @usableFromInline
+    func tryEmit(_ writer: consuming PackWriter) throws -> Bool {
+        try self.requireLink().tryEmit(RequestBytes(adopting: writer.finish()))
     }
 
     /// Calls the closure in the client and waits for what it returns.
@@ -61,7 +102,7 @@ public struct Callback<each Argument: Codable & Sendable, Return: Codable & Send
     public func callAsFunction(_ argument: repeat each Argument) async throws -> Return {
         let link = try self.requireLink()
         let request = try self.encoded(repeat each argument, limits: link.codecLimits)
-        let reply = try link.invoke(request, of: self.subscription, client: self.client)
+        let reply = try link.invoke(request)
         return try await self.decode(reply.result())
     }
 
@@ -74,12 +115,12 @@ public struct Callback<each Argument: Codable & Sendable, Return: Codable & Send
     public func blocking(_ argument: repeat each Argument) throws -> Return {
         let link = try self.requireLink()
         let request = try self.encoded(repeat each argument, limits: link.codecLimits)
-        let reply = try link.invoke(request, of: self.subscription, client: self.client)
+        let reply = try link.invoke(request)
         return try self.decode(reply.waitForResult())
     }
 
     /// Gives the subscription up: the client releases the closure.
-    public func cancel() { self.link?.end(self.subscription, of: self.client) }
+    public func cancel() { self.link?.end() }
 
     private func requireLink() throws -> any CallbackLink {
         guard let link else {
@@ -187,14 +228,25 @@ extension Callback: Codable {
     }
 }
 
-/// A worker's way to the clients whose callbacks its handlers were given.
+/// The way to a client's callback, for a handler that was given it.
 protocol CallbackLink: AnyObject, Sendable {
-    /// What the worker's configuration lets a message have.
+    /// What an event may take.
     var codecLimits: CodecLimits { get }
-    /// Sends an event. Returns false if it was dropped since the client asked for a pause.
-    func emit(_ block: RequestBytes, to subscription: SubscriptionID, of client: PeerID) throws -> Bool
+    /// Sends an event if there is room for it; returns whether it was taken.
+    func tryEmit(_ block: RequestBytes) throws -> Bool
+    /// Sends an event as soon as there is room for it.
+    @available(*, noasync)
+    func emitBlocking(_ block: RequestBytes) throws
+    /// Sends an event as soon as there is room for it.
+    func emit(_ block: RequestBytes) async throws
     /// Calls the callback.
-    func invoke(_ block: RequestBytes, of subscription: SubscriptionID, client: PeerID) throws -> PendingReply
+    func invoke(_ block: RequestBytes) throws -> PendingReply
     /// The handler gives the subscription up.
-    func end(_ subscription: SubscriptionID, of client: PeerID)
+    func end()
+}
+
+/// An event that is encoded.
+@usableFromInline
+struct PackedEvent: Sendable {
+    let block: RequestBytes
 }

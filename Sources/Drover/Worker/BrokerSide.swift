@@ -64,6 +64,10 @@ final class BrokeredCallbacks: CallbackLinkProvider {
     }
 
     func link(to subscription: SubscriptionID, of client: PeerID) -> any CallbackLink {
+        JobCallback(self.subscriber(subscription, of: client), for: nil)
+    }
+
+    func subscriber(_ subscription: SubscriptionID, of client: PeerID) -> Subscriber {
         self.core.subscribers.subscriber(subscription, of: client, via: self.broker, core: self.core)
     }
 }

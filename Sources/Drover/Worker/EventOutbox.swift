@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import DroverCodec
+internal import DroverCore
 internal import DroverWire
 
 /// Events of one subscriber, one behind the other as they go over the wire; the loop fills in their numbers.
@@ -8,6 +9,8 @@ struct EventRun: Sendable {
     private var bytes: [UInt8] = []
     /// How many events it holds.
     private(set) var count = 0
+    /// What they count in an ``EventWindow``.
+    private(set) var units = 0
 
     /// Memory beyond this isn't kept for the next events.
     private static let keptBytes = 32 << 10
@@ -26,20 +29,24 @@ struct EventRun: Sendable {
             unsafe self.bytes.append(contentsOf: payload)
         }
         self.count += 1
+        self.units += EventWindow.units(ofPayload: block.payloadCount)
     }
 
-    /// Moves the first events, which take so many bytes, to a run of their own.
-    mutating func takeFirst(_ count: Int, byteCount: Int) -> EventRun {
+    /// Moves the first events to a run of their own.
+    mutating func takeFirst(_ part: EventOutbox.Part) -> EventRun {
         var first = EventRun()
-        first.bytes = Array(self.bytes[..<byteCount])
-        first.count = count
-        self.bytes.removeFirst(byteCount)
-        self.count -= count
+        first.bytes = Array(self.bytes[..<part.byteCount])
+        first.count = part.count
+        first.units = part.units
+        self.bytes.removeFirst(part.byteCount)
+        self.count -= part.count
+        self.units -= part.units
         return first
     }
 
     mutating func removeAll() {
         self.count = 0
+        self.units = 0
         if self.bytes.capacity > Self.keptBytes { self.bytes = [] } else { self.bytes.removeAll(keepingCapacity: true) }
     }
 
@@ -84,27 +91,38 @@ struct EventRun: Sendable {
     }
 }
 
-/// The events of a subscriber that its worker's loop has not taken, and how many the client has not read.
+/// The events of a subscriber that its worker's loop has not taken, how many the client has not read, and who waits for room.
 ///
 /// The first one is announced to the loop, those behind it go with it, so that neither memory nor a post is needed for
 /// each. Where something else of the subscriber's is posted in between, the run is closed, and the next event announced
 /// again: what one thread says is heard in its order.
 struct EventOutbox: Sendable {
+    /// How much of a run belongs together.
+    struct Part: Sendable {
+        var count = 0
+        var byteCount = 0
+        var units = 0
+    }
+
     private var run = EventRun()
-    /// Runs that are closed and not taken: how many events and bytes each has, in the front of `run`.
-    private var closed: [(count: Int, byteCount: Int)] = []
+    /// Runs that are closed and not taken, in the front of `run`.
+    private var closed: [Part] = []
     /// The loop knows of the run behind the closed ones.
     private var isAnnounced = false
-    /// Events that the loop has taken, or that go by themselves, and that the client hasn't read as far as is known.
-    private var unreadCount = 0
+    /// What is between handlers and the client's poller.
+    var window = EventWindow()
+    /// The client has asked for a pause.
+    private(set) var isPaused = false
+    /// Handlers that wait for room.
+    private(set) var waiters: [PendingReply] = []
 
-    /// How many events are between their handler and the client's poller.
-    var count: Int { self.run.count + self.unreadCount }
+    var hasRoom: Bool { !self.isPaused && self.window.hasRoom }
 
-    /// Adds an event.
+    /// Adds an event, for which there is room.
     ///
     /// - Returns: Whether the loop must be told.
     mutating func append(_ block: borrowing RequestBytes) -> Bool {
+        self.window.take(EventWindow.units(ofPayload: block.payloadCount))
         self.run.append(block)
         if self.isAnnounced { return false }
         self.isAnnounced = true
@@ -112,92 +130,76 @@ struct EventOutbox: Sendable {
     }
 
     /// An event that is posted by itself.
-    mutating func largePosted() {
+    mutating func largePosted(byteCount: Int) {
         self.close()
-        self.unreadCount += 1
+        self.window.take(EventWindow.units(ofPayload: byteCount))
     }
-
-    /// The client has read so many, or they were dropped.
-    mutating func read(_ count: Int) { self.unreadCount -= count }
 
     /// What comes now isn't to be sent with what is there.
     mutating func close() {
         guard self.isAnnounced else { return }
         self.isAnnounced = false
-        let before = self.closed.reduce((0, 0)) { ($0.0 + $1.count, $0.1 + $1.byteCount) }
-        self.closed.append((self.run.count - before.0, self.run.byteCount - before.1))
+        var part = Part(count: self.run.count, byteCount: self.run.byteCount, units: self.run.units)
+        for before in self.closed {
+            part.count -= before.count
+            part.byteCount -= before.byteCount
+            part.units -= before.units
+        }
+        self.closed.append(part)
     }
 
     /// Takes what one announcement stands for; `spare` is an empty run, whose memory is used on.
     mutating func take(leaving spare: consuming EventRun) -> EventRun {
-        let taken: EventRun
-        if self.closed.isEmpty {
-            self.isAnnounced = false
-            taken = exchange(&self.run, with: spare)
-        } else {
-            let (count, byteCount) = self.closed.removeFirst()
-            taken = self.run.takeFirst(count, byteCount: byteCount)
-        }
-        self.unreadCount += taken.count
-        return taken
+        guard self.closed.isEmpty else { return self.run.takeFirst(self.closed.removeFirst()) }
+        self.isAnnounced = false
+        return exchange(&self.run, with: spare)
     }
+
+    mutating func pause(_ isPaused: Bool) { self.isPaused = isPaused }
+
+    mutating func add(_ waiter: PendingReply) { self.waiters.append(waiter) }
+
+    mutating func remove(_ waiter: PendingReply) { self.waiters.removeAll { $0 === waiter } }
+
+    /// Those who wait, if it is worth their while to look again.
+    mutating func waitersToWake() -> [PendingReply] {
+        guard !self.waiters.isEmpty, !self.isPaused, self.window.isHalfEmpty else { return [] }
+        return self.takeWaiters()
+    }
+
+    mutating func takeWaiters() -> [PendingReply] { exchange(&self.waiters, with: []) }
 }
 
-/// The events that a peer was sent and that it has perhaps not read.
-///
-/// Between a worker and its client there is room for hundreds of thousands of events: in libzmq, in the kernel. A client
-/// that asks for a pause would get them all the same. So after every few thousand events the worker asks for a PONG,
-/// which the client gives when it has read what came before, and handlers get ahead of it by no more than a bound.
-struct UnreadEvents {
-    /// So many are sent before the peer is asked how far it is.
-    static let period = Subscriber.unreadLimit / 4
-
-    private var sent: [(subscriber: Subscriber, count: Int)] = []
-    private var sentCount = 0
-    /// What was sent before the PING that isn't answered.
-    private var asked: [(subscriber: Subscriber, count: Int)] = []
-    private var nonce: UInt64 = 0
-
-    /// Events were sent.
+/// What a worker tells a peer and asks it about: whether it has read it.
+protocol Told: AnyObject, Sendable {
+    /// Nobody waits for it to be read any more.
+    var isOver: Bool { get }
+    /// The PING that asks, behind what was sent.
+    func question(_ nonce: UInt64, in session: Int, of loop: WorkerLoop) -> (header: Header, payload: [UInt8])
+    /// The peer has read what it was asked about, or that was lost with a connection.
     ///
-    /// - Returns: The id of the PING that is to be sent behind them, if one is.
-    mutating func sent(_ count: Int, of subscriber: Subscriber) -> UInt64? {
-        self.sentCount += count
-        if let last = self.sent.indices.last, self.sent[last].subscriber === subscriber {
-            self.sent[last].count += count
-        } else {
-            self.sent.append((subscriber, count))
-        }
-        return self.askIfDue()
+    /// - Returns: Whether it is to be asked again.
+    func read() -> Bool
+}
+
+/// The questions that a peer has not answered, by the numbers of their PINGs.
+struct OpenQuestions {
+    private var open: [UInt64: any Told] = [:]
+    private var lastNonce: UInt64 = 0
+
+    var isEmpty: Bool { self.open.isEmpty }
+
+    mutating func ask(about told: any Told) -> UInt64 {
+        self.lastNonce &+= 1
+        self.open[self.lastNonce] = told
+        return self.lastNonce
     }
 
-    /// The peer has answered a PING.
-    ///
-    /// - Returns: The id of the next one, if one is due.
-    mutating func answered(_ nonce: UInt64) -> UInt64? {
-        guard nonce == self.nonce else { return nil }
-        self.settleAsked()
-        return self.askIfDue()
-    }
+    mutating func answered(_ nonce: UInt64) -> (any Told)? { self.open.removeValue(forKey: nonce) }
 
-    /// There will be no answer: the connection that the PING went by is gone, or the peer gives none.
-    mutating func giveUp() {
-        self.settleAsked()
-        for (subscriber, count) in self.sent { subscriber.read(count) }
-        self.sent.removeAll(keepingCapacity: true)
-        self.sentCount = 0
-    }
-
-    private mutating func askIfDue() -> UInt64? {
-        guard self.asked.isEmpty, self.sentCount >= Self.period else { return nil }
-        swap(&self.asked, &self.sent)
-        self.sentCount = 0
-        self.nonce &+= 1
-        return self.nonce
-    }
-
-    private mutating func settleAsked() {
-        for (subscriber, count) in self.asked { subscriber.read(count) }
-        self.asked.removeAll(keepingCapacity: true)
+    /// All of them, in the order in which they were asked: an answer to them is not waited for any more.
+    mutating func takeAll() -> [any Told] {
+        defer { self.open = [:] }
+        return self.open.sorted { $0.key < $1.key }.map { $0.value }
     }
 }

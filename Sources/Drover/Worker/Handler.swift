@@ -34,6 +34,9 @@ final class Handler: Sendable {
     /// What a run usually takes, in nanoseconds; `unknown` until it ran once.
     private let averageRun = Atomic<UInt64>(Handler.unknown)
 
+    /// Its arguments have held callbacks: it may wait for its clients, so it never runs beside the sockets.
+    private let takesCallbacks = Atomic<Bool>(false)
+
     private static let unknown = UInt64.max
 
     /// - Parameters:
@@ -77,6 +80,14 @@ final class Handler: Sendable {
 
     /// What a run is likely to take, in nanoseconds; the maximum if it never ran.
     var expectedRun: UInt64 { self.averageRun.load(ordering: .relaxed) }
+
+    /// Whether a run that is likely to be short may run beside the sockets.
+    var mayRunBesideLoop: Bool { !self.takesCallbacks.load(ordering: .relaxed) }
+
+    /// A callback was among its arguments.
+    func gotCallback() {
+        if self.mayRunBesideLoop { self.takesCallbacks.store(true, ordering: .relaxed) }
+    }
 
     /// The same as a broker is told it: in microseconds, 0 if it never ran.
     var usualMicroseconds: UInt32 {

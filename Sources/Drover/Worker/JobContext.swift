@@ -15,7 +15,7 @@ public final class JobContext: Sendable {
     /// The function's name.
     public let function: String
     let core: WorkerCore
-    private let slot: UInt32
+    let slot: UInt32
     /// In nanoseconds of the worker's clock; the loop moves it while the handler reads it.
     private let deadlineWord: Atomic<UInt64>
     /// The number of the reason, 0 as long as there is none.
@@ -23,6 +23,12 @@ public final class JobContext: Sendable {
     /// The way to end the child process that works on it.
     let isolatedRun = Mutex<IsolatedRun?>(nil)
     private let lastSequence = Atomic<UInt32>(0)
+    /// The handler has ended.
+    private let hasEnded = Atomic<Bool>(false)
+    /// What the handler waits for until it may tell something.
+    private let waits = Mutex<[PendingReply]>([])
+    /// How much of its progress the caller has not read, and what of the handler waits for that.
+    private let progress = Mutex((window: EventWindow(), waiters: [PendingReply]()))
 
     init(request: WorkerRequest, slot: UInt32, client: PeerID, function: String, core: WorkerCore) {
         self.correlationID = CorrelationID(request.id)
@@ -65,29 +71,92 @@ public final class JobContext: Sendable {
 
     /// Tells the caller how far the work has come; it reads it from its handle's ``AnyAsyncResult/events``.
     ///
+    /// Blocks the handler's thread while much of what was reported before hasn't reached the caller: about 8,000 reports,
+    /// or 32 MiB.
+    ///
     /// - Parameter progress: Any value, such as a fraction or a line of text.
-    /// - Throws: An error of encoding.
+    /// - Throws: An error of encoding; `CancellationError` if the request is cancelled or its time over while it waits.
+    @available(*, noasync, message: "await the report instead")
     public func report(_ progress: some Encodable & Sendable) throws {
+        try self.giveBlocking(try self.packed(progress), for: self)
+    }
+
+    /// Tells the caller how far the work has come, as the blocking form does; suspends while it waits.
+    ///
+    /// - Parameter progress: Any value, such as a fraction or a line of text.
+    /// - Throws: As the blocking form, also if the task is cancelled while it waits.
+    public func report(_ progress: some Encodable & Sendable) async throws {
+        try await self.give(try self.packed(progress), for: self)
+    }
+
+    private func packed(_ progress: some Encodable & Sendable) throws -> RequestBytes {
         var writer = PackWriter(
             capacity: 96,
             headerBytes: RequestBytes.headerByteCount,
             limits: self.core.codecLimits
         )
         try packValue(progress, into: &writer)
-        let sequence = self.lastSequence.add(1, ordering: .relaxed).oldValue
-        self.core.post(
-            .progress(
-                slot: self.slot,
-                id: self.correlationID.rawValue,
-                sequence,
-                RequestBytes(adopting: writer.finish())
-            )
-        )
+        return RequestBytes(adopting: writer.finish())
     }
 
     func cancel(because reason: CancellationReason) {
-        _ = self.cancelled.compareExchange(expected: 0, desired: reason.number, ordering: .relaxed)
+        _ = self.cancelled.compareExchange(expected: 0, desired: reason.number, ordering: .sequentiallyConsistent)
+        for wait in self.waits.withLock({ exchange(&$0, with: []) }) { wait.finish(.failure(CancellationError())) }
         let run = self.isolatedRun.withLock { $0 }
         if reason == .hardTimeLimit { run?.kill(within: .zero) } else { run?.kill() }
     }
+
+    /// The handler has ended; callbacks that it leaves behind are used without regard to its cancellation.
+    func ended() { self.hasEnded.store(true, ordering: .relaxed) }
+
+    /// The handler begins to wait: that ends when the request is cancelled.
+    func begin(_ wait: PendingReply) {
+        self.waits.withLock { $0.append(wait) }
+        guard self.cancelled.load(ordering: .sequentiallyConsistent) != 0, !self.isOver else { return }
+        wait.finish(.failure(CancellationError()))
+    }
+
+    func end(_ wait: PendingReply) { self.waits.withLock { $0.removeAll { $0 === wait } } }
+}
+
+extension JobContext: Told {
+    var isOver: Bool { self.hasEnded.load(ordering: .relaxed) }
+
+    func question(_ nonce: UInt64, in session: Int, of loop: WorkerLoop) -> (header: Header, payload: [UInt8]) {
+        let id = self.correlationID.rawValue
+        let payload = (0..<8).map { UInt8(truncatingIfNeeded: id >> (8 * $0)) }
+        return (Header(.ping, id: nonce, time: QuestionSubject.progress.rawValue), payload)
+    }
+
+    /// Progress was sent; returns whether the peer is to be asked how far it is.
+    func sent(_ units: Int) -> Bool { self.progress.withLock { $0.window.sent(units) } }
+
+    func read() -> Bool {
+        let (mustAsk, waiters) = self.progress.withLock { progress in
+            let mustAsk = progress.window.answered()
+            return (mustAsk, progress.window.isHalfEmpty ? exchange(&progress.waiters, with: []) : [])
+        }
+        for waiter in waiters { waiter.finish(.success([])) }
+        return mustAsk
+    }
+}
+
+extension JobContext: RoomGiver {
+    func take(_ block: RequestBytes, orTell waiter: PendingReply?) -> Bool {
+        let sequence = self.progress.withLock { progress -> UInt32? in
+            guard progress.window.hasRoom else {
+                if let waiter { progress.waiters.append(waiter) }
+                return nil
+            }
+            progress.window.take(EventWindow.units(ofPayload: block.payloadCount))
+            return self.lastSequence.add(1, ordering: .relaxed).oldValue
+        }
+        guard let sequence else { return false }
+        self.core.post(.progress(self, sequence, block))
+        return true
+    }
+
+    func forget(_ waiter: PendingReply) { self.progress.withLock { $0.waiters.removeAll { $0 === waiter } } }
+
+    func heldBack() { self.core.counters.eventsHeldBack.count() }
 }

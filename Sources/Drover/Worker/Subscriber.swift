@@ -15,7 +15,7 @@ protocol CallbackLinkProvider: AnyObject, Sendable {
 }
 
 /// A client's callback as the worker knows it: shared by all references to it that handlers hold.
-final class Subscriber: CallbackLink {
+final class Subscriber: RoomGiver, Told {
     let subscription: SubscriptionID
     let client: PeerID
     /// The broker that the client is behind, if it is behind one.
@@ -25,12 +25,7 @@ final class Subscriber: CallbackLink {
     private weak let core: WorkerCore?
     let codecLimits: CodecLimits
     private let isEnded = Atomic<Bool>(false)
-    private let isPaused = Atomic<Bool>(false)
     private let outbox = Mutex(EventOutbox())
-    /// Of no subscriber more than this are on their way: a handler may emit faster than any connection, or client, takes.
-    ///
-    /// Less than a client's usual queue takes beyond its limit: to one that asks for a pause in time nothing is lost.
-    static let unreadLimit = 8192
     /// The number of the next event; only the holder of the loop's baton touches it.
     private let sequence = Atomic<UInt64>(0)
 
@@ -45,64 +40,80 @@ final class Subscriber: CallbackLink {
         self.codecLimits = core.codecLimits
     }
 
-    func end() { self.isEnded.store(true, ordering: .sequentiallyConsistent) }
+    func end() {
+        self.isEnded.store(true, ordering: .sequentiallyConsistent)
+        self.wake(self.outbox.withLock { $0.takeWaiters() })
+    }
 
-    func pause(_ isPaused: Bool) { self.isPaused.store(isPaused, ordering: .relaxed) }
+    func pause(_ isPaused: Bool) {
+        self.wake(
+            self.outbox.withLock { outbox in
+                outbox.pause(isPaused)
+                return outbox.waitersToWake()
+            }
+        )
+    }
+
+    /// Those who wait look again whether there is room.
+    private func wake(_ waiters: [PendingReply]) { for waiter in waiters { waiter.finish(.success([])) } }
 
     // MARK: On the loop
 
     /// Takes the events that one post announced; `spare` is an empty run, whose memory is used on.
     func takeEvents(leaving spare: EventRun) -> EventRun { self.outbox.withLock { $0.take(leaving: spare) } }
 
-    /// The client has read so many events, or they were dropped.
-    func read(_ count: Int) { self.outbox.withLock { $0.read(count) } }
+    /// Events were sent; returns whether the peer is to be asked how far it is.
+    func sent(_ units: Int) -> Bool { self.outbox.withLock { $0.window.sent(units) } }
+
+    func read() -> Bool {
+        let (mustAsk, waiters) = self.outbox.withLock { outbox in
+            let mustAsk = outbox.window.answered()
+            return (mustAsk, outbox.waitersToWake())
+        }
+        self.wake(waiters)
+        return mustAsk
+    }
 
     /// The number of the next event, or of the first of several.
     func nextSequence(count: Int = 1) -> UInt64 { self.sequence.add(UInt64(count), ordering: .relaxed).oldValue }
 
     // MARK: On any thread
 
-    func emit(_ block: RequestBytes, to subscription: SubscriptionID, of client: PeerID) throws -> Bool {
-        if block.payloadCount >= OutgoingBatch.flushBytes { return try self.emitLarge(block) }
-        var block = block
-        defer { block.free() }
-        guard !self.isEnded.load(ordering: .relaxed) else { throw Self.gone(self.subscription) }
-        guard !self.isPaused.load(ordering: .relaxed) else { return self.heldBack() }
-        let mustAnnounce = self.outbox.withLock { outbox -> Bool? in
-            outbox.count < Self.unreadLimit ? outbox.append(block) : nil
+    /// Takes an event, if there is room for it; `waiter` is told when it is worth while to try again.
+    ///
+    /// - Returns: Whether the event was taken: if not, the block is still the caller's.
+    func take(_ block: RequestBytes, orTell waiter: PendingReply?) throws -> Bool {
+        let isLarge = block.payloadCount >= OutgoingBatch.flushBytes
+        let core = isLarge ? try self.openCore() : nil
+        let mustAnnounce = try self.outbox.withLock { outbox -> Bool? in
+            guard !self.isEnded.load(ordering: .sequentiallyConsistent) else { throw Self.gone(self.subscription) }
+            guard outbox.hasRoom else {
+                if let waiter { outbox.add(waiter) }
+                return nil
+            }
+            guard isLarge else { return outbox.append(block) }
+            outbox.largePosted(byteCount: block.payloadCount)
+            return false
         }
-        guard let mustAnnounce else { return self.heldBack() }
+        guard let mustAnnounce else { return false }
+        if let core {
+            // libzmq is to send it from where it is.
+            core.post(.event(self, block))
+            return true
+        }
+        var block = block
+        block.free()
         if mustAnnounce { try self.openCore().post(.events(self)) }
         return true
     }
 
-    /// Emits what libzmq is to send from where it is.
-    private func emitLarge(_ block: RequestBytes) throws -> Bool {
-        var block = block
-        let core: WorkerCore
-        do { core = try self.openCore() } catch {
-            block.free()
-            throw error
-        }
-        let isTaken = self.outbox.withLock { outbox in
-            guard !self.isPaused.load(ordering: .relaxed), outbox.count < Self.unreadLimit else { return false }
-            outbox.largePosted()
-            return true
-        }
-        guard isTaken else {
-            block.free()
-            return self.heldBack()
-        }
-        core.post(.event(self, block))
-        return true
-    }
+    /// A waiter needs not be told any more.
+    func forget(_ waiter: PendingReply) { self.outbox.withLock { $0.remove(waiter) } }
 
-    private func heldBack() -> Bool {
-        self.core?.counters.eventsHeldBack.count()
-        return false
-    }
+    /// Somebody found no room.
+    func heldBack() { self.core?.counters.eventsHeldBack.count() }
 
-    func invoke(_ block: RequestBytes, of subscription: SubscriptionID, client: PeerID) throws -> PendingReply {
+    func invoke(_ block: RequestBytes) throws -> PendingReply {
         var block = block
         let core: WorkerCore
         do { core = try self.openCore() } catch {
@@ -114,14 +125,19 @@ final class Subscriber: CallbackLink {
         core.post(.invoke(self, id: id, block))
         // The loop may have been left in between: then nobody reads the post, and whoever waits is told here.
         if self.isEnded.load(ordering: .sequentiallyConsistent) {
-            core.replies.take(id, from: self.peer)?.finish(.failure(Self.gone(subscription)))
+            core.replies.take(id, from: self.peer)?.finish(.failure(Self.gone(self.subscription)))
         }
         return reply
     }
 
-    func end(_ subscription: SubscriptionID, of client: PeerID) {
-        guard !self.isEnded.exchange(true, ordering: .relaxed) else { return }
-        self.outbox.withLock { $0.close() }
+    /// A handler gives the subscription up.
+    func giveUp() {
+        guard !self.isEnded.exchange(true, ordering: .sequentiallyConsistent) else { return }
+        let waiters = self.outbox.withLock { outbox in
+            outbox.close()
+            return outbox.takeWaiters()
+        }
+        self.wake(waiters)
         self.core?.post(.ended(self))
     }
 
@@ -129,6 +145,13 @@ final class Subscriber: CallbackLink {
     private func openCore() throws -> WorkerCore {
         guard !self.isEnded.load(ordering: .relaxed), let core = self.core else { throw Self.gone(self.subscription) }
         return core
+    }
+
+    var isOver: Bool { self.isEnded.load(ordering: .relaxed) }
+
+    func question(_ nonce: UInt64, in session: Int, of loop: WorkerLoop) -> (header: Header, payload: [UInt8]) {
+        let number = loop.number(of: self, in: session)
+        return (Header(.ping, id: nonce, time: QuestionSubject.events.rawValue, number: number), [])
     }
 
     static func gone(_ subscription: SubscriptionID) -> RemoteError {
@@ -228,6 +251,16 @@ final class SubscriberTable: Sendable {
             return known
         }
         known?.pause(isPaused)
+    }
+
+    /// A peer's connection was made anew: a pause, or the end of what was paused, may have gone with the former one.
+    ///
+    /// The peer says again what is to pause; what it no longer has it ends when the next event comes.
+    func goOn(of peer: PeerID) {
+        let theirs = self.state.withLock { state in
+            state.subscribers.filter { ($0.key.via ?? $0.key.client) == peer }.map { $0.value }
+        }
+        for subscriber in theirs { subscriber.pause(false) }
     }
 
     /// A client is gone, or a broker, and all clients behind it.

@@ -120,7 +120,7 @@ final class WorkerCore: Sendable {
         var posts = self.mailbox.takeRest()
         while let post = posts.next() {
             switch post.kind {
-            case .finished(_, .value(var block)), .finishedLate(_, .value(var block)), .progress(_, _, _, var block),
+            case .finished(_, .value(var block)), .finishedLate(_, .value(var block)), .progress(_, _, var block),
                 .event(_, var block):
                 block.free()
             case .invoke(let subscriber, _, var block):
@@ -165,7 +165,7 @@ extension WorkerCore: CallbackLinkProvider {
     var worker: WorkerCore { self }
 
     func link(to subscription: SubscriptionID, of client: PeerID) -> any CallbackLink {
-        self.subscribers.subscriber(subscription, of: client, via: nil, core: self)
+        JobCallback(self.subscribers.subscriber(subscription, of: client, via: nil, core: self), for: nil)
     }
 }
 
@@ -180,7 +180,7 @@ final class WorkerPost: MailboxNode {
         case began(WorkerJob, at: Instant)
         /// A handler that ran beside the loop came back after another thread had taken it.
         case finishedLate(slot: UInt32, WorkerReply)
-        case progress(slot: UInt32, id: UInt64, UInt32, RequestBytes)
+        case progress(JobContext, UInt32, RequestBytes)
         /// A subscriber has events.
         case events(Subscriber)
         /// A large event, which goes by itself.
@@ -212,7 +212,7 @@ struct WorkerCounters: ~Copyable, Sendable {
     let unknownMessages = Atomic<Int>(0)
     let resets = Atomic<Int>(0)
     let events = Atomic<Int>(0)
-    /// Emitted in a pause that a client asked for, or faster than they could be sent: the emitter was told.
+    /// Emitted in a pause that a client asked for, or faster than clients read: their handlers waited or were told.
     let eventsHeldBack = Atomic<Int>(0)
     let takeovers = Atomic<Int>(0)
     let clients = Atomic<Int>(0)

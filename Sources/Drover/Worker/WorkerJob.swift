@@ -6,7 +6,7 @@ internal import DroverZMQ
 internal import Synchronization
 
 /// A request on its way through the handler threads.
-final class WorkerJob: Sendable {
+final class WorkerJob: CallbackLinkProvider {
     private enum State: UInt8 {
         case queued, running, cancelledBeforeStart
     }
@@ -39,6 +39,16 @@ final class WorkerJob: Sendable {
         self.callbacks = callbacks
     }
 
+    var worker: WorkerCore { self.context.core }
+
+    func link(to subscription: SubscriptionID, of client: PeerID) -> any CallbackLink {
+        self.handler.gotCallback()
+        let subscriber =
+            self.callbacks?.subscriber(subscription, of: client)
+            ?? self.worker.subscribers.subscriber(subscription, of: client, via: nil, core: self.worker)
+        return JobCallback(subscriber, for: self.context)
+    }
+
     var isRunning: Bool { self.state.load(ordering: .sequentiallyConsistent) == State.running.rawValue }
 
     /// The worker has told the client that the request waits; it is to be told of the start as well.
@@ -53,7 +63,10 @@ final class WorkerJob: Sendable {
     var ranMicroseconds: UInt32 { self.run.load(ordering: .relaxed) }
 
     /// The handler has ended: to be said before the loop is told of it.
-    func ran(nanoseconds: UInt64) { self.run.store(UInt32(roundedMicroseconds: nanoseconds), ordering: .relaxed) }
+    func ran(nanoseconds: UInt64) {
+        self.context.ended()
+        self.run.store(UInt32(roundedMicroseconds: nanoseconds), ordering: .relaxed)
+    }
 
     /// Takes the job for running.
     ///
@@ -116,7 +129,7 @@ final class WorkerJob: Sendable {
             let work: AsyncWork? = unsafe try self.frame.withUnsafeBytes { bytes in
                 let payload = unsafe UnsafeRawBufferPointer(rebasing: bytes[self.payload])
                 return try unsafe withPackReader(over: payload, limits: core.codecLimits) { reader in
-                    if let callbacks { reader.context = callbacks } else { reader.context = core }
+                    reader.context = self
                     switch self.handler.body {
                     case .sync(let body):
                         try body(&reader, &writer)

@@ -27,8 +27,8 @@ final class WorkerLink {
     @safe @exclusivity(unchecked) var parked = Deque<Parked>()
     /// What goes out and comes in in parts.
     let line: PartLine
-    /// Events that it was sent.
-    @safe @exclusivity(unchecked) var unread = UnreadEvents()
+    /// What it was asked about, events and progress that it was sent.
+    @safe @exclusivity(unchecked) var questions = OpenQuestions()
     /// Has something to flush in this turn.
     @safe @exclusivity(unchecked) var isDirty = false
     /// Whose it is, if the worker listens with keys; nil for a broker that was dialled.

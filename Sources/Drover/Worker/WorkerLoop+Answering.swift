@@ -20,19 +20,12 @@ extension WorkerLoop {
                 request.id == job.context.correlationID.rawValue
             else { return }
             self.send(Header(.started, id: request.id), to: Int(request.session))
-        case .progress(let slot, let id, let sequence, let block):
-            guard let request = self.machine.request(in: slot), request.id == id, request.session >= 0 else {
-                return self.drop(block)
-            }
-            guard self.isTaken(block, by: Int(request.session), as: "progress") else { return self.drop(block) }
-            self.send(block, as: Header(.progress, id: id, time: sequence), to: Int(request.session))
+        case .progress(let context, let sequence, let block): self.sendProgress(of: context, sequence, block)
         case .lookedUp(let dial, let answer): self.lookedUp(dial, answer)
         case .events(let subscriber): self.sendEvents(of: subscriber)
         case .event(let subscriber, let block):
-            guard let session = self.session(of: subscriber) else {
-                subscriber.read(1)
-                return self.drop(block)
-            }
+            guard let session = self.session(of: subscriber) else { return self.drop(block) }
+            let units = EventWindow.units(ofPayload: block.payloadCount)
             self.core.counters.events.count()
             // One that is too large takes its number as well: the client notices that it misses one.
             let number = self.number(of: subscriber, in: session)
@@ -42,7 +35,7 @@ extension WorkerLoop {
             } else {
                 self.drop(block)
             }
-            self.sent(1, of: subscriber, to: session)
+            if subscriber.sent(units) { self.ask(subscriber, session) }
         case .invoke(let subscriber, let id, let block):
             guard let session = self.session(of: subscriber) else {
                 self.core.replies.take(id, from: subscriber.peer)?
@@ -83,7 +76,6 @@ extension WorkerLoop {
         self.eventRun = subscriber.takeEvents(leaving: exchange(&self.eventRun, with: EventRun()))
         defer { self.eventRun.removeAll() }
         guard let session = self.session(of: subscriber), let link = self.links[session] else {
-            subscriber.read(self.eventRun.count)
             return self.core.counters.undeliverable.count(self.eventRun.count)
         }
         self.core.counters.events.count(self.eventRun.count)
@@ -100,18 +92,39 @@ extension WorkerLoop {
             unsafe link.batch.append(message: messages)
             self.appended(to: link, session)
         }
-        self.sent(self.eventRun.count, of: subscriber, to: session)
+        if subscriber.sent(self.eventRun.units) { self.ask(subscriber, session) }
     }
 
-    private func sent(_ count: Int, of subscriber: Subscriber, to session: Int) {
-        guard let nonce = self.links[session]?.unread.sent(count, of: subscriber) else { return }
-        self.send(Header(.ping, id: nonce), to: session)
+    private func sendProgress(of context: JobContext, _ sequence: UInt32, _ block: RequestBytes) {
+        let id = context.correlationID.rawValue
+        guard let request = self.machine.request(in: context.slot), request.id == id, request.session >= 0 else {
+            return self.drop(block)
+        }
+        let session = Int(request.session)
+        let units = EventWindow.units(ofPayload: block.payloadCount)
+        if self.isTaken(block, by: session, as: "progress") {
+            self.send(block, as: Header(.progress, id: id, time: sequence), to: session)
+        } else {
+            self.drop(block)
+        }
+        if context.sent(units) { self.ask(context, session) }
     }
+
+    /// Asks a client, or a broker, whether it has read what it was sent so far.
+    func ask(_ told: any Told, _ session: Int) {
+        guard !told.isOver, let link = self.links[session] else { return }
+        var (header, payload) = told.question(link.questions.ask(about: told), in: session, of: self)
+        header.payloadLength = UInt32(payload.count)
+        unsafe payload.withUnsafeBytes { unsafe link.batch.append(header, payload: $0) }
+        self.appended(to: link, session)
+    }
+
+    /// A peer has read what it was asked about.
+    func read(_ told: any Told, _ session: Int) { if told.read() { self.ask(told, session) } }
 
     /// A client, or a broker, has read what came before a PING.
     func pongReceived(_ nonce: UInt64, _ session: Int) {
-        guard let next = self.links[session]?.unread.answered(nonce) else { return }
-        self.send(Header(.ping, id: next), to: session)
+        if let told = self.links[session]?.questions.answered(nonce) { self.read(told, session) }
     }
 
     func session(of subscriber: Subscriber) -> Int? {

@@ -151,8 +151,8 @@ extension WorkerLoop {
 
     /// A sign of life; for a broker it says how the worker is.
     func sendBeat(to session: Int) {
-        // A beat is sent when nothing else was for so long: handlers don't wait any more for a peer that gives no PONG.
-        self.links[session]?.unread.giveUp()
+        // A beat is sent when nothing else was for so long: a question that isn't answered by then may have been lost.
+        for told in self.links[session]?.questions.takeAll() ?? [] { self.ask(told, session) }
         guard let broker = self.links[session]?.broker else {
             return self.send(Header(.beat, id: self.core.epoch), to: session)
         }

@@ -134,7 +134,7 @@ extension WorkerLoop {
         _ session: Int
     ) {
         if case .sync = handler.body, self.hasStandby, range.count <= Self.quickPayloadBytes,
-            self.core.threads.queued == 0
+            self.core.threads.queued == 0, handler.mayRunBesideLoop
         {
             let expected = handler.expectedRun
             let isLone = self.quick.isEmpty && self.toRun.isEmpty

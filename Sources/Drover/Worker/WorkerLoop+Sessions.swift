@@ -72,7 +72,7 @@ extension WorkerLoop {
                 link.maxPayloadBytes = limit
                 link.parked.removeAll()
                 link.batch.removeAll()
-                link.unread.giveUp()
+                self.core.subscribers.goOn(of: hello.client)
             } else {
                 let broker = hello.isBroker ? BrokerSide(identity: hello.client, core: self.core) : nil
                 let line = PartLine(budget: self.partBudget)
@@ -97,6 +97,8 @@ extension WorkerLoop {
                     self.sendBeat(to: session)
                 }
             }
+            // What was asked about has been read or was lost.
+            if isResumed { for told in self.links[session]?.questions.takeAll() ?? [] { self.read(told, session) } }
             return session
         }
     }

@@ -38,6 +38,8 @@ package enum BrokerAction: Equatable, Sendable {
     case endClientSubscription(client: Int, subscription: UInt32)
     /// Tell a worker to pause the events of a subscription, or to go on.
     case sendFlow(worker: Int, number: UInt32, isPaused: Bool)
+    /// Answer a worker's question whether a client has read what it was sent.
+    case answerQuestion(worker: Int, id: UInt64)
     /// Answer a worker's invocation: its subscriber is gone.
     case failInvocation(worker: Int, id: UInt64)
 }

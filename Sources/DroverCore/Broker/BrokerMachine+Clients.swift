@@ -24,6 +24,7 @@ extension BrokerMachine {
             }
             self.clients[index].session.established(at: now)
             self.watchClient(index)
+            self.answerQuestions(to: index, actions: &actions)
             return .welcome(session: index, isResumed: true)
         }
         guard claimed == 0 else { return .forgotten }
@@ -124,6 +125,7 @@ extension BrokerMachine {
         self.clients[index].functionCount = 0
         self.clients[index].refusedNames = [:]
         self.endSubscriptions(of: index, actions: &actions)
+        self.answerQuestions(to: index, actions: &actions)
         self.clients[index].requests.clear()
         self.clients[index].results = ResultCache(maxBytes: 0)
         self.freeClients.append(index)

@@ -213,6 +213,7 @@ extension BrokerMachine {
         for function in self.workers[index].offered { self.withdraw(function) }
         self.workers[index].offered = []
         self.dropBindings(of: index)
+        self.dropQuestions(of: index)
         self.freeWorkers.append(index)
         actions.append(.workerLost(worker: index, self.workers[index].offer.worker, reason: reason))
         for route in touched.sorted() { self.spread(route, at: now, actions: &actions) }

@@ -141,6 +141,10 @@ package struct BrokerMachine: ~Copyable {
 
     var invocations: IDTable<Invocation>
     var lastInvocation: UInt64 = 0
+    /// Whether clients have read what workers sent them, by the ids that clients were given.
+    var questions: [UInt64: Question] = [:]
+    var questionAbout: [Question.Subject: UInt64] = [:]
+    var lastQuestion: UInt64 = 0
 
     /// Calls that wait for a worker or for their ordering key.
     package internal(set) var queuedCount = 0
@@ -165,6 +169,7 @@ package struct BrokerMachine: ~Copyable {
     package var keyCount: Int { self.keyOf.count }
     package var flowCount: Int { self.flows.count - self.freeFlows.count }
     package var invocationCount: Int { self.invocations.count }
+    package var questionCount: Int { self.questions.count }
 
     package func call(in slot: UInt32) -> BrokerCall { self.calls[slot] }
     package func functionName(_ function: Int) -> String { self.functions[function].name }

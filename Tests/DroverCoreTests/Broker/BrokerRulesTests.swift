@@ -676,6 +676,47 @@ extension BrokerBench {
         #expect(bench.actions.contains(.sendFlow(worker: one, number: 0, isPaused: true)))
     }
 
+    @Test("S78 whether events were read is answered by their client, and by the broker once that is gone")
+    func questions() throws {
+        var bench = BrokerBench()
+        let client = try bench.client(1)
+        let worker = try bench.worker(1)
+        bench.bind(0, to: 7, by: worker)
+        bench.bind(1, to: 8, by: worker)
+        let unbound = bench.machine.questionReceived(1, afterEventsOf: 5, from: worker)
+        #expect(unbound == nil)
+        let asked = bench.machine.questionReceived(2, afterEventsOf: 0, from: worker)
+        let first = try #require(asked)
+        #expect(first.client == client)
+        let foreign = bench.machine.questionAnswered(first.id + 7, by: client)
+        #expect(foreign == nil)
+        let answer = bench.machine.questionAnswered(first.id, by: client)
+        #expect(answer?.worker == worker && answer?.id == 2)
+        // Asked again about the same, only the last one counts.
+        _ = bench.machine.questionReceived(3, afterEventsOf: 0, from: worker)
+        _ = bench.machine.questionReceived(4, afterEventsOf: 0, from: worker)
+        _ = bench.machine.questionReceived(5, afterEventsOf: 1, from: worker)
+        #expect(bench.machine.questionCount == 2)
+        bench.actions = []
+        // By another connection: what was asked by the former one may be lost.
+        _ = bench.machine.helloReceived(
+            client: PeerID(high: 1, low: 1),
+            epoch: bench.machine.clients[client].epoch,
+            route: 4711,
+            at: bench.now,
+            actions: &bench.actions
+        )
+        #expect(bench.actions.contains(.answerQuestion(worker: worker, id: 4)))
+        #expect(bench.actions.contains(.answerQuestion(worker: worker, id: 5)))
+        #expect(bench.machine.questionCount == 0)
+        bench.request(9, from: client)
+        let sent = try #require(bench.transmitted().first)
+        let progress = bench.machine.questionReceived(6, afterProgressOf: sent.id, from: worker)
+        #expect(progress?.client == client)
+        bench.machine.clientLeft(client, at: bench.now, actions: &bench.actions)
+        #expect(bench.actions.contains(.answerQuestion(worker: worker, id: 6)))
+    }
+
     @Test(
         "bindings that are stated again go on with their numbers; what was said of others by a lost connection is known"
     )

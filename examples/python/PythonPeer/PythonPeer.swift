@@ -46,7 +46,7 @@ enum PythonPeer {
         worker.register(Self.fail) { text throws -> Nothing in throw Failure(text) }
         worker.register(Self.tick) { callback, count, gap in
             for number in 0..<count {
-                try callback.emit(number)
+                try await callback.emit(number)
                 try await Task.sleep(for: .seconds(gap))
             }
             return count

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Workers' questions whether a client has read what it was sent.
+///
+/// A worker lets a bounded amount be on its way, and asks by a PING how far the client is. A broker that answered itself
+/// would only bound the way to itself, and have any amount on its way to a slow client: it passes the question on, behind
+/// what it stands behind, and the answer back.
+extension BrokerMachine {
+    /// A question that a client has not answered.
+    struct Question: Equatable, Sendable {
+        /// What it is about: there is one question at a time, a later one takes its place.
+        struct Subject: Hashable, Sendable {
+            var worker: Int
+            var isProgress: Bool
+            var number: UInt64
+        }
+
+        var subject: Subject
+        var client: Int
+        /// The worker's id of it.
+        var id: UInt64
+    }
+
+    /// A worker asks whether the events of a subscription have been read.
+    ///
+    /// - Returns: Whom to ask in its place, and by which id; nil if nobody is there: then the worker is answered at once.
+    package mutating func questionReceived(
+        _ id: UInt64,
+        afterEventsOf number: UInt32,
+        from worker: Int
+    ) -> (client: Int, id: UInt64)? {
+        guard let binding = self.workers[worker].bindings[number] else { return nil }
+        let subject = Question.Subject(worker: worker, isProgress: false, number: UInt64(number))
+        return (binding.client, self.ask(binding.client, about: subject, id))
+    }
+
+    /// A worker asks whether a request's progress has been read.
+    package mutating func questionReceived(
+        _ id: UInt64,
+        afterProgressOf request: UInt64,
+        from worker: Int
+    ) -> (client: Int, id: UInt64)? {
+        guard let client = self.addressee(request, from: worker)?.client else { return nil }
+        let subject = Question.Subject(worker: worker, isProgress: true, number: request)
+        return (client, self.ask(client, about: subject, id))
+    }
+
+    /// A client has read what came before a question; nil if it was asked no such one.
+    package mutating func questionAnswered(_ id: UInt64, by client: Int) -> (worker: Int, id: UInt64)? {
+        guard let question = self.questions[id], question.client == client else { return nil }
+        self.forgetQuestion(id)
+        return (question.subject.worker, question.id)
+    }
+
+    private mutating func ask(_ client: Int, about subject: Question.Subject, _ id: UInt64) -> UInt64 {
+        if let former = self.questionAbout[subject] { self.questions[former] = nil }
+        self.lastQuestion += 1
+        self.questions[self.lastQuestion] = Question(subject: subject, client: client, id: id)
+        self.questionAbout[subject] = self.lastQuestion
+        return self.lastQuestion
+    }
+
+    private mutating func forgetQuestion(_ id: UInt64) {
+        guard let question = self.questions.removeValue(forKey: id) else { return }
+        self.questionAbout[question.subject] = nil
+    }
+
+    /// A client is gone, or has another connection: what it was asked about it has read, or will never.
+    mutating func answerQuestions(to client: Int, actions: inout [BrokerAction]) {
+        for id in self.questions.filter({ $0.value.client == client }).keys.sorted() {
+            guard let question = self.questions[id] else { continue }
+            self.forgetQuestion(id)
+            actions.append(.answerQuestion(worker: question.subject.worker, id: question.id))
+        }
+    }
+
+    /// A worker is gone.
+    mutating func dropQuestions(of worker: Int) {
+        for id in self.questions.filter({ $0.value.subject.worker == worker }).keys { self.forgetQuestion(id) }
+    }
+}
