@@ -9,8 +9,9 @@ internal import Synchronization
 /// What a broker's loop and its owner share.
 final class BrokerCore: Sendable {
     let configuration: BrokerConfiguration
-    let identity: PeerID
-    let epoch: UInt64
+    let randomness: LifeRandomness
+    var identity: PeerID { self.randomness.identity }
+    var epoch: UInt64 { self.randomness.epoch }
     let context: SharedContext
     let waker: Waker
     /// Whose keys are let in; nil for a broker without keys.
@@ -25,9 +26,7 @@ final class BrokerCore: Sendable {
 
     init(configuration: BrokerConfiguration) throws {
         self.configuration = configuration
-        var generator = SystemRandomNumberGenerator()
-        self.identity = PeerID(high: generator.next(), low: generator.next())
-        self.epoch = generator.next()
+        self.randomness = LifeRandomness()
         self.context = try SharedContext.acquire()
         let waker = try Waker()
         self.waker = waker

@@ -77,7 +77,7 @@ final class BrokerLoop {
         self.monitorDescriptor = try monitor.fileDescriptor
         self.monitor = consume monitor
         self.socket = socket
-        var machine = BrokerMachine.Configuration()
+        var machine = BrokerMachine.Configuration(seed: core.randomness.seed)
         machine.session = PeerSession.Limits(
             beatNanoseconds: configuration.heartbeatInterval.clampedNanoseconds,
             silenceNanoseconds: configuration.silenceLimit.clampedNanoseconds
@@ -92,8 +92,6 @@ final class BrokerLoop {
         machine.maxAttempts = UInt8(clamping: configuration.maxAttempts)
         machine.maxCachedBytes = configuration.maxCachedResultBytes
         machine.patienceNanoseconds = configuration.noWorkerPatience.clampedNanoseconds
-        var generator = SystemRandomNumberGenerator()
-        machine.seed = generator.next()
         self.machine = BrokerMachine(configuration: machine)
         self.now = core.now()
     }

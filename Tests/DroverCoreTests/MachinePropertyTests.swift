@@ -159,7 +159,7 @@ import Testing
     func worker() throws {
         try withSeeds(10_000) { random in
             let limits: [Int?] = [nil, 1, 2]
-            var configuration = WorkerMachine.Configuration()
+            var configuration = WorkerMachine.Configuration(seed: 7)
             configuration.window = 6
             configuration.functionLimits = limits
             let runLimits = [

@@ -19,7 +19,7 @@ import Testing
         let client = PeerID(high: 1, low: 2)
 
         init(window: Int = 8) {
-            var configuration = WorkerMachine.Configuration()
+            var configuration = WorkerMachine.Configuration(seed: 7)
             configuration.window = window
             configuration.session = PeerSession.Limits(
                 beatNanoseconds: 3_600_000_000_000,

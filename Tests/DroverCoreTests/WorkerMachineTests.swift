@@ -10,7 +10,7 @@ import Testing
     private static func at(_ milliseconds: UInt64) -> Instant { Instant(nanoseconds: milliseconds * 1_000_000) }
 
     private static func machine(window: Int = 8, limits: [Int?] = [nil, 1]) -> WorkerMachine {
-        var configuration = WorkerMachine.Configuration()
+        var configuration = WorkerMachine.Configuration(seed: 7)
         configuration.window = window
         configuration.functionLimits = limits
         return WorkerMachine(configuration: configuration)

@@ -42,7 +42,7 @@ final class SimulatedBroker {
         self.cluster = cluster
         self.identity = PeerID(high: 9, low: cluster.random.next())
         self.epoch = cluster.random.next()
-        var configuration = BrokerMachine.Configuration()
+        var configuration = BrokerMachine.Configuration(seed: cluster.random.next())
         configuration.session = Cluster.limits
         configuration.window = Self.window
         configuration.patienceNanoseconds = 250_000_000
@@ -50,7 +50,6 @@ final class SimulatedBroker {
         configuration.maxRoutes = cluster.random.oneIn(4) ? 6 : 64
         configuration.ownShare = 2
         configuration.maxCachedBytes = cluster.random.oneIn(4) ? 1 << 9 : 1 << 14
-        configuration.seed = cluster.random.next()
         self.machine = BrokerMachine(configuration: configuration)
     }
 

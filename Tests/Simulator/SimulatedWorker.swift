@@ -98,12 +98,11 @@ final class SimulatedWorker {
         self.window = 1 + cluster.random.below(6)
         self.concurrency = 1 + cluster.random.below(4)
         self.keepsAllResults = !cluster.random.oneIn(4)
-        var configuration = WorkerMachine.Configuration()
+        var configuration = WorkerMachine.Configuration(seed: cluster.random.next())
         configuration.session = Cluster.limits
         configuration.window = self.window
         configuration.maxCachedBytes = self.keepsAllResults ? 1 << 14 : 1 << 9
         configuration.functionLimits = Self.functionLimits
-        configuration.seed = cluster.random.next()
         self.machine = WorkerMachine(configuration: configuration)
         // Seldom less than all.
         let isPartial = cluster.isBrokered && cluster.random.oneIn(4)

@@ -66,9 +66,9 @@ final class ClientCore: Sendable {
     init(endpoints: [Endpoint], configuration: ClientConfiguration) throws {
         self.configuration = configuration
         self.endpoints = endpoints
-        var generator = SystemRandomNumberGenerator()
-        self.identity = PeerID(high: generator.next(), low: generator.next())
-        self.epoch = generator.next()
+        let randomness = LifeRandomness()
+        self.identity = randomness.identity
+        self.epoch = randomness.epoch
         self.codecLimits = CodecLimits(maxBytes: configuration.maxPayloadBytes)
         self.context = try SharedContext.acquire()
         self.waker = try Waker()

@@ -10,8 +10,9 @@ internal import Synchronization
 /// What a worker's loop, its handlers and its owner share.
 final class WorkerCore: Sendable {
     let configuration: WorkerConfiguration
-    let identity: PeerID
-    let epoch: UInt64
+    let randomness: LifeRandomness
+    var identity: PeerID { self.randomness.identity }
+    var epoch: UInt64 { self.randomness.epoch }
     let context: SharedContext
     /// Whose keys are let in, if the worker listens with keys.
     let access: ListenerAccess?
@@ -40,9 +41,7 @@ final class WorkerCore: Sendable {
 
     init(configuration: WorkerConfiguration, handlers: [String: Handler]) throws {
         self.configuration = configuration
-        var generator = SystemRandomNumberGenerator()
-        self.identity = PeerID(high: generator.next(), low: generator.next())
-        self.epoch = generator.next()
+        self.randomness = LifeRandomness()
         self.context = try SharedContext.acquire()
         self.codecLimits = CodecLimits(maxBytes: configuration.maxPayloadBytes)
         self.registered = Mutex(handlers.values.sorted { $0.name < $1.name })

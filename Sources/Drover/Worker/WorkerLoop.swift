@@ -126,7 +126,7 @@ final class WorkerLoop {
         self.isBound = address != nil
         self.descriptor = try socket.get(.fileDescriptor)
         self.socket = socket
-        var configuration = WorkerMachine.Configuration()
+        var configuration = WorkerMachine.Configuration(seed: core.randomness.seed)
         configuration.session = PeerSession.Limits(
             beatNanoseconds: core.configuration.heartbeatInterval.clampedNanoseconds,
             silenceNanoseconds: core.configuration.silenceLimit.clampedNanoseconds
@@ -137,7 +137,7 @@ final class WorkerLoop {
         configuration.reportDelayNanoseconds = core.configuration.reportDelay.clampedNanoseconds
         self.machine = WorkerMachine(configuration: configuration)
         self.recycling = core.configuration.recycling.limits.map { limits in
-            Recycling(limits: limits, at: now, spread: .random(in: 0...1))
+            Recycling(limits: limits, at: now, spread: core.randomness.spread)
         }
         self.now = now
         self.nextTick = brokers.isEmpty ? .distantFuture : now

@@ -45,9 +45,10 @@ package struct BrokerMachine: ~Copyable {
         /// How many bytes of answers are kept per client for re-sent requests.
         package var maxCachedBytes = 256 << 10
         /// Secret randomness, so that no client can choose ids that collide.
-        package var seed: UInt64 = 0
+        package let seed: UInt64
 
-        package init() {}
+        /// - Parameter seed: Drawn for each life anew; without a default, so that nobody forgets it.
+        package init(seed: UInt64) { self.seed = seed }
     }
 
     /// A call that a worker has.
@@ -155,7 +156,7 @@ package struct BrokerMachine: ~Copyable {
     /// Times that a worker said it was idle though suitable calls wait.
     package internal(set) var starvedCount: UInt64 = 0
 
-    package init(configuration: Configuration = .init()) {
+    package init(configuration: Configuration) {
         self.configuration = configuration
         self.sent = IDTable(limit: Int(Int32.max), seed: 0)
         self.invocations = IDTable(limit: Int(Int32.max), seed: 0)

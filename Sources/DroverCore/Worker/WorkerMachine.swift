@@ -22,13 +22,14 @@ package struct WorkerMachine: ~Copyable {
         /// A request that is unanswered for so long is reported as accepted or started.
         package var reportDelayNanoseconds: UInt64 = 5_000_000
         /// Secret randomness, so that no client can choose ids that collide.
-        package var seed: UInt64 = 0
+        package let seed: UInt64
         /// At most so many of each function run at once; nil for no limit beyond the worker's.
         package var functionLimits: [Int?] = []
         /// How long a handler of each function may run.
         package var runLimits: [RunLimits] = []
 
-        package init() {}
+        /// - Parameter seed: Drawn for each life anew; without a default, so that nobody forgets it.
+        package init(seed: UInt64) { self.seed = seed }
     }
 
     private struct FunctionGate: Sendable {

@@ -14,7 +14,7 @@ struct BrokerMachineFaultTests {
 
     @Test("a call that waits when its last worker goes ends after the patience, also behind an ordering key")
     func lastWorkerGoes() throws {
-        var configuration = BrokerMachine.Configuration()
+        var configuration = BrokerMachine.Configuration(seed: 7)
         configuration.patienceNanoseconds = 1_000_000_000
         var bench = BrokerBench(configuration)
         let client = try bench.client(1)

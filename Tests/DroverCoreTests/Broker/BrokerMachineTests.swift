@@ -10,7 +10,7 @@ struct BrokerBench: ~Copyable {
     var actions: [BrokerAction] = []
     var now = Instant(nanoseconds: 1_000_000)
 
-    init(_ configuration: BrokerMachine.Configuration = .init()) {
+    init(_ configuration: BrokerMachine.Configuration = .init(seed: 7)) {
         self.machine = BrokerMachine(configuration: configuration)
     }
 
@@ -209,7 +209,7 @@ struct BrokerBench: ~Copyable {
 
     @Test("a full queue says busy and when to try again")
     func bounded() throws {
-        var configuration = BrokerMachine.Configuration()
+        var configuration = BrokerMachine.Configuration(seed: 7)
         configuration.maxQueued = 2
         var bench = BrokerBench(configuration)
         let client = try bench.client(1)

@@ -244,7 +244,7 @@ extension BrokerBench {
 
     @Test("a worker that offers itself again and again, and never answers the introduction, keeps no call waiting")
     func offersOnly() throws {
-        var configuration = BrokerMachine.Configuration()
+        var configuration = BrokerMachine.Configuration(seed: 7)
         configuration.patienceNanoseconds = 10_000_000_000
         var bench = BrokerBench(configuration)
         let client = try bench.client(1)

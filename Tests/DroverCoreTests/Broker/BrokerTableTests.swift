@@ -40,7 +40,7 @@ import Testing
 
     @Test("names that fill the broker's table are refused to who has most, and there is room when it leaves")
     func namesInAll() throws {
-        var configuration = BrokerMachine.Configuration()
+        var configuration = BrokerMachine.Configuration(seed: 7)
         configuration.maxNames = 64
         configuration.ownShare = 4
         var bench = BrokerBench(configuration)
@@ -107,7 +107,7 @@ import Testing
 
     @Test("a client whose calls ask for ever other queues is refused, another is served")
     func routes() throws {
-        var configuration = BrokerMachine.Configuration()
+        var configuration = BrokerMachine.Configuration(seed: 7)
         configuration.maxRoutes = 64
         configuration.ownShare = 4
         var bench = BrokerBench(configuration)
@@ -154,7 +154,7 @@ import Testing
 
     @Test("a worker whose callbacks aren't answered is refused more, another's are delivered")
     func invocations() throws {
-        var configuration = BrokerMachine.Configuration()
+        var configuration = BrokerMachine.Configuration(seed: 7)
         configuration.maxInvocations = 64
         configuration.ownShare = 4
         var bench = BrokerBench(configuration)
