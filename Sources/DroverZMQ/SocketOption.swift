@@ -30,9 +30,10 @@ package struct SocketOption<Value: SocketOptionValue>: Sendable {
         var code: CInt = 0
         let value = unsafe Value.fromOption(in: self.form) { bytes -> Int? in
             var size = bytes.count
-            guard unsafe zmq_getsockopt(handle, raw, bytes.baseAddress, &size) == 0 else {
+            // A question about events handles what other threads have asked for, which a signal may interrupt.
+            while unsafe zmq_getsockopt(handle, raw, bytes.baseAddress, &size) != 0 {
                 code = zmq_errno()
-                return nil
+                guard code == EINTR else { return nil }
             }
             return size
         }

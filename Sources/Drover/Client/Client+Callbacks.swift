@@ -88,8 +88,8 @@ extension Client {
         self.subscribe(options) { (reader, isCall, answer) in
             let arguments = try unpackAllArguments(repeat (each Argument).self, from: &reader)
             let outcome = ReadySignal<Result<Return, any Error>>()
-            // The callback thread is no thread of the cooperative pool, so it may wait for a task.
-            Task {
+            // The callback thread is no thread of the tasks, so it may wait for one.
+            Task(executorPreference: TaskThreads.shared) {
                 do { outcome.set(.success(try await body(repeat each arguments))) } catch {
                     outcome.set(.failure(error))
                 }

@@ -37,7 +37,7 @@ final class CallbackThread: CallbackExecutor {
     private func startIfNeeded(_ state: inout State) -> ZMQError? {
         guard state.thread == nil else { return nil }
         do throws(ZMQError) {
-            state.thread = try LoopThread.start(named: "drover-callback") { self.loop() }
+            state.thread = try LoopThread.start(named: "drover-callback", signals: .asInProgram) { self.loop() }
             state.isShort = false
             self.isShort.store(false, ordering: .relaxed)
             return nil

@@ -39,6 +39,9 @@ final class Handler: Sendable {
 
     private static let unknown = UInt64.max
 
+    /// Whether it runs as a task.
+    var isAsync: Bool { if case .async = self.body { true } else { false } }
+
     /// - Parameters:
     ///   - name: The function's name.
     ///   - body: What runs.

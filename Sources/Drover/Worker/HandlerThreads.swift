@@ -78,7 +78,8 @@ final class HandlerThreads: Sendable {
             }
             while wanted > 0, state.threads.count < self.concurrency, !state.isStopping {
                 do throws(ZMQError) {
-                    state.threads.append(try LoopThread.start(named: "drover-handler") { self.serve(core) })
+                    let thread = try LoopThread.start(named: "drover-handler", signals: .asInProgram) { self.serve(core) }
+                    state.threads.append(thread)
                     wanted -= 1
                 } catch {
                     // The jobs wait for those there are, and the loop asks again.

@@ -7,6 +7,7 @@ internal import Synchronization
 ///
 /// The server lends the loop while it runs a handler that is expected to be quick. If the handler is not, the one standing
 /// by takes the loop over and serves on; the other comes back, hands its answer in like any handler thread, and stands by.
+/// Both may run handlers, and so take the signals that the program takes; whatever they wait in goes on after one.
 /// So a ping is late by some five milliseconds at worst, and quick handlers cost no thread switch.
 ///
 /// `@unchecked Sendable`: `loop` is touched only by the thread that holds `core.baton`, or before the threads start; the
@@ -25,7 +26,7 @@ final class LoopCrew: @unchecked Sendable {
     func start(at address: String?, dialling brokers: [Endpoint]) throws -> String {
         let ready = ReadySignal<Result<String, ZMQError>>()
         let core = self.core
-        let first = try LoopThread.start(named: "drover-worker") {
+        let first = try LoopThread.start(named: "drover-worker", signals: .asInProgram) {
             do throws(ZMQError) {
                 let loop = try WorkerLoop(core: core, address: address, brokers: brokers)
                 let bound = try loop.address
@@ -40,7 +41,7 @@ final class LoopCrew: @unchecked Sendable {
         let bound = try ready.wait().get()
         self.threads.withLock { $0.append(first) }
         // Without a second thread every handler runs on the handler threads, which is slower and nothing worse.
-        if let second = try? LoopThread.start(named: "drover-standby", { self.standBy() }) {
+        if let second = try? LoopThread.start(named: "drover-standby", signals: .asInProgram, { self.standBy() }) {
             self.threads.withLock { $0.append(second) }
         }
         return bound

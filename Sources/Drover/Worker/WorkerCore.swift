@@ -43,6 +43,7 @@ final class WorkerCore: Sendable {
         self.configuration = configuration
         self.randomness = LifeRandomness()
         self.context = try SharedContext.acquire()
+        if handlers.values.contains(where: { $0.isAsync }) { try TaskThreads.shared.prepare() }
         self.codecLimits = CodecLimits(maxBytes: configuration.maxPayloadBytes)
         self.registered = Mutex(handlers.values.sorted { $0.name < $1.name })
         self.registeredCount = Atomic(handlers.count)

@@ -163,9 +163,11 @@ final class WorkerJob: CallbackLinkProvider {
     }
 
     /// An asynchronous handler runs as a task of its own: it belongs to its request, not to the thread that starts it.
+    ///
+    /// It runs on our threads, for those of Swift's pool block signals, and with them whatever a handler starts.
     private func start(_ work: @escaping AsyncWork, core: WorkerCore, finish: @escaping @Sendable (WorkerReply) -> Void)
     {
-        let task = Task {
+        let task = Task(executorPreference: TaskThreads.shared) {
             var writer = PackWriter(capacity: 96, headerBytes: RequestBytes.headerByteCount, limits: core.codecLimits)
             do {
                 let pack = try await work()

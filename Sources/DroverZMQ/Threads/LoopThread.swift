@@ -4,10 +4,16 @@ import CDroverZMQ
 import Glibc
 import Synchronization
 
-/// A thread of our own, for loops that own sockets or block.
-///
-/// Signals are not delivered to it, except those that a thread raises itself by a fault.
+/// A thread of our own, for loops that own sockets or block, and for handlers and callbacks.
 package final class LoopThread: Sendable {
+    /// Which signals may be delivered to a thread; what it starts inherits that, programs above all.
+    package enum Signals: Sendable {
+        /// None but those that a thread raises itself by a fault: for loops of ours.
+        case blocked
+        /// Those that the program's main thread takes: for threads that run code of users.
+        case asInProgram
+    }
+
     private let thread: pthread_t
     private let finished: ReadySignal<Void>
     private let isClaimed = Atomic(false)
@@ -29,21 +35,25 @@ package final class LoopThread: Sendable {
     ///
     /// - Parameters:
     ///   - name: What debuggers and `top` show; 15 bytes of it.
+    ///   - signals: Which signals it takes.
     ///   - body: What the thread does.
     /// - Returns: The running thread.
     /// - Throws: ``ZMQError`` if the system has no thread to give.
     package static func start(
         named name: String,
+        signals: Signals = .blocked,
         _ body: @escaping @Sendable () -> Void
     ) throws(ZMQError) -> LoopThread {
         let finished = ReadySignal<Void>()
-        let work = Work(name: name, body: body, finished: finished)
+        var mask: sigset_t?
+        if signals == .asInProgram { mask = ProgramSignals.mainMask() ?? ProgramSignals.currentMask() }
+        let work = Work(name: name, mask: mask, body: body, finished: finished)
         let argument = unsafe Unmanaged.passRetained(work).toOpaque()
         // A thread inherits the mask, so it is set before: afterwards a signal could slip in.
-        let mask = Self.blockSignals()
+        let former = Self.blockSignals()
         var thread = pthread_t()
         let code = unsafe pthread_create(&thread, nil, { unsafe runWork($0) }, argument)
-        Self.restoreSignals(mask)
+        Self.restoreSignals(former)
         guard code == 0 else {
             unsafe Unmanaged<Work>.fromOpaque(argument).release()
             throw ZMQError(errno: code, .startThread, name)
@@ -89,7 +99,7 @@ package final class LoopThread: Sendable {
         return old
     }
 
-    private static func restoreSignals(_ mask: sigset_t) {
+    fileprivate static func restoreSignals(_ mask: sigset_t) {
         var mask = mask
         unsafe pthread_sigmask(SIG_SETMASK, &mask, nil)
     }
@@ -98,11 +108,14 @@ package final class LoopThread: Sendable {
 /// What a new thread needs to know.
 private final class Work: Sendable {
     let name: String
+    /// What it blocks from now on; nil leaves it as it was started.
+    let mask: sigset_t?
     let body: @Sendable () -> Void
     let finished: ReadySignal<Void>
 
-    init(name: String, body: @escaping @Sendable () -> Void, finished: ReadySignal<Void>) {
+    init(name: String, mask: sigset_t?, body: @escaping @Sendable () -> Void, finished: ReadySignal<Void>) {
         self.name = name
+        self.mask = mask
         self.body = body
         self.finished = finished
     }
@@ -116,6 +129,7 @@ private func runWork(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRawPo
         let work = unsafe Unmanaged<Work>.fromOpaque(argument).takeRetainedValue()
         finished = work.finished
         unsafe drover_name_thread(work.name)
+        if let mask = work.mask { LoopThread.restoreSignals(mask) }
         work.body()
         // Leaving the scope releases the body and all it holds, before anybody learns that the thread is done.
     }

@@ -42,6 +42,33 @@ struct LoopThreadTests {
         #expect(isTermBlocked() == wasBlocked)
     }
 
+    @Test("a thread for code of users takes the signals that the program takes, whoever starts it")
+    func programSignals() throws {
+        @Sendable func mask() -> UInt64? {
+            let file = open("/proc/thread-self/status", O_RDONLY)
+            defer { close(file) }
+            var buffer = [UInt8](repeating: 0, count: 4096)
+            let count = read(file, &buffer, buffer.count)
+            return ProgramSignals.blockedBits(inStatus: String(decoding: buffer.prefix(max(count, 0)), as: UTF8.self))
+        }
+        let masks = ReadySignal<[UInt64?]>()
+        let outer = try LoopThread.start(named: "blocks") {
+            let own = mask()
+            let inner = try? LoopThread.start(named: "users", signals: .asInProgram) { masks.set([own, mask()]) }
+            inner?.join()
+        }
+        outer.join()
+        var main: UInt64 = 0
+        for number in CInt(1)...64 {
+            if var mask = ProgramSignals.mainMask(), sigismember(&mask, number) == 1 { main |= 1 << UInt64(number - 1) }
+        }
+        let found = masks.wait()
+        #expect(found[1] == main)
+        #expect(found[0] != main)
+        #expect(ProgramSignals.blockedBits(inStatus: "Name:\tx\nSigBlk:\t0000000000004000\n") == 1 << 14)
+        #expect(ProgramSignals.blockedBits(inStatus: "Name:\tx\n") == nil)
+    }
+
     @Test("a join waits no longer than its limit, and works for several threads")
     func joinWithin() throws {
         let parker = Parker()

@@ -139,7 +139,7 @@ final class ChildServer: Sendable {
 
     private func reply(of work: @escaping AsyncWork, _ function: IsolatedFunction, _ worker: String) -> WorkerReply {
         let reply = ReadySignal<WorkerReply>()
-        Task {
+        Task(executorPreference: TaskThreads.shared) {
             var writer = self.writer()
             do {
                 let pack = try await work()

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DequeModule
+internal import DroverZMQ
+internal import Glibc
+internal import Synchronization
+
+/// The threads that the tasks of asynchronous handlers and callbacks run on, as many as there are processors, for the whole process.
+///
+/// Swift's own pool, as it is on Linux, blocks all signals; a program that a handler starts would inherit that, and never
+/// notice a SIGTERM. These take the signals that the program takes. They stay as long as the process, since a task
+/// may go on after its worker has stopped.
+final class TaskThreads: TaskExecutor {
+    private struct State: ~Copyable {
+        var queue = Deque<UnownedJob>()
+        var idle: [Parker] = []
+        var threadCount = 0
+    }
+
+    static let shared = TaskThreads()
+
+    private let state = Mutex(State())
+    private let limit = max(2, sysconf(CInt(_SC_NPROCESSORS_ONLN)))
+
+    func enqueue(_ job: consuming ExecutorJob) {
+        let job = UnownedJob(job)
+        let (parker, isStranded) = self.state.withLock { state -> (Parker?, Bool) in
+            if let parker = state.idle.popLast() {
+                state.queue.append(job)
+                return (parker, false)
+            }
+            if state.threadCount < self.limit { self.startThread(&state) }
+            if state.threadCount > 0 { state.queue.append(job) }
+            return (nil, state.threadCount == 0)
+        }
+        parker?.unpark()
+        // The system has not even one thread to give: better here than never.
+        if isStranded { unsafe job.runSynchronously(on: self.asUnownedTaskExecutor()) }
+    }
+
+    /// Sees to it that there is one thread at least, before a worker says that it is ready.
+    ///
+    /// - Throws: ``ZMQError`` if the system has no thread to give.
+    func prepare() throws {
+        try self.state.withLock { state in
+            guard state.threadCount == 0 else { return }
+            _ = try LoopThread.start(named: "drover-task", signals: .asInProgram) { self.serve() }
+            state.threadCount = 1
+        }
+    }
+
+    private func startThread(_ state: inout State) {
+        // Without another thread the task waits for those there are; the next one tries again.
+        guard (try? LoopThread.start(named: "drover-task", signals: .asInProgram) { self.serve() }) != nil else {
+            return
+        }
+        state.threadCount += 1
+    }
+
+    private func serve() {
+        let parker = Parker()
+        while true {
+            let job = self.state.withLock { state -> UnownedJob? in
+                if let job = state.queue.popFirst() { return job }
+                state.idle.append(parker)
+                return nil
+            }
+            if let job { unsafe job.runSynchronously(on: self.asUnownedTaskExecutor()) } else { _ = parker.park() }
+        }
+    }
+}
