@@ -211,6 +211,7 @@ extension BrokerLoop {
                     ? .away
                     : worker.isDraining ? .draining : worker.isQuiet || worker.isRefusing ? .quiet : .ready
                 status.concurrency = worker.offer.concurrency
+                status.stuck = worker.offer.stuck
                 status.calls = worker.outstanding
                 status.credit = worker.credit
                 status.answered = index < self.workerLinks.count ? self.workerLinks[index]?.answered ?? 0 : 0

@@ -28,6 +28,7 @@ extension BrokerLoop {
             epoch: incoming.header.id,
             name: offer.name,
             concurrency: offer.concurrency,
+            stuck: offer.stuck,
             functions: offer.functions,
             queues: Set(offer.queues),
             labels: offer.labels,

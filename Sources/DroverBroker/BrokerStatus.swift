@@ -67,6 +67,8 @@ public struct BrokerWorkerStatus: Hashable, Codable, Sendable {
     public var state = State.away
     /// How many handlers run at once.
     public var concurrency = 0
+    /// Handlers that run on although their calls are over; nil of a broker that doesn't tell it.
+    public var stuck: Int?
     /// Calls that it has.
     public var calls = 0
     /// How many it may have.

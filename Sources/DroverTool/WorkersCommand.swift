@@ -44,12 +44,17 @@ struct WorkersListCommand: AsyncParsableCommand {
         for worker in workers {
             let labels = listed(worker.labels, worker.resources)
             table.add([
-                worker.name, worker.state.rawValue, "\(worker.calls)", "\(worker.credit)", "\(worker.concurrency)",
+                worker.name, Self.state(of: worker), "\(worker.calls)", "\(worker.credit)", "\(worker.concurrency)",
                 worker.queues.map { $0.isEmpty ? "-" : $0 }.joined(separator: ","),
                 labels, shortened(worker.functions),
             ])
         }
         print(table.lines.joined(separator: "\n"))
+    }
+
+    private static func state(of worker: BrokerWorkerStatus) -> String {
+        guard let stuck = worker.stuck, stuck > 0 else { return worker.state.rawValue }
+        return "\(worker.state.rawValue), \(stuck) stuck"
     }
 
     private func shortened(_ names: [String]) -> String {

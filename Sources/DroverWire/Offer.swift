@@ -11,6 +11,8 @@ package struct Offer: Equatable, Sendable {
     package var name = ""
     /// How many requests run at once.
     package var concurrency = 1
+    /// How many handlers are stuck; for people.
+    package var stuck = 0
     /// What it runs.
     package var functions: [String] = []
     /// The queues it serves; the unnamed one unless it says otherwise.
@@ -27,13 +29,15 @@ package struct Offer: Equatable, Sendable {
 
     /// Writes the payload.
     package func pack(into writer: inout PackWriter) throws(CodecError) {
-        try writer.packMapHeader(8)
+        try writer.packMapHeader(9)
         try writer.pack("worker")
         try writer.pack(self.worker.bytes)
         try writer.pack("name")
         try writer.pack(self.name)
         try writer.pack("concurrency")
         try writer.pack(Int64(self.concurrency))
+        try writer.pack("stuck")
+        try writer.pack(Int64(self.stuck))
         try writer.pack("functions")
         try writer.packArrayHeader(self.functions.count)
         for function in self.functions { try writer.pack(function) }
@@ -61,6 +65,7 @@ package struct Offer: Equatable, Sendable {
                 }
             case "name": offer.name = String(try reader.readString().prefix(255))
             case "concurrency": offer.concurrency = max(1, Int(clamping: try reader.readInt64()))
+            case "stuck": offer.stuck = max(0, Int(clamping: try reader.readInt64()))
             case "functions":
                 offer.functions = try reader.readTerms("a function's name", most: WireLimits.standard.maxFunctions)
             case "queues": offer.queues = try reader.readTerms("a queue's name", most: WireLimits.maxTerms)

@@ -18,6 +18,8 @@ enum Job {
     static let hold = Function<String, String>("hold")
     /// The same with a hard limit of 50 ms, and no ear for cancellations.
     static let stick = Function<String, String>("stick")
+    /// The same without a limit.
+    static let hang = Function<String, String>("hang")
     static let count = Function<Int, Int>("count")
     static let tick = Function<Callback<Int, Nothing>, Int, Int>("tick")
     static let double = Function<Callback<Int, Int>, Int, Int>("double")
@@ -93,6 +95,11 @@ final class Pool: Sendable {
             self.gates.enter(gate)
             while !self.gates.isOpen(gate) { usleep(1000) }
             return name
+        }
+        worker.register(Job.hang) { gate in
+            self.gates.enter(gate)
+            while !self.gates.isOpen(gate) { usleep(1000) }
+            return gate
         }
         worker.register(Job.count) { context, limit in
             for number in 0..<limit { try context.report(number) }

@@ -15,7 +15,8 @@ struct StuckHandlerTests {
         "the broker learns how many slots are left, gives a worker without any nothing, and learns when they are back"
     )
     func slots() async throws {
-        let pool = try Pool(workers: 1, concurrency: 2)
+        let pool = try Pool(workers: 0)
+        try pool.addWorker("worker 0", concurrency: 2) { $0.maxReplacedSlots = 0 }
         let client = try pool.client()
         let who = client.function(Job.whoAmI)
         #expect(try await who() == "worker 0")
@@ -25,6 +26,7 @@ struct StuckHandlerTests {
         #expect(try await who() == "worker 0")
         await self.expectLimit(client, "two")
         let workers = client.function(Function<[BrokerWorkerStatus]>.brokerWorkers)
+        #expect(try await workers().first?.stuck ?? 0 > 0)
         while try await workers().first?.state != .quiet { try await Task.sleep(for: .milliseconds(1)) }
         // It waits at the broker, where any worker could get it.
         let waiting = try who.async()
@@ -37,8 +39,30 @@ struct StuckHandlerTests {
         while try await workers().contains(where: { $0.state != .ready }) {
             try await Task.sleep(for: .milliseconds(1))
         }
+        #expect(try await workers().allSatisfy { $0.stuck == 0 })
         #expect(pool.broker.status.lost == 0)
         #expect(pool.broker.status.resent == 0)
+        await pool.close()
+    }
+
+    @Test(
+        "a worker whose only slot is held by a handler that ignores its cancellation goes on, and the broker shows it"
+    )
+    func replaced() async throws {
+        let pool = try Pool(workers: 0)
+        try pool.addWorker("worker 0", concurrency: 1) { $0.cancellationGrace = .milliseconds(50) }
+        let client = try pool.client()
+        let workers = client.function(Function<[BrokerWorkerStatus]>.brokerWorkers)
+        let hung = try client.function(Job.hang).async("one")
+        try await becomesTrue("it runs") { pool.gates.entered == ["one"] }
+        hung.cancel()
+        #expect(try await client.function(Job.whoAmI)() == "worker 0")
+        while try await workers().first?.stuck != 1 { try await Task.sleep(for: .milliseconds(1)) }
+        #expect(try await workers().first?.state == .ready)
+        #expect(try await workers().first?.concurrency == 1)
+        pool.gates.open("one")
+        while try await workers().first?.stuck != 0 { try await Task.sleep(for: .milliseconds(1)) }
+        #expect(try await client.function(Job.whoAmI)() == "worker 0")
         await pool.close()
     }
 }

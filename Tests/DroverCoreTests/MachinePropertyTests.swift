@@ -206,6 +206,8 @@ import Testing
                         requests[slot]?.isAbandoned = true
                         requests[slot]?.session = nil
                         if let session { remember(id, of: session) }
+                    case .giveUp(let slot, _, _):
+                        throw Violation("slot \(slot) is given up, and nobody asked it to stop")
                     case .run(let slot, let handler):
                         guard requests[slot]?.isRunning == false, requests[slot]?.handler == Int(handler) else {
                             throw Violation("slot \(slot) can't run")

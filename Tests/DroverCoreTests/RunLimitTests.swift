@@ -25,6 +25,7 @@ import Testing
                 beatNanoseconds: 3_600_000_000_000,
                 silenceNanoseconds: 7_200_000_000_000
             )
+            configuration.maxReplacements = 1
             configuration.functionLimits = [nil, nil, nil, 1]
             configuration.runLimits = [
                 RunLimits(),
@@ -256,5 +257,54 @@ import Testing
         #expect(bench.machine.requestCount == 0)
         #expect(bench.machine.timerCount == 0)
         #expect(bench.machine.abandonedCount == 0)
+    }
+
+    @Test(
+        "a handler that runs on after it was asked to stop is given up when its grace is over, once, and its slot replaced"
+    )
+    func givenUp() {
+        var bench = Bench()
+        for id in UInt64(1)...3 { _ = bench.request(id, 0) }
+        #expect(bench.machine.cancelReceived(1, from: 0, actions: &bench.actions) == .stop(slot: 0))
+        #expect(bench.machine.stopping(0, at: Self.at(10)) == Self.at(10_010))
+        // The grace counts from the first time.
+        #expect(bench.machine.stopping(0, at: Self.at(500)) == .distantFuture)
+        #expect(bench.machine.nextDeadline(after: Self.at(20)) <= Self.at(10_010))
+        #expect(bench.tick(10_009) == [])
+        #expect(bench.machine.replacementCount == 0)
+        #expect(bench.tick(10_010) == [.giveUp(slot: 0, session: 0, id: 1)])
+        #expect(bench.tick(100_000) == [])
+        #expect(bench.machine.abandonedCount == 1)
+        #expect(bench.machine.replacementCount == 1)
+        // No more are replaced than may be.
+        _ = bench.machine.stopping(1, at: Self.at(100_000))
+        #expect(bench.tick(200_000) == [.giveUp(slot: 1, session: 0, id: 2)])
+        #expect(bench.machine.abandonedCount == 2)
+        #expect(bench.machine.replacementCount == 1)
+        #expect(bench.finish(0).0?.isLate == true)
+        #expect(bench.machine.replacementCount == 1)
+        #expect(bench.finish(1).0?.isLate == true)
+        #expect(bench.machine.abandonedCount == 0)
+        #expect(bench.machine.replacementCount == 0)
+        #expect(bench.machine.timerCount == 0)
+        #expect(bench.finish(2).0?.isLate == false)
+    }
+
+    @Test("a handler that stops within its grace is not given up, nor is one that its hard limit ended before")
+    func stopsInTime() {
+        var bench = Bench()
+        _ = bench.request(1, 0)
+        _ = bench.request(2, 3)
+        _ = bench.began(1, at: 0)
+        _ = bench.machine.stopping(0, at: Self.at(10))
+        _ = bench.machine.stopping(1, at: Self.at(10))
+        #expect(bench.tick(100) == [.abandon(slot: 1, session: 0, id: 2)])
+        #expect(bench.finish(0).0?.isLate == false)
+        #expect(bench.machine.timerCount == 0)
+        #expect(bench.request(3, 0, at: 200) == .run(slot: 0, handler: 0))
+        #expect(bench.tick(20_000) == [])
+        #expect(bench.machine.abandonedCount == 1)
+        // What has ended can't be asked to stop.
+        #expect(bench.machine.stopping(1, at: Self.at(20_000)) == .distantFuture)
     }
 }

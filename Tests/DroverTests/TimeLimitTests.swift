@@ -143,6 +143,7 @@ extension ServingTests.TimeLimitTests {
         try self.withWorker(
             { configuration in
                 configuration.logger = .calling { level, line in if level == .warning { logged.add(line) } }
+                configuration.maxReplacedSlots = 0
             },
             register: { worker in
                 worker.register(Self.stuck, timeLimits: TimeLimits(hard: .milliseconds(50))) { _, key in

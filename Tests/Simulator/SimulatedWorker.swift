@@ -467,7 +467,7 @@ final class SimulatedWorker {
             }
             self.enqueue(job)
         case .stop(let slot): try self.stop(slot)
-        case .interrupt(let slot), .abandon(let slot, _, _):
+        case .interrupt(let slot), .abandon(let slot, _, _), .giveUp(let slot, _, _):
             throw Violation("slot \(slot) is over a limit of its run time, and no function has one")
         case .lapsed(let slot, let session, let id):
             self.jobs.removeValue(forKey: slot)?.state = .gone

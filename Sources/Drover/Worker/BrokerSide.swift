@@ -85,6 +85,8 @@ struct BrokerDial {
     var offeredConcurrency = 0
     /// How many functions it named.
     var offeredFunctions = 0
+    /// How many stuck ones it said.
+    var offeredStuck = 0
     /// How often it was dialled before.
     let attempt: Int
     /// A connection stands.

@@ -21,20 +21,34 @@ final class HandlerThreads: Sendable {
     private let runningCount = Atomic<Int>(0)
     private let queuedCount = Atomic<Int>(0)
     private let concurrency: Int
+    /// How many slots there are: `concurrency`, and one for each of a stuck handler that is replaced.
+    private let slots: Atomic<Int>
     private let isShort = Atomic<Bool>(false)
 
     /// Whether jobs wait since the system had no thread to give; ``startMissing(core:)`` asks again.
     var lacksThreads: Bool { self.isShort.load(ordering: .relaxed) }
 
-    init(concurrency: Int) { self.concurrency = concurrency }
+    init(concurrency: Int) {
+        self.concurrency = concurrency
+        self.slots = Atomic(concurrency)
+    }
 
     var running: Int { self.runningCount.load(ordering: .relaxed) }
     var queued: Int { self.queuedCount.load(ordering: .relaxed) }
 
+    private var slotCount: Int { self.slots.load(ordering: .sequentiallyConsistent) }
+
+    /// Says how many slots of stuck handlers are replaced; jobs that wait take those that are new.
+    func setReplacements(_ count: Int, core: WorkerCore) {
+        self.slots.store(self.concurrency + count, ordering: .sequentiallyConsistent)
+        var none: [WorkerJob] = []
+        self.submit(&none, core: core)
+    }
+
     /// Takes a slot, if one is free.
     func takeSlot() -> Bool {
         var count = self.runningCount.load(ordering: .relaxed)
-        while count < self.concurrency {
+        while count < self.slotCount {
             let (exchanged, original) = self.runningCount.compareExchange(
                 expected: count,
                 desired: count + 1,
@@ -70,15 +84,19 @@ final class HandlerThreads: Sendable {
         let parkers = self.state.withLock { state -> [Parker] in
             state.queue.append(contentsOf: jobs)
             self.queuedCount.add(jobs.count, ordering: .sequentiallyConsistent)
-            var wanted = min(max(jobs.count, self.lacksThreads ? state.queue.count : 0), self.concurrency)
+            // Without new jobs it is those that waited before that count: there are threads or slots again.
+            let count = jobs.isEmpty || self.lacksThreads ? state.queue.count : jobs.count
+            var wanted = min(count, self.slotCount)
             var woken: [Parker] = []
             while wanted > 0, let parker = state.idle.popLast() {
                 woken.append(parker)
                 wanted -= 1
             }
-            while wanted > 0, state.threads.count < self.concurrency, !state.isStopping {
+            while wanted > 0, state.threads.count < self.slotCount, !state.isStopping {
                 do throws(ZMQError) {
-                    let thread = try LoopThread.start(named: "drover-handler", signals: .asInProgram) { self.serve(core) }
+                    let thread = try LoopThread.start(named: "drover-handler", signals: .asInProgram) {
+                        self.serve(core)
+                    }
                     state.threads.append(thread)
                     wanted -= 1
                 } catch {
@@ -126,7 +144,7 @@ final class HandlerThreads: Sendable {
             case .leave: return
             case .wait:
                 // The slot that was missing may have been released before this thread counted as idle.
-                if self.queued > 0, self.running < self.concurrency {
+                if self.queued > 0, self.running < self.slotCount {
                     let wasIdle = self.state.withLock { state in
                         guard let index = state.idle.firstIndex(where: { $0 === parker }) else { return false }
                         state.idle.remove(at: index)

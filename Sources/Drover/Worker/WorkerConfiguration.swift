@@ -33,6 +33,15 @@ public struct WorkerConfiguration: Sendable {
     public var drainGrace: Duration = .seconds(30)
     /// How long a handler may run, if it was registered without limits of its own; for ever, unless it is set.
     public var timeLimits = TimeLimits.unlimited
+    /// How long a handler may run on after it was cancelled; then it is stuck: its call is answered without it, it is counted in
+    /// `WorkerStatus.stuck`, and its slot is replaced.
+    ///
+    /// It counts for calls that were cancelled, by a caller, its deadline or its end; limits of the run time are apart.
+    public var cancellationGrace: Duration = .seconds(10)
+    /// How many slots of stuck handlers are replaced at once, each by a thread more; nil for as many as `concurrency`.
+    ///
+    /// Beyond it a stuck handler keeps its slot until it ends.
+    public var maxReplacedSlots: Int?
     /// When the worker leaves by itself, so that a fresh one takes its place; never, unless it is set.
     public var recycling = RecyclingPolicy()
     /// How long the process of an isolated handler has, with all it has started, between SIGTERM and SIGKILL when its call is
@@ -66,6 +75,11 @@ public struct WorkerConfiguration: Sendable {
         try check(self.timeLimits.problem == nil, "timeLimits: \(self.timeLimits.problem ?? "")")
         try check(self.recycling.maxJobs ?? 1 > 0, "recycling.maxJobs must be at least 1")
         try check(self.recycling.maxAge ?? .seconds(1) > .zero, "recycling.maxAge must be positive")
+        try check(self.cancellationGrace > .zero, "cancellationGrace must be positive")
+        try check(
+            self.maxReplacedSlots ?? 0 >= 0,
+            "maxReplacedSlots must be 0 at least; nil for as many as concurrency"
+        )
         try check(self.window > 0, "window is \(self.window); it must be at least 1")
         try check(self.maxClients > 0, "maxClients is \(self.maxClients); it must be at least 1")
         try check(

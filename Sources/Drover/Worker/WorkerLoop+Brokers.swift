@@ -60,6 +60,7 @@ extension WorkerLoop {
         guard self.dials[index].dialled != nil else { return self.dials[index].offering.settled() }
         self.dials[index].offeredConcurrency = self.usableConcurrency
         self.dials[index].offeredFunctions = self.handlers.count
+        self.dials[index].offeredStuck = self.machine.abandonedCount
         let header = Header(.offer, id: self.core.epoch)
         // A connection that is only interrupted takes messages; this one libzmq has given up.
         if !self.send(self.offerPayload(), as: header, to: self.dials[index].routingID) { self.postpone(index) }
@@ -70,6 +71,7 @@ extension WorkerLoop {
         var offer = Offer(worker: self.core.identity)
         offer.name = configuration.name
         offer.concurrency = self.usableConcurrency
+        offer.stuck = self.machine.abandonedCount
         offer.functions = self.handlers.map { $0.name }
         offer.queues = configuration.queues.sorted()
         offer.labels = configuration.labels
@@ -156,7 +158,8 @@ extension WorkerLoop {
         guard let broker = self.links[session]?.broker else {
             return self.send(Header(.beat, id: self.core.epoch), to: session)
         }
-        let free = max(0, self.core.configuration.concurrency - self.machine.requestCount)
+        let slots = self.core.configuration.concurrency + self.machine.replacementCount
+        let free = max(0, slots - self.machine.requestCount)
         var state = ReadyState()
         if self.isQuietToBrokers { state.insert(.quiet) }
         let isHungry =

@@ -44,7 +44,7 @@ extension WorkerLoop {
         self.core.logger.warning(
             isKilled
                 ? "a handler's process is killed: it ran until its hard time limit"
-                : "a handler is stuck: it runs on after its hard time limit, and keeps a slot",
+                : "a handler is stuck: it runs on after its hard time limit; \(self.slotState)",
             metadata: [
                 LogKeys.function: "\(handler.name)", LogKeys.correlationID: "\(CorrelationID(id))",
                 LogKeys.reason: "\(handler.timeLimits.hard ?? .zero)",
@@ -58,7 +58,49 @@ extension WorkerLoop {
         self.answer(.error, body.packed(), to: WorkerMachine.Addressee(session: session, id: id), ran: ran)
     }
 
-    /// A handler has ended whose request was answered at its hard limit: nobody wants its answer.
+    /// A handler that runs was asked to stop.
+    func stopping(_ slot: UInt32) {
+        self.nextTick = min(self.nextTick, self.machine.stopping(slot, at: self.now))
+    }
+
+    /// A handler was asked to stop, and hasn't within the grace: its call is answered, and its slot replaced.
+    func giveUp(_ slot: UInt32, _ session: Int?, _ id: UInt64) {
+        guard let request = self.machine.request(in: slot) else { return }
+        let handler = self.core.handlers[Int(request.handler)]
+        // One that runs beside the loop isn't to do so again before it has proved to be quick.
+        if Int(slot) >= self.jobs.count || self.jobs[Int(slot)] == nil { handler.tookTooLong() }
+        self.stuckChanged()
+        let age = Duration(nanoseconds: self.now.nanoseconds(since: request.receivedAt))
+        let grace = self.core.configuration.cancellationGrace
+        self.core.logger.warning(
+            "a handler is stuck: it was asked to stop \(grace) ago and runs on; \(self.slotState)",
+            metadata: [
+                LogKeys.function: "\(handler.name)", LogKeys.correlationID: "\(CorrelationID(id))",
+                LogKeys.reason: "its call came \(age) ago",
+            ]
+        )
+        guard let session else { return }
+        self.core.counters.completed.count()
+        self.core.counters.failed.count()
+        let body = ErrorBody(
+            code: .cancelled,
+            message:
+                "\(handler.name) was asked to stop \(grace) ago and runs on: let it look at its context's isCancelled, "
+                + "or isolate it",
+            worker: self.core.name
+        )
+        self.answer(.error, body.packed(), to: WorkerMachine.Addressee(session: session, id: id), ran: 0)
+    }
+
+    /// What became of a stuck handler's slot, for the log.
+    private var slotState: String {
+        let (stuck, replaced) = (self.machine.abandonedCount, self.machine.replacementCount)
+        return stuck == replaced
+            ? "its slot is replaced (\(stuck) stuck)"
+            : "it keeps its slot (\(stuck) stuck, \(replaced) replaced at most): start the worker again"
+    }
+
+    /// A handler has ended whose request was answered without it: nobody wants its answer.
     func dropLate(_ reply: WorkerReply) {
         self.core.counters.late.count()
         self.stuckChanged()
@@ -69,20 +111,25 @@ extension WorkerLoop {
 
     private func stuckChanged() {
         self.core.counters.stuck.store(self.machine.abandonedCount, ordering: .relaxed)
+        self.core.threads.setReplacements(self.machine.replacementCount, core: self.core)
     }
 
+    /// Slots that handlers that are stuck hold, and that nothing replaces.
+    private var lostSlots: Int { self.machine.abandonedCount - self.machine.replacementCount }
+
     /// How many handlers may run at once beside those that are stuck; as the protocol has no worker without any, one at least.
-    var usableConcurrency: Int { max(1, self.core.configuration.concurrency - self.machine.abandonedCount) }
+    var usableConcurrency: Int { max(1, self.core.configuration.concurrency - self.lostSlots) }
 
     /// Whether no slot is left, so that whatever came would wait for a handler that is stuck.
-    var isClogged: Bool { self.machine.abandonedCount >= self.core.configuration.concurrency }
+    var isClogged: Bool { self.lostSlots >= self.core.configuration.concurrency }
 
-    /// Tells brokers how many handlers may run at once, if that has changed.
+    /// Tells brokers how many handlers may run at once, and how many are stuck, if that has changed.
     @available(*, noasync)
     func tellChanges() {
         guard !self.machine.isDraining else { return }
+        let (usable, stuck) = (self.usableConcurrency, self.machine.abandonedCount)
         for index in self.dials.indices
-        where self.dials[index].offeredConcurrency != self.usableConcurrency
+        where self.dials[index].offeredConcurrency != usable || self.dials[index].offeredStuck != stuck
             || self.dials[index].offeredFunctions != self.handlers.count
         {
             // One that hasn't introduced itself is sent an offer anyway.

@@ -237,9 +237,9 @@ extension WorkerLoop {
 
     /// Takes a job out before it starts, or asks it to stop.
     func stop(_ slot: UInt32, because reason: CancellationReason) {
-        guard Int(slot) < self.jobs.count, let job = self.jobs[Int(slot)] else { return }
+        guard Int(slot) < self.jobs.count, let job = self.jobs[Int(slot)] else { return self.stopping(slot) }
         let isLapsed = job.hasLapsed(at: self.now)
-        guard job.cancel(because: reason) else { return }
+        guard job.cancel(because: reason) else { return self.stopping(slot) }
         self.core.threads.withdraw(job)
         self.finished(job, .dropped(isLapsed ? .lapsed : .cancelled))
     }

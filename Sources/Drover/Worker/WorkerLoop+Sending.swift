@@ -185,6 +185,7 @@ extension WorkerLoop {
         case .stop(let slot): self.stopOrLapse(slot)
         case .interrupt(let slot): self.interrupt(slot)
         case .abandon(let slot, let session, let id): self.abandon(slot, session, id)
+        case .giveUp(let slot, let session, let id): self.giveUp(slot, session, id)
         case .lapsed(let slot, let session, let id):
             self.held[slot] = nil
             self.core.counters.dropped.count()

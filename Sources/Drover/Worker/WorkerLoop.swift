@@ -135,6 +135,8 @@ final class WorkerLoop {
         configuration.maxSessions = core.configuration.maxClients
         configuration.maxCachedBytes = core.configuration.maxCachedResultBytes
         configuration.reportDelayNanoseconds = core.configuration.reportDelay.clampedNanoseconds
+        configuration.stopGraceNanoseconds = core.configuration.cancellationGrace.clampedNanoseconds
+        configuration.maxReplacements = core.configuration.maxReplacedSlots ?? core.configuration.concurrency
         self.machine = WorkerMachine(configuration: configuration)
         self.recycling = core.configuration.recycling.limits.map { limits in
             Recycling(limits: limits, at: now, spread: core.randomness.spread)

@@ -23,6 +23,8 @@ package struct WorkerOffer: Equatable, Sendable {
     package var epoch: UInt64
     package var name: String
     package var concurrency: Int
+    /// How many handlers are stuck; for people.
+    package var stuck: Int
     package var functions: [String]
     package var queues: Set<String>
     package var labels: [String: String]
@@ -35,6 +37,7 @@ package struct WorkerOffer: Equatable, Sendable {
         epoch: UInt64,
         name: String = "",
         concurrency: Int = 1,
+        stuck: Int = 0,
         functions: [String],
         queues: Set<String> = [""],
         labels: [String: String] = [:],
@@ -46,6 +49,7 @@ package struct WorkerOffer: Equatable, Sendable {
         self.name = name
         // Sums of all workers' must not overflow, whatever a worker says.
         self.concurrency = min(max(1, concurrency), 1 << 16)
+        self.stuck = stuck
         self.functions = functions
         self.queues = queues
         self.labels = labels

@@ -14,6 +14,10 @@ package enum WorkerAction: Equatable, Sendable {
     ///
     /// The slot stays taken until the handler ends.
     case abandon(slot: UInt32, session: Int?, id: UInt64)
+    /// The handler of a request runs on although it was asked to stop, and its grace is over: tell the client, if it isn't gone.
+    ///
+    /// The request is kept until the handler ends.
+    case giveUp(slot: UInt32, session: Int?, id: UInt64)
     /// A held request lapsed and is gone: tell its client.
     case lapsed(slot: UInt32, session: Int, id: UInt64)
     /// A held request went with its client.

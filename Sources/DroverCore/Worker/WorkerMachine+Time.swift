@@ -16,6 +16,7 @@ extension WorkerMachine {
         }
         self.due.removeAll(keepingCapacity: true)
         self.lookAtClock(at: now, actions: &actions)
+        self.lookAtStops(at: now, actions: &actions)
         while let first = self.unreported.first {
             let isOpen = self.requests[Int(first.slot)].map { $0.id == first.id } ?? false
             guard !isOpen || first.dueAt <= now else { break }
@@ -35,6 +36,7 @@ extension WorkerMachine {
     /// When ``ticked(at:actions:)`` has something to do next.
     package func nextDeadline(after now: Instant) -> Instant {
         var next = min(self.wheel.nextDeadline ?? .distantFuture, self.clock.nextDeadline)
+        next = min(next, self.stopWheel.nextDeadline ?? .distantFuture)
         if let first = self.unreported.first { next = min(next, first.dueAt) }
         for index in self.sessions.indices where self.sessions[index].isLive {
             next = min(next, self.sessions[index].session.nextDeadline)
@@ -69,17 +71,48 @@ extension WorkerMachine {
         for passed in self.passed {
             switch passed {
             case .soft(let slot): actions.append(.interrupt(slot: slot))
-            case .hard(let slot): self.abandon(slot, actions: &actions)
+            case .hard(let slot):
+                if let (session, id) = self.abandon(slot) {
+                    actions.append(.abandon(slot: slot, session: session, id: id))
+                }
             }
         }
         self.passed.removeAll(keepingCapacity: true)
     }
 
+    // MARK: Handlers that don't stop
+
+    /// A handler that runs was asked to stop: its grace begins, unless it has already.
+    ///
+    /// - Returns: When the grace is over.
+    package mutating func stopping(_ slot: UInt32, at now: Instant) -> Instant {
+        guard let request = self.requests[Int(slot)], request.state == .dispatched, !request.isStopping else {
+            return .distantFuture
+        }
+        let end = now.advanced(byNanoseconds: self.configuration.stopGraceNanoseconds)
+        self.requests[Int(slot)]?.isStopping = true
+        self.stopWheel.schedule(slot, at: end)
+        return end
+    }
+
+    private mutating func lookAtStops(at now: Instant, actions: inout [WorkerAction]) {
+        self.stopWheel.advance(to: now, into: &self.due)
+        for slot in self.due {
+            guard let (session, id) = self.abandon(slot) else { continue }
+            self.clock.ended(slot)
+            actions.append(.giveUp(slot: slot, session: session, id: id))
+        }
+        self.due.removeAll(keepingCapacity: true)
+    }
+
     /// The request is answered without its handler, which keeps what it occupies until it ends: a place at its function's
     /// gate, and its ordering key.
-    private mutating func abandon(_ slot: UInt32, actions: inout [WorkerAction]) {
-        guard let request = self.requests[Int(slot)], request.state == .dispatched else { return }
+    ///
+    /// - Returns: Whom to tell, and of what; nil if it is answered already.
+    private mutating func abandon(_ slot: UInt32) -> (session: Int?, id: UInt64)? {
+        guard let request = self.requests[Int(slot)], request.state == .dispatched else { return nil }
         self.wheel.cancel(slot)
+        if request.isStopping { self.stopWheel.cancel(slot) }
         self.requests[Int(slot)]?.deadline = .distantFuture
         self.requests[Int(slot)]?.state = .abandoned
         self.requests[Int(slot)]?.session = -1
@@ -89,6 +122,6 @@ extension WorkerMachine {
             session = Int(request.session)
             self.sessions[Int(request.session)].requests.remove(request.id)
         }
-        actions.append(.abandon(slot: slot, session: session, id: request.id))
+        return (session, request.id)
     }
 }

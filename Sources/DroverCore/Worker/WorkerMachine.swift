@@ -25,6 +25,10 @@ package struct WorkerMachine: ~Copyable {
         package let seed: UInt64
         /// At most so many of each function run at once; nil for no limit beyond the worker's.
         package var functionLimits: [Int?] = []
+        /// How long a handler may run on after it was asked to stop.
+        package var stopGraceNanoseconds: UInt64 = 10_000_000_000
+        /// How many handlers that are stuck have their slots replaced.
+        package var maxReplacements = 0
         /// How long a handler of each function may run.
         package var runLimits: [RunLimits] = []
 
@@ -50,6 +54,8 @@ package struct WorkerMachine: ~Copyable {
     var wheel = TimerWheel(now: Instant(nanoseconds: 0))
     var clock: RunClock
     var passed: [RunClock.Passed] = []
+    /// When the grace of handlers that were asked to stop is over.
+    var stopWheel = TimerWheel(now: Instant(nanoseconds: 0))
     private var gates: [FunctionGate]
     private var keys = OrderingKeys<String>()
     /// The ordering keys of the requests that have one.
@@ -57,7 +63,7 @@ package struct WorkerMachine: ~Copyable {
     /// Requests in the order they came, to report those that take long; may name ended ones.
     var unreported = Deque<(slot: UInt32, id: UInt64, dueAt: Instant)>()
     var due: [UInt32] = []
-    private let configuration: Configuration
+    let configuration: Configuration
     private var lastRoute: (route: UInt64, session: Int)?
 
     /// Requests that have not ended.
@@ -67,9 +73,12 @@ package struct WorkerMachine: ~Copyable {
     /// Takes no new requests.
     package private(set) var isDraining = false
     package var sessionCount: Int { self.clients.count }
-    package var timerCount: Int { self.wheel.count + self.clock.count }
-    /// Requests that were answered when their handlers' hard limits passed, and whose handlers have not ended.
+    package var timerCount: Int { self.wheel.count + self.clock.count + self.stopWheel.count }
+    /// Requests that were answered without their handlers, which are stuck: they run on after their hard limits, or after the
+    /// grace of a cancellation.
     package internal(set) var abandonedCount = 0
+    /// How many slots there are beside the worker's own, in place of those that stuck handlers hold.
+    package var replacementCount: Int { min(self.abandonedCount, self.configuration.maxReplacements) }
 
     package init(configuration: Configuration) {
         self.configuration = configuration
@@ -473,6 +482,7 @@ package struct WorkerMachine: ~Copyable {
     private mutating func free(_ slot: UInt32, _ request: WorkerRequest) {
         if request.deadline != .distantFuture { self.wheel.cancel(slot) }
         self.clock.ended(slot)
+        if request.isStopping { self.stopWheel.cancel(slot) }
         if request.state == .abandoned { self.abandonedCount -= 1 }
         if request.session >= 0 { self.sessions[Int(request.session)].requests.remove(request.id) }
         self.requests[Int(slot)] = nil

@@ -105,13 +105,15 @@ package struct WorkerRequest: Sendable {
     package let receivedAt: Instant
     /// Whether it has an ordering key.
     package let isKeyed: Bool
+    /// Whether its handler was asked to stop.
+    package var isStopping = false
 
     package enum State: UInt8, Sendable {
         /// Waits for its ordering key or its function's limit.
         case held
         /// Given to the handler threads.
         case dispatched
-        /// Answered when its hard limit passed; the handler hasn't ended.
+        /// Answered when its hard limit passed, or the grace after it was asked to stop; the handler hasn't ended.
         case abandoned
     }
 }
