@@ -17,6 +17,7 @@
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
+#include <malloc.h>
 #include <zmq.h>
 
 // Swift can't import the EFD_* enumerators used as flags.
@@ -106,5 +107,16 @@ static inline int drover_emthread(void) { return EMTHREAD; }
 
 // ZMQ_ZAP_ENFORCE_DOMAIN: the header of 4.3.4 lists it among the drafts, but a library built without drafts has it.
 static inline int drover_zap_enforce_domain(void) { return 93; }
+
+/// Gives the kernel back what lies free in the heaps of the C library; whether there was anything.
+///
+/// Other C libraries have no such call.
+static inline int drover_trim_heaps(void) {
+#ifdef __GLIBC__
+    return malloc_trim(0);
+#else
+    return 0;
+#endif
+}
 
 #endif

@@ -49,6 +49,9 @@ final class BrokerLoop {
     @safe @exclusivity(unchecked) var questions: [QuestionKey: Question] = [:]
     /// Which allow-list the links were last held against.
     @safe @exclusivity(unchecked) var accessGeneration: UInt64 = 1
+    @safe @exclusivity(unchecked) private var idle = IdleWatch()
+    /// How many calls had come when the loop looked last.
+    @safe @exclusivity(unchecked) private var lastReceived = 0
     private let descriptor: CInt
 
     /// How many frames one turn receives at most.
@@ -312,7 +315,8 @@ final class BrokerLoop {
         guard self.isQuiet else { return }
         self.now = self.core.now()
         self.nextTick = self.machine.nextDeadline
-        var wakeAt = min(self.nextTick, self.nextClosing)
+        self.giveBackIfIdle()
+        var wakeAt = min(min(self.nextTick, self.nextClosing), self.idle.nextDeadline)
         // Frames that libzmq would not take are tried again soon: a ROUTER can't say which peer has room.
         if !self.blocked.isEmpty { wakeAt = min(wakeAt, self.now.advanced(byNanoseconds: 1_000_000)) }
         if self.core.life.state == .draining { wakeAt = min(wakeAt, self.core.life.drainDeadline) }
@@ -364,6 +368,22 @@ final class BrokerLoop {
             self.requests = []
         }
     }
+
+    /// Some seconds after the last call the memory that calls needed is given back.
+    private func giveBackIfIdle() {
+        let received = self.core.counters.received.load(ordering: .relaxed)
+        if self.machine.callCount > 0 || received != self.lastReceived || !self.blocked.isEmpty {
+            self.lastReceived = received
+            if self.machine.callCount > Self.manyCalls { HeapReserve.usedMuch() }
+            self.idle.worked(at: self.now)
+        } else if self.idle.isDue(at: self.now) {
+            self.machine.trim()
+            self.requests = []
+            HeapReserve.giveBack()
+        }
+    }
+
+    private static let manyCalls = 4096
 
     @available(*, noasync)
     private var mayLeave: Bool {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import CDroverZMQ
 internal import Glibc
 internal import Synchronization
 
@@ -22,11 +23,28 @@ package enum HeapReserve {
     private static let payloads = 16
 
     private static let shown = Atomic<Int>(0)
+    /// Whether there may be much to give back.
+    private static let hasUsedMuch = Atomic<Bool>(false)
+
+    /// So much was in use that it is worth giving back: many calls, or a large payload.
+    package static func usedMuch() {
+        if !self.hasUsedMuch.load(ordering: .relaxed) { self.hasUsedMuch.store(true, ordering: .relaxed) }
+    }
+
+    /// A loop of the process has nothing to do: gives back what a process that used much keeps.
+    ///
+    /// Takes a millisecond for each hundred megabytes or so, and keeps threads that allocate waiting meanwhile.
+    package static func giveBack() {
+        if self.hasUsedMuch.load(ordering: .relaxed) { _ = drover_trim_heaps() }
+    }
 
     /// A payload of so many bytes has come or goes out.
     @inline(__always)
     package static func expect(_ bytes: Int) {
-        if bytes >= self.largePayload { self.show(bytes) }
+        if bytes >= self.largePayload {
+            self.usedMuch()
+            self.show(bytes)
+        }
     }
 
     @inline(never)

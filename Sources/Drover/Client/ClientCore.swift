@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import DequeModule
 public import DroverCodec
 internal import DroverCore
 internal import DroverWire
@@ -48,7 +47,7 @@ final class ClientCore: Sendable {
     private let outstanding = Atomic<Int>(0)
     private let leastPeerLimit = Atomic<Int>(.max)
     private let placeWaiterCount = Atomic<Int>(0)
-    private let placeWaiters = Mutex(Deque<(key: UInt64, waiter: PlaceWaiter)>())
+    private let placeWaiters = Mutex(PlaceQueue())
     private let functions = Mutex<[String: FunctionInfo]>([:])
     private let functionList = Mutex<[FunctionInfo]>([])
     private let workerNames: Mutex<[String]>
@@ -379,7 +378,7 @@ final class ClientCore: Sendable {
         let waiter = self.placeWaiters.withLock { waiters -> PlaceWaiter? in
             guard !waiters.isEmpty, self.takePlace() else { return nil }
             self.placeWaiterCount.subtract(1, ordering: .sequentiallyConsistent)
-            return waiters.removeFirst().waiter
+            return waiters.takeFirst()
         }
         waiter?.answer(true)
     }
@@ -432,16 +431,16 @@ final class ClientCore: Sendable {
                         self.placeWaiterCount.subtract(1, ordering: .sequentiallyConsistent)
                         return !isCancelled
                     }
-                    waiters.append((key, .task(continuation)))
+                    waiters.append(.task(continuation), as: key)
                     return nil
                 }
                 if let answer { continuation.resume(returning: answer) }
             }
         } onCancel: {
             let waiter = self.placeWaiters.withLock { waiters -> PlaceWaiter? in
-                guard let index = waiters.firstIndex(where: { $0.key == key }) else { return nil }
+                guard let waiter = waiters.remove(key) else { return nil }
                 self.placeWaiterCount.subtract(1, ordering: .sequentiallyConsistent)
-                return waiters.remove(at: index).waiter
+                return waiter
             }
             waiter?.answer(false)
         }
@@ -459,7 +458,7 @@ final class ClientCore: Sendable {
                 self.placeWaiterCount.subtract(1, ordering: .sequentiallyConsistent)
                 return true
             }
-            waiters.append((self.nextWaiterKey(), .thread(signal)))
+            waiters.append(.thread(signal), as: self.nextWaiterKey())
             return false
         }
         if !hasPlace { _ = signal.wait() }
@@ -571,20 +570,6 @@ final class ClientCore: Sendable {
         statistics.subscriptionsNow = self.subscriptions.count
         statistics.wrappersNow = self.wrappers.count
         return statistics
-    }
-}
-
-/// Who waits for a place for an outstanding call.
-private enum PlaceWaiter: Sendable {
-    case task(Resumption<Bool>)
-    case thread(ReadySignal<Bool>)
-
-    /// Tells whether there is a place.
-    func answer(_ hasPlace: Bool) {
-        switch self {
-        case .task(let continuation): continuation.resume(returning: hasPlace)
-        case .thread(let signal): signal.set(hasPlace)
-        }
     }
 }
 

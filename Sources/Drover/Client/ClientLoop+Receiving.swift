@@ -245,7 +245,7 @@ extension ClientLoop {
         switch self.book.machine.replied(header.id, from: link.index, at: self.now) {
         case .deliver(let slot):
             guard let result = self.book.take(slot) else { return }
-            result.request.release()
+            result.freeRequest()
             let waiting: Waiting?
             if kind == .error {
                 waiting = unsafe self.settleError(result, payload: payload)
@@ -255,7 +255,7 @@ extension ClientLoop {
             self.note(result, waiting)
         case .expire(let slot, let function, let nanoseconds):
             guard let result = self.book.take(slot) else { return }
-            result.request.release()
+            result.freeRequest()
             self.end(result, .expired, result.timeout(at: self.now))
             self.reportLate(header.id, function: function, nanoseconds: nanoseconds)
         case .late(let function, let nanoseconds):

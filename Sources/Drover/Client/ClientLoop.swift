@@ -24,6 +24,7 @@ final class ClientLoop {
     @safe @exclusivity(unchecked) var endCounts = EndCounts()
     @safe @exclusivity(unchecked) var now: Instant
     @safe @exclusivity(unchecked) var nextTick = Instant.distantFuture
+    @safe @exclusivity(unchecked) private var idle = IdleWatch()
     @safe @exclusivity(unchecked) var message = Message()
     @safe @exclusivity(unchecked) var attached = Message()
     @safe @exclusivity(unchecked) var poll: DescriptorPoll
@@ -281,7 +282,8 @@ final class ClientLoop {
         self.core.counters.tableEntries.store(self.book.machine.callCount, ordering: .relaxed)
         self.core.counters.timers.store(self.book.machine.timerCount, ordering: .relaxed)
         self.trimIfIdle()
-        self.nextTick = self.book.machine.nextDeadline(after: self.now)
+        self.giveBackIfIdle()
+        self.nextTick = min(self.book.machine.nextDeadline(after: self.now), self.idle.nextDeadline)
         if self.spins() { return }
         let mayUseCommands = self.core.commands.prepareToSleep()
         let maySleep = self.core.submissions.prepareToSleep() && mayUseCommands
@@ -371,6 +373,20 @@ final class ClientLoop {
         if self.actions.capacity > 4096 { self.actions = [] }
         if self.ended.capacity > 4096 { self.ended = [] }
     }
+
+    /// Some seconds after the last call the memory that calls needed is given back.
+    private func giveBackIfIdle() {
+        let count = self.book.machine.callCount
+        if count > 0 || self.hasServed {
+            if count > Self.manyCalls { HeapReserve.usedMuch() }
+            self.idle.worked(at: self.now)
+        } else if self.idle.isDue(at: self.now) {
+            self.book.trim()
+            HeapReserve.giveBack()
+        }
+    }
+
+    private static let manyCalls = 4096
 
     var isFinished: Bool {
         self.book.machine.callCount == 0

@@ -61,12 +61,6 @@ struct RequestBytes: @unchecked Sendable {
         return block
     }
 
-    /// Frees a block of which there is no more use, unless it is small: then its owner's thread does it, which is cheaper
-    /// than to free on one thread what another allocates.
-    mutating func release() {
-        if self.count > 512 { self.free() }
-    }
-
     mutating func free() {
         if self.shared != nil {
             self.shared = nil

@@ -66,7 +66,7 @@ extension WorkerLoop {
     /// A handler was asked to stop, and hasn't within the grace: its call is answered, and its slot replaced.
     func giveUp(_ slot: UInt32, _ session: Int?, _ id: UInt64) {
         guard let request = self.machine.request(in: slot) else { return }
-        let handler = self.core.handlers[Int(request.handler)]
+        let handler = self.handlers[Int(request.handler)]
         // One that runs beside the loop isn't to do so again before it has proved to be quick.
         if Int(slot) >= self.jobs.count || self.jobs[Int(slot)] == nil { handler.tookTooLong() }
         self.stuckChanged()

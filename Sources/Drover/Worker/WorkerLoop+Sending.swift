@@ -198,6 +198,8 @@ extension WorkerLoop {
         case .sessionLost(let session, let client):
             self.links[session] = nil
             self.blocked.remove(session)
+            // What was on its way to it is free soon.
+            self.idle.worked(at: self.now)
             self.core.subscribers.endAll(of: client)
             self.core.replies.endAll(of: client)
             self.core.counters.clients.store(self.machine.sessionCount, ordering: .relaxed)
@@ -214,6 +216,23 @@ extension WorkerLoop {
 
     // MARK: Sleeping and leaving
 
+    /// Some seconds after the last request the memory that requests needed is given back.
+    private func giveBackIfIdle() {
+        let received = self.core.counters.received.current
+        if self.machine.requestCount > 0 || received != self.lastReceived || !self.blocked.isEmpty {
+            self.lastReceived = received
+            if self.machine.requestCount > Self.manyRequests { HeapReserve.usedMuch() }
+            self.idle.worked(at: self.now)
+        } else if self.idle.isDue(at: self.now) {
+            self.machine.trim()
+            self.arena = []
+            self.jobs = []
+            HeapReserve.giveBack()
+        }
+    }
+
+    private static let manyRequests = 4096
+
     @available(*, noasync)
     func sleep() {
         guard self.isQuiet else { return }
@@ -226,6 +245,8 @@ extension WorkerLoop {
             self.nextTick = min(self.nextTick, self.now.advanced(byNanoseconds: ClientCore.threadPauseNanoseconds))
         }
         if let recycling { self.nextTick = min(self.nextTick, recycling.nextLook) }
+        self.giveBackIfIdle()
+        self.nextTick = min(self.nextTick, self.idle.nextDeadline)
         if self.core.life.state == .draining { self.nextTick = min(self.nextTick, self.core.life.drainDeadline) }
         guard self.core.mailbox.prepareToSleep() else {
             self.core.mailbox.didWake(isSignalled: false)

@@ -47,6 +47,9 @@ final class WorkerLoop {
     @safe @exclusivity(unchecked) var actions: [WorkerAction] = []
     @safe @exclusivity(unchecked) var now: Instant
     @safe @exclusivity(unchecked) var nextTick: Instant
+    @safe @exclusivity(unchecked) var idle = IdleWatch()
+    /// How many requests had come when the loop looked last.
+    @safe @exclusivity(unchecked) var lastReceived = 0
     @safe @exclusivity(unchecked) var frames = FramePool()
     @safe @exclusivity(unchecked) var route = Message()
     @safe @exclusivity(unchecked) var message = Message()
