@@ -43,7 +43,6 @@ struct LateFunctionTests {
         _ = try await client.map(Job.tick, over: items, MapOptions(window: 2)).collect()
         await client.drainCallbacks()
         #expect(count.load(ordering: .relaxed) == 120)
-        #expect(client.statistics(of: told) == nil)
         #expect(throws: UsageError.self) { try client.function(Job.tick).async(told, 1) }
         await pool.close()
     }

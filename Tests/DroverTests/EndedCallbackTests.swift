@@ -57,7 +57,7 @@ extension ServingTests.EndedCallbackTests {
             #expect(values == Array(0..<50))
             await client.drainCallbacks()
             #expect(seen.values.sorted() == Self.expected(0..<50))
-            #expect(client.statistics(of: told) == nil)
+            #expect(client.core.subscriptions.find(told.subscription) == nil)
             let error = #expect(throws: UsageError.self) { try client.function(Self.stages).async(1, told) }
             #expect(error?.code == .callbackEnded)
             #expect(error?.message.contains("callback \(told.subscription) has ended") == true)
@@ -77,7 +77,7 @@ extension ServingTests.EndedCallbackTests {
             }
             await client.drainCallbacks()
             #expect(seen.values.sorted() == Self.expected(0..<21))
-            #expect(client.statistics(of: told) == nil)
+            #expect(client.core.subscriptions.find(told.subscription) == nil)
         }
     }
 
@@ -96,11 +96,11 @@ extension ServingTests.EndedCallbackTests {
                 for try await _ in batch { batch.handle.cancel() }
             }
             for callback in [failing, left, cancelled] {
-                eventually("it has ended") { client.statistics(of: callback) == nil }
+                eventually("it has ended") { client.core.subscriptions.find(callback.subscription) == nil }
             }
             let lasting = client.callback(.init(lifetime: .untilCancelled)) { (_: Int) in }
             _ = try await client.map(Self.stages, over: [(1, lasting), (2, lasting)]).collect()
-            #expect(client.statistics(of: lasting) != nil)
+            #expect(client.core.subscriptions.find(lasting.subscription) != nil)
         }
     }
 
@@ -109,7 +109,7 @@ extension ServingTests.EndedCallbackTests {
         try await self.withStages { _, client in
             let told = client.callback { (_: Int) in }
             #expect(try await client.function(Self.stages)(1, told) == 1)
-            eventually("it has ended") { client.statistics(of: told) == nil }
+            eventually("it has ended") { client.core.subscriptions.find(told.subscription) == nil }
             let function = client.function(Self.stages)
             await #expect(throws: UsageError.self) { try await function(1, told) }
             #expect(throws: UsageError.self) { try function.async(1, told) }
@@ -136,7 +136,7 @@ extension ServingTests.EndedCallbackTests {
             let own = client.callback { (number: Int) in number * 2 }
             #expect(foreign.subscription == own.subscription)
             #expect(try await client.function(Job.echoCallback)(foreign) == foreign)
-            #expect(client.statistics(of: own) != nil)
+            #expect(client.core.subscriptions.find(own.subscription) != nil)
             #expect(try await client.function(Job.ask)(own, 4) == 8)
             await other.close()
         }
