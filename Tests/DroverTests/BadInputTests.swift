@@ -461,16 +461,18 @@ extension ServingTests.BadInputTests {
     }
 
     @Test(
-        "S88 four hundred clients of one process all work, and all come back with their worker",
+        "S88 hundreds of clients of one process all work, and all come back with their worker",
         .timeLimit(.minutes(2))
     )
     func manyClients() throws {
+        // Each has threads of its own, which a sanitizer makes dear.
+        let count = isSanitized ? 60 : 400
         let first = try WorkerProcess()
-        let child = try WorkerProcess(arguments: ["clients", first.endpoint, "400"])
-        eventually("all were answered", within: .seconds(60)) { child.printed.contains("answered 400") }
+        let child = try WorkerProcess(arguments: ["clients", first.endpoint, "\(count)"])
+        eventually("all were answered", within: .seconds(60)) { child.printed.contains("answered \(count)") }
         first.end()
         let second = try WorkerProcess(at: first.endpoint)
-        eventually("all were answered again", within: .seconds(30)) { child.printed.contains("answered again 400") }
+        eventually("all were answered again", within: .seconds(30)) { child.printed.contains("answered again \(count)") }
         child.end()
         second.end()
     }

@@ -3,7 +3,7 @@
 internal import DroverCodec
 internal import Synchronization
 
-/// Something that a running handler told its caller with ``JobContext/report(_:)``.
+/// Something that a running handler told its caller with ``JobContext/report(_:)-75z5g``.
 public struct ResultEvent: Sendable {
     /// The event's place, from 0.
     public let sequence: Int
