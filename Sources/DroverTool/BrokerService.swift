@@ -3,6 +3,7 @@
 import Drover
 import DroverBroker
 import Foundation
+import Synchronization
 
 /// A broker as the service manager sees it: ready, alive, stopping.
 struct BrokerService {
@@ -14,10 +15,14 @@ struct BrokerService {
             return await self.broker.runUntilAsked()
         }
         notifier.ready("listens at \(self.broker.endpoint)")
+        let isTold = Atomic(false)
+        let tell = { @Sendable in
+            if !isTold.exchange(true, ordering: .acquiringAndReleasing) { notifier.stopping() }
+        }
         // Beside the broker, which drains on the same signals.
         let signals = [SIGTERM, SIGINT].map { DispatchSource.makeSignalSource(signal: $0) }
         for signal in signals {
-            signal.setEventHandler { notifier.stopping() }
+            signal.setEventHandler { tell() }
             signal.activate()
         }
         defer { for signal in signals { signal.cancel() } }
@@ -30,5 +35,7 @@ struct BrokerService {
             await self.broker.runUntilAsked()
             group.cancelAll()
         }
+        // A broker without work is done before the signal's handler has its turn.
+        tell()
     }
 }

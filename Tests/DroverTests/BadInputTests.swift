@@ -472,7 +472,9 @@ extension ServingTests.BadInputTests {
         eventually("all were answered", within: .seconds(60)) { child.printed.contains("answered \(count)") }
         first.end()
         let second = try WorkerProcess(at: first.endpoint)
-        eventually("all were answered again", within: .seconds(30)) { child.printed.contains("answered again \(count)") }
+        eventually("all were answered again", within: .seconds(30)) {
+            child.printed.contains("answered again \(count)")
+        }
         child.end()
         second.end()
     }
