@@ -110,6 +110,36 @@ extension ServingTests.FloodTests {
         if policy != .unsubscribe { #expect(outcome.emitted == Self.count / workers * workers) }
     }
 
+    @Test(
+        "S78 a closure that stands still after it made the workers go on makes them pause again",
+        .timeLimit(.minutes(5))
+    )
+    func standsStill() throws {
+        let worker = try #require(try Self.workers(1).first)
+        let client = try Client(worker.endpoint)
+        // The end of one pause and the beginning of the next meet at another place in each round.
+        for round in 0..<40 {
+            let received = Atomic<Int>(0)
+            let release = Mutex(false)
+            let options = CallbackOptions(lifetime: .untilCancelled, queueLimit: 8)
+            let callback = client.callback(options) { (_: Int) in
+                guard received.add(1, ordering: .relaxed).newValue > round * 20 else { return }
+                while !release.withLock({ $0 }) { usleep(100) }
+            }
+            let call = try client.function(Self.flood).async(callback, 20_000)
+            eventually("the closure stands still") { received.load(ordering: .relaxed) > round * 20 }
+            usleep(30_000)
+            let count = client.statistics(of: callback)?.received ?? 0
+            #expect(count <= received.load(ordering: .relaxed) + 32 + 8 + EventWindow.limit)
+            #expect(call.outcome == nil)
+            release.withLock { $0 = true }
+            #expect(try call.get() == 20_000)
+            client.cancel(callback)
+        }
+        client.closeBlocking()
+        worker.stopBlocking(grace: .zero)
+    }
+
     @Test("S84 what a handler reports in a loop is read, or counted as dropped", .timeLimit(.minutes(5)))
     func reports() async throws {
         let workers = try Self.workers(1)

@@ -12,7 +12,8 @@ final class ClientCommand: MailboxNode {
         case deadlineMoved(AnyAsyncResult)
         /// A subscription is over: tell the workers.
         case unsubscribe(SubscriptionID)
-        case flow(SubscriptionID, isPaused: Bool)
+        /// A subscription's queue has room again: tell the workers, unless they were asked for another pause since.
+        case resume(SubscriptionID)
         /// The answer of a callback that a worker called.
         case answer(Subscription.Invocation, RequestBytes, isError: Bool)
         case cancelAll

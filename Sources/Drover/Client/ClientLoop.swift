@@ -252,8 +252,10 @@ final class ClientLoop {
         case .unsubscribe(let id):
             if self.lastSubscription?.id == id { self.lastSubscription = nil }
             self.tellAll(Header(.ended, number: id.rawValue))
-        case .flow(let id, let isPaused):
-            self.tellAll(Header(.flow, id: isPaused ? 0 : 1, number: id.rawValue))
+        case .resume(let id):
+            // A pause that was asked for since this command was posted is not ended by it: another command will come.
+            guard let subscription = self.core.subscriptions.find(id), !subscription.isPaused else { break }
+            self.tellAll(Header(.flow, id: 1, number: id.rawValue))
         case .answer(let invocation, let block, let isError):
             self.attempt(self.links[invocation.endpoint]) { link throws(ZMQError) in
                 try link.send(Header(isError ? .error : .reply, id: invocation.id), consuming: block)

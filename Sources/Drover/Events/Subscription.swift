@@ -160,7 +160,7 @@ final class Subscription: Sendable {
                 }
                 return (state.body, arrived, mustResume)
             }
-            if mustResume { self.client.post(.flow(self.id, isPaused: false)) }
+            if mustResume { self.client.post(.resume(self.id)) }
             guard let arrived else { break }
             if let body {
                 if let invocation = arrived.invocation {
