@@ -307,4 +307,45 @@ import Testing
         // What has ended can't be asked to stop.
         #expect(bench.machine.stopping(1, at: Self.at(20_000)) == .distantFuture)
     }
+
+    @Test("handlers that have given their slots back are counted until they have them again, or end")
+    func released() {
+        var bench = Bench()
+        for id in UInt64(1)...2 { _ = bench.request(id, 0) }
+        _ = bench.machine.slotReleased(0, id: 1, true)
+        _ = bench.machine.slotReleased(0, id: 1, true)
+        #expect(bench.machine.releasedCount == 1)
+        // Another request that had the slot before.
+        _ = bench.machine.slotReleased(1, id: 9, true)
+        _ = bench.machine.slotReleased(77, id: 1, true)
+        #expect(bench.machine.releasedCount == 1)
+        _ = bench.machine.slotReleased(0, id: 1, false)
+        #expect(bench.machine.releasedCount == 0)
+        _ = bench.machine.slotReleased(1, id: 2, true)
+        _ = bench.finish(1)
+        #expect(bench.machine.releasedCount == 0)
+        _ = bench.machine.slotReleased(1, id: 2, false)
+        #expect(bench.machine.releasedCount == 0)
+    }
+
+    @Test("a stuck handler that has given its slot back holds none that is to be replaced")
+    func releasedAndStuck() {
+        var bench = Bench()
+        _ = bench.request(1, 0)
+        var isStuck = bench.machine.slotReleased(0, id: 1, true)
+        #expect(!isStuck)
+        _ = bench.machine.stopping(0, at: Self.at(0))
+        #expect(bench.tick(20_000) == [.giveUp(slot: 0, session: 0, id: 1)])
+        #expect(bench.machine.abandonedCount == 1)
+        #expect(bench.machine.replacementCount == 0)
+        isStuck = bench.machine.slotReleased(0, id: 1, false)
+        #expect(isStuck)
+        #expect(bench.machine.replacementCount == 1)
+        isStuck = bench.machine.slotReleased(0, id: 1, true)
+        #expect(isStuck)
+        #expect(bench.machine.replacementCount == 0)
+        #expect(bench.finish(0).0?.isLate == true)
+        #expect(bench.machine.abandonedReleasedCount == 0)
+        #expect(bench.machine.releasedCount == 0)
+    }
 }

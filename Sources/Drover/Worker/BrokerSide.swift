@@ -87,6 +87,7 @@ struct BrokerDial {
     var offeredFunctions = 0
     /// How many stuck ones it said.
     var offeredStuck = 0
+    var offeredAt = Instant(nanoseconds: 0)
     /// How often it was dialled before.
     let attempt: Int
     /// A connection stands.

@@ -15,6 +15,8 @@ final class HandlerThreads: Sendable {
         var idle: [Parker] = []
         var threads: [LoopThread] = []
         var isStopping = false
+        /// Handlers that want their slots back, each with a way to tell it that it has one.
+        var rejoining = Deque<@Sendable () -> Void>()
     }
 
     private let state = Mutex(State())
@@ -23,6 +25,11 @@ final class HandlerThreads: Sendable {
     private let concurrency: Int
     /// How many slots there are: `concurrency`, and one for each of a stuck handler that is replaced.
     private let slots: Atomic<Int>
+    /// How many wait to have their slots back.
+    private let rejoiningCount = Atomic<Int>(0)
+    /// Handlers that have given their slots back while they wait, and how many of them block their threads.
+    private let releasedCount = Atomic<Int>(0)
+    private let blockedCount = Atomic<Int>(0)
     private let isShort = Atomic<Bool>(false)
 
     /// Whether jobs wait since the system had no thread to give; ``startMissing(core:)`` asks again.
@@ -41,18 +48,19 @@ final class HandlerThreads: Sendable {
     /// Says how many slots of stuck handlers are replaced; jobs that wait take those that are new.
     func setReplacements(_ count: Int, core: WorkerCore) {
         self.slots.store(self.concurrency + count, ordering: .sequentiallyConsistent)
+        while let wake = self.state.withLock({ self.nextToRejoin(&$0) }) { wake() }
         var none: [WorkerJob] = []
         self.submit(&none, core: core)
     }
 
     /// Takes a slot, if one is free.
     func takeSlot() -> Bool {
-        var count = self.runningCount.load(ordering: .relaxed)
+        var count = self.runningCount.load(ordering: .sequentiallyConsistent)
         while count < self.slotCount {
             let (exchanged, original) = self.runningCount.compareExchange(
                 expected: count,
                 desired: count + 1,
-                ordering: .acquiringAndReleasing
+                ordering: .sequentiallyConsistent
             )
             if exchanged { return true }
             count = original
@@ -60,12 +68,67 @@ final class HandlerThreads: Sendable {
         return false
     }
 
-    /// Gives a slot back; a waiting job takes it.
+    /// Gives a slot back; a handler that wants its own back takes it, else a waiting job.
     func releaseSlot() {
-        self.runningCount.subtract(1, ordering: .acquiringAndReleasing)
+        self.runningCount.subtract(1, ordering: .sequentiallyConsistent)
+        // One of the two sees the other: this looks after it has given the slot back, who waits looks after it has said so.
+        if self.rejoiningCount.load(ordering: .sequentiallyConsistent) > 0 {
+            if let wake = self.state.withLock({ self.nextToRejoin(&$0) }) { return wake() }
+        }
         guard self.queuedCount.load(ordering: .sequentiallyConsistent) > 0 else { return }
         self.state.withLock { state in state.queue.isEmpty ? nil : state.idle.popLast() }?.unpark()
     }
+
+    /// Gives a slot to a handler that wants its own back; returns the way to tell it.
+    private func nextToRejoin(_ state: inout State) -> (@Sendable () -> Void)? {
+        guard !state.rejoining.isEmpty, self.takeSlot() else { return nil }
+        self.rejoiningCount.subtract(1, ordering: .sequentiallyConsistent)
+        return state.rejoining.popFirst()
+    }
+
+    /// A handler gives its slot back while it waits for something.
+    ///
+    /// - Parameters:
+    ///   - blocksThread: Whether it keeps its thread meanwhile: then there may be one more.
+    ///   - limit: How many may have done so at once.
+    ///   - core: The worker's.
+    /// - Returns: False if that many have: it keeps its slot.
+    func leaveSlot(blocksThread: Bool, limit: Int, core: WorkerCore) -> Bool {
+        guard self.releasedCount.add(1, ordering: .relaxed).newValue <= limit else {
+            self.releasedCount.subtract(1, ordering: .relaxed)
+            return false
+        }
+        if blocksThread { self.blockedCount.add(1, ordering: .relaxed) }
+        self.releaseSlot()
+        if blocksThread, self.queued > 0 {
+            var none: [WorkerJob] = []
+            self.submit(&none, core: core)
+        }
+        return true
+    }
+
+    /// The handler has what it waited for, and wants a slot again.
+    ///
+    /// - Parameters:
+    ///   - blocksThread: As when it left.
+    ///   - wake: Called when it has one, by whoever gives it, unless that is at once.
+    /// - Returns: Whether it has one at once.
+    func rejoin(blocksThread: Bool, _ wake: @escaping @Sendable () -> Void) -> Bool {
+        self.releasedCount.subtract(1, ordering: .relaxed)
+        if blocksThread { self.blockedCount.subtract(1, ordering: .relaxed) }
+        return self.state.withLock { state in
+            state.rejoining.append(wake)
+            self.rejoiningCount.add(1, ordering: .sequentiallyConsistent)
+            guard state.rejoining.count == 1, self.takeSlot() else { return false }
+            self.rejoiningCount.subtract(1, ordering: .sequentiallyConsistent)
+            state.rejoining.removeLast()
+            return true
+        }
+    }
+
+    /// Whether the code that asks runs on one of the threads.
+    @available(*, noasync)
+    var isCurrent: Bool { self.state.withLock { state in state.threads.contains { $0.isCurrent } } }
 
     /// Takes a cancelled job out of the queue, if it still waits there.
     func withdraw(_ job: WorkerJob) {
@@ -92,7 +155,8 @@ final class HandlerThreads: Sendable {
                 woken.append(parker)
                 wanted -= 1
             }
-            while wanted > 0, state.threads.count < self.slotCount, !state.isStopping {
+            let most = self.slotCount + self.blockedCount.load(ordering: .relaxed)
+            while wanted > 0, state.threads.count < most, !state.isStopping {
                 do throws(ZMQError) {
                     let thread = try LoopThread.start(named: "drover-handler", signals: .asInProgram) {
                         self.serve(core)
@@ -131,7 +195,8 @@ final class HandlerThreads: Sendable {
         let parker = Parker()
         while true {
             let next: Next = self.state.withLock { state in
-                if let first = state.queue.first, self.takeSlot() {
+                // Who has begun goes on first.
+                if let first = state.queue.first, state.rejoining.isEmpty, self.takeSlot() {
                     state.queue.removeFirst()
                     self.queuedCount.subtract(1, ordering: .sequentiallyConsistent)
                     return .job(first)
@@ -170,11 +235,12 @@ final class HandlerThreads: Sendable {
         if job.mustReportStart { core.post(.started(job)) }
         if job.handler.isTimed { core.post(.began(job, at: started)) }
         job.run(core: core) { reply in
+            let holdsSlot = job.context.endsHoldingSlot()
             let nanoseconds = core.now().nanoseconds(since: started)
             job.handler.took(nanoseconds: nanoseconds)
             job.ran(nanoseconds: nanoseconds)
             core.post(.finished(job, reply))
-            self.releaseSlot()
+            if holdsSlot { self.releaseSlot() }
         }
     }
 

@@ -4,6 +4,7 @@ internal import DroverCodec
 internal import DroverCore
 public import DroverWire
 internal import DroverZMQ
+internal import Logging
 internal import Synchronization
 
 /// What a handler may know of the request it works on.
@@ -97,6 +98,95 @@ public final class JobContext: Sendable {
         )
         try packValue(progress, into: &writer)
         return RequestBytes(adopting: writer.finish())
+    }
+
+    // MARK: Waiting without a slot
+
+    private enum Slot: UInt8 {
+        case held, released, ended
+    }
+
+    private let slotState = Atomic<UInt8>(Slot.held.rawValue)
+
+    /// Gives the handler's slot back while it waits for something, above all for calls of its own worker or pool, and waits for a
+    /// slot again before it returns.
+    ///
+    /// A handler that waits in its slot for calls that need a slot themselves stops the worker as soon as all its slots are taken
+    /// so. Without the slot others run meanwhile; what the function's `limit` and ordering keys protect stays its own.
+    /// At most ``WorkerConfiguration/maxReleasedSlots`` handlers wait so at once; a further one keeps its slot.
+    ///
+    /// - Parameter body: What waits. It is to do little else.
+    /// - Returns: What the body returns.
+    /// - Throws: What the body throws.
+    public func withSlotReleased<Value: Sendable>(_ body: () async throws -> Value) async rethrows -> Value {
+        guard self.releaseSlot(blocksThread: false) else { return try await body() }
+        let outcome: Value
+        do { outcome = try await body() } catch {
+            await self.rejoin()
+            throw error
+        }
+        await self.rejoin()
+        return outcome
+    }
+
+    /// Gives the handler's slot back while it blocks its thread; see the awaiting form.
+    ///
+    /// - Parameter body: What waits.
+    /// - Returns: What the body returns.
+    /// - Throws: What the body throws.
+    @available(*, noasync, message: "await withSlotReleased instead")
+    public func withSlotReleasedBlocking<Value>(_ body: () throws -> Value) rethrows -> Value {
+        guard self.releaseSlot(blocksThread: true) else { return try body() }
+        defer {
+            let parker = Parker()
+            if !self.core.threads.rejoin(blocksThread: true, { parker.unpark() }) { _ = parker.park() }
+            self.rejoined()
+        }
+        return try body()
+    }
+
+    private func rejoin() async {
+        await withCheckedContinuation { continuation in
+            if self.core.threads.rejoin(blocksThread: false, { continuation.resume() }) { continuation.resume() }
+        }
+        self.rejoined()
+    }
+
+    /// - Returns: Whether it has given the slot back now.
+    private func releaseSlot(blocksThread: Bool) -> Bool {
+        guard self.moveSlot(.held, .released) else { return false }
+        let limit = self.core.configuration.maxReleasedSlots
+        guard self.core.threads.leaveSlot(blocksThread: blocksThread, limit: limit, core: self.core) else {
+            _ = self.moveSlot(.released, .held)
+            self.core.logger.warning(
+                "a handler waits in its slot for a call that may wait for a slot: as many others as may have given theirs back",
+                metadata: [
+                    LogKeys.function: "\(self.function)", LogKeys.correlationID: "\(self.correlationID)",
+                    LogKeys.reason: "maxReleasedSlots is \(limit)",
+                ]
+            )
+            return false
+        }
+        self.core.post(.slotReleased(slot: self.slot, id: self.correlationID.rawValue, true))
+        return true
+    }
+
+    private func rejoined() {
+        // The handler has ended meanwhile: whoever waited here belongs to it no more.
+        guard self.moveSlot(.released, .held) else { return self.core.threads.releaseSlot() }
+        self.core.post(.slotReleased(slot: self.slot, id: self.correlationID.rawValue, false))
+    }
+
+    private func moveSlot(_ from: Slot, _ to: Slot) -> Bool {
+        self.slotState
+            .compareExchange(expected: from.rawValue, desired: to.rawValue, ordering: .acquiringAndReleasing).exchanged
+    }
+
+    /// The handler ends.
+    ///
+    /// - Returns: Whether it holds its slot.
+    func endsHoldingSlot() -> Bool {
+        self.slotState.exchange(Slot.ended.rawValue, ordering: .acquiringAndReleasing) != Slot.released.rawValue
     }
 
     func cancel(because reason: CancellationReason) {

@@ -84,6 +84,10 @@ final class LoopCrew: @unchecked Sendable {
         return self.core.baton.standByUntilTakenOver()
     }
 
+    /// Whether the code that asks runs on one of the two threads, as a quick handler.
+    @available(*, noasync)
+    var isCurrent: Bool { self.threads.withLock { threads in threads.contains { $0.isCurrent } } }
+
     /// Waits until the loop has been left.
     func join(within limit: Duration) -> Bool {
         self.finished.wait(until: MonotonicClock.deadline(after: limit)) != nil

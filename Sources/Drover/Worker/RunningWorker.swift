@@ -71,18 +71,22 @@ public final class RunningWorker: Sendable {
 
     /// Takes no more requests, lets running handlers finish for up to `grace`, says goodbye to clients, and leaves.
     ///
+    /// Within a handler of this worker it begins to drain and returns at once: the worker can't end before the handler has.
+    ///
     /// - Parameter grace: How long running handlers may take; then they are cancelled. Nil takes the configuration's.
     public func stop(grace: Duration? = nil) async {
         self.drain(grace: grace)
+        if let job = CurrentJob.context, job.core === self.core, !job.isOver { return }
         await self.core.life.ended()
     }
 
-    /// Stops, blocking this thread; see ``stop(grace:)``.
+    /// Stops, blocking this thread; see ``stop(grace:)``, also for what it does within a handler.
     ///
     /// - Parameter grace: How long running handlers may take.
     @available(*, noasync, message: "await stop(grace:) instead")
     public func stopBlocking(grace: Duration? = nil) {
         self.drain(grace: grace)
+        if self.core.threads.isCurrent || self.crew.isCurrent { return }
         _ = self.crew.join(within: (grace ?? self.core.configuration.drainGrace) + .seconds(5))
     }
 

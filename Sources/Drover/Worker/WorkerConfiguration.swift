@@ -42,6 +42,11 @@ public struct WorkerConfiguration: Sendable {
     ///
     /// Beyond it a stuck handler keeps its slot until it ends.
     public var maxReplacedSlots: Int?
+    /// How many handlers may have given their slots back at once, by ``JobContext/withSlotReleased(_:)``; a further one keeps its
+    /// slot while it waits.
+    ///
+    /// Synchronous ones block a thread each.
+    public var maxReleasedSlots = 256
     /// When the worker leaves by itself, so that a fresh one takes its place; never, unless it is set.
     public var recycling = RecyclingPolicy()
     /// How long the process of an isolated handler has, with all it has started, between SIGTERM and SIGKILL when its call is
@@ -80,6 +85,7 @@ public struct WorkerConfiguration: Sendable {
             self.maxReplacedSlots ?? 0 >= 0,
             "maxReplacedSlots must be 0 at least; nil for as many as concurrency"
         )
+        try check(self.maxReleasedSlots >= 0, "maxReleasedSlots must be 0 at least")
         try check(self.window > 0, "window is \(self.window); it must be at least 1")
         try check(self.maxClients > 0, "maxClients is \(self.maxClients); it must be at least 1")
         try check(

@@ -130,7 +130,7 @@ final class WorkerCore: Sendable {
                     client: subscriber.client,
                     subscription: subscriber.subscription
                 )
-            case .finished, .finishedLate, .started, .began, .events, .ended, .lookedUp: break
+            case .finished, .finishedLate, .started, .began, .slotReleased, .events, .ended, .lookedUp: break
             }
         }
     }
@@ -181,6 +181,8 @@ final class WorkerPost: MailboxNode {
         /// A handler that ran beside the loop came back after another thread had taken it.
         case finishedLate(slot: UInt32, WorkerReply)
         case progress(JobContext, UInt32, RequestBytes)
+        /// A handler has given its slot back, or has one again.
+        case slotReleased(slot: UInt32, id: UInt64, Bool)
         /// A subscriber has events.
         case events(Subscriber)
         /// A large event, which goes by itself.

@@ -170,7 +170,7 @@ final class WorkerJob: CallbackLinkProvider {
         let task = Task(executorPreference: TaskThreads.shared) {
             var writer = PackWriter(capacity: 96, headerBytes: RequestBytes.headerByteCount, limits: core.codecLimits)
             do {
-                let pack = try await work()
+                let pack = try await CurrentJob.$context.withValue(self.context) { try await work() }
                 do throws(CodecError) { try pack(&writer) } catch { throw ResultError(cause: error) }
                 finish(.value(RequestBytes(adopting: writer.finish())))
             } catch {
@@ -181,6 +181,11 @@ final class WorkerJob: CallbackLinkProvider {
         // A cancellation that came before the task was stored is passed on here.
         if self.context.isCancelled { task.cancel() }
     }
+}
+
+/// The request that the current task or thread works on.
+enum CurrentJob {
+    @TaskLocal static var context: JobContext?
 }
 
 /// What a handler's run came to.

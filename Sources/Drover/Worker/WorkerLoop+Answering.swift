@@ -14,6 +14,9 @@ extension WorkerLoop {
         switch post {
         case .finished(let job, let reply): self.finished(job, reply)
         case .finishedLate(let slot, let reply): self.finished(slot, reply)
+        case .slotReleased(let slot, let id, let isReleased):
+            if self.machine.slotReleased(slot, id: id, isReleased) { self.stuckChanged() }
+            self.nextTick = min(self.nextTick, self.now)
         case .began(let job, let started): self.began(job, at: started)
         case .started(let job):
             guard let request = self.machine.request(in: job.slot), request.session >= 0,

@@ -61,6 +61,7 @@ extension WorkerLoop {
         self.dials[index].offeredConcurrency = self.usableConcurrency
         self.dials[index].offeredFunctions = self.handlers.count
         self.dials[index].offeredStuck = self.machine.abandonedCount
+        self.dials[index].offeredAt = self.now
         let header = Header(.offer, id: self.core.epoch)
         // A connection that is only interrupted takes messages; this one libzmq has given up.
         if !self.send(self.offerPayload(), as: header, to: self.dials[index].routingID) { self.postpone(index) }
@@ -158,7 +159,7 @@ extension WorkerLoop {
         guard let broker = self.links[session]?.broker else {
             return self.send(Header(.beat, id: self.core.epoch), to: session)
         }
-        let slots = self.core.configuration.concurrency + self.machine.replacementCount
+        let slots = self.core.configuration.concurrency + self.machine.replacementCount + self.machine.releasedCount
         let free = max(0, slots - self.machine.requestCount)
         var state = ReadyState()
         if self.isQuietToBrokers { state.insert(.quiet) }

@@ -94,7 +94,7 @@ extension WorkerLoop {
 
     /// What became of a stuck handler's slot, for the log.
     private var slotState: String {
-        let (stuck, replaced) = (self.machine.abandonedCount, self.machine.replacementCount)
+        let (stuck, replaced) = (self.machine.stuckSlotCount, self.machine.replacementCount)
         return stuck == replaced
             ? "its slot is replaced (\(stuck) stuck)"
             : "it keeps its slot (\(stuck) stuck, \(replaced) replaced at most): start the worker again"
@@ -109,16 +109,21 @@ extension WorkerLoop {
         if case .value(var block) = reply { block.free() }
     }
 
-    private func stuckChanged() {
+    func stuckChanged() {
         self.core.counters.stuck.store(self.machine.abandonedCount, ordering: .relaxed)
         self.core.threads.setReplacements(self.machine.replacementCount, core: self.core)
     }
 
     /// Slots that handlers that are stuck hold, and that nothing replaces.
-    private var lostSlots: Int { self.machine.abandonedCount - self.machine.replacementCount }
+    private var lostSlots: Int { self.machine.stuckSlotCount - self.machine.replacementCount }
 
     /// How many handlers may run at once beside those that are stuck; as the protocol has no worker without any, one at least.
-    var usableConcurrency: Int { max(1, self.core.configuration.concurrency - self.lostSlots) }
+    ///
+    /// Handlers that wait without slots count for one more each as long as their requests are unanswered: others run.
+    var usableConcurrency: Int {
+        max(1, self.core.configuration.concurrency - self.lostSlots) + self.machine.releasedCount
+            - self.machine.abandonedReleasedCount
+    }
 
     /// Whether no slot is left, so that whatever came would wait for a handler that is stuck.
     var isClogged: Bool { self.lostSlots >= self.core.configuration.concurrency }
@@ -132,6 +137,16 @@ extension WorkerLoop {
         where self.dials[index].offeredConcurrency != usable || self.dials[index].offeredStuck != stuck
             || self.dials[index].offeredFunctions != self.handlers.count
         {
+            // What goes up and down with each nested call goes down once in a beat only.
+            let isLess =
+                usable < self.dials[index].offeredConcurrency && stuck == self.dials[index].offeredStuck
+                && self.dials[index].offeredFunctions == self.handlers.count
+            let beat = self.core.configuration.heartbeatInterval.clampedNanoseconds
+            let lowersAt = self.dials[index].offeredAt.advanced(byNanoseconds: beat)
+            if isLess, self.now < lowersAt {
+                self.nextTick = min(self.nextTick, lowersAt)
+                continue
+            }
             // One that hasn't introduced itself is sent an offer anyway.
             let session = self.machine.session(route: self.dials[index].route)
             if let session, self.links[session]?.broker != nil { self.offer(to: index) }

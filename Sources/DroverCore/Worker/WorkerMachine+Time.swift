@@ -117,6 +117,7 @@ extension WorkerMachine {
         self.requests[Int(slot)]?.state = .abandoned
         self.requests[Int(slot)]?.session = -1
         self.abandonedCount += 1
+        if request.isReleased { self.abandonedReleasedCount += 1 }
         var session: Int?
         if request.session >= 0 {
             session = Int(request.session)

@@ -77,8 +77,15 @@ package struct WorkerMachine: ~Copyable {
     /// Requests that were answered without their handlers, which are stuck: they run on after their hard limits, or after the
     /// grace of a cancellation.
     package internal(set) var abandonedCount = 0
+    /// How many of those hold slots: not those that wait without one.
+    package var stuckSlotCount: Int { self.abandonedCount - self.abandonedReleasedCount }
     /// How many slots there are beside the worker's own, in place of those that stuck handlers hold.
-    package var replacementCount: Int { min(self.abandonedCount, self.configuration.maxReplacements) }
+    package var replacementCount: Int { min(self.stuckSlotCount, self.configuration.maxReplacements) }
+
+    /// Requests whose handlers have given their slots back while they wait.
+    package private(set) var releasedCount = 0
+    /// Those of them that are stuck.
+    package internal(set) var abandonedReleasedCount = 0
 
     package init(configuration: Configuration) {
         self.configuration = configuration
@@ -426,6 +433,21 @@ package struct WorkerMachine: ~Copyable {
         return slot
     }
 
+    /// A handler has given its slot back while it waits, or has one again.
+    ///
+    /// - Returns: Whether it is stuck: then ``replacementCount`` may have changed.
+    package mutating func slotReleased(_ slot: UInt32, id: UInt64, _ isReleased: Bool) -> Bool {
+        guard Int(slot) < self.requests.count, let request = self.requests[Int(slot)], request.id == id,
+            request.state != .held, request.isReleased != isReleased
+        else { return false }
+        let change = isReleased ? 1 : -1
+        self.requests[Int(slot)]?.isReleased = isReleased
+        self.releasedCount += change
+        guard request.state == .abandoned else { return false }
+        self.abandonedReleasedCount += change
+        return true
+    }
+
     /// No new requests from now on.
     package mutating func drain() {
         self.isDraining = true
@@ -483,7 +505,11 @@ package struct WorkerMachine: ~Copyable {
         if request.deadline != .distantFuture { self.wheel.cancel(slot) }
         self.clock.ended(slot)
         if request.isStopping { self.stopWheel.cancel(slot) }
-        if request.state == .abandoned { self.abandonedCount -= 1 }
+        if request.isReleased { self.releasedCount -= 1 }
+        if request.state == .abandoned {
+            self.abandonedCount -= 1
+            if request.isReleased { self.abandonedReleasedCount -= 1 }
+        }
         if request.session >= 0 { self.sessions[Int(request.session)].requests.remove(request.id) }
         self.requests[Int(slot)] = nil
         self.freeRequests.append(slot)

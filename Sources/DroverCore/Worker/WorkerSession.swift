@@ -107,6 +107,8 @@ package struct WorkerRequest: Sendable {
     package let isKeyed: Bool
     /// Whether its handler was asked to stop.
     package var isStopping = false
+    /// Whether its handler has given its slot back.
+    package var isReleased = false
 
     package enum State: UInt8, Sendable {
         /// Waits for its ordering key or its function's limit.
