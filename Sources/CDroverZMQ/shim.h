@@ -119,4 +119,13 @@ static inline int drover_trim_heaps(void) {
 #endif
 }
 
+/// How many bytes of the C library's heaps are in use; 0 where it doesn't say.
+static inline size_t drover_heap_bytes_in_use(void) {
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 33)
+    return mallinfo2().uordblks;
+#else
+    return 0;
+#endif
+}
+
 #endif

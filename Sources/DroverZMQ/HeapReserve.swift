@@ -38,6 +38,9 @@ package enum HeapReserve {
         if self.hasUsedMuch.load(ordering: .relaxed) { _ = drover_trim_heaps() }
     }
 
+    /// How much of the C library's heaps is in use, in bytes; 0 where it doesn't say.
+    package static var bytesInUse: Int { Int(drover_heap_bytes_in_use()) }
+
     /// A payload of so many bytes has come or goes out.
     @inline(__always)
     package static func expect(_ bytes: Int) {

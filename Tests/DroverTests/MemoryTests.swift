@@ -50,6 +50,33 @@ extension ServingTests.MemoryTests {
         rig.stop()
     }
 
+    @Test("a result of 40 characters that is held takes less than 250 bytes", .timeLimit(.minutes(1)))
+    func heldBytes() throws {
+        let rig = try Rig()
+        let client = try rig.client()
+        let text = Function<Int, String>("text of 40 characters")
+        rig.worker.register(text) { (number: Int) in
+            let digits = String(number)
+            return String(repeating: "x", count: 40 - digits.count) + digits
+        }
+        let function = client.function(text)
+        // Whatever is made once is made now.
+        for result in try (0..<1000).map({ try function.async($0) }) { #expect(try result.get().utf8.count == 40) }
+        var held: [AsyncResult<String>] = []
+        let count = 20_000
+        held.reserveCapacity(count)
+        let before = HeapReserve.bytesInUse
+        for number in 0..<count { held.append(try function.async(number)) }
+        for result in held { #expect(try result.get().utf8.count == 40) }
+        // The tables that so many open calls needed go when there is nothing to do.
+        eventually("what is left are the results", within: .seconds(30)) {
+            isSanitized || (HeapReserve.bytesInUse - before) / count < 250
+        }
+        #expect(held.count == count)
+        client.closeBlocking()
+        rig.stop()
+    }
+
     @Test("those who wait for a place leave in any order at the same cost, and the others keep theirs")
     func placeQueue() {
         var queue = PlaceQueue()

@@ -129,6 +129,6 @@ extension RemoteFunction {
         var writer = try self.core.beginRequest(self.options, of: self.info)
         try self.function.packArguments(&writer, repeat each argument)
         let ticket = try self.core.encoded(writer, of: self.info, options: self.options, expiry: self.options.expiry)
-        return AsyncResult(ticket, readResult: self.function.readResult)
+        return AsyncResult<Result>(ticket, readResult: self.function.readResult)
     }
 }

@@ -34,7 +34,7 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
     @usableFromInline let packArguments: ArgumentPacker
     @usableFromInline let unpackArguments: ArgumentUnpacker
     @usableFromInline let packResult: ResultPacker
-    @usableFromInline let readResult: ResultReader<Result>
+    @usableFromInline let readResult: ResultReader
     /// Reads a result that is not all of its payload.
     @usableFromInline let unpackResult: ResultUnpacker
 
@@ -90,16 +90,16 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
     }
 
     @inlinable
-    static func resultCodec() -> (pack: ResultPacker, read: ResultReader<Result>, unpack: ResultUnpacker) {
+    static func resultCodec() -> (pack: ResultPacker, read: ResultReader, unpack: ResultUnpacker) {
         if isCommon(Result.self) {
             return (
                 { (value: Result, writer: inout PackWriter) throws(CodecError) in
                     try packValue(value, into: &writer)
                 },
-                { (result: AsyncResult<Result>, reader: inout PackReader) throws(CodecError) in
+                { (words: inout ValueWords, reader: inout PackReader) throws(CodecError) in
                     let value = try unpackValue(Result.self, from: &reader)
                     try reader.expectEnd()
-                    result.store(value)
+                    words.store(value)
                 },
                 { (reader: inout PackReader) throws(CodecError) -> Result in
                     try unpackValue(Result.self, from: &reader)
@@ -109,10 +109,10 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
         let unpack = valueUnpacker(of: Result.self)
         return (
             valuePacker(of: Result.self),
-            { (result: AsyncResult<Result>, reader: inout PackReader) throws(CodecError) in
+            { (words: inout ValueWords, reader: inout PackReader) throws(CodecError) in
                 let value = try unpack(&reader)
                 try reader.expectEnd()
-                result.store(value)
+                words.store(value)
             },
             unpack
         )
@@ -125,7 +125,7 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
         packArguments: @escaping ArgumentPacker,
         unpackArguments: @escaping ArgumentUnpacker,
         packResult: @escaping ResultPacker,
-        readResult: @escaping ResultReader<Result>,
+        readResult: @escaping ResultReader,
         unpackResult: @escaping ResultUnpacker
     ) {
         self.name = name

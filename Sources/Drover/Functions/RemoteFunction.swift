@@ -95,7 +95,7 @@ public final class RemoteFunction<each Argument: Codable & Sendable, Result: Cod
         var writer = try self.core.beginRequest(self.options, of: self.info)
         try self.function.packArguments(&writer, repeat each argument)
         let ticket = try self.core.prepare(writer, of: self.info, options: self.options, expiry: expiry)
-        let result = AsyncResult(ticket, readResult: self.function.readResult)
+        let result = AsyncResult<Result>(ticket, readResult: self.function.readResult)
         self.core.start(result)
         return result
     }
@@ -107,7 +107,7 @@ public final class RemoteFunction<each Argument: Codable & Sendable, Result: Cod
         try self.function.packArguments(&writer, repeat each argument)
         var ticket = try core.encoded(writer, of: self.info, options: self.options, expiry: expiry)
         try await core.takePlace(for: &ticket)
-        let result = AsyncResult(ticket, readResult: self.function.readResult)
+        let result = AsyncResult<Result>(ticket, readResult: self.function.readResult)
         core.start(result)
         return try await result.value
     }

@@ -14,9 +14,10 @@ internal import Synchronization
 /// - what the initialiser sets never changes;
 /// - `request` belongs to one side at a time: to the caller until the handle is posted to the mailbox, to the poller
 ///   afterwards (the mailbox orders the two);
-/// - `failure` is written once, under `waiting`'s lock and before `status` is released; the value of the subclass is
-///   written by the poller before that; readers acquire `status` first;
-/// - everything else is atomic or behind that lock.
+/// - `content` and `rarities` are changed under `lock` alone. `content` is read without it only after the end: it changes for the
+///   last time before `status` is released, and readers acquire `status` first. Of `rarities` the same holds for a failed call's
+///   error, and what the initialiser put there is only read;
+/// - everything else is atomic.
 ///
 /// By the same rules no two accesses overlap, so they aren't checked at run time.
 public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
@@ -34,49 +35,61 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         case ping(endpoint: Int?)
     }
 
-    private static var noPing: Int32 { -2 }
-    private static var isChunk: Int32 { -3 }
-    private static var pingAny: Int32 { -1 }
+    private static var noPing: Int16 { -2 }
+    private static var isChunk: Int16 { -3 }
+    private static var pingAny: Int16 { -1 }
 
     /// What few calls have.
-    private final class Rarities: Sendable {
+    private final class Rarities {
+        /// A hash of the ordering key, 0 without one; never changes.
         let affinity: UInt64
+        /// Never changes.
         let references: [SubscriptionID]
+        /// Made when the first event comes or is asked for.
+        var eventChannel: ResultChannel?
+        /// The limit that was set after the call was made.
+        var limit: UInt64?
 
-        init(affinity: UInt64, references: [SubscriptionID]) {
+        init(affinity: UInt64 = 0, references: [SubscriptionID] = []) {
             self.affinity = affinity
             self.references = references
         }
     }
 
+    /// What a call was made with.
+    private struct Flags: OptionSet {
+        let rawValue: UInt8
+        static let idempotent = Flags(rawValue: 1)
+        static let metadata = Flags(rawValue: 2)
+        static let endsWithWaiter = Flags(rawValue: 4)
+        /// There were rarities from the start.
+        static let rarities = Flags(rawValue: 8)
+    }
+
     /// The call's number, unique within its client's life.
     public final let correlationID: CorrelationID
 
-    // Many handles may wait at once, so what few calls have is kept apart, and the fields stand in an order without gaps.
+    // A program may hold handles by the hundred thousand. So what few calls have is kept apart, what a call needs before its
+    // end and what it has after it share a place, and the fields stand in an order without gaps.
 
-    /// The client's number of the function.
-    final let function: UInt32
-    /// The endpoint that a sign of life is asked of, or one of the numbers below.
-    private final let pingTarget: Int32
     final let client: ClientCore
     final let submittedAt: Instant
-    private final let rarities: Rarities?
-
     /// The request as it goes over the wire, header first; see the class's comment for who may touch it.
     @safe @exclusivity(unchecked) final var request: RequestBytes
     /// Phase in the low byte, endpoint above.
     private let progressWord = Atomic<UInt32>(0)
-    private let status = Atomic<UInt8>(Status.pending.rawValue)
-    final let isIdempotent: Bool
-    final let hasMetadata: Bool
-    final let cancelsWithWaiter: Bool
     package final let mailboxLink = MailboxLink()
     private let deadlineWord: Atomic<UInt64>
-    private let limitWord: Atomic<UInt64>
-    private let waiting = Mutex(Waiting())
-    @safe @exclusivity(unchecked) private final var failure: FailureBox?
-    /// Behind `waiting`'s lock; made when the first event comes or is asked for.
-    @safe @exclusivity(unchecked) private final var eventChannel: ResultChannel?
+    /// Before the end who waits for it, a ``Waiting``; afterwards the value's words, or why there is none, a ``FailureBox?``.
+    @safe @exclusivity(unchecked) @usableFromInline final var content: (UInt, UInt, UInt) = (0, 0, 0)
+    @safe @exclusivity(unchecked) private final var rarities: Rarities?
+    /// The client's number of the function.
+    final let function: UInt32
+    private let lock = Mutex<Void>(())
+    private let status = Atomic<UInt8>(Status.pending.rawValue)
+    private final let flags: Flags
+    /// The endpoint that a sign of life is asked of, or one of the numbers above.
+    private final let pingTarget: Int16
 
     @usableFromInline
     init(_ ticket: consuming CallTicket) {
@@ -84,24 +97,45 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         self.function = ticket.function
         self.client = ticket.client
         self.request = ticket.request.block
-        self.hasMetadata = ticket.request.hasMetadata
         switch ticket.request.kind {
         case .call: self.pingTarget = Self.noPing
         case .chunk: self.pingTarget = Self.isChunk
-        case .ping(let endpoint): self.pingTarget = endpoint.map { Int32($0) } ?? Self.pingAny
+        case .ping(let endpoint): self.pingTarget = endpoint.map { Int16(clamping: $0) } ?? Self.pingAny
         }
         self.submittedAt = ticket.submittedAt
-        self.rarities =
-            ticket.affinity == 0 && ticket.request.references.isEmpty
-            ? nil : Rarities(affinity: ticket.affinity, references: ticket.request.references)
-        self.isIdempotent = ticket.isIdempotent
-        self.cancelsWithWaiter = ticket.cancelsWithWaiter
-        self.limitWord = Atomic(ticket.limitNanoseconds ?? .max)
+        var flags: Flags = []
+        if ticket.isIdempotent { flags.insert(.idempotent) }
+        if ticket.request.hasMetadata { flags.insert(.metadata) }
+        if ticket.cancelsWithWaiter { flags.insert(.endsWithWaiter) }
+        if ticket.affinity != 0 || !ticket.request.references.isEmpty {
+            flags.insert(.rarities)
+            self.rarities = Rarities(affinity: ticket.affinity, references: ticket.request.references)
+        }
+        self.flags = flags
         let deadline = ticket.limitNanoseconds.map { ticket.submittedAt.advanced(byNanoseconds: $0) } ?? .distantFuture
         self.deadlineWord = Atomic(deadline.nanoseconds)
+        // Known when this is compiled.
+        precondition(MemoryLayout<Waiting>.size <= MemoryLayout<(UInt, UInt, UInt)>.size)
+        unsafe withUnsafeMutableBytes(of: &self.content) { content in
+            _ = unsafe content.initializeMemory(as: Waiting.self, repeating: Waiting())
+        }
     }
 
-    deinit { self.request.free() }
+    deinit {
+        self.request.free()
+        switch self.currentStatus {
+        case .pending: _ = self.takeWaiting()
+        case .value: break
+        case .failed, .expired, .cancelled, .lost:
+            unsafe withUnsafeMutableBytes(of: &self.content) { content in
+                _ = unsafe content.baseAddress?.assumingMemoryBound(to: FailureBox?.self).deinitialize(count: 1)
+            }
+        }
+    }
+
+    final var isIdempotent: Bool { self.flags.contains(.idempotent) }
+    final var hasMetadata: Bool { self.flags.contains(.metadata) }
+    private final var cancelsWithWaiter: Bool { self.flags.contains(.endsWithWaiter) }
 
     final var kind: Kind {
         switch self.pingTarget {
@@ -113,10 +147,10 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     }
 
     /// A hash of the ordering key, 0 without one.
-    final var affinity: UInt64 { self.rarities?.affinity ?? 0 }
+    final var affinity: UInt64 { self.flags.contains(.rarities) ? self.rarities?.affinity ?? 0 : 0 }
 
     /// The subscriptions whose callbacks are among the arguments.
-    final var references: [SubscriptionID] { self.rarities?.references ?? [] }
+    final var references: [SubscriptionID] { self.flags.contains(.rarities) ? self.rarities?.references ?? [] : [] }
 
     // MARK: Reading
 
@@ -179,23 +213,66 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     /// Why the call ended without a value.
     ///
     /// Only to be read once the status says so.
-    final var storedFailure: FailureBox? { self.failure }
+    final var storedFailure: FailureBox? {
+        let content = self.content.0
+        return unsafe withUnsafeBytes(of: content) { unsafe $0.load(as: FailureBox?.self) }
+    }
+
+    /// The value's words.
+    ///
+    /// Only to be read once the status says that there is a value. Any number of threads may read them at once, so they are
+    /// read, and never held for a change.
+    @inlinable final var valueWords: ValueWords { ValueWords((self.content.0, self.content.1)) }
 
     // MARK: Ending
+
+    /// Those who wait, to be changed: nobody else does so meanwhile.
+    ///
+    /// Only under the lock, and only while the call is pending.
+    private func change<Result>(_ body: (inout Waiting) -> Result) -> Result {
+        unsafe withUnsafeMutableBytes(of: &self.content) { content in
+            unsafe body(&content.assumingMemoryBound(to: Waiting.self)[0])
+        }
+    }
+
+    /// Takes out those who wait, and leaves their place empty.
+    private func takeWaiting() -> Waiting {
+        unsafe withUnsafeMutableBytes(of: &self.content) { content in
+            unsafe content.assumingMemoryBound(to: Waiting.self).moveElement(from: 0)
+        }
+    }
+
+    /// Those who wait, to be changed under the lock; nil if the call has ended.
+    private func withWaiting<Result: Sendable>(_ body: (inout Waiting) -> sending Result) -> Result? {
+        self.lock.withLock { _ in
+            guard self.status.load(ordering: .relaxed) == Status.pending.rawValue else { return nil }
+            return self.change(body)
+        }
+    }
 
     /// Ends the call, if nobody else has: `store` runs if this attempt wins, before anybody can see the end.
     ///
     /// - Returns: Who waits for the end, or nil if it had come already.
-    final func settle(_ end: Status, failure: FailureBox? = nil, store: () -> Void = {}) -> Waiting? {
+    final func settle(
+        _ end: Status,
+        failure: FailureBox? = nil,
+        words: ValueWords = ValueWords(),
+        store: () -> Void = {}
+    ) -> Waiting? {
         var channel: ResultChannel?
-        let taken: Waiting? = self.waiting.withLock { waiting in
+        let taken: Waiting? = self.lock.withLock { _ in
             guard self.status.load(ordering: .relaxed) == Status.pending.rawValue else { return nil }
             store()
-            self.failure = failure
+            let taken = self.takeWaiting()
+            if end == .value {
+                self.content = (words.words.0, words.words.1, 0)
+            } else {
+                unsafe withUnsafeMutableBytes(of: &self.content) { content in
+                    _ = unsafe content.baseAddress?.initializeMemory(as: FailureBox?.self, to: failure)
+                }
+            }
             self.status.store(end.rawValue, ordering: .releasing)
-            channel = self.eventChannel
-            let taken = waiting
-            waiting = Waiting()
+            channel = self.rarities?.eventChannel
             return taken
         }
         if let channel { channel.finish() }
@@ -227,7 +304,10 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     var itemCount: Int { 1 }
 
     final func timeout(at now: Instant) -> FailureBox {
-        let limit = self.limitWord.load(ordering: .relaxed)
+        let limit = self.lock.withLock { _ in
+            // What was set when the call was made can be seen from its deadline.
+            self.rarities?.limit ?? self.deadline.nanoseconds(since: self.submittedAt)
+        }
         return .timeout(
             AsyncResultTimeout(
                 function: self.functionName,
@@ -253,17 +333,16 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
 
     final func moveDeadline(to deadline: Instant, limitNanoseconds: UInt64) -> Bool {
         let now = self.client.now()
-        if deadline <= now {
-            guard !self.isTerminal else { return false }
-            self.limitWord.store(limitNanoseconds, ordering: .relaxed)
-            return self.settleHere(.expired, failure: self.timeout(at: now), reason: .expired)
-        }
-        let isPending = self.waiting.withLock { _ in
+        let isOver = deadline <= now
+        let isPending = self.lock.withLock { _ in
             guard self.status.load(ordering: .relaxed) == Status.pending.rawValue else { return false }
-            self.limitWord.store(limitNanoseconds, ordering: .relaxed)
-            self.deadlineWord.store(deadline.nanoseconds, ordering: .relaxed)
+            let rarities = self.rarities ?? Rarities()
+            rarities.limit = limitNanoseconds
+            self.rarities = rarities
+            if !isOver { self.deadlineWord.store(deadline.nanoseconds, ordering: .relaxed) }
             return true
         }
+        if isPending, isOver { return self.settleHere(.expired, failure: self.timeout(at: now), reason: .expired) }
         if isPending { self.client.post(.deadlineMoved(self)) }
         return isPending
     }
@@ -274,28 +353,24 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     ///
     /// - Returns: False if the call has ended: the waiter was not added.
     final func add(_ waiter: Waiter) -> Bool {
-        self.waiting.withLock { waiting in
-            guard self.status.load(ordering: .relaxed) == Status.pending.rawValue else { return false }
-            waiting.append(waiter)
-            return true
-        }
+        self.withWaiting { $0.append(waiter) } != nil
     }
 
     /// Takes a waiter back that gave up.
     ///
     /// Returns what was registered under the key, if it was still there.
     final func withdraw(_ key: Waiter.Key) -> Waiter? {
-        self.waiting.withLock { $0.remove(key) }
+        self.withWaiting { $0.remove(key) } ?? nil
     }
 
     /// Adds a task's continuation, unless the task was cancelled before it came this far.
     final func add(task key: UInt64, _ continuation: Resumption<WaitResult>) {
-        let answer: WaitResult? = self.waiting.withLock { waiting in
-            guard self.status.load(ordering: .relaxed) == Status.pending.rawValue else { return .ended }
-            if waiting.remove(.tombstone(key)) != nil { return .cancelled }
-            unsafe waiting.append(.task(key, continuation))
-            return nil
-        }
+        let answer: WaitResult? =
+            self.withWaiting { waiting in
+                if waiting.remove(.tombstone(key)) != nil { return .cancelled }
+                unsafe waiting.append(.task(key, continuation))
+                return nil
+            } ?? .ended
         if let answer {
             continuation.resume(returning: answer)
         } else if self.client.isStopped, case .task(_, let unserved)? = self.withdraw(.task(key)) {
@@ -306,25 +381,28 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
 
     /// A waiting task was cancelled, perhaps before its continuation was registered.
     final func cancelTask(_ key: UInt64) {
-        let continuation: Resumption<WaitResult>? = self.waiting.withLock { waiting in
-            if case .task(_, let continuation)? = waiting.remove(.task(key)) { return continuation }
-            if self.status.load(ordering: .relaxed) == Status.pending.rawValue { waiting.append(.tombstone(key)) }
-            return nil
-        }
+        let continuation: Resumption<WaitResult>? =
+            self.withWaiting { waiting in
+                if case .task(_, let continuation)? = waiting.remove(.task(key)) { return continuation }
+                waiting.append(.tombstone(key))
+                return nil
+            } ?? nil
         if self.cancelsWithWaiter { self.cancel() }
         continuation?.resume(returning: .cancelled)
     }
 
     /// A waiting task is served: nothing of it may stay behind.
     final func forgetTask(_ key: UInt64) {
-        self.waiting.withLock { _ = $0.remove(.tombstone(key)) }
+        _ = self.withWaiting { _ = $0.remove(.tombstone(key)) }
     }
 
     /// Where the call's events gather.
     final func channel() -> ResultChannel {
-        let (channel, isOver) = self.waiting.withLock { _ in
-            let channel = self.eventChannel ?? ResultChannel()
-            self.eventChannel = channel
+        let (channel, isOver) = self.lock.withLock { _ in
+            let rarities = self.rarities ?? Rarities()
+            let channel = rarities.eventChannel ?? ResultChannel()
+            rarities.eventChannel = channel
+            self.rarities = rarities
             return (channel, self.status.load(ordering: .relaxed) != Status.pending.rawValue)
         }
         if isOver { channel.finish() }
@@ -336,8 +414,7 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
 
     /// Takes out the waiters that nothing can serve now, since the poller was stopped.
     final func dismissWaiters() {
-        let dismissed = self.waiting.withLock { $0.takeReaders() }
-        dismissed.wake(for: self)
+        self.withWaiting { $0.takeReaders() }?.wake(for: self)
     }
 }
 

@@ -14,20 +14,34 @@ internal import Glibc
 struct RequestBytes: @unchecked Sendable {
     static var headerByteCount: Int { Header.byteCount }
 
-    /// The block's start; nil once it was freed.
-    private(set) var base: UnsafeMutableRawPointer?
-    /// Set once libzmq sends from the block itself: it is then freed when both are done.
-    private var shared: SharedBlock?
-    /// As in the header: a payload has less than 4 GiB.
-    private let byteCount: UInt32
+    /// The block, or who shares it; nil once it was freed.
+    private var owner: UnsafeMutableRawPointer?
+    /// Twice the length, and 1 once libzmq sends from the block itself: it is then freed when both are done.
+    ///
+    /// Handles are many, and this is half of what a flag and a reference beside the length would take. A block is shorter than
+    /// 2 GiB, since a payload has at most 1.
+    private var word: UInt32
 
     /// The block's length, header included.
-    var count: Int { Int(self.byteCount) }
+    var count: Int { Int(self.word >> 1) }
+
+    private var isShared: Bool { self.word & 1 == 1 }
+
+    private var sharedBlock: SharedBlock? {
+        guard self.isShared, let owner = unsafe self.owner else { return nil }
+        return unsafe Unmanaged<SharedBlock>.fromOpaque(owner).takeUnretainedValue()
+    }
+
+    /// The block's start; nil once it was freed.
+    var base: UnsafeMutableRawPointer? {
+        if let sharedBlock { return unsafe sharedBlock.base }
+        return unsafe self.owner
+    }
 
     /// No bytes at all: a ping needs none.
     init() {
-        unsafe self.base = nil
-        self.byteCount = UInt32(Header.byteCount)
+        unsafe self.owner = nil
+        self.word = UInt32(Header.byteCount) << 1
     }
 
     /// A message whose payload is what the writer holds.
@@ -39,35 +53,38 @@ struct RequestBytes: @unchecked Sendable {
             }
             return unsafe (block, Header.byteCount + bytes.count)
         }
-        unsafe self.base = base
-        self.byteCount = UInt32(count)
+        unsafe self.owner = base
+        self.word = UInt32(count << 1)
     }
 
     init(adopting block: consuming PackedBlock) {
         let bytes = unsafe block.release()
-        unsafe self.base = bytes.baseAddress
-        self.byteCount = UInt32(bytes.count)
+        unsafe self.owner = bytes.baseAddress
+        self.word = UInt32(bytes.count << 1)
     }
 
     var payloadCount: Int { self.count - Header.byteCount }
 
     /// The block for a message that libzmq sends without a copy.
     mutating func share() -> SharedBlock? {
-        if let shared { return shared }
-        guard let base = unsafe self.base else { return nil }
+        if let sharedBlock { return sharedBlock }
+        guard let owner = unsafe self.owner else { return nil }
         HeapReserve.expect(self.count)
-        let block = unsafe SharedBlock(base)
-        self.shared = block
+        let block = unsafe SharedBlock(owner)
+        unsafe self.owner = Unmanaged.passRetained(block).toOpaque()
+        self.word |= 1
         return block
     }
 
     mutating func free() {
-        if self.shared != nil {
-            self.shared = nil
-        } else if let base = unsafe self.base {
-            unsafe Glibc.free(base)
+        guard let owner = unsafe self.owner else { return }
+        if self.isShared {
+            unsafe Unmanaged<SharedBlock>.fromOpaque(owner).release()
+            self.word &= ~1
+        } else {
+            unsafe Glibc.free(owner)
         }
-        unsafe self.base = nil
+        unsafe self.owner = nil
     }
 }
 
