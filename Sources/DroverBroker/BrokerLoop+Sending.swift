@@ -44,7 +44,7 @@ extension BrokerLoop {
             self.workerLinks[worker]?.line.move(id, to: deadline)
             self.send(Header(.deadline, id: id, time: deadline.headerTime(at: self.now)), toWorker: worker)
         case .finish(let slot, let client, let id, let ending):
-            self.finish(id, of: client, ending)
+            self.finish(id, of: client, ending, isBehindEvents: self.hasCallbacks(slot))
             self.forget(slot)
         case .release(let slot): self.forget(slot)
         case .clientLost(let client, _):
@@ -67,7 +67,7 @@ extension BrokerLoop {
             )
         case .endSubscription(let worker, let number): self.send(Header(.ended, number: number), toWorker: worker)
         case .endClientSubscription(let client, let subscription):
-            self.send(Header(.ended, number: subscription), toClient: client)
+            self.send(Header(.ended, number: subscription), in: .subscription(subscription), toClient: client)
         case .sendFlow(let worker, let number, let isPaused):
             self.send(Header(.flow, id: isPaused ? 0 : 1, number: number), toWorker: worker)
         case .answerQuestion(let worker, let id): self.send(Header(.pong, id: id), toWorker: worker)
@@ -140,7 +140,7 @@ extension BrokerLoop {
         self.refuse(addressee.id, .tooLarge, message, to: client)
     }
 
-    private func finish(_ id: UInt64, of client: Int, _ ending: BrokerEnding) {
+    private func finish(_ id: UInt64, of client: Int, _ ending: BrokerEnding, isBehindEvents: Bool) {
         // A client that is gone, or one that has its place by now, gets no answer and none is kept for it.
         guard self.machine.clients[client].isLive, client < self.clientLinks.count, let link = self.clientLinks[client]
         else { return }
@@ -161,23 +161,58 @@ extension BrokerLoop {
                 + "function, serves the queue and has the labels and resources"
             payload = self.errorPayload(.unknownFunction, message, true, 0)
         }
-        self.answer(header, payload, of: client, by: link)
+        self.answer(header, payload, of: client, by: link, isBehindEvents: isBehindEvents)
     }
 
     /// Answers a request for the broker itself.
     ///
     /// That is kept as a worker's answer is: a copy of the request that was sent again may be on its way, and must not be
     /// taken for a new one.
-    func answer(_ header: Header, _ payload: [UInt8], of client: Int, by link: PeerLink) {
+    func answer(
+        _ header: Header,
+        _ payload: [UInt8],
+        of client: Int,
+        by link: PeerLink,
+        isBehindEvents: Bool = false
+    ) {
+        let isRemoval = header.kind == .cancelled && CancelledStage(rawValue: header.number)?.isRemoval == true
+        unsafe payload.withUnsafeBytes { payload in
+            unsafe self.answer(
+                header,
+                payload,
+                of: client,
+                by: link,
+                isRemoval: isRemoval,
+                isBehindEvents: isBehindEvents
+            )
+        }
+    }
+
+    /// Sends an answer, and keeps it.
+    func answer(
+        _ header: Header,
+        _ payload: UnsafeRawBufferPointer,
+        of client: Int,
+        by link: PeerLink,
+        isRemoval: Bool,
+        isBehindEvents: Bool
+    ) {
         var header = header
         header.payloadLength = UInt32(payload.count)
         let start = link.batch.count
-        unsafe payload.withUnsafeBytes { unsafe link.batch.append(header, payload: $0) }
-        let isRemoval = header.kind == .cancelled && CancelledStage(rawValue: header.number)?.isRemoval == true
+        unsafe link.batch.append(header, payload: payload)
         unsafe link.batch.withBytes(from: start) { message in
             unsafe self.machine.remember(header.id, message: message, of: client, isRemoval: isRemoval)
         }
+        if unsafe link.line.holds(header, payload, isBehindEvents: isBehindEvents) {
+            return link.batch.removeLast(link.batch.count - start)
+        }
         self.appended(to: link)
+    }
+
+    /// Whether events may be for the caller of a slot's request.
+    func hasCallbacks(_ slot: UInt32) -> Bool {
+        Int(slot) < self.requests.count && self.requests[Int(slot)]?.hasCallbacks == true
     }
 
     /// A slot's request is over.
@@ -191,6 +226,12 @@ extension BrokerLoop {
 
     func send(_ header: Header, toClient client: Int) {
         if client < self.clientLinks.count, let link = self.clientLinks[client] { self.send(header, to: link) }
+    }
+
+    /// Sends a client what belongs to a stream.
+    func send(_ header: Header, in stream: PartStream, toClient client: Int) {
+        guard client < self.clientLinks.count, let link = self.clientLinks[client] else { return }
+        if !link.line.holds(header, in: stream) { self.send(header, to: link) }
     }
 
     func send(_ header: Header, toWorker worker: Int) {
@@ -215,13 +256,14 @@ extension BrokerLoop {
         _ box: MessageBox,
         _ range: Range<Int>,
         deadline: Instant?,
-        to link: PeerLink
+        to link: PeerLink,
+        isBehindEvents: Bool = false
     ) {
         var header = header
         header.payloadLength = UInt32(range.count)
         if link.line.takes(header.kind, payloadCount: range.count), let source = PartSource(range, of: box) {
             if !link.line.isSending { self.sendingParts.append(link) }
-            return link.line.add(header, deadline: deadline, source)
+            return link.line.add(header, deadline: deadline, source, isBehindEvents: isBehindEvents)
         }
         header.flags.insert(.attached)
         link.batch.append(header)
@@ -240,6 +282,8 @@ extension BrokerLoop {
             while link.parked.isEmpty, var part = link.line.next(into: &link.batch, at: self.now) {
                 if let attached = part.attached.take() {
                     self.put(link.batch.take(&self.frames), attached: attached, on: link)
+                } else if link.batch.count >= OutgoingBatch.flushBytes {
+                    self.put(link.batch.take(&self.frames), attached: nil, on: link)
                 }
             }
             if !link.batch.isEmpty { self.appended(to: link) }
@@ -247,19 +291,26 @@ extension BrokerLoop {
         }
     }
 
-    /// Sends a received message on, under another header.
+    /// Sends a received message on, under another header, behind what it must not overtake.
+    ///
+    /// An answer `isBehindEvents` if they may be for its caller.
     ///
     /// - Returns: False if it is larger than the peer takes: sent, it would cost the connection.
     @discardableResult
-    func forward(_ header: Header, _ incoming: Incoming, to link: PeerLink) -> Bool {
+    func forward(_ header: Header, _ incoming: Incoming, to link: PeerLink, isBehindEvents: Bool = false) -> Bool {
         guard unsafe incoming.payload.count <= link.maxPayloadBytes else {
             self.core.counters.undeliverable.countAlone()
             return false
         }
         var header = header
         header.flags.remove(.attached)
+        if link.line.keepsOrder, unsafe !link.line.takes(header.kind, payloadCount: incoming.payload.count),
+            unsafe link.line.holds(header, incoming.payload, isBehindEvents: isBehindEvents)
+        {
+            return true
+        }
         if let box = incoming.box {
-            self.sendLarge(header, box, incoming.range, deadline: nil, to: link)
+            self.sendLarge(header, box, incoming.range, deadline: nil, to: link, isBehindEvents: isBehindEvents)
         } else {
             unsafe link.batch.append(header, payload: incoming.payload)
             self.appended(to: link)

@@ -175,6 +175,7 @@ extension BrokerLoop {
         guard let addressee = answered else { return self.core.counters.unknown.countAlone() }
         self.core.counters.answered.countAlone()
         self.workerLinks[worker]?.answered &+= 1
+        let isBehindEvents = self.hasCallbacks(addressee.slot)
         // The slot may be another call's as soon as the actions are carried out.
         self.forget(addressee.slot)
         guard let client = addressee.client, let link = self.clientLinks[client] else { return }
@@ -189,16 +190,18 @@ extension BrokerLoop {
             return self.refuse(addressee.id, .tooLarge, message, to: client)
         }
         if incoming.box == nil {
-            let start = link.batch.count
-            unsafe link.batch.append(header, payload: incoming.payload)
-            unsafe link.batch.withBytes(from: start) { message in
-                unsafe self.machine.remember(addressee.id, message: message, of: client)
-            }
-            self.appended(to: link)
+            unsafe self.answer(
+                header,
+                incoming.payload,
+                of: client,
+                by: link,
+                isRemoval: false,
+                isBehindEvents: isBehindEvents
+            )
         } else {
             // Before it is sent: an answer that is neither kept nor passed over would let a request run again.
             self.machine.forgetResult(addressee.id, of: client)
-            self.forward(header, incoming, to: link)
+            self.forward(header, incoming, to: link, isBehindEvents: isBehindEvents)
         }
     }
 
@@ -241,14 +244,15 @@ extension BrokerLoop {
         default:
             let ended = self.machine.endedReceived(header.number, by: worker, actions: &self.actions)
             guard let ended else { return }
-            self.send(Header(.ended, number: ended.subscription), toClient: ended.client)
+            let end = Header(.ended, number: ended.subscription)
+            self.send(end, in: .subscription(ended.subscription), toClient: ended.client)
         }
     }
 
     /// A worker wants to know whether what it sent has been read: by the client that it went to, if it says so.
     private func takeQuestion(_ incoming: Incoming, _ worker: Int) {
         let header = incoming.header
-        let question: (client: Int, id: UInt64)?
+        let question: BrokerMachine.PassedQuestion?
         switch QuestionSubject(rawValue: header.time) {
         case .events:
             question = self.machine.questionReceived(header.id, afterEventsOf: header.number, from: worker)
@@ -262,7 +266,7 @@ extension BrokerLoop {
         case .nothing, nil: question = nil
         }
         guard let question else { return self.send(Header(.pong, id: header.id), toWorker: worker) }
-        self.send(Header(.ping, id: question.id), toClient: question.client)
+        self.send(Header(.ping, id: question.id), in: question.stream, toClient: question.client)
     }
 
     private func deliver(_ incoming: Incoming, _ delivery: BrokerMachine.Delivery) -> Bool {

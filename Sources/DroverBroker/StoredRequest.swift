@@ -31,6 +31,16 @@ enum StoredRequest {
         }
     }
 
+    /// Whether events may be for its caller: its answer must not overtake them.
+    var hasCallbacks: Bool {
+        switch self {
+        case .small(let block, let count):
+            let header = unsafe try? Header(reading: UnsafeRawBufferPointer(start: block, count: count))
+            return header?.flags.contains(.callbacks) == true
+        case .large(let payload): return payload.header.flags.contains(.callbacks)
+        }
+    }
+
     func free() {
         if case .small(let block, _) = self { unsafe Glibc.free(block) }
     }

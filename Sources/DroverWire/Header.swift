@@ -91,6 +91,8 @@ package struct Header: Equatable, Sendable {
         @inlinable package static var attached: Self { Self(rawValue: 1 << 3) }
         /// On a re-sent request: its sender knows that it was taken out before it ran, and wants it to run after all.
         @inlinable package static var renewed: Self { Self(rawValue: 1 << 4) }
+        /// On a request: its arguments hold callbacks, so that its answer must not overtake events.
+        @inlinable package static var callbacks: Self { Self(rawValue: 1 << 5) }
         /// A receiver that does not know the kind must refuse the message instead of skipping it.
         @inlinable package static var mustUnderstand: Self { Self(rawValue: 1 << 7) }
     }

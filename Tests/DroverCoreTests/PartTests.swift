@@ -71,6 +71,7 @@ import Testing
             switch part {
             case .header(let header, let transfer): parts.append("\(transfer): \(header.time)")
             case .payload(let source, let range, _, _): parts.append("\(source) \(range.lowerBound)")
+            case .messages(let bytes): parts.append("\(bytes)")
             }
         }
         return parts
@@ -118,6 +119,134 @@ import Testing
         #expect(own)
         let isEmpty = queue.isEmpty
         #expect(isEmpty)
+    }
+
+    private static func event(_ subscription: UInt32, _ bytes: Int = 10) -> Header {
+        Header(.event, payloadLength: UInt32(bytes), number: subscription)
+    }
+
+    /// The other side has room for the messages of these transfers.
+    private static func grant(_ transfers: UInt64..., in queue: inout PartQueue<String>) {
+        for transfer in transfers { queue.acknowledged(transfer, end: Header.byteCount, at: Self.at(0)) }
+    }
+
+    @Test("what follows an event in parts waits for it, other subscriptions and other calls don't")
+    func streams() {
+        var queue = PartQueue<String>()
+        let isFree = !queue.hold([1], in: .subscription(1))
+        #expect(isFree, "nothing is before it")
+        queue.add(Self.event(1), deadline: nil, "a")
+        queue.add(Self.event(1), deadline: nil, "b")
+        let held = [
+            queue.hold([2], in: .subscription(1)), queue.hold([3], in: .subscription(1)),
+            queue.hold([4], in: .subscription(2)), queue.hold([5], in: .request(1)),
+            queue.hold([6], of: 9, isBehindEvents: false), queue.hold([7], of: 9, isBehindEvents: true),
+        ]
+        #expect(held == [true, true, false, false, false, true])
+        queue.add(Self.event(2), deadline: nil, "c")
+        let headers = Self.take(&queue)
+        #expect(headers == ["1: 0", "3: 0"], "the next event of a subscription is begun when this one has gone")
+        Self.grant(1, in: &queue)
+        let first = Self.take(&queue)
+        #expect(first == ["a 0", "2: 0"])
+        Self.grant(2, 3, in: &queue)
+        let rest = Self.take(&queue)
+        #expect(rest == ["c 0", "b 0", "[2, 3]", "[7]"])
+        let isEmpty = queue.isEmpty
+        #expect(isEmpty)
+    }
+
+    @Test("an answer waits for the events before it in all subscriptions, not for those after it")
+    func answers() {
+        var queue = PartQueue<String>()
+        queue.add(Self.event(1), deadline: nil, "a")
+        queue.add(Self.event(2), deadline: nil, "b")
+        queue.add(Header(.progress, payloadLength: 10, id: 9), deadline: nil, "p")
+        queue.add(Header(.reply, payloadLength: 10, id: 9), deadline: nil, "r", isBehindEvents: true)
+        queue.add(Header(.reply, payloadLength: 10, id: 8), deadline: nil, "s", isBehindEvents: false)
+        queue.add(Self.event(1), deadline: nil, "c")
+        let isHeld = queue.hold([8], of: 9, isBehindEvents: false)
+        #expect(isHeld, "behind what was told of its request")
+        _ = Self.take(&queue)
+        Self.grant(1, 2, 3, 5, in: &queue)
+        let sent = Self.take(&queue)
+        #expect(sent == ["a 0", "6: 0", "b 0", "p 0", "[8]", "4: 0", "s 0"])
+        Self.grant(4, 6, in: &queue)
+        let last = Self.take(&queue)
+        #expect(last == ["c 0", "r 0"])
+        let isEmpty = queue.isEmpty
+        #expect(isEmpty)
+    }
+
+    @Test("what nobody wants any more holds nothing up")
+    func unwantedStreams() {
+        var queue = PartQueue<String>()
+        queue.add(Self.event(1), deadline: nil, "a")
+        queue.add(Header(.progress, payloadLength: 10, id: 9), deadline: nil, "p")
+        queue.add(Header(.progress, payloadLength: 10, id: 9), deadline: nil, "q")
+        queue.add(Header(.reply, payloadLength: 10, id: 9), deadline: nil, "r", isBehindEvents: true)
+        let isHeld = [queue.hold([1], in: .subscription(1)), queue.hold([2], in: .request(9))]
+        #expect(isHeld == [true, true])
+        _ = Self.take(&queue)
+        queue.acknowledged(1, end: Header.byteCount, isWanted: false, at: Self.at(0))
+        let isKnown = queue.cancel({ $0 == .progress || $0 == .reply }, id: 9)
+        #expect(isKnown)
+        let rest = Self.take(&queue)
+        #expect(rest == ["[1]", "[2]"])
+        let isEmpty = queue.isEmpty
+        #expect(isEmpty)
+    }
+
+    @Test("whatever is large, refused or cancelled, each stream keeps its order and nothing stays")
+    func order() {
+        for seed in 1...300 as ClosedRange<UInt64> {
+            var state = seed &* 0x9E37_79B9_7F4A_7C15
+            func random(_ limit: Int) -> Int {
+                state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+                return Int(state >> 33) % limit
+            }
+            var queue = PartQueue<String>()
+            var (said, heard) = ([[String]](repeating: [], count: 3), [[String]](repeating: [], count: 3))
+            func hear(_ text: String) {
+                let stream = Int(text.prefix(1)) ?? 0
+                heard[stream].append(text)
+            }
+            func deliver() {
+                while let part = queue.next(at: Self.at(0)) {
+                    switch part {
+                    case .header(_, let transfer): Self.grant(transfer, in: &queue)
+                    case .payload(let source, let range, let transfer, let end):
+                        if range.upperBound == PartWindow.partBytes + 1 { hear(source) }
+                        if random(3) > 0 { queue.acknowledged(transfer, end: end, at: Self.at(1)) }
+                    case .messages(let bytes):
+                        for text in String(decoding: bytes, as: UTF8.self).split(separator: ",") { hear(String(text)) }
+                    }
+                    if random(8) == 0 { return }
+                }
+            }
+            for number in 0..<60 {
+                let stream = random(3)
+                let text = "\(stream):\(number)"
+                said[stream].append(text)
+                if random(4) == 0 {
+                    queue.add(Self.event(UInt32(stream), PartWindow.partBytes + 1), deadline: nil, text)
+                } else if !queue.hold([UInt8]((text + ",").utf8), in: .subscription(UInt32(stream))) {
+                    hear(text)
+                }
+                if random(3) == 0 { deliver() }
+            }
+            for _ in 0..<400 where !queue.isEmpty {
+                deliver()
+                // What is under way arrives.
+                for transfer in 1...60 as ClosedRange<UInt64> {
+                    for end in [PartWindow.partBytes + Header.byteCount, PartWindow.partBytes + 1 + Header.byteCount] {
+                        queue.acknowledged(transfer, end: end, at: Self.at(1))
+                    }
+                }
+            }
+            let isEmpty = queue.isEmpty
+            #expect(isEmpty && heard == said, "seed \(seed)")
+        }
     }
 
     @Test("a message is whole with its last part, and its time counts from its first")

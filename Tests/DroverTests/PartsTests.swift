@@ -1,7 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Drover
+import Synchronization
 import Testing
+
+/// The numbers of the events that came whole.
+private final class Numbers: Sendable {
+    private let numbers = Mutex<[Int]>([])
+    var all: [Int] { self.numbers.withLock { $0 } }
+    func add(_ number: Int) { self.numbers.withLock { $0.append(number) } }
+}
 
 /// Large arguments and results between a client and a worker, which go in parts.
 @Suite("Parts", .timeLimit(.minutes(1))) struct PartsTests {
@@ -25,6 +33,109 @@ import Testing
             let value = try await result.value
             #expect(value.count == size && value.allSatisfy { $0 == UInt8(number) })
         }
+        #expect(client.statistics.resends == 0)
+        await client.close(grace: .zero)
+        await running.stop(grace: .zero)
+    }
+
+    private static let tell = Function<Callback<Int, [UInt8], Nothing>, [Int], Int>("tell")
+    private static let ask = Function<Callback<[UInt8], [UInt8]>, [Int], Int>("ask")
+    private static let report = Function<[Int], Int>("report")
+    /// Each is sent in its turn, the small ones in a moment.
+    private static let mixture = [3_000_000, 10, 2_000_000, 5, 100_000, 1, 0, 4_000_000, 50_000, 7]
+
+    private static func piece(_ number: Int, _ size: Int) -> [UInt8] {
+        [UInt8](repeating: UInt8(truncatingIfNeeded: number), count: size)
+    }
+
+    private static func serving() throws -> RunningWorker {
+        let worker = Worker()
+        worker.register(Self.bytes) { (bytes: [UInt8]) in bytes }
+        worker.register(Self.tell) { callback, sizes in
+            for (number, size) in sizes.enumerated() { try callback.emit(number, Self.piece(number, size)) }
+            return sizes.count
+        }
+        worker.register(Self.ask) { (callback: Callback<[UInt8], [UInt8]>, sizes: [Int]) async throws -> Int in
+            var right = 0
+            for (number, size) in sizes.enumerated() {
+                let answer = try await callback(Self.piece(number, size))
+                if answer == Self.piece(number + 1, size) { right += 1 }
+            }
+            return right
+        }
+        worker.register(Self.report) { context, sizes in
+            for (number, size) in sizes.enumerated() { try context.report(Self.piece(number, size)) }
+            return sizes.count
+        }
+        return try worker.start(.bind("tcp://127.0.0.1:*"))
+    }
+
+    @Test("S76 large events go in parts, all come, in order, and before the answer that ends their callback")
+    func events() async throws {
+        let running = try Self.serving()
+        let client = try Client("\(running.endpoint)")
+        let sizes = Self.mixture + Self.mixture
+        let calls = try (0..<3)
+            .map { _ in
+                let numbers = Numbers()
+                let callback = client.callback { (number: Int, bytes: [UInt8]) -> Nothing in
+                    if bytes == Self.piece(number, sizes[number]) { numbers.add(number) }
+                    return Nothing()
+                }
+                return (numbers, callback, try client.function(Self.tell).async(callback, sizes))
+            }
+        for (numbers, _, call) in calls {
+            #expect(try await call.value == sizes.count)
+            while numbers.all.count < sizes.count { try await Task.sleep(for: .milliseconds(1)) }
+            #expect(numbers.all == Array(sizes.indices))
+        }
+        #expect(client.statistics.strayEvents == 0)
+        await client.close(grace: .zero)
+        await running.stop(grace: .zero)
+    }
+
+    @Test("large progress is read in order, and before the result")
+    func progress() async throws {
+        let running = try Self.serving()
+        let client = try Client("\(running.endpoint)")
+        let sizes = Self.mixture + Self.mixture
+        let call = try client.function(Self.report).async(sizes)
+        var numbers: [Int] = []
+        for await event in call.events {
+            #expect(event.sequence == numbers.count)
+            #expect(try event.value(as: [UInt8].self) == Self.piece(event.sequence, sizes[event.sequence]))
+            numbers.append(event.sequence)
+        }
+        #expect(numbers == Array(sizes.indices))
+        #expect(try await call.value == sizes.count)
+        #expect(client.statistics.strayEvents == 0)
+        await client.close(grace: .zero)
+        await running.stop(grace: .zero)
+    }
+
+    @Test("a callback is asked, and answers, with large values")
+    func invocations() async throws {
+        let running = try Self.serving()
+        let client = try Client("\(running.endpoint)")
+        let callback = client.callback { (bytes: [UInt8]) in bytes.map { $0 + 1 } }
+        #expect(try await client.function(Self.ask)(callback, Self.mixture) == Self.mixture.count)
+        await client.close(grace: .zero)
+        await running.stop(grace: .zero)
+    }
+
+    @Test("a batch of items of all sizes, some of them in chunks, comes back whole and in order")
+    func batch() async throws {
+        let running = try Self.serving()
+        let client = try Client("\(running.endpoint)")
+        let sizes = (0..<120).map { Self.mixture[$0 % 10] / 2 }
+        let inputs = sizes.enumerated().lazy.map { Self.piece($0.offset, $0.element) }
+        let options = MapOptions(order: .asGiven, chunking: .fixed(20))
+        var number = 0
+        for try await (_, bytes) in client.map(Self.bytes, over: inputs, options) {
+            #expect(bytes == Self.piece(number, sizes[number]))
+            number += 1
+        }
+        #expect(number == sizes.count)
         #expect(client.statistics.resends == 0)
         await client.close(grace: .zero)
         await running.stop(grace: .zero)

@@ -59,6 +59,10 @@ struct FaultWorker {
             }
             return count
         }
+        worker.register(Function<Callback<[UInt8], Nothing>, [Int], Int>("pour")) { callback, sizes in
+            for size in sizes { try callback.emit([UInt8](repeating: 7, count: size)) }
+            return sizes.count
+        }
         registerIsolated(on: worker)
         try await worker.run(endpoint)
         say("left")

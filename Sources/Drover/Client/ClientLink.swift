@@ -225,6 +225,7 @@ final class ClientLink {
         var flags = repetition
         if result.isIdempotent { flags.insert(.idempotent) }
         if result.hasMetadata { flags.insert(.metadata) }
+        if !result.references.isEmpty { flags.insert(.callbacks) }
         var header = Header(
             .request,
             flags: flags,
@@ -314,6 +315,8 @@ final class ClientLink {
             if let attached = part.attached.take() {
                 try self.put(self.batch.take(&self.frames), more: true)
                 try self.put(attached, more: false)
+            } else {
+                try self.flushIfFull()
             }
         }
         try self.flush()

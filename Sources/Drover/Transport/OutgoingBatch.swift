@@ -67,6 +67,9 @@ package struct OutgoingBatch: ~Copyable {
 
     package mutating func removeAll() { self.count = 0 }
 
+    /// Takes so many bytes back that were just added.
+    package mutating func removeLast(_ bytes: Int) { self.count -= bytes }
+
     private mutating func room(for bytes: Int) -> UnsafeMutableRawPointer {
         let needed = self.count + bytes
         if needed > self.capacity {

@@ -124,20 +124,70 @@ package final class PartLine {
 
     /// Whether a message goes in parts.
     ///
-    /// Requests and answers do. Events and progress must not be overtaken by what follows them.
+    /// What calls and callbacks carry does; what follows it in its ``PartStream`` has to be given to ``holds(_:in:)`` then.
     package func takes(_ kind: MessageKind?, payloadCount: Int) -> Bool {
         guard payloadCount > Self.threshold, self.isTaken, let kind else { return false }
-        return kind == .request || kind == .reply || kind == .error
+        return Self.isSplit(kind)
+    }
+
+    /// The kinds of messages that may go in parts.
+    private static func isSplit(_ kind: MessageKind) -> Bool {
+        switch kind {
+        case .request, .reply, .error, .event, .invoke, .progress: true
+        default: false
+        }
     }
 
     /// Whether something has not gone out.
     package var isSending: Bool { !self.outgoing.isEmpty }
 
     /// Adds a message to those that go out in parts; a request's time is what is left of it when it goes.
-    package func add(_ header: Header, deadline: Instant?, _ source: PartSource) {
+    ///
+    /// An answer `isBehindEvents` if they may be for its caller.
+    package func add(_ header: Header, deadline: Instant?, _ source: PartSource, isBehindEvents: Bool = false) {
         var header = header
         header.flags.remove(.attached)
-        self.outgoing.add(header, deadline: deadline, source)
+        self.outgoing.add(header, deadline: deadline, source, isBehindEvents: isBehindEvents)
+    }
+
+    /// Something may have to wait for what goes in parts before it.
+    package var keepsOrder: Bool { self.outgoing.keepsOrder }
+
+    /// Whether whole messages, header and payload, have to wait for others of their stream: then they are kept.
+    package func holds(_ messages: UnsafeRawBufferPointer, in stream: PartStream) -> Bool {
+        guard self.keepsOrder else { return false }
+        return self.outgoing.hold(unsafe [UInt8](messages), in: stream)
+    }
+
+    /// Whether a message without a payload has to wait for others of a stream: then it is kept.
+    package func holds(_ header: Header, in stream: PartStream) -> Bool {
+        unsafe self.holds(header, UnsafeRawBufferPointer(start: nil, count: 0), in: stream)
+    }
+
+    /// Whether a message has to wait for others of its stream, or of `stream`: then it is kept.
+    ///
+    /// An answer waits for what was told of its request, and `isBehindEvents` if these may be for its caller.
+    package func holds(
+        _ header: Header,
+        _ payload: UnsafeRawBufferPointer,
+        in stream: PartStream? = nil,
+        isBehindEvents: Bool = false
+    ) -> Bool {
+        guard self.keepsOrder else { return false }
+        var header = header
+        header.payloadLength = UInt32(payload.count)
+        let message = unsafe [UInt8](unsafeUninitializedCapacity: Header.byteCount + payload.count) { bytes, count in
+            guard let base = bytes.baseAddress else { return }
+            let place = UnsafeMutableRawPointer(base)
+            unsafe header.write(to: place)
+            if let source = payload.baseAddress {
+                unsafe (place + Header.byteCount).copyMemory(from: source, byteCount: payload.count)
+            }
+            count = Header.byteCount + payload.count
+        }
+        if let stream = stream ?? PartStream(of: header) { return self.outgoing.hold(message, in: stream) }
+        guard header.kind == .reply || header.kind == .error else { return false }
+        return self.outgoing.hold(message, of: header.id, isBehindEvents: isBehindEvents)
     }
 
     /// The next part to send, as messages behind what has gathered and perhaps a frame behind them; nil if nothing may be
@@ -145,6 +195,9 @@ package final class PartLine {
     package func next(into batch: inout OutgoingBatch, at now: Instant) -> NextPart? {
         switch self.outgoing.next(at: now) {
         case nil: return nil
+        case .messages(let messages):
+            unsafe messages.withUnsafeBytes { unsafe batch.append(message: $0) }
+            return NextPart(attached: nil)
         case .header(let message, let transfer):
             let header = Header(.part, payloadLength: UInt32(Header.byteCount), id: transfer)
             unsafe withUnsafeTemporaryAllocation(byteCount: Header.byteCount, alignment: 8) { bytes in
@@ -179,12 +232,12 @@ package final class PartLine {
     /// This side wants a request of its own no more: neither that nor its answer need go on.
     package func cancelOwn(_ id: UInt64) {
         self.outgoing.cancel({ $0 == .request }, id: id)
-        self.forget({ $0 == .reply || $0 == .error }, id: id)
+        self.forget({ $0 == .reply || $0 == .error || $0 == .progress }, id: id)
     }
 
     /// The peer wants a request no more: neither that nor its answer need go on.
     package func cancelTheirs(_ id: UInt64) {
-        self.outgoing.cancel({ $0 == .reply || $0 == .error }, id: id)
+        self.outgoing.cancel({ $0 == .reply || $0 == .error || $0 == .progress }, id: id)
         self.forget({ $0 == .request }, id: id)
     }
 
@@ -194,8 +247,6 @@ package final class PartLine {
         self.announced.removeAll { $0.message.id == id && $0.message.kind.map(kinds) == true }
         self.budget.waiting -= count - self.announced.count
     }
-
-    private static func isOfCall(_ kind: MessageKind) -> Bool { kind == .request || kind == .reply || kind == .error }
 
     /// The deadline of a request that goes out was moved.
     package func move(_ id: UInt64, to deadline: Instant) { self.outgoing.move(id, to: deadline) }
@@ -280,7 +331,7 @@ package final class PartLine {
             throw WireError(.badFraming, "the first part of a message is its header, not \(payload.count) bytes")
         }
         let message = try unsafe Header(reading: payload)
-        guard let kind = message.kind, Self.isOfCall(kind), !message.flags.contains(.attached) else {
+        guard let kind = message.kind, Self.isSplit(kind), !message.flags.contains(.attached) else {
             throw WireError(.badFraming, "a message of kind \(message.rawKind) does not come in parts")
         }
         guard message.payloadLength > 0 else {

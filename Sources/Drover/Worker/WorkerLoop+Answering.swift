@@ -70,7 +70,9 @@ extension WorkerLoop {
             // A broker is told of its end even if it never heard of it: only then does the client.
             let number = self.number(of: subscriber, in: session)
             self.links[session]?.broker?.unbind(number)
-            self.send(Header(.ended, number: number), to: session)
+            let end = Header(.ended, number: number)
+            if self.links[session]?.line.holds(end, in: .subscription(number)) == true { return }
+            self.send(end, to: session)
         }
     }
 
@@ -82,9 +84,10 @@ extension WorkerLoop {
             return self.core.counters.undeliverable.count(self.eventRun.count)
         }
         self.core.counters.events.count(self.eventRun.count)
+        let number = self.number(of: subscriber, in: session)
         unsafe self.eventRun.number(
             from: subscriber.nextSequence(count: self.eventRun.count),
-            subscription: self.number(of: subscriber, in: session),
+            subscription: number,
             limit: link.maxPayloadBytes,
             pieceBytes: self.core.configuration.coalescesMessages ? OutgoingBatch.flushBytes / 4 : 0,
             refuse: { count in
@@ -92,6 +95,7 @@ extension WorkerLoop {
                 self.core.counters.undeliverable.count()
             }
         ) { messages in
+            if unsafe link.line.holds(messages, in: .subscription(number)) { return }
             unsafe link.batch.append(message: messages)
             self.appended(to: link, session)
         }
@@ -118,8 +122,16 @@ extension WorkerLoop {
         guard !told.isOver, let link = self.links[session] else { return }
         var (header, payload) = told.question(link.questions.ask(about: told), in: session, of: self)
         header.payloadLength = UInt32(payload.count)
-        unsafe payload.withUnsafeBytes { unsafe link.batch.append(header, payload: $0) }
-        self.appended(to: link, session)
+        unsafe payload.withUnsafeBytes { payload in
+            // It asks about what was told before it, some of which may go in parts.
+            if let stream = unsafe PartStream(askedAboutBy: header, payload),
+                unsafe link.line.holds(header, payload, in: stream)
+            {
+                return
+            }
+            unsafe link.batch.append(header, payload: payload)
+            self.appended(to: link, session)
+        }
     }
 
     /// A peer has read what it was asked about.
@@ -235,9 +247,10 @@ extension WorkerLoop {
             self.core.counters.undeliverable.count()
             return
         }
-        if writer.count > PartLine.threshold, writer.count <= link.maxPayloadBytes {
+        if writer.count > PartLine.threshold || link.line.keepsOrder, writer.count <= link.maxPayloadBytes {
             let block = RequestBytes(copying: writer)
-            return self.answer(Header(.reply, id: addressee.id, time: microseconds), block, to: session)
+            let header = Header(.reply, id: addressee.id, time: microseconds)
+            return self.answer(header, block, to: session, isBehindEvents: addressee.isBehindEvents)
         }
         let start = link.batch.count
         let isSent = unsafe writer.withBytes { bytes in
@@ -273,11 +286,12 @@ extension WorkerLoop {
             block.free()
             return self.refuseResult(of: addressee.id, count: count, by: link, session)
         }
-        self.answer(Header(kind, id: addressee.id, time: microseconds), block, to: session)
+        let header = Header(kind, id: addressee.id, time: microseconds)
+        self.answer(header, block, to: session, isBehindEvents: addressee.isBehindEvents)
     }
 
     /// Sends an answer, and keeps it if it isn't large.
-    func answer(_ header: Header, _ block: RequestBytes, to session: Int) {
+    func answer(_ header: Header, _ block: RequestBytes, to session: Int, isBehindEvents: Bool = false) {
         var header = header
         header.payloadLength = UInt32(block.payloadCount)
         // Before it is sent: sending may empty the batch, and an answer that is neither kept nor passed over would let a
@@ -289,7 +303,7 @@ extension WorkerLoop {
         } else {
             self.machine.forgetResult(header.id, of: session)
         }
-        self.send(block, as: header, to: session)
+        self.send(block, as: header, to: session, isBehindEvents: isBehindEvents)
     }
 
     /// Says that there is a result, or an error, that the client would not take.

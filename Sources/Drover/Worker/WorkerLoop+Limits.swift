@@ -55,7 +55,8 @@ extension WorkerLoop {
         self.core.counters.failed.count()
         let body = handler.overrun(.hardTimeLimit, worker: self.core.name)
         let ran = UInt32(roundedMicroseconds: handler.timeLimits.hard?.clampedNanoseconds ?? 0)
-        self.answer(.error, body.packed(), to: WorkerMachine.Addressee(session: session, id: id), ran: ran)
+        let addressee = WorkerMachine.Addressee(session: session, id: id, isBehindEvents: request.hasCallbacks)
+        self.answer(.error, body.packed(), to: addressee, ran: ran)
     }
 
     /// A handler that runs was asked to stop.
@@ -89,7 +90,8 @@ extension WorkerLoop {
                 + "or isolate it",
             worker: self.core.name
         )
-        self.answer(.error, body.packed(), to: WorkerMachine.Addressee(session: session, id: id), ran: 0)
+        let addressee = WorkerMachine.Addressee(session: session, id: id, isBehindEvents: request.hasCallbacks)
+        self.answer(.error, body.packed(), to: addressee, ran: 0)
     }
 
     /// What became of a stuck handler's slot, for the log.

@@ -18,8 +18,10 @@ extension WorkerLoop {
     /// Sends an encoded message.
     ///
     /// Returns whether it was large and went from its own memory.
+    ///
+    /// An answer `isBehindEvents` if they may be for its caller.
     @discardableResult
-    func send(_ block: RequestBytes, as header: Header, to session: Int) -> Bool {
+    func send(_ block: RequestBytes, as header: Header, to session: Int, isBehindEvents: Bool = false) -> Bool {
         var block = block
         defer { block.free() }
         guard let link = self.links[session], let base = unsafe block.base else { return false }
@@ -28,8 +30,12 @@ extension WorkerLoop {
         if link.line.takes(header.kind, payloadCount: block.payloadCount), let shared = block.share() {
             let source = unsafe PartSource(shared.base + Header.byteCount, owner: shared)
             if !link.line.isSending { self.sendingParts.append(session) }
-            link.line.add(header, deadline: nil, source)
+            link.line.add(header, deadline: nil, source, isBehindEvents: isBehindEvents)
             return true
+        }
+        if link.line.keepsOrder {
+            let payload = unsafe UnsafeRawBufferPointer(start: base + Header.byteCount, count: block.payloadCount)
+            if unsafe link.line.holds(header, payload, isBehindEvents: isBehindEvents) { return false }
         }
         unsafe header.write(to: base)
         if block.payloadCount >= OutgoingBatch.flushBytes, let shared = block.share() {
@@ -85,6 +91,8 @@ extension WorkerLoop {
             while link.parked.isEmpty, var part = link.line.next(into: &link.batch, at: self.now) {
                 if let attached = part.attached.take() {
                     self.put(link.batch.take(&self.frames), attached: attached, on: link, session)
+                } else if link.batch.count >= OutgoingBatch.flushBytes {
+                    self.flush(link, session)
                 }
             }
             if !link.batch.isEmpty, !link.isDirty {

@@ -21,6 +21,14 @@ extension BrokerMachine {
         var id: UInt64
     }
 
+    /// A worker's question, as its client is to be asked.
+    package struct PassedQuestion: Equatable, Sendable {
+        package let client: Int
+        package let id: UInt64
+        /// What it stands behind there.
+        package let stream: PartStream
+    }
+
     /// A worker asks whether the events of a subscription have been read.
     ///
     /// - Returns: Whom to ask in its place, and by which id; nil if nobody is there: then the worker is answered at once.
@@ -28,10 +36,14 @@ extension BrokerMachine {
         _ id: UInt64,
         afterEventsOf number: UInt32,
         from worker: Int
-    ) -> (client: Int, id: UInt64)? {
+    ) -> PassedQuestion? {
         guard let binding = self.workers[worker].bindings[number] else { return nil }
         let subject = Question.Subject(worker: worker, isProgress: false, number: UInt64(number))
-        return (binding.client, self.ask(binding.client, about: subject, id))
+        return PassedQuestion(
+            client: binding.client,
+            id: self.ask(binding.client, about: subject, id),
+            stream: .subscription(binding.subscription)
+        )
     }
 
     /// A worker asks whether a request's progress has been read.
@@ -39,10 +51,14 @@ extension BrokerMachine {
         _ id: UInt64,
         afterProgressOf request: UInt64,
         from worker: Int
-    ) -> (client: Int, id: UInt64)? {
-        guard let client = self.addressee(request, from: worker)?.client else { return nil }
+    ) -> PassedQuestion? {
+        guard let addressee = self.addressee(request, from: worker), let client = addressee.client else { return nil }
         let subject = Question.Subject(worker: worker, isProgress: true, number: request)
-        return (client, self.ask(client, about: subject, id))
+        return PassedQuestion(
+            client: client,
+            id: self.ask(client, about: subject, id),
+            stream: .request(addressee.id)
+        )
     }
 
     /// A client has read what came before a question; nil if it was asked no such one.

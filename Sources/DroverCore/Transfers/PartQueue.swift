@@ -3,10 +3,42 @@
 internal import DequeModule
 package import DroverWire
 
+/// What must be heard in the order in which it was said.
+package enum PartStream: Hashable, Sendable {
+    /// The events and invocations of a subscription, by its number on the link, and its end.
+    case subscription(UInt32)
+    /// The progress of a request.
+    case request(UInt64)
+
+    /// What a message belongs to that others must not overtake; nil for requests and answers.
+    package init?(of message: Header) {
+        switch message.kind {
+        case .event, .invoke: self = .subscription(message.number)
+        case .progress: self = .request(message.id)
+        default: return nil
+        }
+    }
+
+    /// What a PING of a worker asks about; nil if it stands behind nothing in particular.
+    package init?(askedAboutBy question: Header, _ payload: UnsafeRawBufferPointer) {
+        switch QuestionSubject(rawValue: question.time) {
+        case .events: self = .subscription(question.number)
+        case .progress:
+            guard payload.count == 8 else { return nil }
+            self = .request(UInt64(littleEndian: unsafe payload.loadUnaligned(as: UInt64.self)))
+        case .nothing, nil: return nil
+        }
+    }
+
+    var isOfEvents: Bool { if case .subscription = self { true } else { false } }
+}
+
 /// The messages that go out in parts by one link, and whose turn it is.
 ///
 /// A few go at once, taking turns, so that a shorter one isn't held up by a longer one; the others wait in order. The receiver
 /// keeps what has come of each, so they may not be many.
+///
+/// What belongs to a ``PartStream`` keeps its order: while one of its messages goes in parts, what follows in it waits here.
 package struct PartQueue<Source>: ~Copyable {
     /// So many messages are under way at once.
     package static var mostAtOnce: Int { 4 }
@@ -20,6 +52,8 @@ package struct PartQueue<Source>: ~Copyable {
         var sent = 0
         /// The other side has room for it.
         var isGranted = false
+        /// What follows in this waits for it.
+        var stream: PartStream?
         var count: Int { Header.byteCount + Int(self.message.payloadLength) }
     }
 
@@ -29,17 +63,47 @@ package struct PartQueue<Source>: ~Copyable {
         case header(Header, transfer: UInt64)
         /// A piece of its payload. `end` is counted from the message's first byte.
         case payload(Source, Range<Int>, transfer: UInt64, end: Int)
+        /// Whole messages that had to wait for others, one behind the other.
+        case messages([UInt8])
+    }
+
+    /// What waits in a stream for the message before it, which goes in parts.
+    private enum Follower {
+        case transfer(Transfer)
+        case messages([UInt8])
+        /// One that waits in other streams as well.
+        case answer(UInt64)
+    }
+
+    /// An answer that must not overtake what was told before it.
+    private struct Answer {
+        var content: Content
+        /// In how many streams it waits.
+        var waits: Int
+
+        enum Content {
+            case message([UInt8])
+            case transfer(Transfer)
+        }
     }
 
     /// Those that take turns, the next one first.
     private var active: Deque<Transfer> = []
     private var waiting: Deque<Transfer> = []
     private var lastID: UInt64 = 0
+    /// The streams of which a message goes in parts, and what follows it.
+    private var streams: [PartStream: Deque<Follower>] = [:]
+    /// Those whose message has gone out or isn't wanted: the followers are next.
+    private var finished: Deque<PartStream> = []
+    private var answers: [UInt64: Answer] = [:]
+    private var lastAnswer: UInt64 = 0
     package private(set) var window = PartWindow()
 
     package init() {}
 
-    package var isEmpty: Bool { self.active.isEmpty && self.waiting.isEmpty }
+    package var isEmpty: Bool { self.active.isEmpty && self.waiting.isEmpty && self.streams.isEmpty }
+    /// Something may have to wait for others of its stream.
+    package var keepsOrder: Bool { !self.streams.isEmpty }
     /// How many messages have not gone out wholly.
     package var count: Int { self.active.count + self.waiting.count }
 
@@ -49,14 +113,89 @@ package struct PartQueue<Source>: ~Copyable {
     ///   - message: Its header, with the payload's length.
     ///   - deadline: What its time is counted to when it goes out; nil to leave the time as it is.
     ///   - source: Its payload.
-    package mutating func add(_ message: Header, deadline: Instant?, _ source: Source) {
+    ///   - isBehindEvents: For an answer, that all events before it must come first.
+    package mutating func add(_ message: Header, deadline: Instant?, _ source: Source, isBehindEvents: Bool = false) {
         self.lastID += 1
-        let transfer = Transfer(id: self.lastID, message: message, deadline: deadline ?? .distantFuture, source: source)
-        self.waiting.append(transfer)
+        var transfer = Transfer(id: self.lastID, message: message, deadline: deadline ?? .distantFuture, source: source)
+        guard let stream = PartStream(of: message) else {
+            guard message.kind == .reply || message.kind == .error else { return self.waiting.append(transfer) }
+            let content = Answer.Content.transfer(transfer)
+            if !self.hold(content, of: message.id, isBehindEvents: isBehindEvents) { self.waiting.append(transfer) }
+            return
+        }
+        transfer.stream = stream
+        if self.streams[stream]?.append(.transfer(transfer)) == nil {
+            self.streams[stream] = []
+            self.waiting.append(transfer)
+        }
+    }
+
+    /// Keeps messages of a stream until those before them have gone out.
+    ///
+    /// - Returns: False if nothing is before them: they may be sent at once.
+    package mutating func hold(_ messages: [UInt8], in stream: PartStream) -> Bool {
+        guard let last = self.streams[stream]?.popLast() else {
+            return self.streams[stream]?.append(.messages(messages)) != nil
+        }
+        if case .messages(var bytes) = last, bytes.count < PartWindow.partBytes / 4 {
+            bytes.append(contentsOf: messages)
+            self.streams[stream]?.append(.messages(bytes))
+        } else {
+            self.streams[stream]?.append(last)
+            self.streams[stream]?.append(.messages(messages))
+        }
+        return true
+    }
+
+    /// Keeps an answer until what was told of its request has gone out, and all events if they may be for its caller.
+    ///
+    /// - Returns: False if nothing is before it: it may be sent at once.
+    package mutating func hold(_ answer: [UInt8], of request: UInt64, isBehindEvents: Bool) -> Bool {
+        self.hold(.message(answer), of: request, isBehindEvents: isBehindEvents)
+    }
+
+    private mutating func hold(_ content: Answer.Content, of request: UInt64, isBehindEvents: Bool) -> Bool {
+        let before = self.streams.keys.filter { $0 == .request(request) || isBehindEvents && $0.isOfEvents }
+        guard !before.isEmpty else { return false }
+        self.lastAnswer += 1
+        self.answers[self.lastAnswer] = Answer(content: content, waits: before.count)
+        for stream in before { self.streams[stream]?.append(.answer(self.lastAnswer)) }
+        return true
+    }
+
+    /// The next messages that had to wait and need not any more.
+    private mutating func nextFollower() -> [UInt8]? {
+        while let stream = self.finished.first {
+            switch self.streams[stream]?.popFirst() {
+            case nil:
+                self.streams[stream] = nil
+                self.finished.removeFirst()
+            case .messages(let bytes): return bytes
+            case .transfer(let transfer):
+                self.finished.removeFirst()
+                self.waiting.append(transfer)
+            case .answer(let number):
+                // One that is not wanted any more is not there.
+                self.answers[number]?.waits -= 1
+                guard self.answers[number]?.waits == 0, let answer = self.answers.removeValue(forKey: number) else {
+                    continue
+                }
+                switch answer.content {
+                case .message(let bytes): return bytes
+                case .transfer(let transfer): self.waiting.append(transfer)
+                }
+            }
+        }
+        return nil
+    }
+
+    private mutating func ended(_ transfer: Transfer) {
+        if let stream = transfer.stream { self.finished.append(stream) }
     }
 
     /// What to send now; nil if nothing may be, until a part is acknowledged.
     package mutating func next(at now: Instant) -> Part? {
+        if let messages = self.nextFollower() { return .messages(messages) }
         if self.active.count < Self.mostAtOnce, var first = self.waiting.popFirst() {
             if first.deadline != .distantFuture { first.message.time = first.deadline.headerTime(at: now) }
             first.sent = Header.byteCount
@@ -69,7 +208,7 @@ package struct PartQueue<Source>: ~Copyable {
         transfer.sent = min(transfer.count, start + PartWindow.partBytes)
         let range = start - Header.byteCount..<transfer.sent - Header.byteCount
         self.window.sent(transfer.id, end: transfer.sent, count: range.count, at: now)
-        if transfer.sent < transfer.count { self.active.append(transfer) }
+        if transfer.sent < transfer.count { self.active.append(transfer) } else { self.ended(transfer) }
         return .payload(transfer.source, range, transfer: transfer.id, end: transfer.sent)
     }
 
@@ -84,7 +223,7 @@ package struct PartQueue<Source>: ~Copyable {
         // The first part may wait for room there, which says nothing of the way.
         if end > Header.byteCount { self.window.acknowledged(transfer, end: end, at: now) }
         guard let index = self.active.firstIndex(where: { $0.id == transfer }) else { return }
-        if isWanted { self.active[index].isGranted = true } else { self.active.remove(at: index) }
+        if isWanted { self.active[index].isGranted = true } else { self.ended(self.active.remove(at: index)) }
     }
 
     /// Nobody wants a message any more.
@@ -92,12 +231,23 @@ package struct PartQueue<Source>: ~Copyable {
     /// - Returns: Whether it was on its way.
     @discardableResult
     package mutating func cancel(_ kinds: (MessageKind) -> Bool, id: UInt64) -> Bool {
+        self.cancel { $0.id == id && $0.kind.map(kinds) == true }
+    }
+
+    private mutating func cancel(_ isMeant: (Header) -> Bool) -> Bool {
         let before = self.count
-        func isMeant(_ transfer: Transfer) -> Bool {
-            transfer.message.id == id && transfer.message.kind.map(kinds) == true
+        for transfer in self.active where isMeant(transfer.message) { self.ended(transfer) }
+        for transfer in self.waiting where isMeant(transfer.message) { self.ended(transfer) }
+        self.active.removeAll { isMeant($0.message) }
+        self.waiting.removeAll { isMeant($0.message) }
+        for stream in self.streams.keys {
+            self.streams[stream]?
+                .removeAll { if case .transfer(let transfer) = $0 { isMeant(transfer.message) } else { false } }
         }
-        self.active.removeAll(where: isMeant)
-        self.waiting.removeAll(where: isMeant)
+        for (number, answer) in self.answers {
+            guard case .transfer(let transfer) = answer.content, isMeant(transfer.message) else { continue }
+            self.answers[number] = nil
+        }
         return self.count < before
     }
 
@@ -113,6 +263,9 @@ package struct PartQueue<Source>: ~Copyable {
     package mutating func reset() {
         self.active.removeAll()
         self.waiting.removeAll()
+        self.streams.removeAll()
+        self.finished.removeAll()
+        self.answers.removeAll()
         self.window.reset()
     }
 }

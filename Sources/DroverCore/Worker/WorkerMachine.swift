@@ -340,7 +340,8 @@ package struct WorkerMachine: ~Copyable {
             deadline: deadline,
             state: .held,
             receivedAt: now,
-            isKeyed: key != nil
+            isKeyed: key != nil,
+            hasCallbacks: header.flags.contains(.callbacks)
         )
         let slot = self.takeSlot(request)
         if let key { self.keyOf[slot] = key }
@@ -378,11 +379,14 @@ package struct WorkerMachine: ~Copyable {
         package var id: UInt64
         /// Whether it was answered when its hard limit passed: this answer is wanted no more.
         package var isLate = false
+        /// Whether events may be for who is answered: the answer must not overtake them.
+        package var isBehindEvents = false
 
-        package init(session: Int?, id: UInt64, isLate: Bool = false) {
+        package init(session: Int?, id: UInt64, isLate: Bool = false, isBehindEvents: Bool = false) {
             self.session = session
             self.id = id
             self.isLate = isLate
+            self.isBehindEvents = isBehindEvents
         }
     }
 
@@ -395,7 +399,8 @@ package struct WorkerMachine: ~Copyable {
         return Addressee(
             session: request.session >= 0 ? Int(request.session) : nil,
             id: request.id,
-            isLate: request.state == .abandoned
+            isLate: request.state == .abandoned,
+            isBehindEvents: request.hasCallbacks
         )
     }
 

@@ -105,6 +105,8 @@ package struct WorkerRequest: Sendable {
     package let receivedAt: Instant
     /// Whether it has an ordering key.
     package let isKeyed: Bool
+    /// Whether its arguments hold callbacks.
+    package let hasCallbacks: Bool
     /// Whether its handler was asked to stop.
     package var isStopping = false
     /// Whether its handler has given its slot back.

@@ -17,6 +17,7 @@ private final class Flag: Sendable {
 private final class Field {
     static let echo = Function<Int, Int>("echo", isIdempotent: true)
     static let bytes = Function<[UInt8], [UInt8]>("bytes", isIdempotent: true)
+    static let pour = Function<Callback<[UInt8], Nothing>, [Int], Int>("pour")
     static let pid = Function<Int32>("pid", isIdempotent: true)
     static let sleep = Function<Double, String, String>("sleep", isIdempotent: true)
 
@@ -254,6 +255,7 @@ struct NetworkTests {
         let field = try await Field()
         try field.hosts.throttle(kilobits: 20_000, of: 1)
         try await self.echoLarge(by: field.client)
+        try await self.pourLarge(by: field.client)
         let status = try #require(await field.status())
         #expect(status.lost == 0 && status.resent == 0)
         await field.close()
@@ -270,7 +272,39 @@ struct NetworkTests {
         #expect(try await client.function(Field.echo)(1) == 1)
         try hosts.throttle(kilobits: 20_000, of: 1)
         try await self.echoLarge(by: client)
+        try await self.pourLarge(by: client)
         await client.close(grace: .zero)
+    }
+
+    /// Has large events sent, one of which takes longer than the silence limit, and makes small calls meanwhile.
+    private func pourLarge(by client: Client) async throws {
+        let sizes = [1, Self.megabytes * 1_000_000, 2, 3_000_000, 3]
+        let seen = Mutex<[Int]>([])
+        let callback = client.callback { (bytes: [UInt8]) in
+            seen.withLock { $0.append(bytes.count) }
+            return Nothing()
+        }
+        let clock = ContinuousClock()
+        let started = clock.now
+        let call = try client.function(Field.pour).async(callback, sizes)
+        var slowest = Duration.zero
+        while !call.isReady, clock.now - started < .seconds(60) {
+            let asked = clock.now
+            #expect(try await client.function(Field.echo)(7) == 7)
+            slowest = max(slowest, clock.now - asked)
+            try await Task.sleep(for: .milliseconds(50))
+        }
+        #expect(try await call.value == sizes.count)
+        let took = clock.now - started
+        print("events of \(Self.megabytes) MB and 3 MB at 20 Mbit/s: \(took), the slowest small call \(slowest)")
+        while seen.withLock({ $0.count }) < sizes.count, clock.now - started < .seconds(60) {
+            try await Task.sleep(for: .milliseconds(10))
+        }
+        #expect(seen.withLock { $0 } == sizes)
+        #expect(took < .seconds(Double(sizes.reduce(0, +)) * 8 / 20_000_000) * 1.3)
+        #expect(slowest < .seconds(1))
+        #expect(client.statistics.strayEvents == 0)
+        #expect(client.statistics.disconnections == 0)
     }
 
     /// Sends a large value there and back, and makes small calls meanwhile.
