@@ -33,6 +33,7 @@ extension BrokerLoop {
             at: self.now,
             actions: &self.actions
         )
+        if case .welcome(let client, _) = introduction { self.stamped(incoming.header, client) }
         self.performActions()
         switch introduction {
         case .forgotten:
@@ -63,6 +64,13 @@ extension BrokerLoop {
             }
             return .client(client)
         }
+    }
+
+    /// A client says what its clock shows, perhaps.
+    private func stamped(_ header: Header, _ client: Int) {
+        // The frame may have come long after the turn began: read as if it had come then, it would make others seem late.
+        if header.time != 0 { self.now = self.core.now() }
+        self.machine.stamped(header, from: client, at: self.now)
     }
 
     private func welcomePayload(isResumed: Bool) -> [UInt8] {
@@ -114,7 +122,8 @@ extension BrokerLoop {
             }
         case .deadline:
             // It may be about a request that is on its way in parts, which this has overtaken.
-            self.clientLinks[client]?.line.moved(header.id, time: header.time, at: self.now)
+            let origin = self.machine.origin(of: client, at: self.now)
+            self.clientLinks[client]?.line.moved(header.id, to: Instant(deadlineAfter: header.time, at: origin))
             self.machine.deadlineReceived(
                 header.id,
                 time: header.time,
@@ -122,7 +131,9 @@ extension BrokerLoop {
                 at: self.now,
                 actions: &self.actions
             )
-        case .beat: if header.id != self.machine.clients[client].epoch { self.reset() }
+        case .beat:
+            guard header.id == self.machine.clients[client].epoch else { return self.reset() }
+            self.stamped(header, client)
         case .ping: self.pong(header.id, client)
         case .pong:
             guard let (worker, id) = self.machine.questionAnswered(header.id, by: client) else { break }

@@ -20,7 +20,7 @@ extension BrokerLoop {
         for closing in due {
             // The descriptor may be another connection's by now: only what can't be sent tells.
             for worker in self.workerLinks.indices where self.workerLinks[worker]?.descriptor == closing.descriptor {
-                self.send(Header(.beat, id: self.epoch(for: worker)), toWorker: worker)
+                self.sendBeat(toWorker: worker)
             }
             if let next = closing.next { self.closings.append(next) }
         }

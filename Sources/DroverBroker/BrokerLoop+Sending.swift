@@ -31,7 +31,8 @@ extension BrokerLoop {
             self.send(Header(.define, number: self.machine.number(of: function)), name, to: link)
         case .sendHello(let worker, let session): self.sendHello(to: worker, session: session)
         case .sendClientBeat(let client): self.send(Header(.beat, id: self.core.epoch), toClient: client)
-        case .sendWorkerBeat(let worker): self.send(Header(.beat, id: self.epoch(for: worker)), toWorker: worker)
+        case .sendWorkerBeat(let worker): self.sendBeat(toWorker: worker)
+        case .restamp(let worker): self.workerLinks[worker]?.departures.wasMistaken()
         case .sendCredit(let worker, let credit, let waiting):
             let header = Header(.credit, time: UInt32(clamping: waiting), number: UInt32(clamping: credit))
             self.send(header, toWorker: worker)
@@ -41,8 +42,9 @@ extension BrokerLoop {
         case .recall(let worker, let id):
             self.send(Header(.cancel, id: id, number: CancelReason.recalled.rawValue), toWorker: worker)
         case .sendDeadline(let worker, let id, let deadline):
-            self.workerLinks[worker]?.line.move(id, to: deadline)
-            self.send(Header(.deadline, id: id, time: deadline.headerTime(at: self.now)), toWorker: worker)
+            guard let link = self.workerLinks[worker] else { return }
+            link.line.move(id, to: deadline)
+            self.send(Header(.deadline, id: id, time: self.time(until: deadline, for: link)), to: link)
         case .finish(let slot, let client, let id, let ending):
             self.finish(id, of: client, ending, isBehindEvents: self.hasCallbacks(slot))
             self.forget(slot)
@@ -92,7 +94,27 @@ extension BrokerLoop {
         )
         hello.takesParts = true
         let payload = packed { writer throws(CodecError) in try hello.pack(into: &writer) }
-        self.send(Header(.hello, id: self.epoch(for: worker), number: session), payload, to: link)
+        // This may be long after the turn began; whatever comes later is measured by it.
+        let stamp = link.departures.hello(at: self.core.now())
+        self.send(Header(.hello, id: self.epoch(for: worker), time: stamp, number: session), payload, to: link)
+    }
+
+    func sendBeat(toWorker worker: Int) {
+        guard worker < self.workerLinks.count, let link = self.workerLinks[worker] else { return }
+        self.send(link.departures.beat(epoch: self.epoch(for: worker), at: self.now), to: link)
+    }
+
+    /// What is left until `deadline`, for a message to a worker that is sent now; adds the stamp that it counts from, if one
+    /// is due.
+    private func time(until deadline: Instant, for link: PeerLink) -> UInt32 {
+        let (time, beat) = link.departures.time(until: deadline, epoch: self.epoch(for: link.worker), at: self.now)
+        if let beat { link.batch.append(beat) }
+        return time
+    }
+
+    private func stampIfDue(for link: PeerLink) -> Header? {
+        guard link.worker >= 0 else { return nil }
+        return link.departures.stampIfDue(epoch: self.epoch(for: link.worker), at: self.now)
     }
 
     private func transmit(_ slot: UInt32, to worker: Int, as id: UInt64, isResent: Bool) {
@@ -107,21 +129,21 @@ extension BrokerLoop {
         case .small(let block, let count):
             let bytes = unsafe UnsafeRawBufferPointer(start: block, count: count)
             guard var header = unsafe try? Header(reading: bytes) else { return }
-            self.rewrite(&header, call, slot: slot, as: id, isResent: isResent)
+            self.rewrite(&header, slot: slot, as: id, isResent: isResent)
+            header.time = self.time(until: call.deadline, for: link)
             unsafe header.write(to: block)
             unsafe link.batch.append(message: bytes)
             self.appended(to: link)
         case .large(let payload):
             var header = payload.header
-            self.rewrite(&header, call, slot: slot, as: id, isResent: isResent)
+            self.rewrite(&header, slot: slot, as: id, isResent: isResent)
             self.sendLarge(header, payload.box, payload.range, deadline: call.deadline, to: link)
         }
     }
 
-    private func rewrite(_ header: inout Header, _ call: BrokerCall, slot: UInt32, as id: UInt64, isResent: Bool) {
+    private func rewrite(_ header: inout Header, slot: UInt32, as id: UInt64, isResent: Bool) {
         header.id = id
         header.number = self.machine.functionNumber(in: slot)
-        header.time = call.deadline.headerTime(at: self.now)
         header.flags.remove(.attached)
         header.flags.remove(.renewed)
         if isResent { header.flags.insert(.resent) } else { header.flags.remove(.resent) }
@@ -251,6 +273,8 @@ extension BrokerLoop {
     }
 
     /// Sends a payload from the frame it came in, without a copy: in parts, or in a frame of its own.
+    ///
+    /// A request has a deadline: its time is what is left when it goes.
     private func sendLarge(
         _ header: Header,
         _ box: MessageBox,
@@ -265,6 +289,7 @@ extension BrokerLoop {
             if !link.line.isSending { self.sendingParts.append(link) }
             return link.line.add(header, deadline: deadline, source, isBehindEvents: isBehindEvents)
         }
+        if let deadline { header.time = self.time(until: deadline, for: link) }
         header.flags.insert(.attached)
         link.batch.append(header)
         self.put(link.batch.take(&self.frames), attached: box.part(range), on: link)
@@ -279,7 +304,9 @@ extension BrokerLoop {
         }
         guard !self.sendingParts.isEmpty else { return }
         self.sendingParts.removeAll { link in
-            while link.parked.isEmpty, var part = link.line.next(into: &link.batch, at: self.now) {
+            while link.parked.isEmpty,
+                var part = link.line.next(into: &link.batch, at: self.now, stamp: { self.stampIfDue(for: link) })
+            {
                 if let attached = part.attached.take() {
                     self.put(link.batch.take(&self.frames), attached: attached, on: link)
                 } else if link.batch.count >= OutgoingBatch.flushBytes {
@@ -383,6 +410,7 @@ extension BrokerLoop {
     }
 
     private func couldNotReach(_ link: PeerLink) {
+        link.departures.forget()
         if link.worker >= 0 { self.unreachable.append((link, link.routingID)) }
     }
 

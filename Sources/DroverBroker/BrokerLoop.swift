@@ -239,7 +239,8 @@ final class BrokerLoop {
         case (.hello, _), (.offer, _):
             self.malformed(WireError(.badPayload, "a peer that is client and worker at once"))
         case (.part, .client(let client)):
-            self.takePart(incoming, by: self.clientLinks[client], route: route, &peer)
+            let origin = self.machine.origin(of: client, at: self.now)
+            self.takePart(incoming, by: self.clientLinks[client], countedFrom: origin, route: route, &peer)
         case (.part, .worker(let worker)):
             self.takePart(incoming, by: self.workerLinks[worker], route: route, &peer)
         case (.partTaken, .client(let client)):
@@ -268,13 +269,20 @@ final class BrokerLoop {
 
     /// Takes a part of a large message, and the message if it is whole now.
     @available(*, noasync)
-    private func takePart(_ incoming: Incoming, by link: PeerLink?, route: UInt64, _ peer: inout BrokerPeer?) {
+    private func takePart(
+        _ incoming: Incoming,
+        by link: PeerLink?,
+        countedFrom origin: Instant? = nil,
+        route: UInt64,
+        _ peer: inout BrokerPeer?
+    ) {
         guard let link else { return }
         let limit = self.core.configuration.maxPayloadBytes
         let (arrival, answer) = unsafe link.line.take(
             incoming.header,
             incoming.payload,
             maxPayloadBytes: limit,
+            countedFrom: origin,
             at: self.now
         )
         if let answer { self.send(answer, to: link) }

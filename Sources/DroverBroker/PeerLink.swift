@@ -2,6 +2,7 @@
 
 internal import DequeModule
 internal import Drover
+internal import DroverCore
 internal import DroverZMQ
 
 /// What is about to be sent to one client or worker.
@@ -27,6 +28,8 @@ final class PeerLink {
     @safe @exclusivity(unchecked) var parked = Deque<Parked>()
     /// What goes out and comes in in parts.
     let line: PartLine
+    /// What a worker was told of the broker's clock, in this session.
+    @safe @exclusivity(unchecked) var departures = DepartureClock()
     /// Whose it is, if the broker has keys.
     @safe @exclusivity(unchecked) var access: LinkAccess? {
         didSet { self.isLimited = self.access?.mayCallAnything == false }
@@ -71,5 +74,6 @@ final class PeerLink {
     func forgetFrames() {
         self.parked.removeAll()
         self.batch.removeAll()
+        self.departures.forget()
     }
 }

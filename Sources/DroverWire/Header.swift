@@ -19,6 +19,8 @@ package struct Header: Equatable, Sendable {
     @inlinable package static var byteCount: Int { 24 }
     /// `time` of a request without a limit.
     @inlinable package static var noTimeLimit: UInt32 { .max }
+    /// `number` of a beat whose stamp is not to be held against earlier ones.
+    @inlinable package static var newClock: UInt32 { 1 }
 
     package var rawKind: UInt8
     package var flags: Flags

@@ -2,6 +2,7 @@
 
 import Drover
 import DroverBroker
+import DroverZMQ
 import Foundation
 import Testing
 
@@ -34,6 +35,36 @@ struct BrokerFaultTests {
         long.cancel()
         next.kill()
         await pool.close()
+    }
+
+    @Test("S28 what a request spent on its way to the broker is taken off its time")
+    func underWay() async throws {
+        let pool = try Pool { $0.silenceLimit = .seconds(60) }
+        try self.sendLate(to: pool)
+        await pool.close()
+    }
+
+    private func sendLate(to pool: Pool) throws {
+        let raw = try RawClient(pool.endpoint)
+        try raw.send(RawClient.hello(identity: 7))
+        #expect(try raw.nextKind() == 2)
+        let clock = UInt32(truncatingIfNeeded: MonotonicClock.now() / 1000)
+        let payload = [0x91, 0xA4] + Array("late".utf8)
+        // A stamp that was not under way, and one that was for five seconds longer.
+        try raw.send(RawClient.header(kind: 16, count: 4) + Array("hold".utf8))
+        try raw.send(RawClient.header(kind: 5, id: 9, time: clock))
+        try raw.send(
+            RawClient.header(kind: 5, id: 9, time: clock &- 5_000_000)
+                + RawClient.header(kind: 17, id: 1, count: 6, time: 3000) + payload
+        )
+        #expect(try raw.nextKind() == 24)
+        #expect(pool.gates.entered.isEmpty)
+        pool.gates.open("late")
+        try raw.send(RawClient.header(kind: 17, id: 2, count: 6, time: 60_000) + payload)
+        var kind = try raw.nextKind()
+        while let report = kind, (21...23).contains(report) { kind = try raw.nextKind() }
+        #expect(kind == 18)
+        #expect(pool.gates.entered == ["late"])
     }
 
     @Test("4,096 names of one client keep no worker's function from being called, then or later")

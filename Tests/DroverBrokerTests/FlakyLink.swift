@@ -4,11 +4,12 @@ import Foundation
 import Synchronization
 import Testing
 
-/// Forwards TCP connections on the loopback, until it is told to close them all for a while.
+/// Forwards TCP connections on the loopback, until it is told to close them all for a while, or to hold all bytes back.
 final class FlakyLink: Sendable {
     private let listener: CInt
     private let target: UInt16
     private let downUntil = Atomic<UInt64>(0)
+    private let isHeld = Atomic<Bool>(false)
     private let isClosed = Atomic<Bool>(false)
     /// Where it listens.
     let endpoint: String
@@ -37,6 +38,9 @@ final class FlakyLink: Sendable {
         self.downUntil.store(end, ordering: .relaxed)
     }
 
+    /// Holds all bytes back until it is told to go on.
+    func hold(_ isHeld: Bool) { self.isHeld.store(isHeld, ordering: .releasing) }
+
     func close() { self.isClosed.store(true, ordering: .relaxed) }
 
     private func forward() {
@@ -51,6 +55,10 @@ final class FlakyLink: Sendable {
         while !self.isClosed.load(ordering: .relaxed) {
             let isDown = DispatchTime.now().uptimeNanoseconds < self.downUntil.load(ordering: .relaxed)
             if isDown { for descriptor in Array(peer.keys) { drop(descriptor) } }
+            if self.isHeld.load(ordering: .acquiring) {
+                usleep(1000)
+                continue
+            }
             var polled = ([self.listener] + peer.keys).map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
             guard poll(&polled, nfds_t(polled.count), 2) > 0 else { continue }
             for entry in polled where entry.revents != 0 {

@@ -113,6 +113,15 @@ struct RawClient: ~Copyable {
         self.socket = socket
     }
 
+    /// One without keys.
+    init(_ endpoint: String) throws {
+        let context = try Context()
+        let socket = try Socket(.dealer, in: context)
+        try socket.connect(endpoint)
+        self.context = context
+        self.socket = socket
+    }
+
     /// A HELLO of the client whose identity is sixteen times this number.
     static func hello(identity: UInt8, epoch: UInt8 = 9) -> [UInt8] {
         let payload: [UInt8] =
@@ -120,8 +129,9 @@ struct RawClient: ~Copyable {
         return Self.header(kind: 1, id: epoch, count: UInt8(payload.count)) + payload
     }
 
-    static func header(kind: UInt8, id: UInt8 = 0, count: UInt8 = 0) -> [UInt8] {
-        [0xD1, kind, 0, 0, count, 0, 0, 0, id] + [UInt8](repeating: 0, count: 15)
+    static func header(kind: UInt8, id: UInt8 = 0, count: UInt8 = 0, time: UInt32 = 0) -> [UInt8] {
+        let time = (0..<4).map { UInt8(truncatingIfNeeded: time >> ($0 * 8)) }
+        return [0xD1, kind, 0, 0, count, 0, 0, 0, id] + [UInt8](repeating: 0, count: 7) + time + [0, 0, 0, 0]
     }
 
     func send(_ bytes: [UInt8]) throws {

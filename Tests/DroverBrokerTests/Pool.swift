@@ -20,6 +20,8 @@ enum Job {
     static let stick = Function<String, String>("stick")
     /// The same without a limit.
     static let hang = Function<String, String>("hang")
+    /// Notes its name, and says how large its other argument is.
+    static let weigh = Function<String, [UInt8], Int>("weigh")
     static let count = Function<Int, Int>("count")
     static let tick = Function<Callback<Int, Nothing>, Int, Int>("tick")
     static let double = Function<Callback<Int, Int>, Int, Int>("double")
@@ -100,6 +102,10 @@ final class Pool: Sendable {
             self.gates.enter(gate)
             while !self.gates.isOpen(gate) { usleep(1000) }
             return gate
+        }
+        worker.register(Job.weigh) { name, bytes in
+            self.gates.enter(name)
+            return bytes.count
         }
         worker.register(Job.count) { context, limit in
             for number in 0..<limit { try context.report(number) }

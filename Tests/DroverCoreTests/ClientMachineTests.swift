@@ -359,7 +359,7 @@ import Testing
         machine.deadlineMoved(1, to: Self.at(100), actions: &actions)
         actions = []
         machine.cancellationConfirmed(1, stage: .lapsed, from: 0, at: Self.at(12), actions: &actions)
-        #expect(actions == [.show(slot: slot, phase: .local, endpoint: 0)])
+        #expect(actions == [.restamp(endpoint: 0), .show(slot: slot, phase: .local, endpoint: 0)])
         actions = []
         machine.dispatch(actions: &actions)
         #expect(actions == [.transmit(slot: slot, endpoint: 0, isResent: false)])
@@ -381,7 +381,8 @@ import Testing
         // The answer to the first, which was on its way: the second has yet to arrive.
         machine.cancellationConfirmed(1, stage: .lapsed, from: worker, at: Self.at(13), actions: &actions)
         machine.dispatch(actions: &actions)
-        #expect(actions == [.transmit(slot: slot, endpoint: worker, isResent: true, isRenewed: true)])
+        let again = ClientAction.transmit(slot: slot, endpoint: worker, isResent: true, isRenewed: true)
+        #expect(actions == [.restamp(endpoint: worker), again])
         #expect(machine.endpoints[worker].outstanding == 1)
         #expect(machine.replied(1, from: worker, at: Self.at(20)) == .deliver(slot: slot))
         #expect(machine.endpoints[worker].outstanding == 0)
@@ -394,7 +395,9 @@ import Testing
         machine.dispatch(actions: &actions)
         actions = []
         machine.cancellationConfirmed(2, stage: .lapsed, from: 1 - first, at: Self.at(24), actions: &actions)
-        #expect(actions == [.show(slot: second.slot, phase: .local, endpoint: 1 - first)])
+        #expect(
+            actions == [.restamp(endpoint: 1 - first), .show(slot: second.slot, phase: .local, endpoint: 1 - first)]
+        )
     }
 
     @Test("S9 a call with an ordering key does not overtake one that waits for room")

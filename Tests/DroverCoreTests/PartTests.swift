@@ -249,45 +249,71 @@ import Testing
         }
     }
 
-    @Test("a message is whole with its last part, and its time counts from its first")
+    /// A part comes; requests' times count from `origin`, or else from then.
+    private static func place(
+        _ assembly: inout PartAssembly<String>,
+        _ id: UInt64,
+        offset: Int,
+        count: Int,
+        origin: UInt64? = nil,
+        at now: UInt64
+    ) throws(WireError) -> PartAssembly<String>.Place? {
+        try assembly.place(id, offset: offset, count: count, countedFrom: Self.at(origin ?? now), at: Self.at(now))
+    }
+
+    @Test("S28 what a request's first part spent under way is taken off once, whatever stamp its last comes behind")
+    func stamped() throws {
+        var assembly = PartAssembly<String>()
+        for id in 1...3 as ClosedRange<UInt64> {
+            _ = assembly.begin(id, Self.request(id, 8), deadline: Self.at(1000), in: "")
+        }
+        // Whatever it is counted from, it ends at 1000.
+        let same = try Self.place(&assembly, 1, offset: 24, count: 8, origin: 300, at: 700)
+        #expect(same?.whole?.time == 700)
+        let later = try Self.place(&assembly, 2, offset: 24, count: 8, origin: 690, at: 700)
+        #expect(later?.whole?.time == 310)
+        let over = try Self.place(&assembly, 3, offset: 24, count: 8, origin: 690, at: 1000)
+        #expect(over?.whole?.time == 0)
+    }
+
+    @Test("a message is whole with its last part, and its time has run since its first")
     func whole() throws {
         var assembly = PartAssembly<String>()
-        let begins = assembly.begin(9, Self.request(1, 30), in: "a", at: Self.at(100))
+        let begins = assembly.begin(9, Self.request(1, 30), deadline: Self.at(1100), in: "a")
         #expect(begins)
-        let first = try assembly.place(9, offset: 24, count: 20, at: Self.at(200))
+        let first = try Self.place(&assembly, 9, offset: 24, count: 20, at: 200)
         #expect(first?.buffer == "a" && first?.offset == 24 && first?.whole == nil)
-        let last = try assembly.place(9, offset: 44, count: 10, at: Self.at(400))
+        let last = try Self.place(&assembly, 9, offset: 44, count: 10, at: 400)
         #expect(last?.whole == Self.request(1, 30, time: 700))
         let isEmpty = assembly.isEmpty
         #expect(isEmpty)
     }
 
-    @Test("a request whose time was over under way has none left, and a moved deadline counts from its move")
+    @Test("a request whose time was over under way has none left, and a moved deadline holds")
     func late() throws {
         var assembly = PartAssembly<String>()
         for id in 1...2 as ClosedRange<UInt64> {
-            _ = assembly.begin(id, Self.request(id, 8), in: "", at: Self.at(0))
+            _ = assembly.begin(id, Self.request(id, 8), deadline: Self.at(1000), in: "")
         }
-        let isKnown = assembly.move(2, time: 500, at: Self.at(4000))
+        let isKnown = assembly.move(2, to: Self.at(4500))
         #expect(isKnown)
-        let first = try assembly.place(1, offset: 24, count: 8, at: Self.at(5000))
+        let first = try Self.place(&assembly, 1, offset: 24, count: 8, at: 5000)
         #expect(first?.whole?.time == 0)
-        let second = try assembly.place(2, offset: 24, count: 8, at: Self.at(4100))
+        let second = try Self.place(&assembly, 2, offset: 24, count: 8, at: 4100)
         #expect(second?.whole?.time == 400)
     }
 
     @Test("a part that doesn't fit ends its message", arguments: [(25, 4), (24, 0), (24, 31)])
     func broken(offset: Int, count: Int) throws {
         var assembly = PartAssembly<String>()
-        _ = assembly.begin(9, Self.request(1, 30), in: "", at: Self.at(0))
+        _ = assembly.begin(9, Self.request(1, 30), deadline: Self.at(1000), in: "")
         var error: WireError?
-        do throws(WireError) { _ = try assembly.place(9, offset: offset, count: count, at: Self.at(0)) } catch let
-            caught
+        do throws(WireError) { _ = try Self.place(&assembly, 9, offset: offset, count: count, at: 0) } catch let caught
         {
             error = caught
         }
         #expect(error?.code == .badFraming)
-        let after = try assembly.place(9, offset: 24, count: 10, at: Self.at(0))
+        let after = try Self.place(&assembly, 9, offset: 24, count: 10, at: 0)
         #expect(after?.offset == nil, "nothing belongs to it any more")
     }
 

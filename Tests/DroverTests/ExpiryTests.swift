@@ -71,6 +71,128 @@ struct ExpiryTests {
         }
     }
 
+    @Test("S28 what a request spent under way is taken off its time at the worker", .timeLimit(.minutes(1)))
+    func underWay() throws {
+        let rig = try Rig()
+        let raw = try RawClient(rig.endpoint)
+        raw.introduce(functions: "gated", "untilLeft")
+        let clock = UInt32(truncatingIfNeeded: MonotonicClock.now() / 1000)
+        // A stamp that was not under way, and one that was for five seconds longer.
+        raw.send(RawMessage(.beat, id: raw.epoch, time: clock))
+        raw.send(
+            RawMessage(.beat, id: raw.epoch, time: clock &- 5_000_000),
+            RawMessage(.request, id: 1, number: 0, time: 3000, payload: Packed.arguments("late")),
+            RawMessage(.request, id: 2, number: 1, time: 60_500, payload: Packed.arguments(0, 100))
+        )
+        // Behind the same stamp, in another frame.
+        raw.send(RawMessage(.request, id: 3, number: 0, time: 4000, payload: Packed.arguments("late")))
+        let answers = raw.messages(3) { [.cancelled, .reply].contains($0.kind) }
+        let cancelled = answers.filter { $0.kind == .cancelled }
+        #expect(cancelled.map { $0.id } == [1, 3])
+        #expect(cancelled.allSatisfy { $0.header.number == CancelledStage.lapsed.rawValue })
+        let left = try #require(answers.first { $0.kind == .reply }).value(as: Int.self)
+        #expect((45...55).contains(left), "\(left) s are left of 60, less 5 under way")
+        #expect(rig.gate.begun.isEmpty && rig.running.status.dropped == 2)
+        raw.stop()
+        rig.stop()
+    }
+
+    @Test("S28 what goes in parts counts from the stamp before its first part, once", .timeLimit(.minutes(1)))
+    func underWayInParts() throws {
+        let rig = try Rig()
+        let raw = try RawClient(rig.endpoint)
+        raw.introduce(functions: "gated", "untilLeft")
+        let clock = UInt32(truncatingIfNeeded: MonotonicClock.now() / 1000)
+        let late = RawMessage(.request, id: 1, number: 0, time: 3000, payload: Packed.arguments("late"))
+        let early = RawMessage(.request, id: 2, number: 1, time: 60_500, payload: Packed.arguments(0, 100))
+        func first(_ message: RawMessage) -> RawMessage {
+            RawMessage(.part, id: message.id, payload: Array(message.bytes.prefix(Header.byteCount)))
+        }
+        func rest(_ message: RawMessage) -> RawMessage {
+            RawMessage(.part, id: message.id, time: UInt32(Header.byteCount), payload: message.payload)
+        }
+        raw.send(RawMessage(.beat, id: raw.epoch, time: clock))
+        raw.send(RawMessage(.beat, id: raw.epoch, time: clock &- 5_000_000), first(late), first(early))
+        // The others come behind a stamp that was under way for longer.
+        raw.send(RawMessage(.beat, id: raw.epoch, time: clock &- 15_000_000), rest(late), rest(early))
+        let answers = raw.messages(2) { [.cancelled, .reply].contains($0.kind) }
+        let cancelled = try #require(answers.first { $0.kind == .cancelled })
+        #expect(cancelled.id == 1 && cancelled.header.number == CancelledStage.lapsed.rawValue)
+        let left = try #require(answers.first { $0.kind == .reply }).value(as: Int.self)
+        #expect((46...55).contains(left), "\(left) s are left of 60, less 5 under way")
+        #expect(rig.gate.begun.isEmpty)
+        raw.stop()
+        rig.stop()
+    }
+
+    @Test("S28 a client stamps what goes in parts, and says what is left when it goes", .timeLimit(.minutes(1)))
+    func stampedParts() throws {
+        let raw = try RawPeer(.router, bind: "tcp://127.0.0.1:*") { frames in
+            guard let frames, let route = frames.first else { return [] }
+            return RawMessage.all(in: frames.dropFirst().map { $0 })
+                .compactMap { message in
+                    guard message.kind == .hello else { return nil }
+                    let welcome = Packed.welcome(
+                        window: 10,
+                        isResumed: false,
+                        maxPayloadBytes: 8 << 20,
+                        takesParts: true
+                    )
+                    return [route, RawMessage(.welcome, id: 7, payload: welcome).bytes]
+                }
+        }
+        let client = try Client.forTest(raw.endpoint)
+        func clock() -> UInt32 { UInt32(truncatingIfNeeded: MonotonicClock.now() / 1000) }
+        let before = clock()
+        let payload = [UInt8](repeating: 7, count: 2 << 20)
+        let result = try timed(client.function(Job.bytes), .seconds(60))(payload)
+        let spent = clock() &- before
+        func messages() -> [RawMessage] { raw.received.flatMap { RawMessage.all(in: $0.dropFirst().map { $0 }) } }
+        eventually("the first part came") { messages().contains { $0.kind == .part } }
+        let all = messages()
+        let index = try #require(all.firstIndex { $0.kind == .part })
+        #expect(all[index - 1].kind == .beat)
+        let request = try all[index].payload.withUnsafeBytes { try Header(reading: $0) }
+        #expect(request.kind == .request && request.id == result.correlationID.rawValue)
+        // Together they say when its time is over, rounded up to a millisecond.
+        let limit = all[index - 1].header.time &+ request.time * 1000 &- before
+        #expect(limit >= 60_000_000 && limit <= 60_002_000 + spent, "\(limit) us")
+        client.closeBlocking()
+        raw.stop()
+    }
+
+    @Test("S28 a client stamps what has a limit, in the order of its clock", .timeLimit(.minutes(1)))
+    func stamps() throws {
+        let raw = try RawPeer(.router, bind: "tcp://127.0.0.1:*") { frames in
+            guard let frames, let route = frames.first else { return [] }
+            return RawMessage.all(in: frames.dropFirst().map { $0 })
+                .compactMap { message in
+                    switch message.kind {
+                    case .hello:
+                        let welcome = Packed.welcome(window: 10, isResumed: false)
+                        return [route, RawMessage(.welcome, id: 7, payload: welcome).bytes]
+                    case .request:
+                        return [route, RawMessage(.reply, id: message.id, payload: Packed.value(1)).bytes]
+                    default: return nil
+                    }
+                }
+        }
+        let client = try Client.forTest(raw.endpoint)
+        let before = UInt32(truncatingIfNeeded: MonotonicClock.now() / 1000)
+        #expect(try client.function(Job.echo).blocking(1) == 1)
+        #expect(try timed(client.function(Job.echo), .seconds(60))(1).get() == 1)
+        let messages = raw.received.flatMap { RawMessage.all(in: $0.dropFirst().map { $0 }) }
+        let hello = try #require(messages.first { $0.kind == .hello })
+        #expect(hello.header.time != 0)
+        let request = try #require(messages.lastIndex { $0.kind == .request })
+        let stamp = messages[request - 1]
+        #expect(stamp.kind == .beat && stamp.id == hello.id && stamp.header.number == 0)
+        #expect(stamp.header.time &- before < 60_000_000)
+        #expect((59_000...60_000).contains(messages[request].header.time))
+        client.closeBlocking()
+        raw.stop()
+    }
+
     @Test("S27 S28 a running handler sees how its caller's expiry moves", .timeLimit(.minutes(1)))
     func runningAndMoved() throws {
         try withRig { _, client in

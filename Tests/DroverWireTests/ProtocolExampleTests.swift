@@ -43,7 +43,7 @@ struct ProtocolExampleTests {
         #expect(
             Set(self.blocks.keys) == [
                 "hello", "welcome", "define-request", "reply", "keyed-request", "error", "callback-request", "events",
-                "answer", "cancel", "deadline", "cancelled", "beat", "goodbye",
+                "answer", "cancel", "deadline", "cancelled", "beat", "stamped-request", "goodbye",
             ]
         )
         for name in self.blocks.keys { #expect(try !self.messages(name).isEmpty) }
@@ -128,6 +128,10 @@ struct ProtocolExampleTests {
     @Test("signs of life and goodbyes are what this side writes")
     func session() throws {
         #expect(try self.frame("beat") == message(Header(.beat, id: 0x8877_6655_4433_2211)))
+        #expect(
+            try self.frame("stamped-request") == message(Header(.beat, id: 0x0102_0304_0506_0708, time: 5000))
+                + message(Header(.request, id: 1, time: 300), [0x91, 0xA2, 0x68, 0x69])
+        )
         #expect(try self.frame("goodbye") == message(Header(.goodbye, number: GoodbyeReason.leaving.rawValue)))
     }
 }

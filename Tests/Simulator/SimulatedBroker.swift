@@ -357,6 +357,7 @@ final class SimulatedBroker {
             try check(credit >= 1 && credit <= known.window, "a credit of \(credit) in a window of \(known.window)")
         case .sendCancel(let worker, let id, _): self.send(.cancel(id), toWorker: worker)
         case .recall(let worker, let id): self.send(.recall(id), toWorker: worker)
+        case .restamp: break
         case .sendDeadline(let worker, let id, let deadline):
             self.send(.deadline(id, time: self.timeLeft(until: deadline)), toWorker: worker)
         case .finish(let slot, let client, let id, let ending): try self.finish(slot, client, id, ending)

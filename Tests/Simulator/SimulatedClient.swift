@@ -354,6 +354,7 @@ final class SimulatedClient {
         case .sendBeat(let endpoint):
             self.send(.beat(epoch: self.epoch &+ self.machine.endpoints[endpoint].losses), to: endpoint)
         case .sendCancel(let endpoint, let id, _): self.send(.cancel(id), to: endpoint)
+        case .restamp: break
         case .sendDeadline(let endpoint, let id, let deadline):
             self.send(.deadline(id, time: self.timeLeft(until: deadline)), to: endpoint)
         case .finish(let slot, let id, let ending):

@@ -96,6 +96,11 @@ def message(kind, payload=b"", *, flags=0, id=0, time=0, number=0):
     return HEADER.pack(FIRST, kind, flags, 0, len(payload), id, time, number) + payload
 
 
+def clock(now):
+    """What this side's clock shows, as a stamp: microseconds modulo 2^32, never 0 (5, BEAT)."""
+    return max(1, int(now * 1_000_000) & 0xFFFFFFFF)
+
+
 Message = collections.namedtuple("Message", "kind flags content id time number payload")
 
 
@@ -254,6 +259,7 @@ class Client(Loop):
         self.subscriptions = {}
         self.worker, self.workerEpoch, self.session = None, None, 0
         self.isOpen = self.isDraining = False
+        self.isClockNew = False  # the worker shall not go by earlier stamps
         self.window = 0
         self.nextHello, self.helloPause = 0.0, 0.1
         self.lastHeard = self.lastSent = time.monotonic()
@@ -317,7 +323,10 @@ class Client(Loop):
             frame = message(DEFINE, result.function.encode(), number=number)
         left = NO_LIMIT
         if result.deadline is not None:
-            left = min(max(1, int((result.deadline - time.monotonic()) * 1000 + 0.999)), NO_LIMIT - 1)
+            # What is left is left at the stamp before it, however long both are under way.
+            now = time.monotonic()
+            frame += self.stamp(now)
+            left = min(max(1, int((result.deadline - now) * 1000 + 0.999)), NO_LIMIT - 1)
         flags = result.flags | resent
         self.sent.add(result.id)
         result.phase = "sent"
@@ -329,6 +338,11 @@ class Client(Loop):
             self.lastSent = time.monotonic()
         except zmq.Again:
             pass  # the connection is down; what matters is sent again after the next WELCOME
+
+    def stamp(self, now):
+        """A sign of life with this side's clock, from which the times that follow count (5, BEAT)."""
+        isNew, self.isClockNew = self.isClockNew, False
+        return message(BEAT, id=self.epoch, time=clock(now), number=int(isNew))
 
     def end(self, result, failure, cancel=None, value=None):
         """Ends a call, once; tells the worker if it is still at it (8)."""
@@ -377,9 +391,9 @@ class Client(Loop):
             self.nextHello, self.helloPause = now + self.helloPause, min(self.helloPause * 2, SILENCE_SECONDS)
             hello = {"minor": 0, "client": self.identity, "name": self.name}
             hello |= {"beat": int(BEAT_SECONDS * 1000), "maxPayload": MAX_PAYLOAD}
-            self.send(message(HELLO, pack(hello), id=self.epoch, number=self.session))
+            self.send(message(HELLO, pack(hello), id=self.epoch, time=clock(now), number=self.session))
         if self.isOpen and now - self.lastSent >= BEAT_SECONDS:
-            self.send(message(BEAT, id=self.epoch))
+            self.send(self.stamp(now))
         deadlines = [result.deadline for result in self.calls.values() if result.deadline]
         return min(deadlines + [self.nextHello if not self.isOpen else now + 1.0]) - now
 
@@ -404,6 +418,9 @@ class Client(Loop):
             self.dispatch()
         elif part.kind == CANCELLED:
             self.sent.discard(part.id)
+            # Dropped too early, the worker holds earlier stamps against what is sent now.
+            if part.number == 3 and result and result.deadline and time.monotonic() < result.deadline:
+                self.isClockNew = True
             if result and part.number in (0, 3):
                 self.end(result, Expired(f"{result.function} expired before it was started"))
             elif result:

@@ -66,6 +66,10 @@ final class ClientLink {
     @safe @exclusivity(unchecked) private var retries = 0
     /// What goes out and comes in in parts.
     let line: PartLine
+    /// What the worker was told of this side's clock, in this session.
+    @safe @exclusivity(unchecked) var departures = DepartureClock()
+    /// What this client's life is called in the session.
+    @safe @exclusivity(unchecked) var epoch: UInt64 = 0
     /// Something was sent since the machine was told last.
     @safe @exclusivity(unchecked) var hasSent = false
 
@@ -177,8 +181,7 @@ final class ClientLink {
         self.monitor = nil
         self.socket = nil
         self.isUp = false
-        self.parked.removeAll()
-        self.batch.removeAll()
+        self.forgetOutgoing()
         self.defined.removeAll()
     }
 
@@ -186,6 +189,7 @@ final class ClientLink {
     func forgetOutgoing() {
         self.parked.removeAll()
         self.batch.removeAll()
+        self.departures.forget()
     }
 
     /// A session begins: the worker knows no function numbers.
@@ -231,16 +235,17 @@ final class ClientLink {
             flags: flags,
             payloadLength: UInt32(result.request.payloadCount),
             id: result.correlationID.rawValue,
-            time: result.deadline.headerTime(at: now),
             number: result.function
         )
         if case .chunk = kind { header.contentType = ContentType.chunk.rawValue }
         guard let base = unsafe result.request.base else { return }
+        // In parts it goes with what is left when its turn has come.
         if self.line.takes(.request, payloadCount: result.request.payloadCount) {
             guard let shared = result.request.share() else { return }
             let source = unsafe PartSource(shared.base + Header.byteCount, owner: shared)
             return self.line.add(header, deadline: result.deadline, source)
         }
+        header.time = self.time(until: result.deadline, at: now)
         if result.request.payloadCount >= OutgoingBatch.flushBytes {
             try self.sendLarge(header, of: &result.request, isResent: repetition.contains(.resent))
         } else {
@@ -248,6 +253,13 @@ final class ClientLink {
             unsafe self.batch.append(message: UnsafeRawBufferPointer(start: base, count: result.request.count))
             try self.flushIfFull()
         }
+    }
+
+    /// What is left until `deadline`, for a message that is sent now; adds the stamp that it counts from, if one is due.
+    func time(until deadline: Instant, at now: Instant) -> UInt32 {
+        let (time, beat) = self.departures.time(until: deadline, epoch: self.epoch, at: now)
+        if let beat { self.batch.append(beat) }
+        return time
     }
 
     /// Sends an encoded message whose block is given away.
@@ -311,7 +323,13 @@ final class ClientLink {
     /// Sends parts of large messages, as many as may be under way, behind all else.
     @available(*, noasync)
     func sendParts(at now: Instant) throws(ZMQError) {
-        while self.parked.isEmpty, var part = self.line.next(into: &self.batch, at: now) {
+        while self.parked.isEmpty,
+            var part = self.line.next(
+                into: &self.batch,
+                at: now,
+                stamp: { self.departures.stampIfDue(epoch: self.epoch, at: now) }
+            )
+        {
             if let attached = part.attached.take() {
                 try self.put(self.batch.take(&self.frames), more: true)
                 try self.put(attached, more: false)

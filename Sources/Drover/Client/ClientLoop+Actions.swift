@@ -41,18 +41,24 @@ extension ClientLoop {
             hello.takesParts = true
             self.attempt(self.links[endpoint]) { link throws(ZMQError) in
                 let claimed = self.book.machine.endpoints[endpoint].claimedSession
-                let header = Header(.hello, id: self.epoch(for: endpoint), number: claimed)
+                link.epoch = self.epoch(for: endpoint)
+                // This may be long after the turn began; whatever comes later is measured by it.
+                let stamp = link.departures.hello(at: self.core.now())
+                let header = Header(.hello, id: link.epoch, time: stamp, number: claimed)
                 try link.send(header, consuming: hello.packed())
             }
         case .sendBeat(let endpoint):
-            self.reply(to: self.links[endpoint], Header(.beat, id: self.epoch(for: endpoint)))
+            let link = self.links[endpoint]
+            self.reply(to: link, link.departures.beat(epoch: self.epoch(for: endpoint), at: self.now))
+        case .restamp(let endpoint): self.links[endpoint].departures.wasMistaken()
         case .sendCancel(let endpoint, let id, let reason):
             self.links[endpoint].line.cancelOwn(id)
             self.reply(to: self.links[endpoint], Header(.cancel, id: id, number: reason.rawValue))
         case .sendDeadline(let endpoint, let id, let deadline):
-            let left = deadline.headerTime(at: self.now)
-            self.links[endpoint].line.move(id, to: deadline)
-            self.reply(to: self.links[endpoint], Header(.deadline, id: id, time: left))
+            let link = self.links[endpoint]
+            link.line.move(id, to: deadline)
+            let left = link.time(until: deadline, at: self.now)
+            self.reply(to: link, Header(.deadline, id: id, time: left))
         case .finish(let slot, _, let ending):
             guard let result = self.book.take(slot) else { return }
             result.freeRequest()

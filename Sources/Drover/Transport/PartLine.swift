@@ -90,8 +90,9 @@ package final class PartLine {
 
     private struct Announcement {
         let transfer: UInt64
-        var message: Header
-        var arrived: Instant
+        let message: Header
+        /// When a request's time is over.
+        var deadline: Instant
     }
 
     package init(budget: PartBudget) { self.budget = budget }
@@ -190,15 +191,25 @@ package final class PartLine {
         return self.outgoing.hold(message, of: header.id, isBehindEvents: isBehindEvents)
     }
 
-    /// The next part to send, as messages behind what has gathered and perhaps a frame behind them; nil if nothing may be
-    /// sent now.
-    package func next(into batch: inout OutgoingBatch, at now: Instant) -> NextPart? {
+    /// The next part to send, as messages behind what has gathered and perhaps a frame behind them.
+    ///
+    /// - Parameters:
+    ///   - batch: What has gathered.
+    ///   - now: The time.
+    ///   - stamp: The stamp that a request's time counts from, if one is due.
+    /// - Returns: The frame, if there is one; nil if nothing may be sent now.
+    package func next(
+        into batch: inout OutgoingBatch,
+        at now: Instant,
+        stamp: () -> Header? = { nil }
+    ) -> NextPart? {
         switch self.outgoing.next(at: now) {
         case nil: return nil
         case .messages(let messages):
             unsafe messages.withUnsafeBytes { unsafe batch.append(message: $0) }
             return NextPart(attached: nil)
         case .header(let message, let transfer):
+            if message.kind == .request, message.time != Header.noTimeLimit, let stamp = stamp() { batch.append(stamp) }
             let header = Header(.part, payloadLength: UInt32(Header.byteCount), id: transfer)
             unsafe withUnsafeTemporaryAllocation(byteCount: Header.byteCount, alignment: 8) { bytes in
                 guard let base = bytes.baseAddress else { return }
@@ -251,17 +262,16 @@ package final class PartLine {
     /// The deadline of a request that goes out was moved.
     package func move(_ id: UInt64, to deadline: Instant) { self.outgoing.move(id, to: deadline) }
 
-    /// The deadline of a request that comes in was moved; `time` is what is left.
+    /// The deadline of a request that comes in was moved.
     ///
     /// - Returns: Whether it is on its way.
     @discardableResult
-    package func moved(_ id: UInt64, time: UInt32, at now: Instant) -> Bool {
+    package func moved(_ id: UInt64, to deadline: Instant) -> Bool {
         if let index = self.announced.firstIndex(where: { $0.message.id == id && $0.message.kind == .request }) {
-            self.announced[index].message.time = time
-            self.announced[index].arrived = now
+            self.announced[index].deadline = deadline
             return true
         }
-        return self.incoming.move(id, time: time, at: now)
+        return self.incoming.move(id, to: deadline)
     }
 
     // MARK: Receiving
@@ -278,15 +288,23 @@ package final class PartLine {
 
     /// Takes a part.
     ///
+    /// - Parameters:
+    ///   - header: The part's.
+    ///   - payload: Its piece of the message.
+    ///   - maxPayloadBytes: The largest payload that this side takes.
+    ///   - origin: What the times of the peer's requests count from; nil from somebody who sends none.
+    ///   - now: When it came.
     /// - Returns: What came of it, and what to answer; nil if there is no room yet for what follows it.
     package func take(
         _ header: Header,
         _ payload: UnsafeRawBufferPointer,
         maxPayloadBytes: Int,
+        countedFrom origin: Instant? = nil,
         at now: Instant
     ) -> (arrival: Arrival, answer: Header?) {
         let end = UInt32(truncatingIfNeeded: Int(header.time) + payload.count)
         let taken = Header(.partTaken, id: header.id, time: end)
+        let origin = origin ?? now
         let unwanted = Header(.partTaken, id: header.id, time: end, number: 1)
         do throws(WireError) {
             if header.time == 0 {
@@ -305,12 +323,20 @@ package final class PartLine {
                         "more than \(PartQueue<Int>.mostAtOnce) messages come in parts at once"
                     )
                 }
-                self.announced.append(Announcement(transfer: header.id, message: message, arrived: now))
+                // Whatever the parts wait in from now on: the time runs.
+                let deadline = Instant(deadlineAfter: message.time, at: origin)
+                self.announced.append(Announcement(transfer: header.id, message: message, deadline: deadline))
                 self.budget.waiting += 1
                 return (.nothing, self.grant())
             }
             guard
-                let place = try self.incoming.place(header.id, offset: Int(header.time), count: payload.count, at: now)
+                let place = try self.incoming.place(
+                    header.id,
+                    offset: Int(header.time),
+                    count: payload.count,
+                    countedFrom: origin,
+                    at: now
+                )
             else { return (.nothing, unwanted) }
             unsafe place.buffer.write(payload, at: place.offset)
             guard let whole = place.whole else { return (.nothing, taken) }
@@ -350,7 +376,7 @@ package final class PartLine {
             self.announced.removeFirst()
             self.budget.waiting -= 1
             let buffer = IncomingMessage(count: count, budget: self.budget)
-            let isTaken = self.incoming.begin(first.transfer, first.message, in: buffer, at: first.arrived)
+            let isTaken = self.incoming.begin(first.transfer, first.message, deadline: first.deadline, in: buffer)
             let header = Header(.partTaken, id: first.transfer, time: UInt32(Header.byteCount), number: isTaken ? 0 : 1)
             return header
         }

@@ -209,7 +209,8 @@ extension WorkerLoop {
             self.deadlineMoved(slot)
         } else {
             // It may be on its way in parts, which this has overtaken.
-            self.links[session]?.line.moved(header.id, time: header.time, at: self.now)
+            let deadline = self.machine.deadline(header.time, in: session, at: self.now)
+            self.links[session]?.line.moved(header.id, to: deadline)
         }
     }
 

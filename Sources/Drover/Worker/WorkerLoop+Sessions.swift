@@ -59,6 +59,7 @@ extension WorkerLoop {
             )
             return nil
         case .welcome(let session, let isResumed):
+            self.stamped(header, session)
             self.performActions()
             while self.links.count <= session { self.links.append(nil) }
             // Clients that don't say take what this worker allows.
@@ -101,6 +102,13 @@ extension WorkerLoop {
             if isResumed { for told in self.links[session]?.questions.takeAll() ?? [] { self.read(told, session) } }
             return session
         }
+    }
+
+    /// A client says what its clock shows, perhaps.
+    func stamped(_ header: Header, _ session: Int) {
+        // The frame may have come long after the turn began: read as if it had come then, it would make others seem late.
+        if header.time != 0 { self.now = self.core.now() }
+        self.machine.stamped(header, from: session, at: self.now)
     }
 
     func welcomePayload(isResumed: Bool) -> RequestBytes {

@@ -368,7 +368,9 @@ final class WorkerLoop {
         case .part: unsafe self.takePart(header, payload, route: route, session)
         case .partTaken: self.links[session]?.line.acknowledged(header, at: self.now)
         case .beat:
-            if !self.machine.beatReceived(header.id, from: session, at: self.now, actions: &self.actions) {
+            if self.machine.beatReceived(header.id, from: session, at: self.now, actions: &self.actions) {
+                self.stamped(header, session)
+            } else {
                 self.reset(route)
             }
         case .ping: self.pong(header.id, session)
@@ -398,7 +400,13 @@ final class WorkerLoop {
     ) {
         guard let link = self.links[session] else { return }
         let limit = self.core.configuration.maxPayloadBytes
-        let (arrival, answer) = unsafe link.line.take(header, payload, maxPayloadBytes: limit, at: self.now)
+        let (arrival, answer) = unsafe link.line.take(
+            header,
+            payload,
+            maxPayloadBytes: limit,
+            countedFrom: self.machine.origin(of: session, at: self.now),
+            at: self.now
+        )
         if let answer { self.send(answer, to: session) }
         switch arrival {
         case .nothing: break

@@ -20,6 +20,8 @@ package enum BrokerAction: Equatable, Sendable {
     case sendCancel(worker: Int, id: UInt64, reason: CancelReason)
     /// Ask a worker to give a request back unless it has started.
     case recall(worker: Int, id: UInt64)
+    /// The worker dropped a call whose time isn't over: it must not go by earlier stamps.
+    case restamp(worker: Int)
     /// Tell a worker that the limit of a request was moved.
     case sendDeadline(worker: Int, id: UInt64, deadline: Instant)
     /// Tell a client what its call came to; the slot is free.

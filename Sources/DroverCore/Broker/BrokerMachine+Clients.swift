@@ -55,6 +55,14 @@ extension BrokerMachine {
         return .welcome(session: index, isResumed: false)
     }
 
+    /// A client said, in a HELLO or a BEAT, what its clock shows; `now` is when that was read, not earlier.
+    package mutating func stamped(_ header: Header, from client: Int, at now: Instant) {
+        self.clients[client].transit.received(header, at: now)
+    }
+
+    /// What the times of a client's requests count from.
+    package func origin(of client: Int, at now: Instant) -> Instant { self.clients[client].transit.origin(at: now) }
+
     /// A client left, or its route turned out to be dead.
     package mutating func clientLeft(_ client: Int, at now: Instant, actions: inout [BrokerAction]) {
         self.loseClient(client, at: now, actions: &actions)

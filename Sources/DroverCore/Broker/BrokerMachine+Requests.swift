@@ -12,7 +12,7 @@ extension BrokerMachine {
         at now: Instant,
         actions: inout [BrokerAction]
     ) -> BrokerVerdict {
-        let deadline = Instant(deadlineAfter: request.time, at: now)
+        let deadline = Instant(deadlineAfter: request.time, at: self.origin(of: client, at: now))
         if let slot = self.clients[client].requests.find(request.id) {
             guard request.isResent else { return .duplicateID }
             self.moveDeadline(of: slot, to: deadline, at: now, actions: &actions)
@@ -26,7 +26,8 @@ extension BrokerMachine {
             case .removed, .forgotten, .never: break
             }
         }
-        guard request.time > 0 else { return .lapsed }
+        // The way here may have taken longer than there was time.
+        guard request.time > 0, deadline > now else { return .lapsed }
         guard !self.isDraining else { return .draining }
         let function: Int
         switch self.function(request.number, of: client) {
@@ -84,7 +85,8 @@ extension BrokerMachine {
         actions: inout [BrokerAction]
     ) {
         guard let slot = self.clients[client].requests.find(id) else { return }
-        self.moveDeadline(of: slot, to: Instant(deadlineAfter: time, at: now), at: now, actions: &actions)
+        let deadline = Instant(deadlineAfter: time, at: self.origin(of: client, at: now))
+        self.moveDeadline(of: slot, to: deadline, at: now, actions: &actions)
     }
 
     // MARK: From workers
@@ -171,6 +173,8 @@ extension BrokerMachine {
             if call.deadline <= now {
                 self.finish(slot, ending: .cancelled(.lapsed), at: now, actions: &actions)
             } else {
+                // Sent with the same stamps it would lapse again.
+                if stage == .lapsed { actions.append(.restamp(worker: worker)) }
                 self.enqueue(slot, atFront: true, at: now)
                 self.spread(Int(call.route), at: now, actions: &actions)
             }

@@ -12,6 +12,8 @@ package struct BrokerClient {
     /// Where its messages come from now.
     package internal(set) var route: UInt64
     var session: PeerSession
+    /// What its deadlines count from.
+    var transit = TransitClock()
     /// The broker's function behind each of the client's numbers, or -1.
     var functions: [Int] = []
     /// How many functions it uses.

@@ -12,6 +12,8 @@ package enum ClientAction: Equatable, Sendable {
     case sendBeat(endpoint: Int)
     /// Tell the worker that a request is no longer wanted.
     case sendCancel(endpoint: Int, id: UInt64, reason: CancelReason)
+    /// The worker dropped a call whose time isn't over: it must not go by earlier stamps.
+    case restamp(endpoint: Int)
     /// Tell the worker that a request that it has got is wanted for longer, or less long, than was said with it.
     case sendDeadline(endpoint: Int, id: UInt64, deadline: Instant)
     /// End the handle of a call whose slot is free from now on.

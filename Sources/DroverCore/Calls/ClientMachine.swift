@@ -148,6 +148,8 @@ package struct ClientMachine: ~Copyable {
         if let slot = self.calls.slot(of: id) {
             let call = self.calls[slot]
             guard Int(call.endpoint) == endpoint, !call.isPing else { return }
+            // Sent with the same stamps it would lapse again.
+            if stage == .lapsed, call.deadline > now { actions.append(.restamp(endpoint: endpoint)) }
             // Copies that are still on their way are answered with the same; one that is marked as renewed runs.
             if stage.isRemoval { self.calls[slot].isRenewed = true }
             // Which of both was meant can't be told, and the other may be there, or have run. The worker knows.

@@ -7,7 +7,8 @@ package struct PartAssembly<Buffer>: ~Copyable {
     private struct Transfer {
         let id: UInt64
         var message: Header
-        var began: Instant
+        /// When a request's time is over.
+        var deadline: Instant
         let buffer: Buffer
         var received: Int
         var count: Int { Header.byteCount + Int(self.message.payloadLength) }
@@ -17,7 +18,7 @@ package struct PartAssembly<Buffer>: ~Copyable {
     package struct Place {
         package let buffer: Buffer
         package let offset: Int
-        /// The message's header, if it is whole with these bytes; its time is what is left since its first part.
+        /// The message's header, if it is whole with these bytes; a request's time is what is left of it now.
         package let whole: Header?
     }
 
@@ -30,23 +31,36 @@ package struct PartAssembly<Buffer>: ~Copyable {
 
     /// A message begins.
     ///
+    /// - Parameters:
+    ///   - id: Its transfer's number.
+    ///   - message: Its header.
+    ///   - deadline: When a request's time is over, whenever its first part came.
+    ///   - buffer: Where its bytes go.
     /// - Returns: False if there are too many at once, or one under this number.
-    package mutating func begin(_ id: UInt64, _ message: Header, in buffer: Buffer, at now: Instant) -> Bool {
+    package mutating func begin(_ id: UInt64, _ message: Header, deadline: Instant, in buffer: Buffer) -> Bool {
         guard self.transfers.count < PartQueue<Buffer>.mostAtOnce, !self.transfers.contains(where: { $0.id == id })
         else { return false }
         self.transfers.append(
-            Transfer(id: id, message: message, began: now, buffer: buffer, received: Header.byteCount)
+            Transfer(id: id, message: message, deadline: deadline, buffer: buffer, received: Header.byteCount)
         )
         return true
     }
 
-    /// A part came; nil if it belongs to nothing: its message was refused, cancelled, or never begun.
+    /// A part came.
     ///
+    /// - Parameters:
+    ///   - id: The transfer's number.
+    ///   - offset: Where the part begins in the message.
+    ///   - count: Its bytes.
+    ///   - origin: What requests' times are counted from.
+    ///   - now: When it came.
+    /// - Returns: Where its bytes go; nil if it belongs to nothing: its message was refused, cancelled, or never begun.
     /// - Throws: ``WireError`` for a part that doesn't go on where the last ended. Its message is dropped.
     package mutating func place(
         _ id: UInt64,
         offset: Int,
         count: Int,
+        countedFrom origin: Instant,
         at now: Instant
     ) throws(WireError) -> Place? {
         guard let index = self.transfers.firstIndex(where: { $0.id == id }) else { return nil }
@@ -64,9 +78,9 @@ package struct PartAssembly<Buffer>: ~Copyable {
         }
         self.transfers.remove(at: index)
         var message = transfer.message
-        if message.time != Header.noTimeLimit, message.kind == .request {
-            let passed = now.nanoseconds(since: transfer.began) / 1_000_000
-            message.time = UInt32(UInt64(message.time) - min(passed, UInt64(message.time)))
+        if message.kind == .request {
+            // Read like any other, its time counts from the last stamp, which may be another by now.
+            message.time = transfer.deadline > now ? transfer.deadline.headerTime(at: origin) : 0
         }
         return Place(buffer: transfer.buffer, offset: offset, whole: message)
     }
@@ -81,14 +95,13 @@ package struct PartAssembly<Buffer>: ~Copyable {
         return self.transfers.count < before
     }
 
-    /// The deadline of a request that is on its way was moved: `time` is what is left now.
+    /// The deadline of a request that is on its way was moved.
     ///
     /// - Returns: Whether it is on its way.
-    package mutating func move(_ id: UInt64, time: UInt32, at now: Instant) -> Bool {
+    package mutating func move(_ id: UInt64, to deadline: Instant) -> Bool {
         guard let index = self.transfers.firstIndex(where: { $0.message.id == id && $0.message.kind == .request })
         else { return false }
-        self.transfers[index].message.time = time
-        self.transfers[index].began = now
+        self.transfers[index].deadline = deadline
         return true
     }
 

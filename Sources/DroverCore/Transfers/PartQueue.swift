@@ -46,7 +46,7 @@ package struct PartQueue<Source>: ~Copyable {
     private struct Transfer {
         let id: UInt64
         var message: Header
-        var deadline: Instant
+        var deadline: Instant?
         let source: Source
         /// The bytes of the message that were sent: its header first, as a part of its own.
         var sent = 0
@@ -116,7 +116,7 @@ package struct PartQueue<Source>: ~Copyable {
     ///   - isBehindEvents: For an answer, that all events before it must come first.
     package mutating func add(_ message: Header, deadline: Instant?, _ source: Source, isBehindEvents: Bool = false) {
         self.lastID += 1
-        var transfer = Transfer(id: self.lastID, message: message, deadline: deadline ?? .distantFuture, source: source)
+        var transfer = Transfer(id: self.lastID, message: message, deadline: deadline, source: source)
         guard let stream = PartStream(of: message) else {
             guard message.kind == .reply || message.kind == .error else { return self.waiting.append(transfer) }
             let content = Answer.Content.transfer(transfer)
@@ -197,7 +197,7 @@ package struct PartQueue<Source>: ~Copyable {
     package mutating func next(at now: Instant) -> Part? {
         if let messages = self.nextFollower() { return .messages(messages) }
         if self.active.count < Self.mostAtOnce, var first = self.waiting.popFirst() {
-            if first.deadline != .distantFuture { first.message.time = first.deadline.headerTime(at: now) }
+            if let deadline = first.deadline { first.message.time = deadline.headerTime(at: now) }
             first.sent = Header.byteCount
             self.active.append(first)
             return .header(first.message, transfer: first.id)
@@ -256,7 +256,6 @@ package struct PartQueue<Source>: ~Copyable {
         guard let index = self.waiting.firstIndex(where: { $0.message.id == id && $0.message.kind == .request })
         else { return }
         self.waiting[index].deadline = deadline
-        if deadline == .distantFuture { self.waiting[index].message.time = Header.noTimeLimit }
     }
 
     /// The connection is another, or the session: who wants a message still asks for it again.

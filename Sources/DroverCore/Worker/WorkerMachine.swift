@@ -195,6 +195,19 @@ package struct WorkerMachine: ~Copyable {
         self.sessions[session].session.heard(at: now)
     }
 
+    /// A client said, in a HELLO or a BEAT, what its clock shows; `now` is when that was read, not earlier.
+    package mutating func stamped(_ header: Header, from session: Int, at now: Instant) {
+        self.sessions[session].transit.received(header, at: now)
+    }
+
+    /// When a client's request is due that has `time` left, as headers say it.
+    package func deadline(_ time: UInt32, in session: Int, at now: Instant) -> Instant {
+        Instant(deadlineAfter: time, at: self.origin(of: session, at: now))
+    }
+
+    /// What the times of a client's requests count from.
+    package func origin(of session: Int, at now: Instant) -> Instant { self.sessions[session].transit.origin(at: now) }
+
     /// Something was sent to a client; called once per sent frame.
     package mutating func sent(to session: Int, at now: Instant) {
         self.sessions[session].session.sent(at: now)
@@ -300,7 +313,7 @@ package struct WorkerMachine: ~Copyable {
         if let slot = self.sessions[session].requests.find(header.id) {
             guard header.flags.contains(.resent) else { return .duplicateID }
             // Its client may have moved its deadline while there was no connection to say so.
-            self.setDeadline(Instant(deadlineAfter: header.time, at: now), of: slot)
+            self.setDeadline(self.deadline(header.time, in: session, at: now), of: slot)
             return .known(slot: slot)
         }
         if header.flags.contains(.resent) {
@@ -311,7 +324,8 @@ package struct WorkerMachine: ~Copyable {
             case .removed, .forgotten, .never: break
             }
         }
-        guard header.time > 0 else { return .lapsed }
+        // The way here may have taken longer than there was time.
+        guard header.time > 0, self.deadline(header.time, in: session, at: now) > now else { return .lapsed }
         guard !self.isDraining else { return .draining }
         guard Int(header.number) < self.sessions[session].functions.count else { return .undefinedFunction }
         let handler = self.sessions[session].functions[Int(header.number)]
@@ -332,7 +346,7 @@ package struct WorkerMachine: ~Copyable {
         session: Int,
         at now: Instant
     ) -> RequestVerdict {
-        let deadline = Instant(deadlineAfter: header.time, at: now)
+        let deadline = self.deadline(header.time, in: session, at: now)
         let request = WorkerRequest(
             session: Int32(session),
             id: header.id,
@@ -434,7 +448,7 @@ package struct WorkerMachine: ~Copyable {
         at now: Instant
     ) -> UInt32? {
         guard let slot = self.sessions[session].requests.find(id) else { return nil }
-        self.setDeadline(Instant(deadlineAfter: time, at: now), of: slot)
+        self.setDeadline(self.deadline(time, in: session, at: now), of: slot)
         return slot
     }
 

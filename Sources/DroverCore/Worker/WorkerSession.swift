@@ -14,6 +14,8 @@ package struct WorkerSession {
     /// Where its messages come from now; changes with each reconnection.
     package var route: UInt64
     package var session: PeerSession
+    /// What its deadlines count from.
+    var transit = TransitClock()
     /// The handler behind each function number, or ``unknownFunction``.
     package var functions: [Int32] = []
     /// Names of functions that no handler is registered for, for the error message.

@@ -99,17 +99,24 @@ enum Packed {
     }
 
     /// What a worker says of itself.
-    static func welcome(window: Int, isResumed: Bool, name: String = "raw") -> [UInt8] {
-        let welcome = Welcome(
+    static func welcome(
+        window: Int,
+        isResumed: Bool,
+        name: String = "raw",
+        maxPayloadBytes: Int = 1 << 20,
+        takesParts: Bool = false
+    ) -> [UInt8] {
+        var welcome = Welcome(
             worker: PeerID(high: 1, low: 2),
             name: name,
             window: window,
             beatMilliseconds: 100,
             silenceMilliseconds: 1000,
-            maxPayloadBytes: 1 << 20,
+            maxPayloadBytes: maxPayloadBytes,
             concurrency: 4,
             isResumed: isResumed
         )
+        welcome.takesParts = takesParts
         var writer = PackWriter(capacity: 64)
         try? welcome.pack(into: &writer)
         return writer.withBytes { [UInt8]($0) }
