@@ -224,7 +224,13 @@ extension BrokerLoop {
             let message = "\(self.core.configuration.name) shuts down and takes no more calls; call another broker"
             self.refuse(header.id, .draining, message, to: client, isRetryable: true)
         case .lapsed:
-            self.send(Header(.cancelled, id: header.id, number: CancelledStage.lapsed.rawValue), toClient: client)
+            guard let link = self.clientLinks[client] else { return }
+            self.answer(
+                Header(.cancelled, id: header.id, number: CancelledStage.lapsed.rawValue),
+                [],
+                of: client,
+                by: link
+            )
         case .duplicateID: self.malformed(WireError(.badPayload, "a request with an id that is in use"))
         }
     }

@@ -92,6 +92,12 @@ struct ExpiryTests {
         #expect(cancelled.allSatisfy { $0.header.number == CancelledStage.lapsed.rawValue })
         let left = try #require(answers.first { $0.kind == .reply }).value(as: Int.self)
         #expect((45...55).contains(left), "\(left) s are left of 60, less 5 under way")
+        // A copy that was sent again, with more time, doesn't run either: its client knows that the call never did.
+        raw.send(
+            RawMessage(.request, id: 1, time: 65_000, flags: [.resent], payload: Packed.arguments("late"))
+        )
+        let again = raw.messages(3) { $0.kind == .cancelled }
+        #expect(again.map { $0.id } == [1, 3, 1])
         #expect(rig.gate.begun.isEmpty && rig.running.status.dropped == 2)
         raw.stop()
         rig.stop()

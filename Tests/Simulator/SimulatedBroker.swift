@@ -34,6 +34,7 @@ final class SimulatedBroker {
     private(set) var isUp = true
     /// When the connection of a worker was seen to be closed.
     private var closedAt: [Int: UInt64] = [:]
+    private var departures: [Int: DepartureClock] = [:]
     private var lastTurn: UInt64 = 0
 
     init(index: Int, life: Int, cluster: Cluster) {
@@ -74,12 +75,13 @@ final class SimulatedBroker {
             self.machine.heard(from: .client(index), at: self.now)
         }
         switch (packet, client) {
-        case (.hello(let id, let epoch, let claimed), _):
-            try self.takeHello(id, epoch: epoch, claimed: claimed, by: connection)
+        case (.hello(let id, let epoch, let claimed, let stamp), _):
+            try self.takeHello(id, epoch: epoch, claimed: claimed, stamp: stamp, by: connection)
         case (_, nil): self.cluster.sendToClient(.reset, by: connection)
         case (.define(let number), let client?):
             try check(self.machine.defined(number, name: "f\(number)", by: client), "too many functions")
         case (.request(let header, let key, let token), let client?):
+            self.loosen(token, by: connection)
             try self.takeRequest(header, key: key, token: token, client: client)
         case (.cancel(let id), let client?):
             let isKnown = self.machine.cancelReceived(
@@ -91,9 +93,17 @@ final class SimulatedBroker {
             )
             if !isKnown { self.send(.cancelled(id, .unknown), toClient: client) }
         case (.deadline(let id, let time), let client?):
+            for held in self.held.values where held.id == id && held.client == client {
+                self.loosen(held.token, by: connection)
+            }
             self.machine.deadlineReceived(id, time: time, from: client, at: self.now, actions: &self.actions)
-        case (.beat(let epoch), let client?):
-            if self.machine.clients[client].epoch != epoch { self.cluster.sendToClient(.reset, by: connection) }
+        case (.beat(let epoch, let stamp, let isNewClock), let client?):
+            if self.machine.clients[client].epoch != epoch {
+                self.cluster.sendToClient(.reset, by: connection)
+            } else {
+                let number = isNewClock ? Header.newClock : 0
+                self.stamped(Header(.beat, time: stamp, number: number), client, by: connection)
+            }
         case (.ping(let id), let client?): self.send(.pong(id), toClient: client)
         case (.goodbye, let client?): self.machine.clientLeft(client, at: self.now, actions: &self.actions)
         case (.invocationAnswer(let id, let token), let client?):
@@ -113,7 +123,13 @@ final class SimulatedBroker {
         try self.turn()
     }
 
-    private func takeHello(_ id: PeerID, epoch: UInt64, claimed: UInt32, by connection: Connection) throws(Violation) {
+    private func takeHello(
+        _ id: PeerID,
+        epoch: UInt64,
+        claimed: UInt32,
+        stamp: UInt32,
+        by connection: Connection
+    ) throws(Violation) {
         let introduction = self.machine.helloReceived(
             client: id,
             epoch: epoch,
@@ -122,6 +138,9 @@ final class SimulatedBroker {
             at: self.now,
             actions: &self.actions
         )
+        if case .welcome(let client, _) = introduction {
+            self.stamped(Header(.hello, time: stamp), client, by: connection)
+        }
         try self.performActions()
         if introduction == .forgotten {
             let welcome = Packet.welcome(epoch: self.epoch, session: 0, window: Self.window, isResumed: false)
@@ -133,6 +152,17 @@ final class SimulatedBroker {
             .welcome(epoch: self.epoch, session: number, window: Self.window, isResumed: isResumed),
             toClient: client
         )
+    }
+
+    private func stamped(_ header: Header, _ client: Int, by connection: Connection) {
+        self.machine.stamped(header, from: client, at: self.now)
+        connection.stamped(header, at: self.cluster.now)
+    }
+
+    /// A call's deadline was said by a connection.
+    private func loosen(_ token: UInt64, by connection: Connection) {
+        guard let record = self.cluster.records[token] else { return }
+        record.slack = max(record.slack, connection.slack)
     }
 
     private func takeRequest(_ header: Header, key: String?, token: UInt64, client: Int) throws(Violation) {
@@ -171,7 +201,11 @@ final class SimulatedBroker {
             self.send(.answer(id: header.id, token: token, isError: true), toClient: client)
         case .busy, .draining, .tooManyRoutes:
             self.send(.answer(id: header.id, token: token, isError: true), toClient: client)
-        case .duplicateID, .undefinedFunction, .tooManyFunctions, .lapsed:
+        case .lapsed:
+            try check(record.earliest <= self.now, "request \(header.id) lapsed before its time was over")
+            self.remember(header.id, token, 2 + UInt8(CancelledStage.lapsed.rawValue), client, isRemoval: true)
+            self.send(.cancelled(header.id, .lapsed), toClient: client)
+        case .duplicateID, .undefinedFunction, .tooManyFunctions:
             throw Violation("the broker says \(verdict) to request \(header.id)")
         }
     }
@@ -348,18 +382,22 @@ final class SimulatedBroker {
             )
         case .sendHello(let worker, let session):
             let epoch = self.epoch &+ self.machine.workers[worker].incarnation
-            self.send(.hello(client: self.identity, epoch: epoch, claimed: session), toWorker: worker)
+            let stamp = self.departures[worker, default: DepartureClock()].hello(at: self.now)
+            self.send(.hello(client: self.identity, epoch: epoch, claimed: session, stamp: stamp), toWorker: worker)
         case .sendClientBeat(let client): self.send(.beat(epoch: self.epoch), toClient: client)
         case .sendWorkerBeat(let worker):
-            self.send(.beat(epoch: self.epoch &+ self.machine.workers[worker].incarnation), toWorker: worker)
+            let epoch = self.epoch &+ self.machine.workers[worker].incarnation
+            let beat = self.departures[worker, default: DepartureClock()].beat(epoch: epoch, at: self.now)
+            self.send(Packet(beat), toWorker: worker)
         case .sendCredit(let worker, let credit, _):
             let known = self.machine.workers[worker]
             try check(credit >= 1 && credit <= known.window, "a credit of \(credit) in a window of \(known.window)")
         case .sendCancel(let worker, let id, _): self.send(.cancel(id), toWorker: worker)
         case .recall(let worker, let id): self.send(.recall(id), toWorker: worker)
-        case .restamp: break
+        case .restamp(let worker): self.departures[worker]?.wasMistaken()
         case .sendDeadline(let worker, let id, let deadline):
-            self.send(.deadline(id, time: self.timeLeft(until: deadline)), toWorker: worker)
+            let time = self.timeLeft(until: deadline, for: worker)
+            self.send(.deadline(id, time: time), toWorker: worker)
         case .finish(let slot, let client, let id, let ending): try self.finish(slot, client, id, ending)
         case .release(let slot):
             try check(self.held.removeValue(forKey: slot) != nil, "slot \(slot) is released, and nothing is in it")
@@ -402,7 +440,7 @@ final class SimulatedBroker {
         var flags = Header.Flags()
         if record.isIdempotent { flags.insert(.idempotent) }
         if isResent { flags.insert(.resent) }
-        let time = self.timeLeft(until: call.deadline)
+        let time = self.timeLeft(until: call.deadline, for: worker)
         let number = self.machine.functionNumber(in: slot)
         let header = Header(.request, flags: flags, id: id, time: time, number: number)
         self.send(.request(header, key: held.key, token: held.token), toWorker: worker)
@@ -436,10 +474,13 @@ final class SimulatedBroker {
         }
     }
 
-    /// As a header has it.
-    private func timeLeft(until deadline: Instant) -> UInt32 {
-        guard deadline != .distantFuture else { return Header.noTimeLimit }
-        return UInt32(clamping: max(1, (deadline.nanoseconds(since: self.now) + 999_999) / 1_000_000))
+    /// As a header has it, behind the stamp that it counts from.
+    private func timeLeft(until deadline: Instant, for worker: Int) -> UInt32 {
+        let epoch = self.epoch &+ self.machine.workers[worker].incarnation
+        let (time, beat) = self.departures[worker, default: DepartureClock()]
+            .time(until: deadline, epoch: epoch, at: self.now)
+        if let beat { self.send(Packet(beat), toWorker: worker) }
+        return time
     }
 
     private func send(_ packet: Packet, toClient client: Int) {

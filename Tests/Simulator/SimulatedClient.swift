@@ -13,7 +13,17 @@ final class CallRecord {
     let isIdempotent: Bool
     let isPing: Bool
     let key: String?
-    var deadline: Instant
+    /// The earliest and the latest that was set.
+    var earliest: Instant
+    var latest: Instant
+    /// By how much a broker may take it for later than it is.
+    var slack: UInt64 = 0
+    var deadline: Instant {
+        didSet {
+            self.earliest = min(self.earliest, self.deadline)
+            self.latest = max(self.latest, self.deadline)
+        }
+    }
     var end: End?
     /// For a broker.
     var priority: UInt8 = 4
@@ -30,6 +40,7 @@ final class CallRecord {
         self.isIdempotent = isIdempotent
         self.isPing = isPing
         self.key = key
+        (self.earliest, self.latest) = (deadline, deadline)
         self.deadline = deadline
     }
 }
@@ -41,6 +52,7 @@ final class SimulatedClient {
         /// Sent while there was no connection.
         var parked: [Packet] = []
         var defined: Set<UInt32> = []
+        var departures = DepartureClock()
         /// Which of the socket's attempts to connect counts.
         var attempt = 0
         /// When the worker was seen to have closed the connection of a session, which is not back.
@@ -204,6 +216,7 @@ final class SimulatedClient {
         guard self.links[endpoint].connection === connection else { return }
         self.links[endpoint].connection = nil
         self.links[endpoint].parked = []
+        self.links[endpoint].departures.forget()
         if self.machine.endpoints[endpoint].epoch != nil { self.links[endpoint].closedAt = self.cluster.now }
         self.machine.disconnected(endpoint, at: self.now, actions: &self.actions)
         self.connect(endpoint, after: 100_000_000)
@@ -238,7 +251,7 @@ final class SimulatedClient {
         case .reset: self.machine.resetReceived(from: endpoint, at: self.now, actions: &self.actions)
         case .goodbye(let reason):
             self.machine.goodbyeReceived(from: endpoint, reason: reason, at: self.now, actions: &self.actions)
-        case .beat(let epoch):
+        case .beat(let epoch, _, _):
             self.machine.beatReceived(from: endpoint, epoch: epoch, at: self.now, actions: &self.actions)
         case .ping(let nonce): self.send(.pong(nonce), to: endpoint)
         case .pong(let id): try self.answered(id, token: nil, isError: false, from: endpoint)
@@ -350,13 +363,16 @@ final class SimulatedClient {
         case .sendHello(let endpoint):
             let epoch = self.epoch &+ self.machine.endpoints[endpoint].losses
             let claimed = self.machine.endpoints[endpoint].claimedSession
-            self.send(.hello(client: self.identity, epoch: epoch, claimed: claimed), to: endpoint)
+            let stamp = self.links[endpoint].departures.hello(at: self.now)
+            self.send(.hello(client: self.identity, epoch: epoch, claimed: claimed, stamp: stamp), to: endpoint)
         case .sendBeat(let endpoint):
-            self.send(.beat(epoch: self.epoch &+ self.machine.endpoints[endpoint].losses), to: endpoint)
+            let epoch = self.epoch &+ self.machine.endpoints[endpoint].losses
+            self.send(Packet(self.links[endpoint].departures.beat(epoch: epoch, at: self.now)), to: endpoint)
         case .sendCancel(let endpoint, let id, _): self.send(.cancel(id), to: endpoint)
-        case .restamp: break
+        case .restamp(let endpoint): self.links[endpoint].departures.wasMistaken()
         case .sendDeadline(let endpoint, let id, let deadline):
-            self.send(.deadline(id, time: self.timeLeft(until: deadline)), to: endpoint)
+            let time = self.timeLeft(until: deadline, for: endpoint)
+            self.send(.deadline(id, time: time), to: endpoint)
         case .finish(let slot, let id, let ending):
             switch ending {
             case .expired: try self.end(slot, id, as: .expired)
@@ -395,15 +411,17 @@ final class SimulatedClient {
             self.cluster.outcome.resends += 1
         }
         if isRenewed { flags.insert(.renewed) }
-        let time = self.timeLeft(until: record.deadline)
+        let time = self.timeLeft(until: record.deadline, for: endpoint)
         let header = Header(.request, flags: flags, id: record.id, time: time, number: record.function)
         self.send(.request(header, key: record.key, token: record.token), to: endpoint)
     }
 
-    /// As a header has it.
-    private func timeLeft(until deadline: Instant) -> UInt32 {
-        guard deadline != .distantFuture else { return Header.noTimeLimit }
-        return UInt32(clamping: max(1, (deadline.nanoseconds(since: self.now) + 999_999) / 1_000_000))
+    /// As a header has it, behind the stamp that it counts from.
+    private func timeLeft(until deadline: Instant, for endpoint: Int) -> UInt32 {
+        let epoch = self.epoch &+ self.machine.endpoints[endpoint].losses
+        let (time, beat) = self.links[endpoint].departures.time(until: deadline, epoch: epoch, at: self.now)
+        if let beat { self.send(Packet(beat), to: endpoint) }
+        return time
     }
 
     /// A worker that closed its connection, and isn't back in time, is lost.

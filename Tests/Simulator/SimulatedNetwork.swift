@@ -5,11 +5,12 @@ package import DroverWire
 
 /// A message on its way.
 package enum Packet: Sendable {
-    case hello(client: PeerID, epoch: UInt64, claimed: UInt32)
+    case hello(client: PeerID, epoch: UInt64, claimed: UInt32, stamp: UInt32)
     case welcome(epoch: UInt64, session: UInt32, window: Int, isResumed: Bool)
     case reset
     case goodbye(GoodbyeReason)
-    case beat(epoch: UInt64)
+    /// Of who sends requests with what its clock shows.
+    case beat(epoch: UInt64, stamp: UInt32 = 0, isNewClock: Bool = false)
     case ping(UInt64)
     case pong(UInt64)
     case define(UInt32)
@@ -33,6 +34,11 @@ package enum Packet: Sendable {
     case invocationFailed(id: UInt64)
     case ended(UInt32)
     case flow(UInt32, isPaused: Bool)
+
+    /// A BEAT of who sends requests.
+    init(_ beat: Header) {
+        self = .beat(epoch: beat.id, stamp: beat.time, isNewClock: beat.number == Header.newClock)
+    }
 }
 
 /// Where an event or invocation comes from, to see that none is taken for another.
@@ -65,6 +71,10 @@ final class Connection {
     /// When the last packet arrives in each direction.
     var lastToWorker: UInt64 = 0
     var lastToClient: UInt64 = 0
+    /// What the quickest stamp since the HELLO took, and when it came.
+    private var quickest: (trip: UInt64, at: UInt64)?
+    /// By how much the receiver may take deadlines that count from the last stamp for later than they are.
+    private(set) var slack = UInt64.max
 
     init(route: UInt64, client: Int, worker: Int, workerLife: Int, broker: Int? = nil) {
         self.route = route
@@ -72,6 +82,17 @@ final class Connection {
         self.worker = worker
         self.workerLife = workerLife
         self.broker = broker
+    }
+
+    /// A HELLO or a BEAT was read; here all clocks are one.
+    func stamped(_ header: Header, at now: UInt64) {
+        if header.kind == .hello { (self.quickest, self.slack) = (nil, .max) }
+        guard header.time != 0 else { return }
+        let trip = UInt64(UInt32(truncatingIfNeeded: now / 1000) &- header.time) * 1000
+        let drifted = self.quickest.map { $0.trip + (now - $0.at) >> 10 + 3000 } ?? .max
+        if trip <= drifted || header.number == Header.newClock { self.quickest = (trip, now) }
+        // Times are rounded up to a millisecond.
+        self.slack = (header.number == Header.newClock ? trip : min(trip, drifted)) + 1_010_000
     }
 }
 

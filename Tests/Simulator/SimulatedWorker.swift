@@ -20,6 +20,8 @@ final class SimulatedJob {
     var mustReportStart = false
     /// Who its session is with.
     let peer: PeerID
+    /// By how much this worker may take its deadline for later than it is.
+    var slack: UInt64
     /// What it waits for, and until when.
     var invocation: UInt64?
     var invocationLimit: UInt64 = 0
@@ -33,6 +35,7 @@ final class SimulatedJob {
         number: Int,
         session: UInt32,
         peer: PeerID,
+        slack: UInt64,
         state: State
     ) {
         self.slot = slot
@@ -43,6 +46,7 @@ final class SimulatedJob {
         self.number = number
         self.session = session
         self.peer = peer
+        self.slack = slack
         self.state = state
     }
 
@@ -121,7 +125,7 @@ final class SimulatedWorker {
         if case .reset = packet, let broker = connection.broker { return self.beginOffering(to: broker) }
         if let session { self.machine.heard(from: session, at: self.now) }
         switch (packet, session) {
-        case (.hello(let client, let epoch, let claimed), _):
+        case (.hello(let client, let epoch, let claimed, let stamp), _):
             let introduction = self.machine.helloReceived(
                 client: client,
                 epoch: epoch,
@@ -131,6 +135,9 @@ final class SimulatedWorker {
                 at: self.now,
                 actions: &self.actions
             )
+            if case .welcome(let session, _) = introduction {
+                self.stamped(Header(.hello, time: stamp), session, by: connection)
+            }
             try self.performActions()
             if introduction == .forgotten {
                 let welcome = Packet.welcome(epoch: self.epoch, session: 0, window: self.window, isResumed: false)
@@ -161,7 +168,7 @@ final class SimulatedWorker {
             try check(isDefined, "function \(number) could not be defined")
         case (.recall(let id), let session?): try self.takeRecall(id, session: session)
         case (.request(let header, let key, let token), let session?):
-            try self.takeRequest(header, key: key, token: token, session: session)
+            try self.takeRequest(header, key: key, token: token, session: session, by: connection)
         case (.cancel(let id), let session?):
             switch self.machine.cancelReceived(id, from: session, actions: &self.actions) {
             case .unknown: self.send(.cancelled(id, .unknown), to: session)
@@ -174,9 +181,12 @@ final class SimulatedWorker {
             }
         case (.deadline(let id, let time), let session?):
             let slot = self.machine.deadlineReceived(id, time: time, from: session, at: self.now)
-            if let slot { try self.moveDeadline(slot, id) }
-        case (.beat(let epoch), let session?):
-            if !self.machine.beatReceived(epoch, from: session, at: self.now, actions: &self.actions) {
+            if let slot { try self.moveDeadline(slot, id, by: connection) }
+        case (.beat(let epoch, let stamp, let isNewClock), let session?):
+            if self.machine.beatReceived(epoch, from: session, at: self.now, actions: &self.actions) {
+                let number = isNewClock ? Header.newClock : 0
+                self.stamped(Header(.beat, time: stamp, number: number), session, by: connection)
+            } else {
                 self.cluster.sendToClient(.reset, by: connection)
             }
         case (.ping(let id), let session?): self.send(.pong(id), to: session)
@@ -206,14 +216,25 @@ final class SimulatedWorker {
 
     // MARK: Requests
 
-    private func takeRequest(_ header: Header, key: String?, token: UInt64, session: Int) throws(Violation) {
+    private func stamped(_ header: Header, _ session: Int, by connection: Connection) {
+        self.machine.stamped(header, from: session, at: self.now)
+        connection.stamped(header, at: self.cluster.now)
+    }
+
+    private func takeRequest(
+        _ header: Header,
+        key: String?,
+        token: UInt64,
+        session: Int,
+        by connection: Connection
+    ) throws(Violation) {
         let verdict = self.machine.requestReceived(header, key: key, from: session, at: self.now)
         switch verdict {
-        case .run(let slot, _): self.enqueue(self.take(slot, header, key: key, token: token, session: session))
-        case .hold(let slot, _): _ = self.take(slot, header, key: key, token: token, session: session)
+        case .run(let slot, _): self.enqueue(try self.take(slot, header, key, token, session, by: connection))
+        case .hold(let slot, _): _ = try self.take(slot, header, key, token, session, by: connection)
         case .known(let slot):
             try check(self.jobs[slot]?.token == token, "request \(header.id) is known, but as another")
-            try self.moveDeadline(slot, header.id)
+            try self.moveDeadline(slot, header.id, by: connection)
             self.report(slot, session: session, id: header.id)
         case .answerAgain:
             var answer: Packet?
@@ -235,12 +256,23 @@ final class SimulatedWorker {
         case .busy where !self.keepsAllResults:
             // An idempotent request whose answer was forgotten runs again, though its client may have the answer by now.
             self.send(.answer(id: header.id, token: token, isError: true), to: session)
-        case .unknownFunction, .undefinedFunction, .busy, .duplicateID, .lapsed:
+        case .lapsed:
+            let earliest = self.cluster.records[token]?.earliest ?? .distantFuture
+            try check(earliest <= self.now, "request \(header.id) lapsed before its time was over")
+            self.confirm(.lapsed, of: header.id, to: session)
+        case .unknownFunction, .undefinedFunction, .busy, .duplicateID:
             throw Violation("worker \(self.index) says \(verdict) to request \(header.id)")
         }
     }
 
-    private func take(_ slot: UInt32, _ header: Header, key: String?, token: UInt64, session: Int) -> SimulatedJob {
+    private func take(
+        _ slot: UInt32,
+        _ header: Header,
+        _ key: String?,
+        _ token: UInt64,
+        _ session: Int,
+        by connection: Connection
+    ) throws(Violation) -> SimulatedJob {
         self.taken += 1
         let job = SimulatedJob(
             slot: slot,
@@ -251,17 +283,27 @@ final class SimulatedWorker {
             number: self.taken,
             session: self.machine.sessions[session].number,
             peer: self.machine.sessions[session].client,
+            slack: connection.slack,
             state: .held
         )
+        try self.checkDeadline(of: job)
         self.jobs[slot] = job
         return job
     }
 
-    private func moveDeadline(_ slot: UInt32, _ id: UInt64) throws(Violation) {
+    /// The way here may make a deadline seem later than it is, never earlier.
+    private func checkDeadline(of job: SimulatedJob) throws(Violation) {
+        guard let record = self.cluster.records[job.token] else { return }
+        try check(job.deadline >= record.earliest, "the deadline of request \(job.id) is taken for earlier than it is")
+    }
+
+    private func moveDeadline(_ slot: UInt32, _ id: UInt64, by connection: Connection) throws(Violation) {
         guard let job = self.jobs[slot], job.id == id, let request = self.machine.request(in: slot) else {
             throw Violation("the deadline of request \(id) was moved, and another's is meant")
         }
         job.deadline = request.deadline
+        job.slack = max(job.slack, connection.slack)
+        try self.checkDeadline(of: job)
     }
 
     private func enqueue(_ job: SimulatedJob) {
@@ -315,6 +357,14 @@ final class SimulatedWorker {
 
     private func start(_ job: SimulatedJob) throws(Violation) {
         try check(!job.isUnwanted, "request \(job.id) started after it was cancelled")
+        if let record = self.cluster.records[job.token], record.latest < self.now {
+            let late = self.now.nanoseconds(since: record.latest)
+            let (slack, isEndless) = job.slack.addingReportingOverflow(record.slack)
+            try check(
+                isEndless || late <= slack,
+                "request \(job.id) started \(late) ns after its caller's time was over, of which \(slack) may go unseen"
+            )
+        }
         let known = self.machine.request(in: job.slot)?.deadline
         try check(known == job.deadline, "request \(job.id) starts with another deadline than its own")
         job.state = .running

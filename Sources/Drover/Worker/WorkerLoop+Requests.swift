@@ -67,7 +67,8 @@ extension WorkerLoop {
             if let link = self.links[session] { self.appended(to: link, session) }
         case .lapsed:
             self.core.counters.dropped.count()
-            self.send(Header(.cancelled, id: header.id, number: CancelledStage.lapsed.rawValue), to: session)
+            // Kept like every answer: a copy that was sent again may be on its way, with more time, and must not run.
+            self.confirm(.lapsed, of: header.id, to: session)
         case .duplicateID:
             self.core.counters.malformedMessages.count()
         case let verdict:
