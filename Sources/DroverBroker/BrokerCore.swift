@@ -67,6 +67,7 @@ struct BrokerCounters: ~Copyable, Sendable {
     let undeliverable = Atomic<Int>(0)
     let resets = Atomic<Int>(0)
     let starved = Atomic<Int>(0)
+    let parts = PartCounters()
 
     func fill(_ status: inout BrokerStatus) {
         status.clients = self.clients.load(ordering: .relaxed)
@@ -82,6 +83,9 @@ struct BrokerCounters: ~Copyable, Sendable {
         status.malformed = self.malformed.load(ordering: .relaxed)
         status.unknown = self.unknown.load(ordering: .relaxed)
         status.undeliverable = self.undeliverable.load(ordering: .relaxed)
+        status.partsRefused = self.parts.refused.load(ordering: .relaxed)
+        status.oversized = self.parts.oversized.load(ordering: .relaxed)
+        status.abandoned = self.parts.abandoned.load(ordering: .relaxed)
         status.resets = self.resets.load(ordering: .relaxed)
         status.starved = self.starved.load(ordering: .relaxed)
     }

@@ -362,6 +362,12 @@ extension BrokerLoop {
             self.sendParts()
         }
         self.flushDirty()
+        if self.partBudget.hasNews, let report = self.partBudget.report(at: self.now) {
+            self.core.configuration.logger.warning(
+                "\(PartBudget.reportMessage)",
+                metadata: ["drover.reason": "\(report)"]
+            )
+        }
     }
 
     private func flushDirty() {

@@ -64,7 +64,10 @@ final class BrokerLoop {
     init(core: BrokerCore, address: String) throws(ZMQError) {
         self.core = core
         let configuration = core.configuration
-        self.partBudget = PartBudget(maxPayloadBytes: configuration.maxPayloadBytes)
+        self.partBudget = PartBudget(
+            maxPayloadBytes: configuration.maxPayloadBytes,
+            counters: core.counters.parts
+        )
         let socket = try Socket(.router, in: core.context.context)
         try socket.set(.routerMandatory, true)
         try socket.prepare(for: [address], maxPayloadBytes: configuration.maxPayloadBytes)

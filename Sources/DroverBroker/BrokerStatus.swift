@@ -34,6 +34,13 @@ public struct BrokerStatus: Hashable, Codable, Sendable {
     public var unknown = 0
     /// Messages whose addressee was gone.
     public var undeliverable = 0
+    /// Parts of large messages that came and were not wanted; nil of a broker that doesn't tell it.
+    public var partsRefused: Int?
+    /// Large messages that were announced with more bytes than the broker takes; nil of a broker that doesn't tell it.
+    public var oversized: Int?
+    /// Large messages that were under way in parts when their connection ended, or that their addressee did not take; nil of a
+    /// broker that doesn't tell it.
+    public var abandoned: Int?
     /// Peers that were asked to introduce themselves again.
     public var resets = 0
     /// Times that a worker said it was idle though suitable calls waited.

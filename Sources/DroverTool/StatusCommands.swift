@@ -29,6 +29,9 @@ struct StatusCommand: AsyncParsableCommand {
         table.add(["refused", "\(status.refused)"])
         table.add(["malformed", "\(status.malformed) messages"])
         table.add(["undeliverable", "\(status.undeliverable) messages"])
+        if let abandoned = status.abandoned { table.add(["abandoned", "\(abandoned) large messages"]) }
+        if let oversized = status.oversized { table.add(["oversized", "\(oversized) messages"]) }
+        if let refused = status.partsRefused { table.add(["parts refused", "\(refused)"]) }
         table.add(["starved", "\(status.starved) reports"])
         print(table.lines.joined(separator: "\n"))
     }

@@ -140,4 +140,36 @@ struct BrokerPartsTests {
             #expect(number == sizes.count)
         }
     }
+
+    @Test("results that lose their connection half-way come after all, however often that happens")
+    func cut() async throws {
+        let runs = Atomic<Int>(0)
+        let worker = Worker()
+        worker.register(Function<Int, [UInt8]>("large")) { number in
+            _ = runs.add(1, ordering: .relaxed)
+            return Self.piece(number, 30_000_000)
+        }
+        let running = try worker.start(.bind("tcp://127.0.0.1:*"))
+        let link = try FlakyLink(to: running.endpoint)
+        let client = try Client(link.endpoint)
+        let large = client.function(Function<Int, [UInt8]>("large", isIdempotent: true))
+        var calls: [AsyncResult<[UInt8]>] = []
+        // More often than messages may come at once.
+        for round in 0..<8 {
+            let before = runs.load(ordering: .relaxed)
+            calls.append(try large.async(round))
+            try await becomesTrue("it ran") { runs.load(ordering: .relaxed) > before }
+            try await Task.sleep(for: .milliseconds(30))
+            link.cut(for: .milliseconds(20))
+        }
+        for (round, call) in calls.enumerated() {
+            let value = try await call.value
+            #expect(value == Self.piece(round, 30_000_000))
+        }
+        #expect(client.statistics.abandonedMessages > 0)
+        #expect(client.statistics.losses == 0)
+        await client.close(grace: .zero)
+        await running.stop(grace: .zero)
+        link.close()
+    }
 }

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import Drover
+import DroverCore
+import DroverWire
+import DroverZMQ
 import Synchronization
 import Testing
+
+@testable import Drover
 
 /// The numbers of the events that came whole.
 private final class Numbers: Sendable {
@@ -139,5 +143,50 @@ private final class Numbers: Sendable {
         #expect(client.statistics.resends == 0)
         await client.close(grace: .zero)
         await running.stop(grace: .zero)
+    }
+
+    /// Gives a line a part that came.
+    private static func take(_ header: Header, _ payload: [UInt8], by line: PartLine) -> Header? {
+        unsafe payload.withUnsafeBytes { bytes in
+            unsafe line.take(header, bytes, maxPayloadBytes: 1 << 21, at: Instant(nanoseconds: 0)).answer
+        }
+    }
+
+    private static func first(_ message: Header, transfer: UInt64) -> (Header, [UInt8]) {
+        var bytes = [UInt8](repeating: 0, count: Header.byteCount)
+        unsafe bytes.withUnsafeMutableBytes { bytes in
+            if let base = bytes.baseAddress { unsafe message.write(to: base) }
+        }
+        return (Header(.part, id: transfer), bytes)
+    }
+
+    @Test("what doesn't go its whole way in parts is counted and told, once a second")
+    func counters() {
+        let counters = PartCounters()
+        let budget = PartBudget(maxPayloadBytes: 1 << 21, counters: counters)
+        let line = PartLine(budget: budget)
+        line.reset(takesParts: true)
+        #expect(!budget.hasNews)
+        // Of nothing; then one over the limit.
+        let stray = Self.take(Header(.part, id: 7, time: 24), [1], by: line)
+        #expect(stray?.number == 1 && counters.refused.current == 1)
+        let (header, payload) = Self.first(Header(.event, payloadLength: (1 << 21) + 1), transfer: 1)
+        #expect(Self.take(header, payload, by: line)?.number == 1)
+        #expect(counters.oversized.current == 1)
+        let report = budget.report(at: Instant(nanoseconds: 1))
+        #expect(report == "0 messages abandoned, 1 over the limit, 1 parts refused, so far")
+        // Those that are under way when the connection ends: one that comes, one that goes, what waits behind that.
+        let (begin, message) = Self.first(Header(.event, payloadLength: 1 << 20), transfer: 2)
+        #expect(Self.take(begin, message, by: line)?.number == 0)
+        let box = MessageBox(Message(size: 10))
+        if let source = PartSource(0..<10, of: box) {
+            line.add(Header(.event, payloadLength: 10, number: 3), deadline: nil, source)
+        }
+        #expect(line.holds(Header(.ended, number: 3), in: .subscription(3)))
+        line.reset()
+        #expect(counters.abandoned.current == 3)
+        #expect(budget.report(at: Instant(nanoseconds: 2)) == nil, "not so soon")
+        #expect(budget.report(at: Instant(nanoseconds: 2_000_000_000))?.hasPrefix("3 ") == true)
+        #expect(budget.report(at: Instant(nanoseconds: 4_000_000_000)) == nil, "nothing is new")
     }
 }

@@ -559,6 +559,9 @@ final class ClientCore: Sendable {
         statistics.duplicateReplies = self.counters.duplicateReplies.current
         statistics.unknownReplies = self.counters.unknownReplies.current
         statistics.malformedMessages = self.counters.malformedMessages.current
+        statistics.partsRefused = self.counters.parts.refused.current
+        statistics.oversizedMessages = self.counters.parts.oversized.current
+        statistics.abandonedMessages = self.counters.parts.abandoned.current
         statistics.unknownMessages = self.counters.unknownMessages.current
         statistics.events = self.counters.events.current
         statistics.strayEvents = self.counters.strayEvents.current

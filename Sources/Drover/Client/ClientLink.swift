@@ -66,6 +66,7 @@ final class ClientLink {
     @safe @exclusivity(unchecked) private var retries = 0
     /// What goes out and comes in in parts.
     let line: PartLine
+    let partBudget: PartBudget
     /// What the worker was told of this side's clock, in this session.
     @safe @exclusivity(unchecked) var departures = DepartureClock()
     /// What this client's life is called in the session.
@@ -82,7 +83,8 @@ final class ClientLink {
         self.index = index
         self.endpoint = endpoint
         self.core = core
-        self.line = PartLine(budget: PartBudget(limit: .max))
+        self.partBudget = PartBudget(limit: .max, counters: core.counters.parts)
+        self.line = PartLine(budget: self.partBudget)
     }
 
     /// Whether frames wait for room in the socket.
@@ -181,15 +183,17 @@ final class ClientLink {
         self.monitor = nil
         self.socket = nil
         self.isUp = false
-        self.forgetOutgoing()
+        self.forgetTraffic()
         self.defined.removeAll()
     }
 
-    /// The connection is gone and with it what was on its way: the session's next beginning sends again what matters.
-    func forgetOutgoing() {
+    /// The connection is gone and with it what was on its way, in parts too: the session's next beginning sends again what
+    /// matters.
+    func forgetTraffic() {
         self.parked.removeAll()
         self.batch.removeAll()
         self.departures.forget()
+        self.line.reset()
     }
 
     /// A session begins: the worker knows no function numbers.

@@ -2,6 +2,7 @@
 
 internal import DroverCore
 internal import DroverZMQ
+internal import Logging
 
 // What the machine decided, and how calls end here.
 
@@ -111,6 +112,12 @@ extension ClientLoop {
                 if link.isBlocked { try link.unpark() }
                 try link.flush()
                 if link.line.isSending { try link.sendParts(at: self.now) }
+            }
+            if link.partBudget.hasNews, let report = link.partBudget.report(at: self.now) {
+                self.core.logger.warning(
+                    "\(PartBudget.reportMessage)",
+                    metadata: [LogKeys.endpoint: "\(link.endpoint)", LogKeys.reason: "\(report)"]
+                )
             }
             if link.hasSent {
                 link.hasSent = false

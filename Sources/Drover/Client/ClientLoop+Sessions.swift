@@ -38,7 +38,7 @@ extension ClientLoop {
                     link.isUp = true
                     self.book.machine.connected(link.index, at: self.now, actions: &self.actions)
                 case .disconnected, .closed:
-                    link.forgetOutgoing()
+                    link.forgetTraffic()
                     link.isUp = false
                     self.now = self.core.now()
                     self.book.machine.disconnected(link.index, at: self.now, actions: &self.actions)

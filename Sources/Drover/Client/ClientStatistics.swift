@@ -36,6 +36,12 @@ public struct ClientStatistics: Hashable, Sendable {
     public var events = 0
     /// Events for subscriptions that were over.
     public var strayEvents = 0
+    /// Parts of large messages that came and were not wanted.
+    public var partsRefused = 0
+    /// Large messages that were announced with more bytes than this client takes.
+    public var oversizedMessages = 0
+    /// Large messages that were under way in parts when their connection ended, or that their addressee did not take.
+    public var abandonedMessages = 0
     /// Sessions with workers that began.
     public var sessions = 0
     /// Workers lost.
@@ -74,6 +80,7 @@ struct ClientCounters: ~Copyable, Sendable {
     let sentByCallers = Atomic<Int>(0)
     let tableEntries = Atomic<Int>(0)
     let timers = Atomic<Int>(0)
+    let parts = PartCounters()
 }
 
 /// How calls ended since the last count.

@@ -3,6 +3,7 @@
 package import DroverCore
 package import DroverWire
 package import DroverZMQ
+package import Synchronization
 
 /// The payload of a message that goes out in parts: memory that stays as it is while the owner lives.
 @safe
@@ -31,6 +32,18 @@ package struct PartSource {
     }
 }
 
+/// What of messages in parts was not taken, or did not go its whole way; what was cancelled isn't counted.
+package final class PartCounters: Sendable {
+    /// Parts that came and were not wanted: of no message that is under way, or not fitting to it.
+    package let refused = Atomic<Int>(0)
+    /// Messages that were announced with a payload over the limit.
+    package let oversized = Atomic<Int>(0)
+    /// Messages that were under way in parts, or waited behind such, when their connection ended, or were not taken there.
+    package let abandoned = Atomic<Int>(0)
+
+    package init() {}
+}
+
 /// How much memory messages that come in parts may take, over all peers of a loop.
 ///
 /// Others wait at their senders.
@@ -40,11 +53,42 @@ package final class PartBudget {
     @safe @exclusivity(unchecked) fileprivate var bytes = 0
     /// How many messages wait for room.
     @safe @exclusivity(unchecked) package fileprivate(set) var waiting = 0
+    private let counters: PartCounters
+    /// Something was counted that has not been told.
+    @safe @exclusivity(unchecked) package private(set) var hasNews = false
+    @safe @exclusivity(unchecked) private var nextReport = Instant(nanoseconds: 0)
 
-    package init(limit: Int) { self.limit = limit }
+    package init(limit: Int, counters: PartCounters) {
+        self.limit = limit
+        self.counters = counters
+    }
 
     /// For a loop that takes payloads of so many bytes.
-    package convenience init(maxPayloadBytes: Int) { self.init(limit: 4 * (maxPayloadBytes + Header.byteCount)) }
+    package convenience init(maxPayloadBytes: Int, counters: PartCounters) {
+        self.init(limit: 4 * (maxPayloadBytes + Header.byteCount), counters: counters)
+    }
+
+    fileprivate func count(refused: Int = 0, oversized: Int = 0, abandoned: Int = 0) {
+        guard refused + oversized + abandoned > 0 else { return }
+        self.counters.refused.add(refused, ordering: .relaxed)
+        self.counters.oversized.add(oversized, ordering: .relaxed)
+        self.counters.abandoned.add(abandoned, ordering: .relaxed)
+        self.hasNews = true
+    }
+
+    /// What was counted so far, for a line in the log; nil if nothing is new, or if there was a line in the last second.
+    package func report(at now: Instant) -> String? {
+        guard self.hasNews, now >= self.nextReport else { return nil }
+        self.hasNews = false
+        self.nextReport = now.advanced(byNanoseconds: 1_000_000_000)
+        return
+            "\(self.counters.abandoned.load(ordering: .relaxed)) messages abandoned, "
+            + "\(self.counters.oversized.load(ordering: .relaxed)) over the limit, "
+            + "\(self.counters.refused.load(ordering: .relaxed)) parts refused, so far"
+    }
+
+    /// What the line in the log says before that.
+    package static var reportMessage: String { "messages in parts didn't go their whole way" }
 
     fileprivate func hasRoom(for count: Int) -> Bool { self.bytes == 0 || count <= self.limit - self.bytes }
 }
@@ -97,7 +141,10 @@ package final class PartLine {
 
     package init(budget: PartBudget) { self.budget = budget }
 
-    deinit { self.budget.waiting -= self.announced.count }
+    deinit {
+        self.budget.waiting -= self.announced.count
+        self.budget.count(abandoned: self.outgoing.count + self.incoming.count + self.announced.count)
+    }
 
     /// A session begins, or goes on by another connection.
     ///
@@ -109,12 +156,14 @@ package final class PartLine {
 
     /// The peer answered an introduction by this connection: what it has not got is sent again.
     package func welcomed(takesParts: Bool?) {
+        self.budget.count(abandoned: self.outgoing.count)
         self.outgoing.reset()
         if let takesParts { self.isTaken = takesParts }
     }
 
     /// The peer introduced itself again by this connection: it sends again what has not come.
     package func introduced(takesParts: Bool?) {
+        self.budget.count(abandoned: self.incoming.count + self.announced.count)
         self.incoming.reset()
         self.budget.waiting -= self.announced.count
         self.announced.removeAll()
@@ -237,7 +286,9 @@ package final class PartLine {
 
     /// The peer has a part.
     package func acknowledged(_ header: Header, at now: Instant) {
-        self.outgoing.acknowledged(header.id, end: Int(header.time), isWanted: header.number == 0, at: now)
+        let isWanted = header.number == 0
+        let isKnown = self.outgoing.acknowledged(header.id, end: Int(header.time), isWanted: isWanted, at: now)
+        if isKnown, !isWanted { self.budget.count(abandoned: 1) }
     }
 
     /// This side wants a request of its own no more: neither that nor its answer need go on.
@@ -315,6 +366,7 @@ package final class PartLine {
                         .tooLarge,
                         "a payload of \(count) bytes is over the limit of \(maxPayloadBytes)"
                     )
+                    self.budget.count(oversized: 1)
                     return (.refused(message, error), unwanted)
                 }
                 guard self.announced.count < PartQueue<Int>.mostAtOnce else {
@@ -337,7 +389,10 @@ package final class PartLine {
                     countedFrom: origin,
                     at: now
                 )
-            else { return (.nothing, unwanted) }
+            else {
+                self.budget.count(refused: 1)
+                return (.nothing, unwanted)
+            }
             unsafe place.buffer.write(payload, at: place.offset)
             guard let whole = place.whole else { return (.nothing, taken) }
             unsafe withUnsafeTemporaryAllocation(byteCount: Header.byteCount, alignment: 8) { bytes in
@@ -347,6 +402,7 @@ package final class PartLine {
             }
             return (.whole(place.buffer.take()), taken)
         } catch {
+            self.budget.count(refused: 1)
             return (.malformed(error), unwanted)
         }
     }
@@ -377,6 +433,7 @@ package final class PartLine {
             self.budget.waiting -= 1
             let buffer = IncomingMessage(count: count, budget: self.budget)
             let isTaken = self.incoming.begin(first.transfer, first.message, deadline: first.deadline, in: buffer)
+            if !isTaken { self.budget.count(refused: 1) }
             let header = Header(.partTaken, id: first.transfer, time: UInt32(Header.byteCount), number: isTaken ? 0 : 1)
             return header
         }

@@ -221,4 +221,5 @@ struct WorkerCounters: ~Copyable, Sendable {
     let brokers = Atomic<Int>(0)
     let requests = Atomic<Int>(0)
     let timers = Atomic<Int>(0)
+    let parts = PartCounters()
 }

@@ -66,6 +66,9 @@ extension WorkerLoop {
             self.sendParts()
         }
         self.flushDirty()
+        if self.partBudget.hasNews, let report = self.partBudget.report(at: self.now) {
+            self.core.logger.warning("\(PartBudget.reportMessage)", metadata: [LogKeys.reason: "\(report)"])
+        }
     }
 
     private func flushDirty() {

@@ -96,7 +96,10 @@ final class WorkerLoop {
     @available(*, noasync)
     init(core: WorkerCore, address: String?, brokers: [Endpoint]) throws(ZMQError) {
         self.core = core
-        self.partBudget = PartBudget(maxPayloadBytes: core.configuration.maxPayloadBytes)
+        self.partBudget = PartBudget(
+            maxPayloadBytes: core.configuration.maxPayloadBytes,
+            counters: core.counters.parts
+        )
         let socket = try Socket(.router, in: core.context.context)
         try socket.set(.routerMandatory, true)
         let addresses = [address].compactMap { $0 } + brokers.map(\.address)

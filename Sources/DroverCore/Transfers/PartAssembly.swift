@@ -28,6 +28,7 @@ package struct PartAssembly<Buffer>: ~Copyable {
     package init() {}
 
     package var isEmpty: Bool { self.transfers.isEmpty }
+    package var count: Int { self.transfers.count }
 
     /// A message begins.
     ///

@@ -104,8 +104,14 @@ package struct PartQueue<Source>: ~Copyable {
     package var isEmpty: Bool { self.active.isEmpty && self.waiting.isEmpty && self.streams.isEmpty }
     /// Something may have to wait for others of its stream.
     package var keepsOrder: Bool { !self.streams.isEmpty }
-    /// How many messages have not gone out wholly.
-    package var count: Int { self.active.count + self.waiting.count }
+    /// How many messages have not gone out wholly; small ones that wait together count as one.
+    package var count: Int {
+        var count = self.active.count + self.waiting.count + self.answers.count
+        for followers in self.streams.values {
+            count += followers.count { if case .answer = $0 { false } else { true } }
+        }
+        return count
+    }
 
     /// Adds a message.
     ///
@@ -219,11 +225,14 @@ package struct PartQueue<Source>: ~Copyable {
     ///   - end: Where the part ends in the message.
     ///   - isWanted: Whether the rest is.
     ///   - now: When that came.
-    package mutating func acknowledged(_ transfer: UInt64, end: Int, isWanted: Bool = true, at now: Instant) {
+    /// - Returns: Whether the message is under way.
+    @discardableResult
+    package mutating func acknowledged(_ transfer: UInt64, end: Int, isWanted: Bool = true, at now: Instant) -> Bool {
         // The first part may wait for room there, which says nothing of the way.
         if end > Header.byteCount { self.window.acknowledged(transfer, end: end, at: now) }
-        guard let index = self.active.firstIndex(where: { $0.id == transfer }) else { return }
+        guard let index = self.active.firstIndex(where: { $0.id == transfer }) else { return false }
         if isWanted { self.active[index].isGranted = true } else { self.ended(self.active.remove(at: index)) }
+        return true
     }
 
     /// Nobody wants a message any more.
