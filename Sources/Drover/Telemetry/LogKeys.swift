@@ -2,6 +2,7 @@
 
 /// The metadata keys of Drover's log lines.
 enum LogKeys {
+    static let bytes = "drover.bytes"
     static let client = "drover.client"
     static let correlationID = "drover.correlation_id"
     static let count = "drover.count"

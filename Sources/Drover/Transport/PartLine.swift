@@ -191,6 +191,9 @@ package final class PartLine {
     /// Whether something has not gone out.
     package var isSending: Bool { !self.outgoing.isEmpty }
 
+    /// What of that has not gone out, in bytes.
+    package var unsentBytes: Int { self.isSending ? self.outgoing.unsentBytes : 0 }
+
     /// Adds a message to those that go out in parts; a request's time is what is left of it when it goes.
     ///
     /// An answer `isBehindEvents` if they may be for its caller.

@@ -190,8 +190,14 @@ struct OpenQuestions {
     var isEmpty: Bool { self.open.isEmpty }
 
     mutating func ask(about told: any Told) -> UInt64 {
+        let nonce = self.nextNonce()
+        self.open[nonce] = told
+        return nonce
+    }
+
+    /// A number for a question about something else.
+    mutating func nextNonce() -> UInt64 {
         self.lastNonce &+= 1
-        self.open[self.lastNonce] = told
         return self.lastNonce
     }
 

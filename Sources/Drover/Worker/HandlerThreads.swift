@@ -12,6 +12,8 @@ internal import Synchronization
 final class HandlerThreads: Sendable {
     private struct State: ~Copyable {
         var queue = Deque<WorkerJob>()
+        /// Jobs whose turn came while their clients were held up.
+        var aside: [WorkerJob] = []
         var idle: [Parker] = []
         var threads: [LoopThread] = []
         var isStopping = false
@@ -133,7 +135,9 @@ final class HandlerThreads: Sendable {
     /// Takes a cancelled job out of the queue, if it still waits there.
     func withdraw(_ job: WorkerJob) {
         self.state.withLock { state in
-            guard let index = state.queue.firstIndex(where: { $0 === job }) else { return }
+            guard let index = state.queue.firstIndex(where: { $0 === job }) else {
+                return state.aside.removeAll { $0 === job }
+            }
             state.queue.remove(at: index)
             self.queuedCount.subtract(1, ordering: .sequentiallyConsistent)
         }
@@ -179,6 +183,29 @@ final class HandlerThreads: Sendable {
         jobs.removeAll(keepingCapacity: true)
     }
 
+    /// A client's jobs may run again: those that were put aside come first.
+    func resume(_ holdUp: HoldUp, core: WorkerCore) {
+        self.state.withLock { state in
+            holdUp.goesOn()
+            let jobs = state.aside.filter { $0.holdUp === holdUp }
+            guard !jobs.isEmpty else { return }
+            state.aside.removeAll { $0.holdUp === holdUp }
+            for job in jobs.reversed() { state.queue.prepend(job) }
+            self.queuedCount.add(jobs.count, ordering: .sequentiallyConsistent)
+        }
+        var none: [WorkerJob] = []
+        if self.queued > 0 { self.submit(&none, core: core) }
+    }
+
+    /// Puts those aside at the queue's head whose clients are held up.
+    private func putAside(_ state: inout State) {
+        while let first = state.queue.first, !state.isStopping, first.holdUp?.putsAside() == true {
+            state.queue.removeFirst()
+            state.aside.append(first)
+            self.queuedCount.subtract(1, ordering: .sequentiallyConsistent)
+        }
+    }
+
     /// Asks again for the threads that the system didn't have.
     func startMissing(core: WorkerCore) {
         var none: [WorkerJob] = []
@@ -195,6 +222,7 @@ final class HandlerThreads: Sendable {
         let parker = Parker()
         while true {
             let next: Next = self.state.withLock { state in
+                self.putAside(&state)
                 // Who has begun goes on first.
                 if let first = state.queue.first, state.rejoining.isEmpty, self.takeSlot() {
                     state.queue.removeFirst()
@@ -239,6 +267,7 @@ final class HandlerThreads: Sendable {
             let nanoseconds = core.now().nanoseconds(since: started)
             job.handler.took(nanoseconds: nanoseconds)
             job.ran(nanoseconds: nanoseconds)
+            job.holdUp?.hasFinished(reply.byteCount)
             core.post(.finished(job, reply))
             if holdsSlot { self.releaseSlot() }
         }
@@ -248,6 +277,9 @@ final class HandlerThreads: Sendable {
     func stop() {
         let parkers = self.state.withLock { state in
             state.isStopping = true
+            state.queue.append(contentsOf: state.aside)
+            self.queuedCount.add(state.aside.count, ordering: .sequentiallyConsistent)
+            state.aside = []
             defer { state.idle = [] }
             return state.idle
         }

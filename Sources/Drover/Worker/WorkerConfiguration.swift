@@ -19,6 +19,10 @@ public struct WorkerConfiguration: Sendable {
     public var maxPayloadBytes = 64 << 20
     /// How many bytes of answers are kept per client, for requests that are sent again after a reconnection.
     public var maxCachedResultBytes = 256 << 10
+    /// How many bytes of answers a client may leave unread; its further requests wait until it has read half, and others go on.
+    ///
+    /// All clients together may leave four times as many: then those wait who left more than a small part of it.
+    public var maxUnreadBytes = 64 << 20
     /// A request that is unanswered for so long is reported to its client as accepted or started.
     public var reportDelay: Duration = .milliseconds(5)
     /// Whether small messages for one client that are ready at the same moment share a frame.
@@ -77,6 +81,7 @@ public struct WorkerConfiguration: Sendable {
             guard isValid else { throw UsageError(.badConfiguration, message) }
         }
         try check((1...4096).contains(self.concurrency), "concurrency is \(self.concurrency); it must be 1 to 4096")
+        try check(self.maxUnreadBytes >= 1 << 20, "maxUnreadBytes is \(self.maxUnreadBytes); it must be at least 1 MiB")
         try check(self.timeLimits.problem == nil, "timeLimits: \(self.timeLimits.problem ?? "")")
         try check(self.recycling.maxJobs ?? 1 > 0, "recycling.maxJobs must be at least 1")
         try check(self.recycling.maxAge ?? .seconds(1) > .zero, "recycling.maxAge must be positive")

@@ -217,6 +217,8 @@ struct WorkerCounters: ~Copyable, Sendable {
     /// Emitted in a pause that a client asked for, or faster than clients read: their handlers waited or were told.
     let eventsHeldBack = Atomic<Int>(0)
     let takeovers = Atomic<Int>(0)
+    /// Clients whose requests had to wait, since they didn't read their answers.
+    let heldUp = Atomic<Int>(0)
     let clients = Atomic<Int>(0)
     let brokers = Atomic<Int>(0)
     let requests = Atomic<Int>(0)

@@ -18,6 +18,8 @@ final class WorkerJob: CallbackLinkProvider {
     private let payload: Range<Int>
     /// For a request that came through a broker: the way of its callbacks.
     private let callbacks: BrokeredCallbacks?
+    /// Whether its client's requests wait.
+    let holdUp: HoldUp?
     private let state = Atomic<UInt8>(State.queued.rawValue)
     private let reportsStart = Atomic<Bool>(false)
     private let run = Atomic<UInt32>(0)
@@ -29,7 +31,8 @@ final class WorkerJob: CallbackLinkProvider {
         context: JobContext,
         frame: MessageBox,
         payload: Range<Int>,
-        callbacks: BrokeredCallbacks? = nil
+        callbacks: BrokeredCallbacks? = nil,
+        holdUp: HoldUp? = nil
     ) {
         self.slot = slot
         self.handler = handler
@@ -37,6 +40,7 @@ final class WorkerJob: CallbackLinkProvider {
         self.frame = frame
         self.payload = payload
         self.callbacks = callbacks
+        self.holdUp = holdUp
     }
 
     var worker: WorkerCore { self.context.core }
@@ -194,6 +198,9 @@ enum WorkerReply: Sendable {
     case error(ErrorBody)
     /// It never started: it was cancelled, or its time was over.
     case dropped(CancelledReason)
+
+    /// How much memory its answer takes, but for what is small.
+    var byteCount: Int { if case .value(let block) = self { block.count } else { 0 } }
 
     enum CancelledReason: Sendable { case cancelled, lapsed }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import DequeModule
+internal import DroverCore
 internal import DroverWire
 internal import DroverZMQ
 
@@ -29,6 +30,12 @@ final class WorkerLink {
     let line: PartLine
     /// What it was asked about, events and progress that it was sent.
     @safe @exclusivity(unchecked) var questions = OpenQuestions()
+    /// What a client has not read of its answers; not counted for a broker, which reads always.
+    @safe @exclusivity(unchecked) var unread = UnreadAnswers()
+    /// The PING that asks for that; 0 if none is open.
+    @safe @exclusivity(unchecked) var answersQuestion: UInt64 = 0
+    /// Whether its requests wait until it has read more.
+    let holdUp: HoldUp
     /// Has something to flush in this turn.
     @safe @exclusivity(unchecked) var isDirty = false
     /// Whose it is, if the worker listens with keys; nil for a broker that was dialled.
@@ -36,10 +43,11 @@ final class WorkerLink {
     /// What is kept for a session with a broker; nil for one with a client.
     @safe @exclusivity(unchecked) let broker: BrokerSide?
 
-    init(routingID: [UInt8], maxPayloadBytes: Int, broker: BrokerSide?, line: PartLine) {
+    init(routingID: [UInt8], maxPayloadBytes: Int, broker: BrokerSide?, line: PartLine, maxUnreadBytes: Int) {
         self.routingID = routingID
         self.maxPayloadBytes = maxPayloadBytes
         self.broker = broker
         self.line = line
+        self.holdUp = HoldUp(mostFinished: maxUnreadBytes)
     }
 }

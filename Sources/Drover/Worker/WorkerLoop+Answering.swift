@@ -139,7 +139,8 @@ extension WorkerLoop {
 
     /// A client, or a broker, has read what came before a PING.
     func pongReceived(_ nonce: UInt64, _ session: Int) {
-        if let told = self.links[session]?.questions.answered(nonce) { self.read(told, session) }
+        guard let link = self.links[session], !self.answersRead(nonce, by: link, session) else { return }
+        if let told = link.questions.answered(nonce) { self.read(told, session) }
     }
 
     func session(of subscriber: Subscriber) -> Int? {
@@ -196,6 +197,7 @@ extension WorkerLoop {
 
     func finished(_ job: WorkerJob, _ reply: WorkerReply) {
         if self.jobs[Int(job.slot)] === job { self.jobs[Int(job.slot)] = nil }
+        if let holdUp = job.holdUp, holdUp.took(reply.byteCount) { self.core.threads.resume(holdUp, core: self.core) }
         self.finished(job.slot, reply, ran: job.ranMicroseconds)
     }
 
@@ -266,7 +268,9 @@ extension WorkerLoop {
             return self.refuseResult(of: addressee.id, count: count, by: link, session)
         }
         self.remember(addressee.id, from: start, of: link, session)
+        let count = link.batch.count - start
         self.appended(to: link, session)
+        self.sentAnswer(count, by: link, session)
     }
 
     func answer(
@@ -303,7 +307,11 @@ extension WorkerLoop {
         } else {
             self.machine.forgetResult(header.id, of: session)
         }
+        // What goes in parts is counted until it has gone out.
+        let count = block.count
+        let goesInParts = self.links[session]?.line.takes(header.kind, payloadCount: block.payloadCount) ?? false
         self.send(block, as: header, to: session, isBehindEvents: isBehindEvents)
+        if let link = self.links[session] { self.sentAnswer(goesInParts ? 0 : count, by: link, session) }
     }
 
     /// Says that there is a result, or an error, that the client would not take.

@@ -121,6 +121,17 @@ extension WorkerLoop {
 
     func refuse(_ id: UInt64, _ body: ErrorBody, to session: Int) {
         self.core.counters.failed.count()
+        // Not even that is read: what it asks for is refused by silence, or its refusals would fill this process.
+        if self.links[session]?.holdUp.isOn == true {
+            self.core.counters.undeliverable.count()
+            self.machine.goodbyeReceived(from: session, at: self.now, actions: &self.actions)
+            return self.core.logger.warning(
+                "a client that doesn't read its answers was given up",
+                metadata: [
+                    LogKeys.client: "\(self.machine.sessions[session].client)", LogKeys.error: "\(body.message)",
+                ]
+            )
+        }
         // Kept like every answer: a copy of the request that was sent again may be on its way, and must not run.
         self.answer(Header(.error, id: id), body.packed(), to: session)
     }
@@ -135,7 +146,7 @@ extension WorkerLoop {
         _ session: Int
     ) {
         if case .sync = handler.body, self.hasStandby, range.count <= Self.quickPayloadBytes,
-            self.core.threads.queued == 0, handler.mayRunBesideLoop
+            self.core.threads.queued == 0, handler.mayRunBesideLoop, self.links[session]?.holdUp.isOn != true
         {
             let expected = handler.expectedRun
             let isLone = self.quick.isEmpty && self.toRun.isEmpty
@@ -182,7 +193,8 @@ extension WorkerLoop {
             context: context,
             frame: box,
             payload: range,
-            callbacks: self.links[Int(request.session)]?.broker?.callbacks
+            callbacks: self.links[Int(request.session)]?.broker?.callbacks,
+            holdUp: self.links[Int(request.session)]?.holdUp
         )
         while self.jobs.count <= Int(slot) { self.jobs.append(nil) }
         self.jobs[Int(slot)] = job

@@ -61,6 +61,7 @@ extension WorkerLoop {
     /// Sends what has gathered for all clients.
     func flush() {
         if !self.blocked.isEmpty { self.unpark() }
+        if !self.heldUp.isEmpty { self.letGoOn() }
         if !self.sendingParts.isEmpty || self.partBudget.waiting > 0 {
             self.flushDirty()
             self.sendParts()
@@ -207,6 +208,7 @@ extension WorkerLoop {
         case .report(let slot, let session, let id): self.report(slot, session: session, id: id)
         case .sendBeat(let session): self.sendBeat(to: session)
         case .sessionLost(let session, let client):
+            if let link = self.links[session] { self.release(link) }
             self.links[session] = nil
             self.blocked.remove(session)
             // What was on its way to it is free soon.

@@ -82,7 +82,8 @@ extension WorkerLoop {
                     routingID: routingID,
                     maxPayloadBytes: limit,
                     broker: broker,
-                    line: line
+                    line: line,
+                    maxUnreadBytes: self.unreadLimit.perClient
                 )
             }
             self.links[session]?.access = access
@@ -100,6 +101,7 @@ extension WorkerLoop {
             }
             // What was asked about has been read or was lost.
             if isResumed { for told in self.links[session]?.questions.takeAll() ?? [] { self.read(told, session) } }
+            self.links[session]?.unread = UnreadAnswers()
             return session
         }
     }

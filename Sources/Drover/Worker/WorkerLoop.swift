@@ -33,6 +33,9 @@ final class WorkerLoop {
     @safe @exclusivity(unchecked) var links: [WorkerLink?] = []
     @safe @exclusivity(unchecked) var dirty: [Int] = []
     @safe @exclusivity(unchecked) var blocked: Set<Int> = []
+    /// Sessions of clients that don't read their answers.
+    @safe @exclusivity(unchecked) var heldUp: Set<Int> = []
+    let unreadLimit: UnreadLimit
     /// Sessions to which messages go in parts.
     @safe @exclusivity(unchecked) var sendingParts: [Int] = []
     let partBudget: PartBudget
@@ -100,6 +103,7 @@ final class WorkerLoop {
             maxPayloadBytes: core.configuration.maxPayloadBytes,
             counters: core.counters.parts
         )
+        self.unreadLimit = UnreadLimit(perClient: core.configuration.maxUnreadBytes)
         let socket = try Socket(.router, in: core.context.context)
         try socket.set(.routerMandatory, true)
         let addresses = [address].compactMap { $0 } + brokers.map(\.address)

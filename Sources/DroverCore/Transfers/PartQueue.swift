@@ -113,6 +113,11 @@ package struct PartQueue<Source>: ~Copyable {
         return count
     }
 
+    /// What of their payloads has not gone out, in bytes.
+    package var unsentBytes: Int {
+        self.active.reduce(0) { $0 + $1.count - $1.sent } + self.waiting.reduce(0) { $0 + $1.count - $1.sent }
+    }
+
     /// Adds a message.
     ///
     /// - Parameters:

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// How many bytes of answers one client was sent and isn't known to have read.
+///
+/// What a client doesn't read stays in this process: in libzmq, or in messages that go in parts. So after a quarter of the limit
+/// the client is asked, by a PING behind the answers, how far it is; its PONG says that it has read them.
+package struct UnreadAnswers: Equatable, Sendable {
+    /// What was sent, and isn't known to have been read.
+    package private(set) var bytes = 0
+    private var sent = 0
+    private var asked = 0
+
+    package init() {}
+
+    /// An answer was sent.
+    ///
+    /// - Returns: Whether the client is to be asked behind it.
+    package mutating func sent(_ count: Int, limit: Int) -> Bool {
+        self.bytes += count
+        self.sent += count
+        return self.askIfDue(limit)
+    }
+
+    /// The client has read all that was sent before the question, or it was lost with a connection.
+    ///
+    /// - Returns: Whether the client is to be asked again.
+    package mutating func answered(limit: Int) -> Bool {
+        self.bytes -= self.asked
+        self.asked = 0
+        return self.askIfDue(limit)
+    }
+
+    private mutating func askIfDue(_ limit: Int) -> Bool {
+        guard self.asked == 0, self.sent >= limit / 4 else { return false }
+        self.asked = self.sent
+        self.sent = 0
+        return true
+    }
+}
+
+/// Which clients read so slowly that their requests have to wait.
+package struct UnreadLimit: Equatable, Sendable {
+    /// What one client may leave unread before its requests wait.
+    package let perClient: Int
+    /// What all may leave unread before those wait who left more than a small part of it.
+    package let inAll: Int
+
+    package init(perClient: Int) {
+        self.perClient = perClient
+        self.inAll = 4 * perClient
+    }
+
+    /// What a client may leave unread whatever others do.
+    package var share: Int { self.perClient / 64 }
+
+    /// Whether a client's requests must wait.
+    ///
+    /// - Parameters:
+    ///   - unread: What it has not read.
+    ///   - total: What all clients have not read.
+    ///   - isHeldUp: Whether its requests wait already: then until it has read half.
+    /// - Returns: Whether they wait (on).
+    package func mustWait(unread: Int, total: Int, isHeldUp: Bool) -> Bool {
+        let (most, mostInAll) = isHeldUp ? (self.perClient / 2, self.inAll / 2) : (self.perClient, self.inAll)
+        return unread >= most || (total >= mostInAll && unread >= self.share)
+    }
+}
