@@ -2,6 +2,7 @@
 
 public import Drover
 internal import DroverCore
+internal import DroverWire
 
 /// A call that has not ended, and what it waits for, as its broker sees it.
 public struct BrokerCallStatus: Hashable, Codable, Sendable {
@@ -95,7 +96,9 @@ extension BrokerCallStatus {
     private func explained(_ explanation: BrokerMachine.Explanation) -> String {
         switch self.state {
         case .sent:
-            return "it is at \(self.worker ?? "a worker that is gone"), which has not answered yet"
+            let place = "it is at \(self.worker ?? "a worker that is gone"), which has not answered yet"
+            return explanation.isStalled
+                ? "\(place): its handler waits for a call that waits for a slot; \(PhaseReport.remedy)" : place
         case .held:
             return "\(self.ahead) calls with the ordering key \"\(self.orderingKey ?? "")\" go first, one at a time"
         case .queued: break
@@ -109,6 +112,12 @@ extension BrokerCallStatus {
             return self.ahead > 0
                 ? "\(self.ahead) calls of its own line go first" : "it is about to be given to a worker"
         }
+        let open = suitable.filter { $0.obstacle != .away }
+        if !open.isEmpty, open.allSatisfy({ $0.obstacle?.isStalled ?? false }) {
+            return
+                "each slot of the workers that may run it, \(suitable.count) of \(explanation.workers.count), is held by a "
+                + "handler that waits for a call that waits for a slot; \(PhaseReport.remedy)"
+        }
         let others = self.ahead > 0 ? ", and \(self.ahead) calls of its own line go first" : ""
         return
             "the workers that may run it, \(suitable.count) of \(explanation.workers.count), have no room now\(others)"
@@ -120,9 +129,12 @@ extension BrokerMachine.Obstacle {
     var isLasting: Bool {
         switch self {
         case .lacksFunction, .servesOtherQueues, .lacksLabel, .lacksResource, .draining: true
-        case .away, .quiet, .refusing, .full, .resourceInUse: false
+        case .away, .quiet, .refusing, .full, .stalled, .resourceInUse: false
         }
     }
+
+    /// Whether nothing goes on there.
+    var isStalled: Bool { if case .stalled = self { true } else { false } }
 }
 
 extension BrokerMachine.Obstacle: CustomStringConvertible {
@@ -140,6 +152,8 @@ extension BrokerMachine.Obstacle: CustomStringConvertible {
         case .quiet: "wants no new calls for now"
         case .refusing: "refused a call, and has not said since that it is ready"
         case .full(let calls, let credit): "has \(calls) calls, of \(credit) that it may have"
+        case .stalled(let calls):
+            "has \(calls) calls, and each of its slots is held by a handler that waits for a call that waits for a slot"
         case .resourceInUse(let name, let used, let all): "has \(name) in use: \(used) of \(all)"
         }
     }

@@ -45,6 +45,8 @@ extension BrokerLoop {
             guard let link = self.workerLinks[worker] else { return }
             link.line.move(id, to: deadline)
             self.send(Header(.deadline, id: id, time: self.time(until: deadline, for: link)), to: link)
+        case .tellStalled(let client, let id):
+            self.send(Header(.accepted, id: id, number: PhaseReport.stalled), toClient: client)
         case .finish(let slot, let client, let id, let ending):
             self.finish(id, of: client, ending, isBehindEvents: self.hasCallbacks(slot))
             self.forget(slot)

@@ -87,6 +87,9 @@ extension BrokerLoop {
             guard let addressee = self.machine.addressee(header.id, from: worker) else {
                 return self.core.counters.unknown.countAlone()
             }
+            if kind != .progress {
+                self.machine.phaseReported(addressee.slot, isStalled: header.number == PhaseReport.stalled)
+            }
             guard let client = addressee.client, let link = self.clientLinks[client] else { return }
             var report = header
             report.id = addressee.id
@@ -106,6 +109,7 @@ extension BrokerLoop {
                 epoch: header.id,
                 isQuiet: state.contains(.quiet),
                 isStarved: state.contains(.starved),
+                isStalled: state.contains(.stalled),
                 at: self.now,
                 actions: &self.actions
             )

@@ -95,6 +95,18 @@ package struct ReadyState: OptionSet, Sendable {
     package static let quiet = ReadyState(rawValue: 1)
     /// Has credit and free handlers, and gets nothing though the broker says that something waits.
     package static let starved = ReadyState(rawValue: 2)
+    /// Each of its slots is held by a handler that waits for a call that waits for a slot.
+    package static let stalled = ReadyState(rawValue: 4)
+}
+
+/// `number` of an ACCEPTED or a STARTED: what the request waits for, beyond what each waits for.
+package enum PhaseReport {
+    /// A slot, and each is held by a handler that waits for a call that waits for a slot; with STARTED: its handler waits so.
+    package static let stalled: UInt32 = 1
+
+    /// What to do about it.
+    package static let remedy =
+        "let handlers give their slots back while they wait (JobContext.withSlotReleased), or give the workers more slots"
 }
 
 /// What a worker's PING stands behind, so that a broker can pass the question on to the client.

@@ -13,6 +13,10 @@ import Testing
 struct NestedCallTests {
     private static let depth = Function<Int, Int>("depth")
     private static let blockingDepth = Function<Int, Int>("blockingDepth")
+    private static let plainDepth = Function<Int, Int>("plainDepth")
+    private static let plainBlockingDepth = Function<Int, Int>("plainBlockingDepth")
+    private static let tree = Function<Int, Int>("tree")
+    private static let spread = Function<Int, Int>("spread")
     private static let stop = Function<String, String>("stop")
 
     /// What the handlers use, once it is there.
@@ -62,7 +66,48 @@ struct NestedCallTests {
             seat.work()
             return deeper + 1
         }
+        self.registerPlain(on: worker, seat)
         return worker
+    }
+
+    /// Those that don't give their slots back.
+    private func registerPlain(on worker: Worker, _ seat: Seat) {
+        worker.register(Self.plainDepth) { (left: Int) async throws -> Int in
+            seat.work()
+            guard left > 0 else { return 0 }
+            let deeper = try await seat.requireClient().call(Self.plainDepth, left - 1)
+            seat.work()
+            return deeper + 1
+        }
+        worker.register(Self.plainBlockingDepth) { (left: Int) throws -> Int in
+            seat.work()
+            guard left > 0 else { return 0 }
+            let deeper = try seat.requireClient().function(Self.plainBlockingDepth).blocking(left - 1)
+            seat.work()
+            return deeper + 1
+        }
+        worker.register(Self.tree) { (left: Int) async throws -> Int in
+            guard left > 0 else {
+                seat.work()
+                return 1
+            }
+            let client = try seat.requireClient()
+            async let one = client.call(Self.tree, left - 1)
+            async let other = client.call(Self.tree, left - 1)
+            seat.work()
+            let sum = try await one + other
+            seat.work()
+            return sum
+        }
+        worker.register(Self.spread) { (left: Int) async throws -> Int in
+            seat.work()
+            guard left > 0 else { return 1 }
+            var sum = 0
+            let batch = try seat.requireClient().map(Self.spread, over: [left - 1, 0, left - 1])
+            for try await (_, part) in batch { sum += part }
+            seat.work()
+            return sum
+        }
     }
 
     private func end(_ client: Client, _ running: RunningWorker) async {
@@ -105,6 +150,120 @@ struct NestedCallTests {
         }
         #expect(seat.most == 1)
         try await becomesTrue("one slot is offered again") { pool.broker.status.slots == 1 }
+        seat.client.withLock { $0 = nil }
+        await running.stop(grace: .zero)
+        await pool.close()
+    }
+
+    @Test("handlers that wait in their slots for calls of their own worker give them back before nothing goes on")
+    func byThemselves() async throws {
+        for concurrency in [1, 2] {
+            let seat = Seat()
+            let running = try self.worker(seat, concurrency: concurrency).start(.bind("tcp://127.0.0.1:*"))
+            let client = try Client(running.endpoint)
+            seat.client.withLock { $0 = client }
+            for function in [Self.plainDepth, Self.plainBlockingDepth] {
+                #expect(try await client.call(function, 6, timeout: .seconds(20)) == 6)
+                let many = try (0..<4).map { _ in try client.function(function).async(3) }
+                for handle in many { #expect(try await handle.value == 3) }
+            }
+            #expect(try await client.call(Self.tree, 3, timeout: .seconds(20)) == 8)
+            #expect(try await client.call(Self.spread, 2, timeout: .seconds(20)) == 7)
+            #expect(seat.most <= concurrency)
+            try await becomesTrue("all slots are free") { running.status.running == 0 }
+            seat.client.withLock { $0 = nil }
+            await self.end(client, running)
+        }
+    }
+
+    @Test("the same in a pool behind a broker, whose workers call each other")
+    func byThemselvesBrokered() async throws {
+        let pool = try Pool(workers: 0)
+        let seat = Seat()
+        let workers = try (0..<2)
+            .map { number in
+                try self.worker(seat, concurrency: 1) { configuration in
+                    configuration.name = "worker \(number)"
+                    configuration.heartbeatInterval = .milliseconds(300)
+                    configuration.silenceLimit = .milliseconds(1500)
+                }
+                .start(.connect(pool.endpoint))
+            }
+        let client = try pool.client()
+        seat.client.withLock { $0 = client }
+        try await becomesTrue("both are there") { pool.broker.status.workers == 2 }
+        for function in [Self.plainDepth, Self.plainBlockingDepth] {
+            #expect(try await client.call(function, 6, timeout: .seconds(20)) == 6)
+        }
+        #expect(try await client.call(Self.tree, 3, timeout: .seconds(20)) == 8)
+        #expect(seat.most <= 2)
+        try await becomesTrue("two slots are offered again") { pool.broker.status.slots == 2 }
+        seat.client.withLock { $0 = nil }
+        for worker in workers { await worker.stop(grace: .zero) }
+        await pool.close()
+    }
+
+    @Test("where none may give its slot back, expiries and the log say that a call waits for a slot")
+    func said() async throws {
+        let seat = Seat()
+        let log = CapturedLog()
+        let worker = self.worker(seat, concurrency: 1) { configuration in
+            configuration.maxReleasedSlots = 0
+            configuration.logger = log.logger
+        }
+        let running = try worker.start(.bind("tcp://127.0.0.1:*"))
+        let client = try Client(running.endpoint)
+        seat.client.withLock { $0 = client }
+        for function in [Self.plainDepth, Self.plainBlockingDepth] {
+            let outer = try client.function(function).async(1)
+            let queued = try client.function(function).async(0)
+            try await becomesTrue("the handles say it") {
+                "\(outer)".contains("its handler waits for a call that waits for a slot")
+                    && "\(queued)".contains("it waits for a slot")
+            }
+            // The other way round the handler would be cancelled, and the call that waits would run.
+            for handle in [queued, outer] {
+                handle.setExpiry(.milliseconds(1))
+                let error = await #expect(throws: AsyncResultTimeout.self) { try await handle.value }
+                #expect("\(try #require(error))".contains("waits for a call that waits for a slot"))
+                #expect("\(try #require(error))".contains("withSlotReleased"))
+            }
+            client.cancelAll()
+            try await becomesTrue("all slots are free") { running.status.running == 0 && running.status.queued == 0 }
+        }
+        #expect(log.has("warning nothing goes on", "waits for a call that waits for a slot", "withSlotReleased"))
+        seat.client.withLock { $0 = nil }
+        await self.end(client, running)
+    }
+
+    @Test("the broker says of both, the call that runs and the one that waits, what they wait for")
+    func explained() async throws {
+        let pool = try Pool(workers: 0)
+        let seat = Seat()
+        let worker = self.worker(seat, concurrency: 1) { configuration in
+            configuration.heartbeatInterval = .milliseconds(300)
+            configuration.silenceLimit = .milliseconds(1500)
+            configuration.maxReleasedSlots = 0
+        }
+        let running = try worker.start(.connect(pool.endpoint))
+        let client = try pool.client()
+        seat.client.withLock { $0 = client }
+        let outer = try client.function(Self.plainDepth).async(1)
+        let queued = try (0..<40).map { _ in try client.function(Self.plainDepth).async(0) }
+        let last = try #require(queued.last)
+        for handle in [outer, last] {
+            let deadline = ContinuousClock.now + .seconds(20)
+            var reason = ""
+            while !reason.contains("waits for a call that waits for a slot"), ContinuousClock.now < deadline {
+                reason = try await client.function(.brokerWhy)(handle.correlationID.rawValue).first?.reason ?? ""
+            }
+            #expect(reason.contains("waits for a call that waits for a slot"))
+            #expect(reason.contains("withSlotReleased"))
+            try await becomesTrue("the handle says it") {
+                "\(handle)".contains("waits for a call that waits for a slot")
+            }
+        }
+        client.cancelAll()
         seat.client.withLock { $0 = nil }
         await running.stop(grace: .zero)
         await pool.close()

@@ -366,6 +366,25 @@ import Testing
         #expect(machine.endpoints[0].outstanding == 1)
     }
 
+    @Test("S99 what a worker says of a call that is stalled is shown, and that it no longer is, not what is older")
+    func stalled() throws {
+        var machine = Self.machine()
+        let slot = try Self.submit(&machine, Call(id: 1)).slot
+        var actions: [ClientAction] = []
+        func report(_ phase: CallPhase, _ isStalled: Bool) -> [ClientAction] {
+            actions = []
+            machine.phaseReported(1, phase: phase, isStalled: isStalled, from: 0, actions: &actions)
+            return actions
+        }
+        #expect(report(.accepted, false) == [.show(slot: slot, phase: .accepted, endpoint: 0)])
+        #expect(report(.accepted, false) == [])
+        #expect(report(.accepted, true) == [.show(slot: slot, phase: .accepted, isStalled: true, endpoint: 0)])
+        #expect(report(.running, false) == [.show(slot: slot, phase: .running, endpoint: 0)])
+        #expect(report(.accepted, true) == [])
+        #expect(report(.running, true) == [.show(slot: slot, phase: .running, isStalled: true, endpoint: 0)])
+        #expect(report(.running, false) == [.show(slot: slot, phase: .running, endpoint: 0)])
+    }
+
     @Test("S97 a request that was sent again and lapsed may be at its worker: it goes nowhere else, and as sent again")
     func lapsedWhileSentAgain() throws {
         var machine = Self.machine(endpoints: 2)

@@ -80,13 +80,23 @@ class BatchEngine {
     // MARK: Steps
 
     @usableFromInline
-    final func sleep(until mark: UInt32?) async { await self.inbox.sleep(until: mark) }
+    final func sleep(until mark: UInt32?) async {
+        let job = CurrentJob.ofTask
+        let wait = job?.beginWait(for: self.callsUnderWay)
+        await self.inbox.sleep(until: mark)
+        if let job, let wait { job.endWait(wait) }
+    }
+
+    private var callsUnderWay: [AnyAsyncResult] { self.calls.compactMap { $0 } }
 
     @usableFromInline
     @available(*, noasync)
     final func sleepBlocking(until mark: UInt32?) throws {
         do { try self.core.checkWaiting() } catch { throw self.finish(with: error) }
+        let job = CurrentJob.ofThread
+        let wait = job?.beginWait(for: self.callsUnderWay)
         self.inbox.sleepBlocking(until: mark)
+        if let job, let wait { job.endWaitBlocking(wait) }
     }
 
     @usableFromInline

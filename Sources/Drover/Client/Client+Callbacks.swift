@@ -89,8 +89,12 @@ extension Client {
             let arguments = try unpackAllArguments(repeat (each Argument).self, from: &reader)
             let outcome = ReadySignal<Result<Return, any Error>>()
             // The callback thread is no thread of the tasks, so it may wait for one.
+            let queue = CallbackQueue.current
             Task(executorPreference: TaskThreads.shared) {
-                do { outcome.set(.success(try await body(repeat each arguments))) } catch {
+                do {
+                    let value = try await CallbackQueue.with(task: queue) { try await body(repeat each arguments) }
+                    outcome.set(.success(value))
+                } catch {
                     outcome.set(.failure(error))
                 }
             }

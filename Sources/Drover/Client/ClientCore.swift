@@ -51,6 +51,10 @@ final class ClientCore: Sendable {
     private let functions = Mutex<[String: FunctionInfo]>([:])
     private let functionList = Mutex<[FunctionInfo]>([])
     private let workerNames: Mutex<[String]>
+    /// The endpoints that pass calls on.
+    private let brokers = Mutex<Set<Int>>([])
+    /// Calls that callbacks block their threads for, and that wait for those threads themselves.
+    let askedBack = Mutex<Set<UInt64>>([])
     private let linkProblems = Mutex<[Int: String]>([:])
     /// The name under which pings show in errors.
     let pingInfo = FunctionInfo(name: "ping", number: .max)
@@ -506,9 +510,16 @@ final class ClientCore: Sendable {
         self.workerNames.withLock { endpoint < $0.count ? $0[endpoint] : "" }
     }
 
-    func setWorkerName(_ name: String, of endpoint: Int) {
+    /// An endpoint said who it is.
+    func setWorkerName(_ name: String, of endpoint: Int, isBroker: Bool) {
         self.workerNames.withLock { $0[endpoint] = name }
+        self.brokers.withLock { brokers in
+            if isBroker { brokers.insert(endpoint) } else { brokers.remove(endpoint) }
+        }
     }
+
+    /// Whether an endpoint passes calls on: what was sent to it may wait there.
+    func isBroker(_ endpoint: Int) -> Bool { self.brokers.withLock { $0.contains(endpoint) } }
 
     func setProblem(_ problem: String?, of endpoint: Int) {
         self.linkProblems.withLock { $0[endpoint] = problem }
@@ -583,5 +594,14 @@ extension UsageError {
 
     static var wouldDeadlock: UsageError {
         UsageError(.wouldDeadlock, "this thread serves the client and can't wait for it; wait on another thread")
+    }
+
+    /// A callback blocks its thread for a call whose handler calls a callback of the same thread.
+    static func asksBack(_ result: AnyAsyncResult) -> UsageError {
+        UsageError(
+            .wouldDeadlock,
+            "the handler of \(result.functionName) \(result.correlationID) calls a callback back that waits for this thread, "
+                + "which waits for that call: don't wait in a callback, or give the callbacks executors of their own"
+        )
     }
 }

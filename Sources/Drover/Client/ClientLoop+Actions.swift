@@ -69,8 +69,8 @@ extension ClientLoop {
                 let place = self.lastPlace(of: result)
                 self.end(result, .lost, .connection(self.error(reason, of: place.link, worker: place.worker)))
             }
-        case .show(let slot, let phase, let endpoint):
-            self.book.handle(in: slot)?.show(phase, endpoint: endpoint)
+        case .show(let slot, let phase, let isStalled, let endpoint):
+            self.book.handle(in: slot)?.show(phase, isStalled: isStalled, endpoint: endpoint)
         case .opened(let endpoint, let isResumed):
             self.sessionOpened(self.links[endpoint], isResumed: isResumed)
         case .lost(let endpoint, let reason):

@@ -128,6 +128,16 @@ extension ClientLoop {
         self.deliver(arrived, to: SubscriptionID(self.gatheredFor), from: link)
     }
 
+    private func phaseReported(_ phase: CallPhase, _ header: Header, from link: ClientLink) {
+        self.book.machine.phaseReported(
+            header.id,
+            phase: phase,
+            isStalled: header.number == PhaseReport.stalled,
+            from: link.index,
+            actions: &self.actions
+        )
+    }
+
     @available(*, noasync)
     func take(
         _ header: Header,
@@ -152,9 +162,9 @@ extension ClientLoop {
         case .progress:
             unsafe self.takeProgress(header, payload: payload)
         case .accepted:
-            self.book.machine.phaseReported(header.id, phase: .accepted, from: link.index, actions: &self.actions)
+            self.phaseReported(.accepted, header, from: link)
         case .started:
-            self.book.machine.phaseReported(header.id, phase: .running, from: link.index, actions: &self.actions)
+            self.phaseReported(.running, header, from: link)
         case .cancelled:
             self.book.machine.cancellationConfirmed(
                 header.id,

@@ -15,7 +15,7 @@ extension ClientLoop {
         // Workers that don't say take what this client allows.
         link.maxPayloadBytes = welcome.maxPayloadBytes > 0 ? welcome.maxPayloadBytes : Int.max
         self.core.met(limit: link.maxPayloadBytes)
-        self.core.setWorkerName(welcome.name, of: link.index)
+        self.core.setWorkerName(welcome.name, of: link.index, isBroker: welcome.isBroker)
         self.book.machine.welcomed(
             by: link.index,
             epoch: header.id,

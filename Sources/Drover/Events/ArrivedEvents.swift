@@ -47,6 +47,8 @@ struct WaitingEvents: Sendable {
     private(set) var count = 0
 
     var isEmpty: Bool { self.count == 0 }
+    /// Whether a handler waits for one of them.
+    var hasInvocation: Bool { self.runs.contains { $0.invocation != nil } }
 
     mutating func append(_ run: ArrivedEvents) {
         guard run.count > 0 else { return }

@@ -24,7 +24,27 @@ final class CallbackQueue: Sendable {
         var drainWaiters: [(number: UInt64, continuation: Resumption<Void>)] = []
     }
 
+    /// The queue whose work a thread does at the moment.
+    private static let place = ThreadPlace<CallbackQueue>()
+
+    @available(*, noasync)
+    static var current: CallbackQueue? { self.place.current ?? self.ofTask }
+
+    /// The queue whose thread waits for the task.
+    @TaskLocal private static var inTask: CallbackQueue?
+    /// Whether there was such a task: else nobody needs to look.
+    private static let hasTasks = Atomic<Bool>(false)
+
+    static var ofTask: CallbackQueue? { self.hasTasks.load(ordering: .relaxed) ? self.inTask : nil }
+
+    static func with<Value>(task queue: CallbackQueue?, _ body: () async throws -> Value) async rethrows -> Value {
+        self.hasTasks.store(true, ordering: .relaxed)
+        return try await self.$inTask.withValue(queue, operation: body)
+    }
+
     private let state = Mutex(State())
+    /// The call that a callback blocks the queue for.
+    private let blocked = Mutex<BlockedCallback?>(nil)
     /// How many deliveries were ever queued.
     private let queuedCount = Atomic<UInt64>(0)
     private let executor: any CallbackExecutor
@@ -69,8 +89,36 @@ final class CallbackQueue: Sendable {
 
     private func schedule() {
         self.executor.run { [self] in
-            if self.drain() { self.schedule() }
+            if Self.place.with(self, { self.drain() }) { self.schedule() }
         }
+    }
+
+    // MARK: Callbacks that wait
+
+    /// A callback on this queue blocks its thread until a call has ended.
+    ///
+    /// - Parameters:
+    ///   - result: The call.
+    ///   - waiter: Who waits for it.
+    /// - Returns: To be ended when the wait has.
+    func block(for result: AnyAsyncResult, waiter: Waiter.Key) -> BlockedCallback {
+        let block = BlockedCallback(result, waiter: waiter, in: self)
+        self.blocked.withLock { $0 = block }
+        // A handler may have asked before: the poller saw no block then, or this sees the question.
+        for reference in result.references {
+            guard let subscription = result.client.subscriptions.find(reference), subscription.isAsked(on: self) else {
+                continue
+            }
+            block.isAsked(by: subscription)
+        }
+        return block
+    }
+
+    func unblock() { self.blocked.withLock { $0 = nil } }
+
+    /// A handler calls a callback of this queue, and waits for what it returns.
+    func asked(by subscription: Subscription) {
+        self.blocked.withLock { $0 }?.isAsked(by: subscription)
     }
 
     /// Delivers up to one batch.

@@ -137,7 +137,18 @@ final class Subscription: Sendable {
             return (outcome, mustActivate)
         }
         if mustActivate { self.queue.activate(self) }
+        if arrived.invocation != nil { self.queue.asked(by: self) }
         return outcome
+    }
+
+    /// Whether a handler waits for the callback, which waits for this queue.
+    func isAsked(on queue: CallbackQueue) -> Bool {
+        self.queue === queue && self.state.withLock { $0.waiting.hasInvocation }
+    }
+
+    /// Whether this call's handler alone may call the callback.
+    func isOnly(in result: AnyAsyncResult) -> Bool {
+        self.lifetime == .job && result.references.contains(self.id) && self.state.withLock { $0.openJobs == 1 }
     }
 
     // MARK: On the callback executor

@@ -76,7 +76,7 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     final let submittedAt: Instant
     /// The request as it goes over the wire, header first; see the class's comment for who may touch it.
     @safe @exclusivity(unchecked) final var request: RequestBytes
-    /// Phase in the low byte, endpoint above.
+    /// Phase in the low byte, with a bit for a call that is stalled; endpoint above.
     private let progressWord = Atomic<UInt32>(0)
     package final let mailboxLink = MailboxLink()
     private let deadlineWord: Atomic<UInt64>
@@ -193,9 +193,15 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         Status(rawValue: self.status.load(ordering: .acquiring)) ?? .pending
     }
 
+    private static var stalledBit: UInt32 { 0x80 }
+
+    private static func phase(in word: UInt32) -> CallPhase {
+        CallPhase(rawValue: UInt8(truncatingIfNeeded: word & ~Self.stalledBit)) ?? .local
+    }
+
     final var lastPhase: CallProgress {
         let word = self.progressWord.load(ordering: .relaxed)
-        switch CallPhase(rawValue: UInt8(truncatingIfNeeded: word)) ?? .local {
+        switch Self.phase(in: word) {
         case .local: return .local
         case .sent: return .sent
         case .accepted: return .accepted(worker: self.client.workerName(of: Int(word >> 8)))
@@ -206,9 +212,48 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     /// The request will not be sent (again).
     final func freeRequest() { self.request.free() }
 
-    final func show(_ phase: CallPhase, endpoint: Int) {
-        self.progressWord.store(UInt32(phase.rawValue) | UInt32(max(0, endpoint)) << 8, ordering: .relaxed)
+    final func show(_ phase: CallPhase, isStalled: Bool = false, endpoint: Int) {
+        let stalled = isStalled ? Self.stalledBit : 0
+        self.progressWord.store(UInt32(phase.rawValue) | stalled | UInt32(max(0, endpoint)) << 8, ordering: .relaxed)
     }
+
+    /// Whether it waits for a slot, or for a call that does, as far as the client knows.
+    final func waitsForSlot(at now: Instant) -> Bool {
+        guard self.currentStatus == .pending else { return false }
+        let word = self.progressWord.load(ordering: .relaxed)
+        switch Self.phase(in: word) {
+        case .local: return false
+        // Brokers don't say what waits with them; they pass on that it runs.
+        case .sent:
+            return now.nanoseconds(since: self.submittedAt) >= Self.stallNanoseconds
+                && self.client.isBroker(Int(word >> 8))
+        case .accepted: return true
+        case .running: return word & Self.stalledBit != 0
+        }
+    }
+
+    private static var stallNanoseconds: UInt64 { 40_000_000 }
+
+    /// What keeps the call from going on, in words; nil for nothing that is known.
+    private var problem: String? {
+        let word = self.progressWord.load(ordering: .relaxed)
+        let isStalled = word & Self.stalledBit != 0
+        if self.client.askedBack.withLock({ $0.contains(self.correlationID.rawValue) }) {
+            return
+                "its handler may wait for a callback that waits for the thread of the callback that waits for it; call without "
+                + "waiting there, or give the callbacks threads of their own"
+        }
+        switch Self.phase(in: word) {
+        case .local: return self.client.problem
+        case .sent: return nil
+        case .accepted:
+            return isStalled
+                ? "it waits for a slot, and each is held by a handler that \(Self.stallText)" : nil
+        case .running: return isStalled ? "its handler \(Self.stallText)" : nil
+        }
+    }
+
+    private static var stallText: String { "waits for a call that waits for a slot; \(PhaseReport.remedy)" }
 
     /// Why the call ended without a value.
     ///
@@ -315,7 +360,7 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
                 limit: Duration(nanoseconds: limit),
                 elapsed: Duration(nanoseconds: now.nanoseconds(since: self.submittedAt)),
                 phase: self.lastPhase,
-                problem: self.lastPhase == .local ? self.client.problem : nil
+                problem: self.problem
             )
         )
     }
@@ -427,7 +472,7 @@ extension AnyAsyncResult: CustomStringConvertible {
         var text = "AsyncResult \(self.functionName) \(self.correlationID) \(status), \(age) old"
         if status == .pending {
             text += ", \(self.lastPhase)"
-            if self.lastPhase == .local, let problem = self.client.problem { text += " (\(problem))" }
+            if let problem { text += " (\(problem))" }
             let deadline = self.deadline
             if deadline != .distantFuture {
                 text += ", expires in \(Duration(nanoseconds: deadline.nanoseconds(since: now)))"

@@ -27,16 +27,35 @@ extension AnyAsyncResult {
         try self.waitHere(until: self.client.now().advanced(byNanoseconds: timeout.clampedNanoseconds))
     }
 
+    @available(*, noasync)
     private func waitHere(until giveUp: Instant) throws -> Bool {
-        while !self.isTerminal {
-            try self.client.checkWaiting()
-            let parker = Parker.current
-            guard self.add(.thread(parker)) else { break }
-            // The poller may have been stopped between the check and the registration: then nobody ends this wait.
-            if self.client.isStopped, self.withdraw(.thread(parker)) != nil { continue }
-            if !parker.park(until: giveUp.nanoseconds), self.withdraw(.thread(parker)) != nil { return false }
+        if !self.isTerminal {
+            let job = CurrentJob.ofThread
+            let wait = job?.beginWait(for: [self])
+            let block = CallbackQueue.current?.block(for: self, waiter: .thread(.current))
+            defer {
+                block?.end()
+                if let job, let wait { job.endWaitBlocking(wait) }
+            }
+            guard try self.park(until: giveUp, block) else { return false }
         }
         try self.throwUnlessAnswered()
+        return true
+    }
+
+    /// - Returns: False if the wait was given up.
+    @available(*, noasync)
+    private func park(until giveUp: Instant, _ block: BlockedCallback?) throws -> Bool {
+        while !self.isTerminal {
+            try self.client.checkWaiting()
+            if let block, block.isDeadlock { throw UsageError.asksBack(self) }
+            let parker = Parker.current
+            guard self.add(.thread(parker)) else { break }
+            // The poller may have been stopped between the check and the registration: then nobody ends this wait. So may
+            // a question have come that waits for this thread.
+            if self.client.isStopped || block?.isDeadlock ?? false, self.withdraw(.thread(parker)) != nil { continue }
+            if !parker.park(until: giveUp.nanoseconds), self.withdraw(.thread(parker)) != nil { return false }
+        }
         return true
     }
 
@@ -60,9 +79,23 @@ extension AnyAsyncResult {
     final func ended() async throws {
         if self.isTerminal { return }
         try self.client.checkRunning()
+        let job = CurrentJob.ofTask
+        let wait = job?.beginWait(for: [self])
         let key = self.client.nextWaiterKey()
+        let block = CallbackQueue.ofTask?.block(for: self, waiter: .task(key))
+        defer {
+            block?.end()
+            if let job, let wait { job.endWait(wait) }
+        }
+        if let block, block.isDeadlock { throw UsageError.asksBack(self) }
         let answer = await withTaskCancellationHandler {
-            await withResumption { continuation in self.add(task: key, continuation) }
+            await withResumption { continuation in
+                self.add(task: key, continuation)
+                // The question may have come before there was a continuation to resume.
+                if let block, block.isDeadlock, case .task(_, let own)? = self.withdraw(.task(key)) {
+                    own.resume(returning: .ended)
+                }
+            }
         } onCancel: {
             self.cancelTask(key)
         }
@@ -72,7 +105,9 @@ extension AnyAsyncResult {
             throw CancellationError()
         case .ended:
             // A task that is dismissed because the poller stopped finds the call still pending.
-            if !self.isTerminal { throw UsageError.notRunning }
+            if !self.isTerminal {
+                throw block?.isDeadlock ?? false ? UsageError.asksBack(self) : UsageError.notRunning
+            }
         }
     }
 }

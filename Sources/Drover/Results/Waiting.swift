@@ -18,7 +18,7 @@ enum Waiter: Sendable {
     /// A task that was cancelled before it registered.
     case tombstone(UInt64)
 
-    enum Key {
+    enum Key: Sendable {
         case thread(Parker)
         case task(UInt64)
         case callback(CallbackToken)

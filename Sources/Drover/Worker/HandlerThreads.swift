@@ -45,7 +45,7 @@ final class HandlerThreads: Sendable {
     var running: Int { self.runningCount.load(ordering: .relaxed) }
     var queued: Int { self.queuedCount.load(ordering: .relaxed) }
 
-    private var slotCount: Int { self.slots.load(ordering: .sequentiallyConsistent) }
+    var slotCount: Int { self.slots.load(ordering: .sequentiallyConsistent) }
 
     /// Says how many slots of stuck handlers are replaced; jobs that wait take those that are new.
     func setReplacements(_ count: Int, core: WorkerCore) {

@@ -103,10 +103,11 @@ public final class JobContext: Sendable {
     // MARK: Waiting without a slot
 
     private enum Slot: UInt8 {
-        case held, released, ended
+        case held, released, rejoining, ended
     }
 
     private let slotState = Atomic<UInt8>(Slot.held.rawValue)
+    private let awaited = Mutex(AwaitedCalls())
 
     /// Gives the handler's slot back while it waits for something, above all for calls of its own worker or pool, and waits for a
     /// slot again before it returns.
@@ -137,27 +138,39 @@ public final class JobContext: Sendable {
     @available(*, noasync, message: "await withSlotReleased instead")
     public func withSlotReleasedBlocking<Value>(_ body: () throws -> Value) rethrows -> Value {
         guard self.releaseSlot(blocksThread: true) else { return try body() }
-        defer {
-            let parker = Parker()
-            if !self.core.threads.rejoin(blocksThread: true, { parker.unpark() }) { _ = parker.park() }
-            self.rejoined()
-        }
+        defer { self.rejoinBlocking() }
         return try body()
     }
 
     private func rejoin() async {
-        await withCheckedContinuation { continuation in
-            if self.core.threads.rejoin(blocksThread: false, { continuation.resume() }) { continuation.resume() }
+        await withResumption { resumption in self.rejoin { resumption.resume() } }
+    }
+
+    /// Takes a slot again, as soon as there is one, and goes on.
+    func rejoin(_ goOn: @escaping @Sendable () -> Void) {
+        _ = self.moveSlot(.released, .rejoining)
+        let proceed: @Sendable () -> Void = {
+            self.rejoined()
+            goOn()
         }
+        if self.core.threads.rejoin(blocksThread: false, proceed) { proceed() }
+    }
+
+    @available(*, noasync)
+    private func rejoinBlocking() {
+        _ = self.moveSlot(.released, .rejoining)
+        let parker = Parker()
+        if !self.core.threads.rejoin(blocksThread: true, { parker.unpark() }) { _ = parker.park() }
         self.rejoined()
     }
 
     /// - Returns: Whether it has given the slot back now.
-    private func releaseSlot(blocksThread: Bool) -> Bool {
+    func releaseSlot(blocksThread: Bool, isAsked: Bool = true) -> Bool {
         guard self.moveSlot(.held, .released) else { return false }
         let limit = self.core.configuration.maxReleasedSlots
         guard self.core.threads.leaveSlot(blocksThread: blocksThread, limit: limit, core: self.core) else {
             _ = self.moveSlot(.released, .held)
+            guard isAsked else { return false }
             self.core.logger.warning(
                 "a handler waits in its slot for a call that may wait for a slot: as many others as may have given theirs back",
                 metadata: [
@@ -173,7 +186,7 @@ public final class JobContext: Sendable {
 
     private func rejoined() {
         // The handler has ended meanwhile: whoever waited here belongs to it no more.
-        guard self.moveSlot(.released, .held) else { return self.core.threads.releaseSlot() }
+        guard self.moveSlot(.rejoining, .held) else { return self.core.threads.releaseSlot() }
         self.core.post(.slotReleased(slot: self.slot, id: self.correlationID.rawValue, false))
     }
 
@@ -182,11 +195,59 @@ public final class JobContext: Sendable {
             .compareExchange(expected: from.rawValue, desired: to.rawValue, ordering: .acquiringAndReleasing).exchanged
     }
 
+    /// Whether the handler holds its slot.
+    var holdsSlot: Bool { self.slotState.load(ordering: .relaxed) == Slot.held.rawValue }
+
+    // MARK: Waiting for calls
+
+    /// The handler begins to wait for calls.
+    ///
+    /// - Returns: To be given back when it ends to.
+    func beginWait(for calls: [AnyAsyncResult]) -> Int {
+        let key = self.awaited.withLock { $0.begin(calls) }
+        self.core.nestedWaits.add(1, ordering: .sequentiallyConsistent)
+        if !self.core.mustLookAtWaits.load(ordering: .sequentiallyConsistent),
+            !self.core.mustLookAtWaits.exchange(true, ordering: .relaxed)
+        {
+            self.core.waker.wake()
+        }
+        return key
+    }
+
+    func endWait(_ key: Int) {
+        self.core.nestedWaits.subtract(1, ordering: .relaxed)
+        _ = self.awaited.withLock { $0.end(key) }
+    }
+
+    /// The same for a wait that blocked the thread; waits for a slot if the loop has given this one's back.
+    @available(*, noasync)
+    func endWaitBlocking(_ key: Int) {
+        self.core.nestedWaits.subtract(1, ordering: .relaxed)
+        if self.awaited.withLock({ $0.end(key) }) { self.rejoinBlocking() }
+    }
+
+    /// Whether the handler waits, and for nothing but a slot, or calls that wait for slots.
+    func waitsForSlots(at now: Instant) -> Bool {
+        self.slotState.load(ordering: .relaxed) == Slot.rejoining.rawValue
+            || self.awaited.withLock { $0.waitForSlots(at: now) }
+    }
+
+    /// Gives the slot of a synchronous handler back, whose thread is blocked in such a wait.
+    func giveSlotBackWhileBlocked(at now: Instant) -> Bool {
+        self.awaited.withLock { awaited in
+            guard awaited.waitForSlots(at: now), self.releaseSlot(blocksThread: true, isAsked: false) else {
+                return false
+            }
+            awaited.hasLostSlot = true
+            return true
+        }
+    }
+
     /// The handler ends.
     ///
     /// - Returns: Whether it holds its slot.
     func endsHoldingSlot() -> Bool {
-        self.slotState.exchange(Slot.ended.rawValue, ordering: .acquiringAndReleasing) != Slot.released.rawValue
+        self.slotState.exchange(Slot.ended.rawValue, ordering: .acquiringAndReleasing) == Slot.held.rawValue
     }
 
     func cancel(because reason: CancellationReason) {

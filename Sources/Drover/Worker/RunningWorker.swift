@@ -76,7 +76,7 @@ public final class RunningWorker: Sendable {
     /// - Parameter grace: How long running handlers may take; then they are cancelled. Nil takes the configuration's.
     public func stop(grace: Duration? = nil) async {
         self.drain(grace: grace)
-        if let job = CurrentJob.context, job.core === self.core, !job.isOver { return }
+        if let job = CurrentJob.ofTask, job.core === self.core, !job.isOver { return }
         await self.core.life.ended()
     }
 

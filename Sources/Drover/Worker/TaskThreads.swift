@@ -12,7 +12,7 @@ internal import Synchronization
 /// may go on after its worker has stopped.
 final class TaskThreads: TaskExecutor {
     private struct State: ~Copyable {
-        var queue = Deque<UnownedJob>()
+        var queue = Deque<(job: UnownedJob, tasks: HandlerTasks?)>()
         var idle: [Parker] = []
         var threadCount = 0
     }
@@ -22,20 +22,26 @@ final class TaskThreads: TaskExecutor {
     private let state = Mutex(State())
     private let limit = max(2, sysconf(CInt(_SC_NPROCESSORS_ONLN)))
 
-    func enqueue(_ job: consuming ExecutorJob) {
-        let job = UnownedJob(job)
+    func enqueue(_ job: consuming ExecutorJob) { self.enqueue(UnownedJob(job), of: nil) }
+
+    /// Runs a job as soon as there is a thread for it.
+    ///
+    /// - Parameters:
+    ///   - job: The job.
+    ///   - tasks: Those of the handler that it belongs to, if it belongs to one.
+    func enqueue(_ job: UnownedJob, of tasks: HandlerTasks?) {
         let (parker, isStranded) = self.state.withLock { state -> (Parker?, Bool) in
             if let parker = state.idle.popLast() {
-                state.queue.append(job)
+                state.queue.append((job, tasks))
                 return (parker, false)
             }
             if state.threadCount < self.limit { self.startThread(&state) }
-            if state.threadCount > 0 { state.queue.append(job) }
+            if state.threadCount > 0 { state.queue.append((job, tasks)) }
             return (nil, state.threadCount == 0)
         }
         parker?.unpark()
         // The system has not even one thread to give: better here than never.
-        if isStranded { unsafe job.runSynchronously(on: self.asUnownedTaskExecutor()) }
+        if isStranded { self.run(job, of: tasks) }
     }
 
     /// Sees to it that there is one thread at least, before a worker says that it is ready.
@@ -57,15 +63,19 @@ final class TaskThreads: TaskExecutor {
         state.threadCount += 1
     }
 
+    private func run(_ job: UnownedJob, of tasks: HandlerTasks?) {
+        if let tasks { tasks.run(job) } else { unsafe job.runSynchronously(on: self.asUnownedTaskExecutor()) }
+    }
+
     private func serve() {
         let parker = Parker()
         while true {
-            let job = self.state.withLock { state -> UnownedJob? in
-                if let job = state.queue.popFirst() { return job }
+            let next = self.state.withLock { state -> (job: UnownedJob, tasks: HandlerTasks?)? in
+                if let next = state.queue.popFirst() { return next }
                 state.idle.append(parker)
                 return nil
             }
-            if let job { unsafe job.runSynchronously(on: self.asUnownedTaskExecutor()) } else { _ = parker.park() }
+            if let next { self.run(next.job, of: next.tasks) } else { _ = parker.park() }
         }
     }
 }

@@ -38,8 +38,13 @@ final class WorkerCore: Sendable {
     let recyclingReason = Mutex<RecyclingReason?>(nil)
     /// Brokers are asked for no new requests.
     let isQuiet = Atomic<Bool>(false)
+    /// How often handlers wait for calls at the moment.
+    let nestedWaits = Atomic<Int>(0)
+    /// The loop is to look at what they wait for.
+    let mustLookAtWaits = Atomic<Bool>(false)
 
     init(configuration: WorkerConfiguration, handlers: [String: Handler]) throws {
+        CurrentJob.prepare()
         self.configuration = configuration
         self.randomness = LifeRandomness()
         self.context = try SharedContext.acquire()

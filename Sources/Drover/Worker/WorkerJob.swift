@@ -24,6 +24,10 @@ final class WorkerJob: CallbackLinkProvider {
     private let reportsStart = Atomic<Bool>(false)
     private let run = Atomic<UInt32>(0)
     private let task = Mutex<Task<Void, Never>?>(nil)
+    /// What runs the tasks of an asynchronous handler.
+    private let tasks = Mutex<HandlerTasks?>(nil)
+    /// Its client was told that it waits for a slot, or for a call that does; only the loop touches it.
+    let isToldToWait = Atomic<Bool>(false)
 
     init(
         slot: UInt32,
@@ -130,22 +134,7 @@ final class WorkerJob: CallbackLinkProvider {
     func run(core: WorkerCore, finish: @escaping @Sendable (WorkerReply) -> Void) {
         var writer = PackWriter(capacity: 96, headerBytes: RequestBytes.headerByteCount, limits: core.codecLimits)
         do {
-            let work: AsyncWork? = unsafe try self.frame.withUnsafeBytes { bytes in
-                let payload = unsafe UnsafeRawBufferPointer(rebasing: bytes[self.payload])
-                return try unsafe withPackReader(over: payload, limits: core.codecLimits) { reader in
-                    reader.context = self
-                    switch self.handler.body {
-                    case .sync(let body):
-                        try body(&reader, &writer)
-                        return nil
-                    case .syncWithContext(let body):
-                        try body(&reader, self.context, &writer)
-                        return nil
-                    case .async(let body):
-                        return try body(&reader, self.context)
-                    }
-                }
-            }
+            let work: AsyncWork? = try CurrentJob.with(thread: self.context) { try self.begin(core, &writer) }
             guard let work else {
                 finish(.value(RequestBytes(adopting: writer.finish())))
                 return
@@ -154,6 +143,34 @@ final class WorkerJob: CallbackLinkProvider {
         } catch {
             finish(.error(self.errorBody(error, core)))
         }
+    }
+
+    /// Decodes the arguments and runs the handler, or returns what is to be awaited.
+    private func begin(_ core: WorkerCore, _ writer: inout PackWriter) throws -> AsyncWork? {
+        unsafe try self.frame.withUnsafeBytes { bytes in
+            let payload = unsafe UnsafeRawBufferPointer(rebasing: bytes[self.payload])
+            return try unsafe withPackReader(over: payload, limits: core.codecLimits) { reader in
+                reader.context = self
+                switch self.handler.body {
+                case .sync(let body):
+                    try body(&reader, &writer)
+                    return nil
+                case .syncWithContext(let body):
+                    try body(&reader, self.context, &writer)
+                    return nil
+                case .async(let body):
+                    return try body(&reader, self.context)
+                }
+            }
+        }
+    }
+
+    /// Gives the handler's slot back, which waits for calls that wait for slots: it takes one again before it goes on.
+    ///
+    /// - Returns: False if it keeps it, since it has something to do, or as many as may have given theirs back.
+    func giveSlotBack(at now: Instant) -> Bool {
+        if self.handler.isAsync { return self.tasks.withLock { $0 }?.giveSlotBack() ?? false }
+        return self.context.giveSlotBackWhileBlocked(at: now)
     }
 
     /// What the caller is told of an error, which may come of a limit that has passed.
@@ -171,10 +188,12 @@ final class WorkerJob: CallbackLinkProvider {
     /// It runs on our threads, for those of Swift's pool block signals, and with them whatever a handler starts.
     private func start(_ work: @escaping AsyncWork, core: WorkerCore, finish: @escaping @Sendable (WorkerReply) -> Void)
     {
-        let task = Task(executorPreference: TaskThreads.shared) {
+        let tasks = HandlerTasks(self.context)
+        self.tasks.withLock { $0 = tasks }
+        let task = Task(executorPreference: tasks) {
             var writer = PackWriter(capacity: 96, headerBytes: RequestBytes.headerByteCount, limits: core.codecLimits)
             do {
-                let pack = try await CurrentJob.$context.withValue(self.context) { try await work() }
+                let pack = try await CurrentJob.with(task: self.context) { try await work() }
                 do throws(CodecError) { try pack(&writer) } catch { throw ResultError(cause: error) }
                 finish(.value(RequestBytes(adopting: writer.finish())))
             } catch {
@@ -185,11 +204,6 @@ final class WorkerJob: CallbackLinkProvider {
         // A cancellation that came before the task was stored is passed on here.
         if self.context.isCancelled { task.cancel() }
     }
-}
-
-/// The request that the current task or thread works on.
-enum CurrentJob {
-    @TaskLocal static var context: JobContext?
 }
 
 /// What a handler's run came to.

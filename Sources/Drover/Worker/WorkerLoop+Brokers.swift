@@ -163,6 +163,7 @@ extension WorkerLoop {
         let free = max(0, slots - self.machine.requestCount)
         var state = ReadyState()
         if self.isQuietToBrokers { state.insert(.quiet) }
+        if self.waits.isStalled { state.insert(.stalled) }
         let isHungry =
             free > 0 && broker.waiting > 0 && self.machine.sessions[session].requests.count < max(1, broker.credit)
         if isHungry, broker.wasHungry, !state.contains(.quiet) { state.insert(.starved) }

@@ -224,7 +224,9 @@ extension WorkerLoop {
     func report(_ slot: UInt32, session: Int, id: UInt64) {
         let job = Int(slot) < self.jobs.count ? self.jobs[Int(slot)] : nil
         let isRunning = job?.reportStart() ?? false
-        self.send(Header(isRunning ? .started : .accepted, id: id), to: session)
+        let isStalled = job?.isToldToWait.load(ordering: .relaxed) ?? false
+        let number = isStalled ? PhaseReport.stalled : 0
+        self.send(Header(isRunning ? .started : .accepted, id: id, number: number), to: session)
     }
 
     // MARK: Sleeping and leaving
@@ -253,7 +255,7 @@ extension WorkerLoop {
         self.core.counters.requests.store(self.machine.requestCount, ordering: .relaxed)
         self.core.counters.timers.store(self.machine.timerCount, ordering: .relaxed)
         self.machine.settle()
-        self.nextTick = min(self.machine.nextDeadline(after: self.now), self.nextOffer)
+        self.nextTick = min(self.machine.nextDeadline(after: self.now), self.nextOffer, self.waits.nextLook)
         if self.core.threads.lacksThreads {
             self.nextTick = min(self.nextTick, self.now.advanced(byNanoseconds: ClientCore.threadPauseNanoseconds))
         }

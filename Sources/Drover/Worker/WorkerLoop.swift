@@ -70,6 +70,8 @@ final class WorkerLoop {
     /// What brokers were told of the worker's being quiet.
     @safe @exclusivity(unchecked) var isQuietTold = false
     @safe @exclusivity(unchecked) var isDrainAnnounced = false
+    /// What is known of handlers that wait for calls.
+    @safe @exclusivity(unchecked) var waits = StallWatch()
     /// When the worker leaves by itself; nil for never.
     @safe @exclusivity(unchecked) var recycling: Recycling?
     /// Which allow-list the sessions were last held against.
@@ -204,6 +206,7 @@ final class WorkerLoop {
             self.now = self.core.now()
         }
         while let post = posts.next() { self.take(post.kind) }
+        if self.core.mustLookAtWaits.load(ordering: .relaxed) { self.lookAtWaits() }
         // What may run now is queued before a message that takes it back is read.
         self.performActions()
         if self.receive() {

@@ -41,6 +41,9 @@ package struct BrokerCall: BitwiseCopyable, Sendable {
     var isRecalled = false
     /// An operator cancelled it: its client, which may want it still, is told so.
     var isRevoked = false
+    /// Its client was told that it waits for a slot that a handler holds which waits for a call itself, or that its handler
+    /// waits for such a call.
+    var isStalled = false
 
     var isWaiting: Bool { self.state == .held || self.state == .queued }
 
@@ -112,6 +115,11 @@ struct CallSlab: ~Copyable {
         self.calls[Int(slot)].state = .ended
         self.firstFree = slot
         self.count &-= 1
+    }
+
+    /// The calls that wait for a worker.
+    func queued(where isWanted: (BrokerCall) -> Bool) -> [UInt32] {
+        (0..<self.used).filter { self.calls[$0].state == .queued && isWanted(self.calls[$0]) }.map { UInt32($0) }
     }
 
     /// Gives memory back; only in an empty slab.

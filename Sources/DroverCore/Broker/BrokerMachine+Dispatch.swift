@@ -55,6 +55,7 @@ extension BrokerMachine {
             self.calls.append(slot, to: &self.flows[flow].calls)
         }
         self.calls[slot].state = .queued
+        self.calls[slot].isStalled = false
         self.queuedCount += 1
         let level = Int(call.priority)
         self.routes[route].waitingCount += 1
@@ -276,6 +277,7 @@ extension BrokerMachine {
         _ = self.sent.insert(id, Sent(slot: slot, isBehind: isBehind, at: now))
         self.wheel.cancel(slot)
         self.calls[slot].state = .sent
+        self.calls[slot].isStalled = false
         self.calls[slot].worker = Int32(worker)
         self.calls[slot].workerID = id
         self.calls[slot].attempts += 1

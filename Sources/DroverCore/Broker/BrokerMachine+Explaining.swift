@@ -15,6 +15,8 @@ extension BrokerMachine {
         case refusing
         /// It has as many calls as the broker lets it have.
         case full(calls: Int, credit: Int)
+        /// The same, and each of its slots is held by a handler that waits for a call that waits for a slot.
+        case stalled(calls: Int)
         /// Other calls occupy what the call needs.
         case resourceInUse(name: String, used: UInt64, of: UInt64)
     }
@@ -29,6 +31,9 @@ extension BrokerMachine {
         package var state: BrokerCall.State
         package var deadline: Instant
         package var attempts: Int
+        /// Whether it was said that it waits for a slot that a handler holds which waits for a call itself, or that its handler
+        /// waits for such a call.
+        package var isStalled: Bool
         /// The worker that has it.
         package var worker: String?
         /// Calls of its own client, function, demands and priority, or of its ordering key, that go first.
@@ -65,6 +70,7 @@ extension BrokerMachine {
             state: call.state,
             deadline: call.deadline,
             attempts: Int(call.attempts),
+            isStalled: call.isStalled,
             worker: call.worker < 0 ? nil : self.workers[Int(call.worker)].offer.name
         )
         guard call.state != .sent else { return explanation }
@@ -97,6 +103,7 @@ extension BrokerMachine {
         if worker.isDraining { return .draining }
         if worker.isQuiet { return .quiet }
         if worker.isRefusing { return .refusing }
+        if worker.outstanding >= worker.credit, worker.isStalled { return .stalled(calls: worker.outstanding) }
         if worker.outstanding >= worker.credit { return .full(calls: worker.outstanding, credit: worker.credit) }
         for (name, amount) in resources {
             let (has, used) = (worker.offer.resources[name, default: 0], worker.used[name, default: 0])

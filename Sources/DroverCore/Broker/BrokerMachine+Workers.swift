@@ -112,6 +112,7 @@ extension BrokerMachine {
         epoch: UInt64,
         isQuiet: Bool,
         isStarved: Bool,
+        isStalled: Bool = false,
         at now: Instant,
         actions: inout [BrokerAction]
     ) {
@@ -120,6 +121,7 @@ extension BrokerMachine {
         }
         self.workers[index].isQuiet = isQuiet
         self.workers[index].isRefusing = false
+        self.workers[index].isStalled = isStalled
         self.endUnconfirmed(of: index, actions: &actions)
         if isStarved { self.starvedCount += 1 }
         self.fill(index, at: now, actions: &actions)
@@ -128,6 +130,35 @@ extension BrokerMachine {
         if announced != self.workers[index].credit || isTold != (self.waitingCount(for: index) > 0) {
             self.announce(index, actions: &actions)
         }
+        if isStalled, self.queuedCount > 0 { self.tellStalled(of: index, actions: &actions) }
+    }
+
+    /// Tells the clients whose calls wait for workers of which each stands still.
+    private mutating func tellStalled(of index: Int, actions: inout [BrokerAction]) {
+        var verdicts: [UInt32: Bool] = [:]
+        let queued = self.calls.queued { !$0.isStalled && $0.client >= 0 }
+        for slot in queued {
+            let route = self.calls[slot].route
+            let isStalled = verdicts[route] ?? self.isStalled(route: Int(route))
+            verdicts[route] = isStalled
+            guard isStalled else { continue }
+            self.calls[slot].isStalled = true
+            actions.append(.tellStalled(client: Int(self.calls[slot].client), id: self.calls[slot].id))
+        }
+    }
+
+    private func isStalled(route: Int) -> Bool {
+        let able = self.workers.indices.filter { self.workers[$0].isLive && self.workers[$0].routes.contains(route) }
+        return !able.isEmpty && able.allSatisfy { self.workers[$0].isStalled || !self.workers[$0].isOpen }
+    }
+
+    /// A worker told how far a request has come.
+    ///
+    /// - Parameters:
+    ///   - slot: The request.
+    ///   - isStalled: Its handler waits for a call that waits for a slot, or itself waits for one in vain.
+    package mutating func phaseReported(_ slot: UInt32, isStalled: Bool) {
+        if self.calls[slot].isStalled != isStalled { self.calls[slot].isStalled = isStalled }
     }
 
     /// The round trip to a worker was measured by a ping.

@@ -56,6 +56,8 @@ package struct BrokerWorker {
     package internal(set) var isDraining = false
     /// It took a request not, and has not said since that it is ready.
     package internal(set) var isRefusing = false
+    /// Each of its slots is held by a handler that waits for a call that waits for a slot.
+    package internal(set) var isStalled = false
     package internal(set) var window = 1
     package internal(set) var credit = 1
     var announcedCredit = 0

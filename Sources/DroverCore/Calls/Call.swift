@@ -26,6 +26,8 @@ package struct Call: Sendable {
     package var endpoint: Int32
     /// How far it has come.
     package var phase: CallPhase
+    /// Whether it waits for a slot that a handler holds which waits for a call itself, or its handler for such a call.
+    package var isStalled = false
     /// How often it was given to a worker that might have run it.
     package var attempts: UInt8
     /// Whether it was sent again in a session that went on: its worker may have got it twice.

@@ -188,14 +188,17 @@ package struct ClientMachine: ~Copyable {
     package mutating func phaseReported(
         _ id: UInt64,
         phase: CallPhase,
+        isStalled: Bool = false,
         from endpoint: Int,
         actions: inout [ClientAction]
     ) {
         guard let slot = self.calls.slot(of: id), Int(self.calls[slot].endpoint) == endpoint,
             self.calls[slot].phase < phase
+                || self.calls[slot].phase == phase && self.calls[slot].isStalled != isStalled
         else { return }
         self.calls[slot].phase = phase
-        actions.append(.show(slot: slot, phase: phase, endpoint: endpoint))
+        self.calls[slot].isStalled = isStalled
+        actions.append(.show(slot: slot, phase: phase, isStalled: isStalled, endpoint: endpoint))
     }
 
     /// The payload that came for `id` can't be understood: that one call is lost (contract S73).
@@ -514,6 +517,7 @@ package struct ClientMachine: ~Copyable {
     private mutating func assign(_ slot: UInt32, to index: Int) {
         self.calls[slot].endpoint = Int32(index)
         self.calls[slot].phase = .sent
+        self.calls[slot].isStalled = false
         self.calls[slot].attempts &+= 1
         self.calls[slot].isRepeated = false
         self.endpoints[index].outstanding += 1

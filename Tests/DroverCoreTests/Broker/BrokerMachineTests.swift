@@ -378,6 +378,48 @@ struct BrokerBench: ~Copyable {
         #expect(seen8.map(\.worker) == [two])
     }
 
+    @Test("clients of calls that wait for stalled workers alone are told so, once; others are not")
+    func tellsOfStalledWorkers() throws {
+        var bench = BrokerBench()
+        let client = try bench.client(1)
+        let workers = [try bench.worker(1, concurrency: 1), try bench.worker(2, concurrency: 1)]
+        for id in UInt64(1)...4 { bench.request(id, from: client) }
+        let sent = bench.transmitted()
+        #expect(sent.count == 2)
+        var told: [BrokerAction] = []
+        let now = bench.now
+        func ready(_ index: Int, isStalled: Bool) {
+            var actions: [BrokerAction] = []
+            bench.machine.readyReceived(
+                from: workers[index],
+                epoch: UInt64(index) + 1,
+                isQuiet: false,
+                isStarved: false,
+                isStalled: isStalled,
+                at: now,
+                actions: &actions
+            )
+            told = actions.filter { if case .tellStalled = $0 { true } else { false } }
+        }
+        ready(0, isStalled: true)
+        #expect(told == [])
+        ready(1, isStalled: true)
+        #expect(told == [.tellStalled(client: client, id: 3), .tellStalled(client: client, id: 4)])
+        ready(0, isStalled: true)
+        #expect(told == [])
+        let waiting = bench.machine.explanations(of: 3).first
+        #expect(waiting?.isStalled == true)
+        #expect(waiting?.workers.map(\.obstacle) == [.stalled(calls: 1), .stalled(calls: 1)])
+        ready(0, isStalled: false)
+        let other = bench.machine.explanations(of: 4).first
+        #expect(other?.workers.first?.obstacle == .full(calls: 1, credit: 1))
+        // What a worker says of a call that it has is remembered as well.
+        let first = bench.machine.addressee(sent[0].id, from: sent[0].worker)
+        if let first { bench.machine.phaseReported(first.slot, isStalled: true) }
+        let running = bench.machine.explanations(of: 1).first
+        #expect(running?.isStalled == true)
+    }
+
     @Test("events of several workers are numbered as one stream, and gaps stay gaps")
     func events() throws {
         var bench = BrokerBench()

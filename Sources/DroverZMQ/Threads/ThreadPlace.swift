@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Glibc
+
+/// A place that each thread has for itself, for what it works on at the moment.
+///
+/// The object isn't held: whoever puts it there holds it until it is taken out again.
+package struct ThreadPlace<Object: AnyObject>: Sendable {
+    private let key: pthread_key_t
+
+    /// Makes a place; to be kept for the life of the process.
+    package init() {
+        var key = pthread_key_t()
+        let code = unsafe pthread_key_create(&key, nil)
+        precondition(code == 0, "no thread key is left")
+        self.key = key
+    }
+
+    /// What this thread has put there.
+    @available(*, noasync)
+    package var current: Object? {
+        guard let known = unsafe pthread_getspecific(self.key) else { return nil }
+        return unsafe Unmanaged<Object>.fromOpaque(known).takeUnretainedValue()
+    }
+
+    /// Puts the object there while `body` runs, on this thread.
+    @available(*, noasync)
+    package func with<Value, Failure: Error>(
+        _ object: Object,
+        _ body: () throws(Failure) -> Value
+    ) throws(Failure) -> Value {
+        let former = unsafe pthread_getspecific(self.key)
+        unsafe pthread_setspecific(self.key, Unmanaged.passUnretained(object).toOpaque())
+        defer {
+            unsafe pthread_setspecific(self.key, former)
+            // It must live as long as it can be found.
+            withExtendedLifetime(object) {}
+        }
+        return try body()
+    }
+}
