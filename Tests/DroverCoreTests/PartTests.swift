@@ -178,6 +178,28 @@ import Testing
         #expect(isEmpty)
     }
 
+    @Test("S9 a small request of an ordering key waits behind a large one of it, with the time that is left then")
+    func keys() {
+        var queue = PartQueue<String>()
+        queue.add(Self.request(1, 100), deadline: nil, "a", in: .key(7))
+        let isUnderWay = [queue.isUnderWay(.key(7)), queue.isUnderWay(.key(8))]
+        #expect(isUnderWay == [true, false])
+        for id in 2...4 as ClosedRange<UInt64> {
+            queue.add(Self.request(id, 10), deadline: Self.at(1000), "\(id)", in: .key(7))
+        }
+        queue.move(3, to: Self.at(2000))
+        let isKnown = queue.cancel({ $0 == .request }, id: 2)
+        #expect(isKnown)
+        let first = Self.take(&queue)
+        #expect(first == ["1: 1000"])
+        Self.grant(1, in: &queue)
+        let second = Self.take(&queue, at: 500)
+        #expect(second == ["a 0", "3: 1500"])
+        Self.grant(3, in: &queue)
+        let third = Self.take(&queue, at: 600)
+        #expect(third == ["3 0", "4: 400"])
+    }
+
     @Test("what nobody wants any more holds nothing up")
     func unwantedStreams() {
         var queue = PartQueue<String>()

@@ -18,6 +18,14 @@ import Testing
     )
     func brokeredHistories(share: Int) { self.live(.brokered, count: 400, share: share) }
 
+    @Test("on slow lines large values arrive, once, nobody is given up, and small calls pass them")
+    func slowHistories() throws {
+        let histories = try Histories(of: .slow, count: 60)
+        guard histories.count > 20 else { return }
+        let sum = histories.outcome
+        #expect(sum.transfers > histories.count && sum.deliveries > 0, "\(sum)")
+    }
+
     private func live(_ world: Histories.World, count: Int, share: Int) {
         do {
             let histories = try Histories(of: world, count: count, share: share, of: Self.shares)
@@ -25,6 +33,7 @@ import Testing
             guard histories.count > 100 else { return }
             let sum = histories.outcome
             #expect(sum.answered > 0 && sum.resends > 0 && sum.losses > 0 && sum.resumptions > 0, "\(sum)")
+            #expect(sum.transfers > 0)
             guard world == .brokered else { return }
             #expect(sum.crashes > 0 && sum.deliveries > 0 && sum.invocations > 0, "\(sum)")
         } catch {

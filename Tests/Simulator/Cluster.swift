@@ -22,6 +22,9 @@ package final class Cluster {
         package var deliveries = 0
         package var missing = 0
         package var invocations = 0
+        /// Large packets that came in parts, and events that handlers sent.
+        package var transfers = 0
+        package var emitted = 0
 
         package init() {}
 
@@ -37,6 +40,8 @@ package final class Cluster {
             sum.deliveries += other.deliveries
             sum.missing += other.missing
             sum.invocations += other.invocations
+            sum.transfers += other.transfers
+            sum.emitted += other.emitted
         }
     }
 
@@ -99,11 +104,23 @@ package final class Cluster {
     private let movesDeadlines: Bool
     /// Whether a broker stands between the clients and the workers, which dial it.
     let isBrokered: Bool
+    /// Whether nothing is broken or cancelled: what is slow must come nevertheless, and once.
+    let isCalm: Bool
+    /// Whether lines are slow, and some of what is said is large.
+    let isSlow: Bool
+    /// For what is slow and large: the other histories are as they would be without.
+    private var sizes: SeededRandom
 
-    package init(random: SeededRandom, isBrokered: Bool = false) {
+    package init(random: SeededRandom, isBrokered: Bool = false, isCalm: Bool = false) {
         self.random = random
         self.isBrokered = isBrokered
-        let clientCount = 1 + self.random.below(isBrokered ? 4 : 2)
+        self.isCalm = isCalm
+        var sizes = random
+        sizes = sizes.split()
+        let isSlow = sizes.oneIn(8)
+        self.isSlow = isCalm || isSlow
+        self.sizes = sizes
+        let clientCount = isCalm ? 1 : 1 + self.random.below(isBrokered ? 4 : 2)
         let workerCount = self.random.oneIn(6) ? 3 : 1 + self.random.below(isBrokered ? 4 : 2)
         self.movesDeadlines = self.random.oneIn(2)
         self.keepsOrder = workerCount == 1 && !self.movesDeadlines && !isBrokered
@@ -127,6 +144,25 @@ package final class Cluster {
                 self.brokerPaths[broker][worker].latency = UInt64(self.random.below(120)) * Self.millisecond + 1
             }
         }
+        if self.isSlow { self.slowDown() }
+    }
+
+    /// Makes lines slow: 20 Mbit/s, most of them.
+    private func slowDown() {
+        func path() -> Path {
+            var path = Path()
+            path.nanosecondsPerByte = self.sizes.oneIn(4) ? 0 : 400
+            return path
+        }
+        for client in self.paths.indices {
+            for worker in self.paths[client].indices { self.paths[client][worker] = path() }
+        }
+        for broker in self.brokerPaths.indices {
+            for worker in self.brokerPaths[broker].indices { self.brokerPaths[broker][worker] = path() }
+        }
+        if self.isCalm, let first = self.paths.first, first.allSatisfy({ $0.nanosecondsPerByte == 0 }) {
+            self.paths[0][0].nanosecondsPerByte = 400
+        }
     }
 
     /// Lives through a history.
@@ -138,7 +174,7 @@ package final class Cluster {
             self.add(.act(client: client.index), after: UInt64(self.random.below(50)) * Self.millisecond)
         }
         for worker in self.workers { worker.dialAll() }
-        self.add(.fault, after: UInt64(self.random.below(200)) * Self.millisecond)
+        if !self.isCalm { self.add(.fault, after: UInt64(self.random.below(200)) * Self.millisecond) }
         try self.proceed { self.now >= Self.start + Self.busyTime }
         try self.heal()
         let healedAt = self.now
@@ -148,6 +184,7 @@ package final class Cluster {
             self.now > settledAt && self.isIdle || self.now > healedAt + 30_000 * Self.millisecond
         }
         try self.checkEnd()
+        if self.isCalm { try self.checkCalm() }
         for client in self.clients { try client.leave() }
         let leftAt = self.now
         try self.proceed { self.now > leftAt + 1000 * Self.millisecond }
@@ -228,6 +265,29 @@ package final class Cluster {
         }
     }
 
+    /// Where nothing broke, everything came: once, in its time, without anybody being taken for lost.
+    private func checkCalm() throws(Violation) {
+        try check(
+            self.outcome.losses == 0 && self.outcome.resends == 0,
+            "\(self.outcome.resends) requests were sent again"
+        )
+        try check(self.outcome.resumptions == 0 && self.outcome.missing == 0, "a session was lost")
+        try check(self.runs.values.allSatisfy { $0 == 1 }, "a request ran twice")
+        for client in self.clients {
+            for record in client.calls {
+                let isAnswered = record.end == .answered || record.end == .failed
+                try check(isAnswered, "call \(record.id) was not answered")
+                try check(
+                    record.delivered == record.emitted,
+                    "of \(record.emitted) events of call \(record.id) \(record.delivered) came"
+                )
+                guard record.argumentBytes + record.resultBytes < 1000, record.callback == nil else { continue }
+                let took = record.endedAt - record.madeAt
+                try check(took < 1_200 * Self.millisecond, "small call \(record.id) took \(took / Self.millisecond) ms")
+            }
+        }
+    }
+
     // MARK: What nodes ask for
 
     func nextToken() -> UInt64 {
@@ -280,21 +340,124 @@ package final class Cluster {
 
     func sendToWorker(_ packet: Packet, by connection: Connection) {
         guard connection.isUp else { return }
-        let path = self.path(of: connection)
-        connection.lastToWorker = self.arrival(path, blockedUntil: path.blockedToWorker, last: connection.lastToWorker)
-        self.events.add(.toWorker(packet, connection), at: connection.lastToWorker)
+        guard self.isSlow else { return self.put(packet, 64, toWorker: true, by: connection) }
+        self.send(packet, by: connection, toWorker: true)
     }
 
     func sendToClient(_ packet: Packet, by connection: Connection) {
         guard connection.isUp else { return }
+        guard self.isSlow else { return self.put(packet, 64, toWorker: false, by: connection) }
+        self.send(packet, by: connection, toWorker: false)
+    }
+
+    /// Sends a packet, in parts if it is large, behind what it must not overtake.
+    private func send(_ packet: Packet, by connection: Connection, toWorker: Bool) {
+        let line = toWorker ? connection.near : connection.far
+        let (bytes, isBehindEvents) = self.size(of: packet)
+        if !line.takes(packet, bytes: bytes, isBehindEvents: isBehindEvents) {
+            self.put(packet, bytes, toWorker: toWorker, by: connection)
+        }
+        self.pump(connection, toWorker: toWorker)
+    }
+
+    /// Sends what may go in parts now.
+    private func pump(_ connection: Connection, toWorker: Bool) {
+        let line = toWorker ? connection.near : connection.far
+        while connection.isUp {
+            let next = line.next(at: Instant(nanoseconds: self.now))
+            guard !next.isEmpty else { return }
+            for (packet, bytes) in next { self.put(packet, bytes, toWorker: toWorker, by: connection) }
+        }
+    }
+
+    /// How many bytes a packet takes, and whether it answers a call with a callback.
+    private func size(of packet: Packet) -> (bytes: Int, isBehindEvents: Bool) {
+        switch packet {
+        case .request(_, _, let token): return (64 + (self.records[token]?.argumentBytes ?? 0), false)
+        case .answer(_, let token, _):
+            let record = self.records[token]
+            return (64 + (record?.resultBytes ?? 0), record?.callback != nil)
+        case .event(_, _, let source), .invoke(_, _, let source):
+            return ((source.token &+ source.serial) % 4 == 0 ? 1_500_000 : 64, false)
+        default: return (64, false)
+        }
+    }
+
+    private func put(_ packet: Packet, _ bytes: Int, toWorker: Bool, by connection: Connection) {
         let path = self.path(of: connection)
-        connection.lastToClient = self.arrival(path, blockedUntil: path.blockedToClient, last: connection.lastToClient)
-        self.events.add(.toClient(packet, connection), at: connection.lastToClient)
+        let cost = UInt64(bytes) * path.nanosecondsPerByte
+        if toWorker {
+            connection.busyToWorker = max(connection.busyToWorker, self.now) + cost
+            let last = max(connection.lastToWorker, cost > 0 ? connection.busyToWorker : 0)
+            connection.lastToWorker = self.arrival(path, blockedUntil: path.blockedToWorker, last: last)
+            self.events.add(.toWorker(packet, connection), at: connection.lastToWorker)
+        } else {
+            connection.busyToClient = max(connection.busyToClient, self.now) + cost
+            let last = max(connection.lastToClient, cost > 0 ? connection.busyToClient : 0)
+            connection.lastToClient = self.arrival(path, blockedUntil: path.blockedToClient, last: last)
+            self.events.add(.toClient(packet, connection), at: connection.lastToClient)
+        }
     }
 
     private func arrival(_ path: Path, blockedUntil: UInt64, last: UInt64) -> UInt64 {
         let latency = UInt64(self.random.below(Int(path.latency)))
         return max(self.now + latency, blockedUntil, last)
+    }
+
+    /// A packet has come: the node is told, and its end of the line does what the loops do.
+    private func arrived(_ packet: Packet, by connection: Connection, toWorker: Bool) throws(Violation) {
+        guard self.isSlow else { return try self.give(packet, by: connection, toWorker: toWorker) }
+        let (own, now) = (toWorker ? connection.far : connection.near, Instant(nanoseconds: self.now))
+        let before = self.session(of: connection, atWorker: toWorker)
+        switch packet {
+        case .welcome where !toWorker: own.forgetOutgoing()
+        case .hello where toWorker: own.forgetIncoming()
+        case .cancel(let id): own.cancelTheirs(id)
+        default: break
+        }
+        try self.give(packet, by: connection, toWorker: toWorker)
+        let session = self.session(of: connection, atWorker: toWorker)
+        if session != before {
+            // What another session was told, or began to say, is nothing to this one.
+            own.forgetOutgoing()
+            own.forgetIncoming()
+        }
+        guard session != nil else { return }
+        switch packet {
+        case .part(let part):
+            let (whole, answer) = try own.take(part, at: now)
+            self.put(answer, 48, toWorker: !toWorker, by: connection)
+            if let whole {
+                self.outcome.transfers += 1
+                try self.give(whole, by: connection, toWorker: toWorker)
+            }
+        case .partTaken(let transfer, let end, let isWanted):
+            own.acknowledged(transfer, end: end, isWanted: isWanted, at: now)
+        default: break
+        }
+        self.pump(connection, toWorker: !toWorker)
+    }
+
+    private func give(_ packet: Packet, by connection: Connection, toWorker: Bool) throws(Violation) {
+        switch (toWorker, connection.broker) {
+        case (true, nil) where self.isBrokered:
+            try self.brokers[connection.worker].received(packet, fromClient: connection)
+        case (true, _): try self.workers[connection.worker].received(packet, by: connection)
+        case (false, let broker?): try self.brokers[broker].received(packet, fromWorker: connection)
+        case (false, nil): try self.clients[connection.client].received(packet, by: connection)
+        }
+    }
+
+    /// What a node knows the other side by: parts that come by a connection without are not taken.
+    private func session(of connection: Connection, atWorker: Bool) -> UInt64? {
+        switch (atWorker, connection.broker) {
+        case (true, nil) where self.isBrokered:
+            return self.brokers[connection.worker].session(of: connection)
+        case (true, _): return self.workers[connection.worker].session(of: connection)
+        case (false, let broker?): return self.brokers[broker].session(of: connection)
+        case (false, nil):
+            return self.clients[connection.client].links[connection.worker].connection === connection ? 1 : nil
+        }
     }
 
     /// Breaks a connection: what is on its way is lost, save what may have left the client before it closed.
@@ -314,12 +477,12 @@ package final class Cluster {
             guard connection.isUp || connection.drains, broker.isUp, broker.life == connection.workerLife else {
                 return
             }
-            try broker.received(packet, fromClient: connection)
+            try self.arrived(packet, by: connection, toWorker: true)
         case .toClient(let packet, let connection) where connection.broker != nil:
             guard connection.isUp || connection.drains, let index = connection.broker, self.brokers[index].isUp else {
                 return
             }
-            try self.brokers[index].received(packet, fromWorker: connection)
+            try self.arrived(packet, by: connection, toWorker: false)
         case .dial(let worker, let life, let broker, let attempt):
             if self.workers[worker].life == life { self.workers[worker].dialNow(broker, attempt: attempt) }
         case .offer(let worker, let life, let broker):
@@ -336,10 +499,10 @@ package final class Cluster {
             guard connection.isUp || connection.drains, worker.isUp, worker.life == connection.workerLife else {
                 return
             }
-            try worker.received(packet, by: connection)
+            try self.arrived(packet, by: connection, toWorker: true)
         case .toClient(let packet, let connection):
             guard connection.isUp else { return }
-            try self.clients[connection.client].received(packet, by: connection)
+            try self.arrived(packet, by: connection, toWorker: false)
         case .connect(let client, let life, let worker, let attempt):
             guard self.clients[client].life == life, !self.clients[client].hasLeft else { return }
             try self.clients[client].connectNow(worker, attempt: attempt)
@@ -418,6 +581,7 @@ package final class Cluster {
         let client = self.clients[index]
         self.add(.act(client: index), after: UInt64(self.random.below(self.isBrokered ? 160 : 80)) * Self.millisecond)
         guard !client.hasLeft else { return }
+        if self.isCalm { return try self.actCalmly(client) }
         if self.isBrokered, self.random.oneIn(4) { try client.doWithCallbacks() }
         switch self.random.below(10) {
         case 0:
@@ -427,12 +591,20 @@ package final class Cluster {
             try client.move(record, to: self.someDeadline())
         default:
             for _ in 0...self.random.below(4) {
+                let (function, isIdempotent) = (UInt32(self.random.below(3)), self.random.oneIn(2))
+                let key = self.random.oneIn(3) ? ["a", "b"][self.random.below(2)] : nil
+                var deadline = self.someDeadline()
+                // Those with a limit don't go in parts here: their times count from stamps.
+                if self.isSlow, key != nil { deadline = .distantFuture }
+                let isUnlimited = deadline == .distantFuture && !self.movesDeadlines
                 try client.submit(
-                    function: UInt32(self.random.below(3)),
-                    isIdempotent: self.random.oneIn(2),
+                    function: function,
+                    isIdempotent: isIdempotent,
                     isPing: false,
-                    key: self.random.oneIn(3) ? ["a", "b"][self.random.below(2)] : nil,
-                    deadline: self.someDeadline()
+                    key: key,
+                    deadline: deadline,
+                    argumentBytes: isUnlimited ? self.someSize(of: client) : 0,
+                    resultBytes: self.someSize(of: client)
                 )
                 if self.isBrokered, let record = client.calls.last { self.decorate(record, of: client) }
             }
@@ -441,6 +613,27 @@ package final class Cluster {
                 try client.submit(function: 0, isIdempotent: false, isPing: true, key: nil, deadline: deadline)
             }
         }
+    }
+
+    /// Makes a call that nothing gets in the way of, at times a large one.
+    private func actCalmly(_ client: SimulatedClient) throws(Violation) {
+        try client.submit(
+            function: 0,
+            isIdempotent: self.random.oneIn(2),
+            isPing: false,
+            key: nil,
+            deadline: .distantFuture,
+            argumentBytes: self.someSize(of: client),
+            resultBytes: self.someSize(of: client),
+            callback: self.isBrokered && self.random.oneIn(3) ? client.callbacks.some(isNew: self.random.oneIn(3)) : nil
+        )
+    }
+
+    /// A few values of some megabytes, the others small.
+    private func someSize(of client: SimulatedClient) -> Int {
+        let large = client.calls.count { $0.argumentBytes + $0.resultBytes > 1000 }
+        guard self.isSlow, large < 3, self.sizes.oneIn(6) else { return 0 }
+        return 1_100_000 + self.sizes.below(2_000_000)
     }
 
     /// What only a broker reads.

@@ -8,6 +8,8 @@ package struct Histories: Sendable {
         case direct
         /// Brokers, which clients connect to and workers dial.
         case brokered
+        /// Slow lines, and nothing that breaks.
+        case slow
     }
 
     package var outcome = Cluster.Outcome()
@@ -28,7 +30,8 @@ package struct Histories: Sendable {
         try withSeeds(count) { random in
             defer { number += 1 }
             guard number % shares == share else { return }
-            outcome += try Cluster(random: random, isBrokered: world == .brokered).run()
+            let isBrokered = world == .brokered || world == .slow && random.oneIn(2)
+            outcome += try Cluster(random: random, isBrokered: isBrokered, isCalm: world == .slow).run()
         }
         self.outcome = outcome
         self.count = number

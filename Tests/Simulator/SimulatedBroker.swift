@@ -56,6 +56,15 @@ final class SimulatedBroker {
 
     private var now: Instant { Instant(nanoseconds: self.cluster.now) }
 
+    /// Whose a route is, and which life of it, for what comes by it in parts.
+    func session(of connection: Connection) -> UInt64? {
+        switch self.machine.peer(route: connection.route) {
+        case .client(let client): UInt64(self.machine.clients[client].number)
+        case .worker(let worker): self.machine.workers[worker].incarnation
+        case nil: nil
+        }
+    }
+
     func die() { self.isUp = false }
 
     /// Goes politely, at the end.
@@ -118,6 +127,7 @@ final class SimulatedBroker {
             self.machine.endedReceived(subscription, from: client, actions: &self.actions)
         case (.flow(let subscription, let isPaused), let client?):
             self.machine.flowReceived(subscription, isPaused: isPaused, from: client, actions: &self.actions)
+        case (.part, _), (.partTaken, _): break
         default: throw Violation("a broker received \(packet) from a client")
         }
         try self.turn()
@@ -275,6 +285,7 @@ final class SimulatedBroker {
             }
         case .bind, .event, .invoke, .ended:
             if self.machine.isInSession(worker) { self.takeCallback(packet, worker) }
+        case .part, .partTaken: break
         default: throw Violation("a broker received \(packet) from a worker")
         }
         try self.turn()

@@ -25,6 +25,14 @@ final class CallRecord {
         }
     }
     var end: End?
+    /// What its arguments and its result take on a line, beyond a small packet.
+    var argumentBytes = 0
+    var resultBytes = 0
+    /// Events that its handlers sent, and that came.
+    var emitted = 0
+    var delivered = 0
+    var madeAt: UInt64 = 0
+    var endedAt: UInt64 = 0
     /// For a broker.
     var priority: UInt8 = 4
     var demands: Demands?
@@ -94,7 +102,16 @@ final class SimulatedClient {
 
     // MARK: The program
 
-    func submit(function: UInt32, isIdempotent: Bool, isPing: Bool, key: String?, deadline: Instant) throws(Violation) {
+    func submit(
+        function: UInt32,
+        isIdempotent: Bool,
+        isPing: Bool,
+        key: String?,
+        deadline: Instant,
+        argumentBytes: Int = 0,
+        resultBytes: Int = 0,
+        callback: UInt32? = nil
+    ) throws(Violation) {
         let id = UInt64(self.calls.count + 1)
         let record = CallRecord(
             id: id,
@@ -105,6 +122,10 @@ final class SimulatedClient {
             key: key,
             deadline: deadline
         )
+        record.argumentBytes = argumentBytes
+        record.resultBytes = resultBytes
+        record.madeAt = self.cluster.now
+        record.callback = callback.map { (self.identity, $0) }
         self.calls.append(record)
         self.cluster.records[record.token] = record
         let call = Call(
@@ -270,6 +291,7 @@ final class SimulatedClient {
         case .event(let subscription, let sequence, let source):
             try self.checkAddressee(source, subscription)
             self.cluster.outcome.deliveries += 1
+            self.cluster.records[source.call]?.delivered += 1
             if try !self.callbacks.received(source, subscription, sequence: sequence, from: endpoint) {
                 self.send(.ended(subscription), to: endpoint)
             }
@@ -285,6 +307,7 @@ final class SimulatedClient {
         case .ended(let subscription):
             self.callbacks.end(subscription)
             self.send(.ended(subscription), to: endpoint)
+        case .part, .partTaken: break
         case .hello, .define, .request, .cancel, .deadline, .defineAs, .offer, .ready, .recall, .bind,
             .invocationAnswer,
             .invocationFailed, .flow:
@@ -305,6 +328,10 @@ final class SimulatedClient {
         case .deliver(let slot):
             if let token, let record = self.handles[slot] {
                 try check(record.token == token, "call \(id) was given the answer of another call")
+                try check(
+                    !self.cluster.isCalm || record.delivered == record.emitted,
+                    "call \(id) was answered before its events came"
+                )
             }
             try self.end(slot, id, as: isError ? .failed : .answered)
         case .expire(let slot, _, _): try self.end(slot, id, as: .expired)
@@ -321,6 +348,7 @@ final class SimulatedClient {
         try check(record.end == nil, "call \(id) ended as \(end) after it had ended")
         if end == .expired { try check(record.deadline <= self.now, "call \(id) expired before its deadline") }
         record.end = end
+        record.endedAt = self.cluster.now
         self.open[id] = nil
     }
 

@@ -34,6 +34,9 @@ package enum Packet: Sendable {
     case invocationFailed(id: UInt64)
     case ended(UInt32)
     case flow(UInt32, isPaused: Bool)
+    /// A piece of a large packet.
+    indirect case part(PacketPart)
+    case partTaken(UInt64, end: Int, isWanted: Bool)
 
     /// A BEAT of who sends requests.
     init(_ beat: Header) {
@@ -50,6 +53,8 @@ package struct EventSource: Sendable {
     /// Who it is meant for.
     var client: PeerID
     var subscription: UInt32
+    /// The call whose handler sent it.
+    var call: UInt64 = 0
 }
 
 /// One connection between a DEALER and a ROUTER, or between the ROUTERs of a worker that dials and of a broker: ordered in
@@ -71,6 +76,12 @@ final class Connection {
     /// When the last packet arrives in each direction.
     var lastToWorker: UInt64 = 0
     var lastToClient: UInt64 = 0
+    /// What goes in parts from and to the client, or the broker that a worker dialled, and from and to the worker.
+    let near = SimulatedLine()
+    let far = SimulatedLine()
+    /// Until when the line is busy in each direction.
+    var busyToWorker: UInt64 = 0
+    var busyToClient: UInt64 = 0
     /// What the quickest stamp since the HELLO took, and when it came.
     private var quickest: (trip: UInt64, at: UInt64)?
     /// By how much the receiver may take deadlines that count from the last stamp for later than they are.
@@ -103,4 +114,6 @@ struct Path {
     var blockedToClient: UInt64 = 0
     /// The longest that a packet takes.
     var latency: UInt64 = 5_000_000
+    /// Nanoseconds that the line needs for a byte; 0 if it takes any amount at once.
+    var nanosecondsPerByte: UInt64 = 0
 }

@@ -99,8 +99,8 @@ final class SimulatedWorker {
         self.life = life
         self.cluster = cluster
         self.epoch = cluster.random.next()
-        self.window = 1 + cluster.random.below(6)
-        self.concurrency = 1 + cluster.random.below(4)
+        self.window = cluster.isCalm ? 64 : 1 + cluster.random.below(6)
+        self.concurrency = cluster.isCalm ? 16 : 1 + cluster.random.below(4)
         self.keepsAllResults = !cluster.random.oneIn(4)
         var configuration = WorkerMachine.Configuration(seed: cluster.random.next())
         configuration.session = Cluster.limits
@@ -199,13 +199,18 @@ final class SimulatedWorker {
         case (.ended(let number), let session?): self.callbacks.end(number, via: self.machine.sessions[session].client)
         case (.flow(let number, let isPaused), let session?):
             self.callbacks.pause(number, via: self.machine.sessions[session].client, isPaused)
-        case (.pong, _): break
+        case (.pong, _), (.part, _), (.partTaken, _): break
         case (.welcome, _), (.reset, _), (.answer, _), (.cancelled, _), (.phase, _), (.offer, _), (.ready, _),
             (.bind, _),
             (.event, _), (.invoke, _):
             throw Violation("a worker received \(packet)")
         }
         try self.turn()
+    }
+
+    /// The session of a route, for what comes by it in parts.
+    func session(of connection: Connection) -> UInt64? {
+        self.machine.session(route: connection.route).map { UInt64(self.machine.sessions[$0].number) }
     }
 
     private func send(_ packet: Packet, to session: Int) {
@@ -402,7 +407,12 @@ final class SimulatedWorker {
                 job.invocationLimit = self.cluster.now + 150_000_000
                 self.send(.invoke(number, id: id, source), to: session)
             } else if !subscriber.isPaused {
-                self.send(.event(number, sequence: subscriber.sequence, subscriber.next()), to: session)
+                let sequence = subscriber.sequence
+                var source = subscriber.next()
+                source.call = job.token
+                self.cluster.outcome.emitted += 1
+                self.cluster.records[job.token]?.emitted += 1
+                self.send(.event(number, sequence: sequence, source), to: session)
             }
         }
     }
@@ -425,7 +435,8 @@ final class SimulatedWorker {
 
     /// A handler has nothing more to say to a callback.
     private func endCallback(of job: SimulatedJob) {
-        guard let callback = self.cluster.records[job.token]?.callback, self.cluster.random.oneIn(12),
+        guard let callback = self.cluster.records[job.token]?.callback, !self.cluster.isCalm,
+            self.cluster.random.oneIn(12),
             let session = self.machine.session(of: job.peer),
             let (number, _) = self.subscriber(callback, of: job, session)
         else { return }

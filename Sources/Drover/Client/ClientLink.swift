@@ -244,10 +244,13 @@ final class ClientLink {
         if case .chunk = kind { header.contentType = ContentType.chunk.rawValue }
         guard let base = unsafe result.request.base else { return }
         // In parts it goes with what is left when its turn has come.
-        if self.line.takes(.request, payloadCount: result.request.payloadCount) {
+        let key = result.affinity
+        if self.line.takes(.request, payloadCount: result.request.payloadCount)
+            || self.line.keepsOrder && key != 0 && self.line.isUnderWay(.key(key))
+        {
             guard let shared = result.request.share() else { return }
             let source = unsafe PartSource(shared.base + Header.byteCount, owner: shared)
-            return self.line.add(header, deadline: result.deadline, source)
+            return self.line.add(header, deadline: result.deadline, source, in: key != 0 ? .key(key) : nil)
         }
         header.time = self.time(until: result.deadline, at: now)
         if result.request.payloadCount >= OutgoingBatch.flushBytes {

@@ -196,12 +196,21 @@ package final class PartLine {
 
     /// Adds a message to those that go out in parts; a request's time is what is left of it when it goes.
     ///
-    /// An answer `isBehindEvents` if they may be for its caller.
-    package func add(_ header: Header, deadline: Instant?, _ source: PartSource, isBehindEvents: Bool = false) {
+    /// An answer `isBehindEvents` if they may be for its caller. A request names its key's stream, if it has one.
+    package func add(
+        _ header: Header,
+        deadline: Instant?,
+        _ source: PartSource,
+        in stream: PartStream? = nil,
+        isBehindEvents: Bool = false
+    ) {
         var header = header
         header.flags.remove(.attached)
-        self.outgoing.add(header, deadline: deadline, source, isBehindEvents: isBehindEvents)
+        self.outgoing.add(header, deadline: deadline, source, in: stream, isBehindEvents: isBehindEvents)
     }
+
+    /// Whether a request of a key goes in parts: those that follow it have to as well, whatever their size.
+    package func isUnderWay(_ stream: PartStream) -> Bool { self.outgoing.isUnderWay(stream) }
 
     /// Something may have to wait for what goes in parts before it.
     package var keepsOrder: Bool { self.outgoing.keepsOrder }

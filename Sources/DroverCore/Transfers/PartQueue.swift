@@ -9,8 +9,11 @@ package enum PartStream: Hashable, Sendable {
     case subscription(UInt32)
     /// The progress of a request.
     case request(UInt64)
+    /// The requests of an ordering key, by its hash.
+    case key(UInt64)
 
-    /// What a message belongs to that others must not overtake; nil for requests and answers.
+    /// What a message belongs to that others must not overtake; nil for answers, and for requests, whose
+    /// headers don't tell their keys.
     package init?(of message: Header) {
         switch message.kind {
         case .event, .invoke: self = .subscription(message.number)
@@ -124,11 +127,18 @@ package struct PartQueue<Source>: ~Copyable {
     ///   - message: Its header, with the payload's length.
     ///   - deadline: What its time is counted to when it goes out; nil to leave the time as it is.
     ///   - source: Its payload.
+    ///   - stream: What it belongs to, if its header doesn't tell.
     ///   - isBehindEvents: For an answer, that all events before it must come first.
-    package mutating func add(_ message: Header, deadline: Instant?, _ source: Source, isBehindEvents: Bool = false) {
+    package mutating func add(
+        _ message: Header,
+        deadline: Instant?,
+        _ source: Source,
+        in stream: PartStream? = nil,
+        isBehindEvents: Bool = false
+    ) {
         self.lastID += 1
         var transfer = Transfer(id: self.lastID, message: message, deadline: deadline, source: source)
-        guard let stream = PartStream(of: message) else {
+        guard let stream = stream ?? PartStream(of: message) else {
             guard message.kind == .reply || message.kind == .error else { return self.waiting.append(transfer) }
             let content = Answer.Content.transfer(transfer)
             if !self.hold(content, of: message.id, isBehindEvents: isBehindEvents) { self.waiting.append(transfer) }
@@ -140,6 +150,9 @@ package struct PartQueue<Source>: ~Copyable {
             self.waiting.append(transfer)
         }
     }
+
+    /// Whether what follows in a stream has to wait.
+    package func isUnderWay(_ stream: PartStream) -> Bool { self.streams[stream] != nil }
 
     /// Keeps messages of a stream until those before them have gone out.
     ///
@@ -267,9 +280,15 @@ package struct PartQueue<Source>: ~Copyable {
 
     /// The deadline of a request was moved: one that has not begun goes out with what is left of it then.
     package mutating func move(_ id: UInt64, to deadline: Instant) {
-        guard let index = self.waiting.firstIndex(where: { $0.message.id == id && $0.message.kind == .request })
-        else { return }
-        self.waiting[index].deadline = deadline
+        func isMeant(_ transfer: Transfer) -> Bool { transfer.message.id == id && transfer.message.kind == .request }
+        if let index = self.waiting.firstIndex(where: isMeant) { self.waiting[index].deadline = deadline }
+        for (stream, followers) in self.streams {
+            for (index, follower) in followers.enumerated() {
+                guard case .transfer(var transfer) = follower, isMeant(transfer) else { continue }
+                transfer.deadline = deadline
+                self.streams[stream]?[index] = .transfer(transfer)
+            }
+        }
     }
 
     /// The connection is another, or the session: who wants a message still asks for it again.
