@@ -79,6 +79,7 @@ import Testing
         #expect(second.beat == nil && second.time == 400, "one stamp for what is sent at once")
         let third = clock.time(until: Self.at(5300), epoch: 7, at: Self.at(5001))
         #expect(third.beat == Header(.beat, id: 7, time: 5_001_000) && third.time == 299)
+        #expect(clock.time(until: Self.at(5001), epoch: 7, at: Self.at(5001)).time == 0, "it must not start any more")
         clock.forget()
         #expect(clock.time(until: Self.at(5300), epoch: 7, at: Self.at(5001)).beat != nil)
         clock.wasMistaken()

@@ -12,11 +12,11 @@ extension Instant {
         self = time == Header.noTimeLimit ? .distantFuture : now.advanced(byNanoseconds: UInt64(time) * 1_000_000)
     }
 
-    /// What is left of the time until this deadline, as a header has it: whole milliseconds, rounded up, at least one.
+    /// What is left of the time until this deadline, as a header has it: whole milliseconds, rounded up, 0 if it is over.
     package func headerTime(at now: Instant) -> UInt32 {
         guard self != .distantFuture else { return Header.noTimeLimit }
         let milliseconds = (self.nanoseconds(since: now) + 999_999) / 1_000_000
-        return UInt32(clamping: min(max(1, milliseconds), UInt64(Header.noTimeLimit - 1)))
+        return UInt32(clamping: min(milliseconds, UInt64(Header.noTimeLimit - 1)))
     }
 
     /// How long a poll may wait for this point in time: whole milliseconds, rounded up, at most an hour; -1 for ever.
