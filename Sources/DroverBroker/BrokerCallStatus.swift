@@ -81,7 +81,7 @@ extension BrokerCallStatus {
         self.state =
             switch explanation.state {
             case .held: .held
-            case .queued: .queued
+            case .queued, .apart: .queued
             case .sent, .ended: .sent
             }
         self.candidates = explanation.workers.map { worker in
@@ -104,6 +104,10 @@ extension BrokerCallStatus {
         case .queued: break
         }
         guard !explanation.workers.isEmpty else { return "no worker has offered itself: start one" }
+        if explanation.state == .apart {
+            return
+                "it may have been running in \(explanation.deaths) deaths of workers, and waits for one that has nothing else"
+        }
         let suitable = explanation.workers.filter { $0.obstacle?.isLasting != true }
         guard !suitable.isEmpty else {
             return "none of the \(explanation.workers.count) workers may run it: see what each lacks"
@@ -129,7 +133,7 @@ extension BrokerMachine.Obstacle {
     var isLasting: Bool {
         switch self {
         case .lacksFunction, .servesOtherQueues, .lacksLabel, .lacksResource, .draining: true
-        case .away, .quiet, .refusing, .full, .stalled, .resourceInUse: false
+        case .away, .quiet, .refusing, .paused, .keptForOne, .emptied, .full, .stalled, .resourceInUse: false
         }
     }
 
@@ -151,6 +155,9 @@ extension BrokerMachine.Obstacle: CustomStringConvertible {
         case .draining: "shuts down"
         case .quiet: "wants no new calls for now"
         case .refusing: "refused a call, and has not said since that it is ready"
+        case .paused: "sent calls back again and again, and gets none for up to a second"
+        case .keptForOne: "has a call that may have killed workers, and gets no other meanwhile"
+        case .emptied: "is kept until it has nothing left, for a call that may have killed workers"
         case .full(let calls, let credit): "has \(calls) calls, of \(credit) that it may have"
         case .stalled(let calls):
             "has \(calls) calls, and each of its slots is held by a handler that waits for a call that waits for a slot"

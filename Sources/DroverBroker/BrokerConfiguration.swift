@@ -23,8 +23,12 @@ public struct BrokerConfiguration: Sendable {
     public var maxCachedResultBytes = 256 << 10
     /// How long a call waits for a worker that may run it, if there is none.
     public var noWorkerPatience: Duration = .seconds(10)
-    /// How often an idempotent call may be given to a worker, the first time included.
-    public var maxAttempts = 4
+    /// How often a worker may die while it may be running an idempotent call; then the call ends as a `RemoteError` with
+    /// `poison`.
+    ///
+    /// Before its last attempt such a call is kept apart: it goes to a worker that has nothing else to do, so that it alone can be
+    /// to blame. Calls that wait here, or that a worker has sent back, spend no attempt.
+    public var maxAttempts = 3
     /// How often a peer hears from this broker if there is nothing else to say.
     public var heartbeatInterval: Duration = .seconds(2)
     /// A peer that is silent for so long is gone.

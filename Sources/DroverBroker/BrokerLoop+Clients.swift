@@ -168,11 +168,17 @@ extension BrokerLoop {
         request.isIdempotent = header.flags.contains(.idempotent)
         request.isResent = header.flags.contains(.resent)
         request.isRenewed = header.flags.contains(.renewed)
+        request.isBundle = header.contentType == ContentType.chunk.rawValue
         if header.flags.contains(.metadata) {
             do throws(WireError) {
                 let metadata = try unsafe RequestMetadata.read(from: incoming.payload).metadata
                 request.key = metadata.orderingKey
                 request.priority = metadata.priority
+                // One item of a chunk that died.
+                if metadata.deaths > 0 {
+                    request.attempts = UInt8(clamping: metadata.deaths)
+                    request.isBundle = false
+                }
                 if !metadata.queue.isEmpty || !metadata.labels.isEmpty || !metadata.resources.isEmpty {
                     request.demands = Demands(
                         queue: metadata.queue,

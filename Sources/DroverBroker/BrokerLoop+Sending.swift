@@ -123,7 +123,7 @@ extension BrokerLoop {
         guard let link = self.workerLinks[worker], let request = self.requests[Int(slot)] else { return }
         let call = self.machine.call(in: slot)
         // Not when it goes to the same worker again.
-        if call.attempts > 1, !isResent { self.core.counters.resent.countAlone() }
+        if call.sends > 1, !isResent { self.core.counters.resent.countAlone() }
         guard request.payloadCount <= link.maxPayloadBytes else {
             return self.refuseTooLarge(slot, request.payloadCount, worker: worker, id: id, limit: link.maxPayloadBytes)
         }
@@ -179,6 +179,19 @@ extension BrokerLoop {
             self.core.counters.lost.countAlone()
             let message = "the worker that had the call was lost (\(reason)); whether the call ran is unknown"
             payload = self.errorPayload(.lost, message, false, 0)
+        case .poison(let attempts, let workers):
+            var error = ErrorPayload()
+            error.code = RemoteError.Code.poison.name
+            error.message =
+                "workers died \(attempts) times while they had the call, the last time it was all that one had: "
+                + "it isn't made again"
+            error.attempts = UInt32(clamping: attempts)
+            error.workers = workers
+            error.worker = workers.last ?? ""
+            payload = packed { writer throws(CodecError) in try error.pack(into: &writer) }
+        case .declined:
+            let message = "the workers sent the call back again and again without running it; make it again later"
+            payload = self.errorPayload(.busy, message, true, 0)
         case .noWorker:
             let message =
                 "no worker that may run this came within \(self.core.configuration.noWorkerPatience): start one that has the "

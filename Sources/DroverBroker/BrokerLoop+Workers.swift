@@ -88,7 +88,7 @@ extension BrokerLoop {
                 return self.core.counters.unknown.countAlone()
             }
             if kind != .progress {
-                self.machine.phaseReported(addressee.slot, isStalled: header.number == PhaseReport.stalled)
+                self.machine.phaseReported(addressee.slot, isStalled: header.number & PhaseReport.stalled != 0)
             }
             guard let client = addressee.client, let link = self.clientLinks[client] else { return }
             var report = header
@@ -159,11 +159,11 @@ extension BrokerLoop {
 
     private func takeAnswer(_ incoming: Incoming, _ kind: MessageKind, _ worker: Int) {
         let id = incoming.header.id
-        if kind == .error, unsafe Self.isNotTaken(incoming.payload) {
-            self.machine.holdOff(worker)
+        if kind == .error, let stage = unsafe Self.removal(saidBy: incoming.payload) {
+            if stage == .beforeStart { self.machine.holdOff(worker) }
             return self.machine.cancellationConfirmed(
                 id,
-                stage: .beforeStart,
+                stage: stage,
                 from: worker,
                 at: self.now,
                 actions: &self.actions
@@ -210,9 +210,13 @@ extension BrokerLoop {
     }
 
     /// Whether an error says that the worker has not taken the request at all: then another may.
-    private static func isNotTaken(_ payload: UnsafeRawBufferPointer) -> Bool {
-        guard let error = unsafe try? ErrorPayload(reading: payload) else { return false }
-        return error.code == RemoteError.Code.busy.name || error.code == RemoteError.Code.draining.name
+    private static func removal(saidBy payload: UnsafeRawBufferPointer) -> CancelledStage? {
+        guard let error = unsafe try? ErrorPayload(reading: payload) else { return nil }
+        switch error.code {
+        case RemoteError.Code.busy.name, RemoteError.Code.draining.name: return .beforeStart
+        case "lapsed": return .lapsed
+        default: return nil
+        }
     }
 
     private func takeCallback(_ incoming: Incoming, _ kind: MessageKind, _ worker: Int) {

@@ -54,6 +54,9 @@ struct BrokerCommand: AsyncParsableCommand {
     @Option(help: "How many seconds a call waits for a worker that may run it, if there is none.")
     var patience = 10.0
 
+    @Option(help: "In how many deaths of workers an idempotent call may be running; then it fails as poison.")
+    var maxAttempts = 3
+
     @Option(help: "How many seconds between two signs of life.")
     var heartbeat = 2.0
 
@@ -86,6 +89,7 @@ struct BrokerCommand: AsyncParsableCommand {
         configuration.name = self.name
         configuration.maxQueuedCalls = self.maxQueued
         configuration.maxPayloadBytes = self.maxPayload
+        configuration.maxAttempts = self.maxAttempts
         configuration.noWorkerPatience = .seconds(self.patience)
         configuration.heartbeatInterval = .seconds(self.heartbeat)
         configuration.silenceLimit = .seconds(self.silenceLimit)

@@ -16,6 +16,10 @@ package struct ErrorPayload: Equatable, Sendable {
     package var worker = ""
     /// With `busy`: when to try again, in milliseconds; 0 if it isn't said.
     package var retryAfterMilliseconds: UInt32 = 0
+    /// With `poison`: in how many deaths of workers the call may have been running.
+    package var attempts: UInt32 = 0
+    /// With `poison`: the names of those workers.
+    package var workers: [String] = []
     /// The error itself in MessagePack, if it can be.
     package var details: [UInt8]?
 
@@ -23,7 +27,9 @@ package struct ErrorPayload: Equatable, Sendable {
 
     /// Writes the payload.
     package func pack(into writer: inout PackWriter) throws(CodecError) {
-        let fieldCount = 6 + (self.details == nil ? 0 : 1) + (self.retryAfterMilliseconds == 0 ? 0 : 1)
+        let fieldCount =
+            6 + (self.details == nil ? 0 : 1) + (self.retryAfterMilliseconds == 0 ? 0 : 1)
+            + (self.attempts == 0 ? 0 : 2)
         try writer.packMapHeader(fieldCount)
         try writer.pack("code")
         try writer.pack(self.code)
@@ -40,6 +46,13 @@ package struct ErrorPayload: Equatable, Sendable {
         if self.retryAfterMilliseconds > 0 {
             try writer.pack("retryAfter")
             try writer.pack(UInt64(self.retryAfterMilliseconds))
+        }
+        if self.attempts > 0 {
+            try writer.pack("attempts")
+            try writer.pack(UInt64(self.attempts))
+            try writer.pack("workers")
+            try writer.packArrayHeader(self.workers.count)
+            for worker in self.workers { try writer.pack(worker) }
         }
         if let details {
             try writer.pack("details")
@@ -59,6 +72,9 @@ package struct ErrorPayload: Equatable, Sendable {
             case "retryable": read.isRetryable = try reader.readBool()
             case "worker": read.worker = try reader.readString()
             case "retryAfter": read.retryAfterMilliseconds = UInt32(clamping: try reader.readUInt64())
+            case "attempts": read.attempts = UInt32(clamping: try reader.readUInt64())
+            case "workers":
+                for _ in 0..<(try reader.readArrayHeader()) { read.workers.append(try reader.readString()) }
             case "details": read.details = try reader.readBytes()
             default: try reader.skip()
             }

@@ -103,6 +103,8 @@ package struct ReadyState: OptionSet, Sendable {
 package enum PhaseReport {
     /// A slot, and each is held by a handler that waits for a call that waits for a slot; with STARTED: its handler waits so.
     package static let stalled: UInt32 = 1
+    /// The handler waits, and has given its slot back meanwhile.
+    package static var released: UInt32 { 2 }
 
     /// What to do about it.
     package static let remedy =

@@ -16,6 +16,8 @@ package struct RequestMetadata: Equatable, Sendable {
     package var labels: [String: String] = [:]
     /// What the request occupies of a worker's resources while it runs.
     package var resources: [String: UInt64] = [:]
+    /// In how many deaths of workers it may have been running, as part of a chunk; at most 255.
+    package var deaths: UInt64 = 0
 
     @inlinable package static var standardPriority: UInt8 { 4 }
     @inlinable package static var highestPriority: UInt8 { 7 }
@@ -28,7 +30,7 @@ package struct RequestMetadata: Equatable, Sendable {
     private var fieldCount: Int {
         (self.orderingKey == nil ? 0 : 1) + (self.queue.isEmpty ? 0 : 1)
             + (self.priority == Self.standardPriority ? 0 : 1) + (self.labels.isEmpty ? 0 : 1)
-            + (self.resources.isEmpty ? 0 : 1)
+            + (self.resources.isEmpty ? 0 : 1) + (self.deaths == 0 ? 0 : 1)
     }
 
     /// Writes the map; what has its usual value is left out.
@@ -54,6 +56,10 @@ package struct RequestMetadata: Equatable, Sendable {
             try writer.pack("resources")
             try writer.pack(amounts: self.resources)
         }
+        if self.deaths > 0 {
+            try writer.pack("deaths")
+            try writer.pack(self.deaths)
+        }
     }
 
     /// Reads the map at the beginning of a payload; fields that this version doesn't know are skipped.
@@ -75,6 +81,7 @@ package struct RequestMetadata: Equatable, Sendable {
                         metadata.priority = UInt8(min(UInt64(Self.highestPriority), try reader.readUInt64()))
                     case "labels": metadata.labels = try reader.readLabels()
                     case "resources": metadata.resources = try reader.readAmounts()
+                    case "deaths": metadata.deaths = min(255, try reader.readUInt64())
                     default: try reader.skip()
                     }
                 }

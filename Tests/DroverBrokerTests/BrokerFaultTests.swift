@@ -67,6 +67,56 @@ struct BrokerFaultTests {
         #expect(pool.gates.entered == ["late"])
     }
 
+    @Test(
+        "S88 through a broker one bad call of 2,000 fails alone, as poison, in calls and in a batch",
+        arguments: [false, true],
+        [(1, 1), (1, 4), (3, 1), (3, 4)]
+    )
+    func poison(isBatch: Bool, size: (workers: Int, slots: Int)) async throws {
+        let pool = try Pool(workers: 0)
+        let first = try (0..<size.workers).map { _ in try WorkerProcess(dialling: pool.endpoint, slots: size.slots) }
+        let client = try pool.client()
+        let deadly = Function<Int, Int>("deadly", isIdempotent: true)
+        let load = Task {
+            var (values, errors) = (Set<Int>(), [RemoteError]())
+            if isBatch {
+                for try await item in client.map(deadly, over: 0..<2000, .init(onFailure: .goOn)).items {
+                    switch item.result {
+                    case .success(let value): values.insert(value)
+                    case .failure(let error): if let error = error as? RemoteError { errors.append(error) }
+                    }
+                }
+            } else {
+                let results = try (0..<2000).map { try client.function(deadly).async($0) }
+                for result in results {
+                    do { values.insert(try await result.value) } catch let error as RemoteError { errors.append(error) }
+                }
+            }
+            return (values, errors)
+        }
+        // As a supervisor does.
+        let supervisor = Task {
+            var (workers, deaths) = (first, 0)
+            while !Task.isCancelled {
+                for index in workers.indices where !workers[index].isRunning {
+                    deaths += 1
+                    workers[index] = try WorkerProcess(dialling: pool.endpoint, slots: size.slots)
+                }
+                try? await Task.sleep(for: .milliseconds(20))
+            }
+            for worker in workers { worker.kill() }
+            return deaths
+        }
+        let (values, errors) = try await load.value
+        supervisor.cancel()
+        #expect(try await supervisor.value == 3)
+        #expect(errors.map(\.code) == [.poison] && errors.first?.attempts == 3)
+        #expect(errors.first?.workers.count == 3)
+        #expect(values.count == 1999 && !values.contains(1234))
+        await client.close()
+        await pool.close()
+    }
+
     @Test("4,096 names of one client keep no worker's function from being called, then or later")
     func manyNames() async throws {
         let pool = try Pool(workers: 0)

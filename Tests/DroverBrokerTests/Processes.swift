@@ -57,7 +57,9 @@ class ChildProcess: @unchecked Sendable {
 
 /// A worker that has the functions `echo` and `sleep`.
 final class WorkerProcess: ChildProcess, @unchecked Sendable {
-    init(dialling brokers: String...) throws { try super.init("fault-worker", ["dial"] + brokers) }
+    init(dialling brokers: String..., slots: Int? = nil) throws {
+        try super.init("fault-worker", ["dial"] + brokers + (slots.map { ["slots=\($0)"] } ?? []))
+    }
 
     /// One with the usual beats.
     init(on host: String, dialling brokers: String...) throws {

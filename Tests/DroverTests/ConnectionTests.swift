@@ -183,6 +183,24 @@ extension ServingTests.ConnectionTests {
         raw.stop()
     }
 
+    @Test("S100 ten short calls don't wait behind a long one while another worker is idle", .timeLimit(.minutes(1)))
+    func freeSlots() async throws {
+        let rigs = [try Rig(concurrency: 1), try Rig(concurrency: 1)]
+        let client = try Client.forTest(rigs.map { $0.endpoint })
+        for endpoint in 0..<2 { _ = try await client.ping(endpoint: endpoint) }
+        let long = try client.function(Job.gated).async("long")
+        eventually("it runs") { rigs.contains { $0.gate.begun == ["long"] } }
+        let begin = ContinuousClock.now
+        let short = try (0..<10).map { try client.function(Job.echo).async($0) }
+        for (number, result) in short.enumerated() { #expect(try await result.value == number) }
+        #expect(ContinuousClock.now - begin < .milliseconds(900))
+        #expect(!long.isTerminal)
+        for rig in rigs { rig.gate.open("long") }
+        #expect(try await long.value == "long")
+        await client.close()
+        for rig in rigs { rig.stop() }
+    }
+
     @Test("S88 attempts are bounded", .timeLimit(.minutes(1)))
     func attempts() throws {
         let raw = try RawWorker()
@@ -194,8 +212,8 @@ extension ServingTests.ConnectionTests {
             raw.update { $0.epoch += 1 }
             raw.send(RawMessage(.reset))
         }
-        let error = #expect(throws: ConnectionError.self) { try result.get() }
-        #expect(error?.code == .lost)
+        let error = #expect(throws: RemoteError.self) { try result.get() }
+        #expect(error?.code == .poison && error?.attempts == 2 && error?.workers == ["raw", "raw"])
         #expect(raw.requests.count == 2)
         client.closeBlocking()
         raw.stop()

@@ -160,4 +160,54 @@ extension ServingTests.FaultTests {
         }
         worker.end()
     }
+
+    @Test(
+        "S88 one bad call of 2,000 fails alone, as poison, in calls and in a batch, whatever the workers and slots",
+        .timeLimit(.minutes(3)),
+        arguments: [false, true],
+        [(1, 1), (1, 4), (3, 1), (3, 4)]
+    )
+    func poison(isBatch: Bool, pool: (workers: Int, slots: Int)) async throws {
+        var workers = try (0..<pool.workers).map { _ in try WorkerProcess(slots: pool.slots) }
+        let endpoints = workers.map { $0.endpoint }
+        let client = try Client.forTest(endpoints)
+        let deadly = Function<Int, Int>("deadly", isIdempotent: true)
+        let ends = Gathered<RemoteError>()
+        let values = Gathered<Int>()
+        let load = Task {
+            if isBatch {
+                for try await item in client.map(deadly, over: 0..<2000, .init(onFailure: .goOn)).items {
+                    switch item.result {
+                    case .success(let value): values.add(value)
+                    case .failure(let error): if let error = error as? RemoteError { ends.add(error) }
+                    }
+                }
+            } else {
+                let results = try (0..<2000).map { try client.function(deadly).async($0) }
+                for result in results {
+                    do { values.add(try await result.value) } catch let error as RemoteError { ends.add(error) }
+                }
+            }
+        }
+        var deaths = 0
+        let limit = ContinuousClock.now + .seconds(60)
+        while ends.count + values.count < 2000, ContinuousClock.now < limit {
+            // As a supervisor does.
+            for index in workers.indices where !workers[index].isRunning {
+                deaths += 1
+                workers[index].waitForExit()
+                workers[index] = try WorkerProcess(at: endpoints[index], slots: pool.slots)
+            }
+            try await Task.sleep(for: .milliseconds(20))
+        }
+        #expect(ends.count + values.count == 2000)
+        #expect(deaths == 3)
+        let error = ends.values.first
+        #expect(ends.values.map(\.code) == [.poison] && error?.attempts == 3)
+        #expect(error?.workers.count == 3)
+        #expect(values.count == 1999 && Set(values.values).count == 1999 && !values.values.contains(1234))
+        await client.close()
+        _ = await load.result
+        for worker in workers { worker.end() }
+    }
 }

@@ -15,7 +15,7 @@ import Logging
 @main
 struct FaultWorker {
     static func main() async throws {
-        let arguments = CommandLine.arguments
+        let arguments = CommandLine.arguments.filter { !$0.hasPrefix("slots=") }
         switch arguments.dropFirst().first {
         case "serve": try await self.serve(.bind(arguments[2]))
         case "dial": try await self.serve(.bind(nil, connecting: Array(arguments.dropFirst(2))))
@@ -32,6 +32,9 @@ struct FaultWorker {
     private static func serve(_ endpoint: WorkerEndpoint, isFar: Bool = false) async throws {
         var configuration = WorkerConfiguration()
         configuration.name = "fault-worker-\(getpid())"
+        // As `slots=4` among the arguments.
+        let slots = CommandLine.arguments.first { $0.hasPrefix("slots=") }
+        if let count = slots.flatMap({ Int($0.dropFirst(6)) }) { configuration.concurrency = count }
         configuration.allowsUnencryptedNetwork = isFar
         if !isFar {
             configuration.heartbeatInterval = .milliseconds(200)
@@ -50,6 +53,10 @@ struct FaultWorker {
         worker.register(Function<Nothing>("crash")) { () -> Nothing in
             kill(getpid(), SIGKILL)
             return Nothing()
+        }
+        worker.register(Function<Int, Int>("deadly")) { (number: Int) in
+            if number == 1234 { kill(getpid(), SIGKILL) }
+            return number
         }
         worker.register(Function<Callback<Int, Nothing>, Int, Double, Int>("tick")) {
             (callback: Callback<Int, Nothing>, count: Int, gap: Double) in

@@ -35,6 +35,7 @@ final class SimulatedBroker {
     /// When the connection of a worker was seen to be closed.
     private var closedAt: [Int: UInt64] = [:]
     private var departures: [Int: DepartureClock] = [:]
+    private var pausedSince: [Int: UInt64] = [:]
     private var lastTurn: UInt64 = 0
 
     init(index: Int, life: Int, cluster: Cluster) {
@@ -254,7 +255,7 @@ final class SimulatedBroker {
         }
         self.machine.heard(from: .worker(worker), at: self.now)
         switch packet {
-        case .welcome(let epoch, let session, let window, _):
+        case .welcome(let epoch, let session, let window, _, _):
             self.machine.welcomed(
                 by: worker,
                 epoch: epoch,
@@ -447,7 +448,7 @@ final class SimulatedBroker {
                 self.lastSent[key] = held.number
             }
         }
-        try check(record.isIdempotent || call.attempts <= 1, "request \(held.id) isn't idempotent and was sent twice")
+        try check(record.isIdempotent || call.sends <= 1, "request \(held.id) isn't idempotent and was sent twice")
         var flags = Header.Flags()
         if record.isIdempotent { flags.insert(.idempotent) }
         if isResent { flags.insert(.resent) }
@@ -468,7 +469,7 @@ final class SimulatedBroker {
         case .cancelled(let stage):
             self.remember(id, held.token, 2 + UInt8(stage.rawValue), client, isRemoval: stage.isRemoval)
             self.send(.cancelled(id, stage), toClient: client)
-        case .revoked, .lost, .noWorker:
+        case .revoked, .lost, .poison, .declined, .noWorker:
             self.remember(id, held.token, 1, client)
             self.send(.answer(id: id, token: held.token, isError: true), toClient: client)
         }
@@ -535,7 +536,11 @@ final class SimulatedBroker {
                 && self.machine.workers[index].isOpen
                 && !self.machine.workers[index].isQuiet && !self.machine.workers[index].isDraining
                 && !self.machine.workers[index].isRefusing
+                // Each of these must have its reason, see below.
+                && !self.machine.workers[index].isPaused && !self.machine.workers[index].isReserved
+                && self.machine.workers[index].alone == nil
         }
+        try self.checkHeldBack(live)
         let outstanding = live.reduce(0) { $0 + self.machine.workers[$1].outstanding }
         try check(outstanding == self.machine.sentCount, "the workers have \(outstanding) of \(self.machine.sentCount)")
         try check(
@@ -550,14 +555,55 @@ final class SimulatedBroker {
     private func checkWaiting(_ idle: [Int]) throws(Violation) {
         for (slot, held) in self.held where self.machine.call(in: slot).state == .queued {
             guard let record = self.cluster.records[held.token] else { continue }
-            for worker in idle {
-                let isSuitable =
-                    self.machine.workers[worker].offer.functions.contains(record.functionName)
-                    && (record.demands.map { self.machine.workers[worker].offer.satisfies($0) } ?? true)
+            for worker in idle where self.isSuitable(worker, for: record) {
                 // What it has may occupy the resources.
                 let isFree = record.demands?.resources.isEmpty != false || self.machine.workers[worker].outstanding == 0
-                try check(!isSuitable || !isFree, "call \(held.id) waits though worker \(worker) has room")
+                try check(!isFree, "call \(held.id) waits though worker \(worker) has room")
             }
+        }
+    }
+
+    private func isSuitable(_ worker: Int, for record: CallRecord) -> Bool {
+        self.machine.workers[worker].offer.functions.contains(record.functionName)
+            && (record.demands.map { self.machine.workers[worker].offer.satisfies($0) } ?? true)
+    }
+
+    /// What keeps a worker with room from calls must be a suspect that is alone there, or one that waits for it to be empty, or
+    /// that it has declined what it was sent, and then not for long.
+    private func checkHeldBack(_ live: [Int]) throws(Violation) {
+        let apart = self.held.filter { self.machine.call(in: $0.key).state == .apart }
+        for worker in live {
+            if let slot = self.machine.workers[worker].alone {
+                let call = self.machine.call(in: slot)
+                try check(
+                    call.state == .sent && call.worker == Int32(worker) && call.attempts > 1
+                        && self.machine.workers[worker].outstanding == 1,
+                    "worker \(worker) is kept for slot \(slot) alone, and has \(self.machine.workers[worker].outstanding)"
+                )
+            }
+            if self.machine.workers[worker].isReserved {
+                let isWanted = apart.values.contains { held in
+                    self.cluster.records[held.token].map { self.isSuitable(worker, for: $0) } ?? false
+                }
+                try check(isWanted, "worker \(worker) is kept free, and nothing waits for that")
+            }
+            guard self.machine.workers[worker].isPaused else {
+                self.pausedSince[worker] = nil
+                continue
+            }
+            let since = self.pausedSince[worker] ?? self.cluster.now
+            self.pausedSince[worker] = since
+            try check(self.cluster.now - since < 1_100_000_000, "worker \(worker) is paused for too long")
+        }
+        for held in apart.values {
+            guard let record = self.cluster.records[held.token] else { continue }
+            let suitable = live.filter { self.machine.workers[$0].takesCalls && self.isSuitable($0, for: record) }
+            let isIdle = suitable.contains { self.machine.workers[$0].outstanding == 0 }
+            try check(!isIdle, "call \(held.id) waits to be alone though a worker has nothing")
+            let isExpected = live.contains {
+                self.machine.workers[$0].isReserved && self.isSuitable($0, for: record)
+            }
+            try check(suitable.isEmpty || isExpected, "call \(held.id) waits to be alone, and no worker is emptied")
         }
     }
 

@@ -258,13 +258,14 @@ final class SimulatedClient {
         guard self.links[endpoint].connection === connection else { return }
         self.machine.heard(from: endpoint, at: self.now)
         switch packet {
-        case .welcome(let epoch, let session, let window, let isResumed):
+        case .welcome(let epoch, let session, let window, let slots, let isResumed):
             self.links[endpoint].defined = []
             self.machine.welcomed(
                 by: endpoint,
                 epoch: epoch,
                 session: session,
                 window: window,
+                slots: slots,
                 isResumed: isResumed,
                 at: self.now,
                 actions: &self.actions
@@ -387,6 +388,10 @@ final class SimulatedClient {
             guard let record = self.handles[slot] else {
                 throw Violation("slot \(slot) was sent, and nothing is in it")
             }
+            let known = self.machine.endpoints[endpoint]
+            // To a worker that is the only one some may go ahead.
+            let isBounded = isResent || record.isPing || self.links.count == 1 || known.outstanding <= known.credit
+            try check(isBounded, "worker \(endpoint) has \(known.outstanding) requests, its credit is \(known.credit)")
             self.transmit(record, to: endpoint, isResent: isResent, isRenewed: isRenewed)
         case .sendHello(let endpoint):
             let epoch = self.epoch &+ self.machine.endpoints[endpoint].losses
@@ -396,6 +401,7 @@ final class SimulatedClient {
         case .sendBeat(let endpoint):
             let epoch = self.epoch &+ self.machine.endpoints[endpoint].losses
             self.send(Packet(self.links[endpoint].departures.beat(epoch: epoch, at: self.now)), to: endpoint)
+        case .sendCancel(let endpoint, let id, .recalled): self.send(.recall(id), to: endpoint)
         case .sendCancel(let endpoint, let id, _): self.send(.cancel(id), to: endpoint)
         case .restamp(let endpoint): self.links[endpoint].departures.wasMistaken()
         case .sendDeadline(let endpoint, let id, let deadline):
@@ -407,6 +413,7 @@ final class SimulatedClient {
             case .lost:
                 self.cluster.outcome.losses += 1
                 try self.end(slot, id, as: .lost)
+            case .poison, .declined: try self.end(slot, id, as: .failed)
             }
         case .rebuild(let endpoint):
             self.cluster.close(self.links[endpoint].connection, byClient: true)
@@ -481,7 +488,14 @@ final class SimulatedClient {
             )
             try check(endpoint.withdrawn.count <= endpoint.outstanding, "withdrawn requests are not counted")
         }
+        let isFree = self.machine.endpoints.contains { $0.isFree }
+        let isIdle = self.machine.endpoints.contains { $0.takesCalls && $0.outstanding == 0 }
         for record in self.open.values {
+            if isFree || isIdle, !record.isPing, record.key == nil, let slot = self.machine.slot(of: record.id) {
+                let call = self.machine.call(in: slot)
+                let mayWait = call.endpoint >= 0 || !(call.attempts > 1 ? isIdle : isFree)
+                try check(mayWait, "call \(record.id) of client \(self.index) waits though a worker has room")
+            }
             try check(
                 self.now.nanoseconds(since: record.deadline) < 4_000_000,
                 "call \(record.id) of client \(self.index) is \(self.now.nanoseconds(since: record.deadline)) ns overdue"

@@ -6,7 +6,8 @@ package import DroverWire
 /// A message on its way.
 package enum Packet: Sendable {
     case hello(client: PeerID, epoch: UInt64, claimed: UInt32, stamp: UInt32)
-    case welcome(epoch: UInt64, session: UInt32, window: Int, isResumed: Bool)
+    /// `slots` is 0 for a broker's.
+    case welcome(epoch: UInt64, session: UInt32, window: Int, slots: Int = 0, isResumed: Bool)
     case reset
     case goodbye(GoodbyeReason)
     /// Of who sends requests with what its clock shows.

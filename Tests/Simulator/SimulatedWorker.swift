@@ -152,7 +152,13 @@ final class SimulatedWorker {
             self.cluster.connections[route] = connection
             let number = self.machine.sessions[session].number
             self.send(
-                .welcome(epoch: self.epoch, session: number, window: self.window, isResumed: isResumed),
+                .welcome(
+                    epoch: self.epoch,
+                    session: number,
+                    window: self.window,
+                    slots: self.concurrency,
+                    isResumed: isResumed
+                ),
                 to: session
             )
             if let broker = connection.broker { self.introduced(broker, client, isResumed: isResumed, session) }

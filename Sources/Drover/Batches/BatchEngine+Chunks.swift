@@ -62,6 +62,9 @@ struct ChunkBook: ~Copyable {
     var values: [Range<Int>] = []
     /// Places whose items came back without having run; the last is taken first.
     var again: [UInt32] = []
+    /// Places whose items were in chunks that died with their workers, with the number of deaths: each goes by itself, so
+    /// that none is blamed for another.
+    var deaths: [UInt32: (count: UInt8, workers: [String])] = [:]
 
     /// With so many bytes the chunk that is being written is full.
     var fullBytes = ChunkBook.mostBytes
@@ -92,6 +95,9 @@ struct ChunkBook: ~Copyable {
             && self.underWay.count - self.freeNumbers.count >= Self.firstItems
     }
 
+    /// In how many deaths the item was that comes back next.
+    var nextDeaths: UInt8 { self.again.last.flatMap { self.deaths[$0]?.count } ?? 0 }
+
     mutating func takeNumber() -> UInt32 {
         if let number = self.freeNumbers.popLast() { return number }
         self.underWay.append(nil)
@@ -105,6 +111,9 @@ struct ChunkBook: ~Copyable {
         self.freeNumbers.append(number)
         return chunk
     }
+
+    /// In how many deaths the item was that is alone in the chunk which is being written.
+    var chunkDeaths: UInt8 { self.places.first.flatMap { self.deaths[$0]?.count } ?? 0 }
 
     mutating func keep(_ range: Range<Int>, in place: UInt32) {
         while self.values.count <= Int(place) { self.values.append(0..<0) }
@@ -123,7 +132,11 @@ extension BatchEngine {
         }
         self.book.fullBytes = min(ChunkBook.mostBytes, self.core.leastPayloadLimit / 2)
         do {
-            var writer = try self.core.beginRequest(self.book.making.options, of: self.book.making.function)
+            var writer = try self.core.beginRequest(
+                self.book.making.options,
+                of: self.book.making.function,
+                deaths: self.book.nextDeaths
+            )
             try writer.packLongestArrayHeader()
             self.book.countOffset = writer.count - 4
             // A client that takes little wants no answer of many parts.
@@ -146,6 +159,7 @@ extension BatchEngine {
     @usableFromInline final var chunkTakesItem: Bool {
         self.book.places.count < self.book.size && self.writer.count < self.book.fullBytes
             && (!self.book.again.isEmpty || self.window.hasRoom)
+            && (self.book.places.isEmpty || (self.book.chunkDeaths == 0 && self.book.nextDeaths == 0))
     }
 
     /// Takes an item that came back, whose input is known.
@@ -207,6 +221,7 @@ extension BatchEngine {
     /// Sends the chunk, if it has any items.
     @usableFromInline
     final func sendChunk() {
+        let deaths = self.book.chunkDeaths
         var places: [UInt32] = []
         swap(&places, &self.book.places)
         guard !places.isEmpty else { return self.core.giveBackPlace() }
@@ -222,9 +237,17 @@ extension BatchEngine {
             [],
             options: options,
             expiry: options.expiry,
-            as: .chunk
+            as: .chunk,
+            hasDeaths: deaths > 0
         )
-        let chunk = ChunkCall(ticket, number: self.book.takeNumber(), places: places)
+        let workers = deaths > 0 ? self.book.deaths.removeValue(forKey: places[0])?.workers ?? [] : []
+        let chunk = ChunkCall(
+            ticket,
+            number: self.book.takeNumber(),
+            places: places,
+            deaths: deaths,
+            deadWorkers: workers
+        )
         self.book.underWay[Int(chunk.number)] = chunk
         for place in places { self.keep(chunk, in: place) }
         _ = chunk.add(.batch(self.inbox, chunk.mark))
@@ -303,6 +326,21 @@ extension BatchEngine {
             self.sendsChunks = false
             for place in chunk.places { self.comeBack(place) }
             return self.inbox.corrected(done: -chunk.places.count, failed: -chunk.places.count)
+        }
+        if let remote = error as? RemoteError, remote.code == .poison, remote.attempts == 1 || chunk.places.count > 1,
+            chunk.attempts == 0
+        {
+            // Its worker died, nobody knows of which item.
+            for place in chunk.places {
+                self.book.deaths[place] = (UInt8(clamping: max(1, remote.attempts)), remote.workers)
+                self.comeBack(place)
+            }
+            return self.inbox.corrected(done: -chunk.places.count, failed: -chunk.places.count)
+        }
+        var error = error
+        if var remote = error as? RemoteError, remote.code == .poison, !chunk.deadWorkers.isEmpty {
+            remote.workers = chunk.deadWorkers + remote.workers
+            error = remote
         }
         if !isCounted { self.inbox.corrected(done: 0, failed: chunk.places.count) }
         for place in chunk.places {

@@ -30,13 +30,21 @@ final class ChunkCall: AnyAsyncResult, @unchecked Sendable {
     @safe @exclusivity(unchecked) @usableFromInline private(set) var answer: [UInt8] = []
     @safe @exclusivity(unchecked) private(set) var ranMicroseconds: UInt32 = 0
 
-    init(_ ticket: consuming CallTicket, number: UInt32, places: [UInt32]) {
+    private let deaths: UInt8
+    /// The workers that died while they had its only item.
+    let deadWorkers: [String]
+
+    init(_ ticket: consuming CallTicket, number: UInt32, places: [UInt32], deaths: UInt8, deadWorkers: [String]) {
+        self.deaths = deaths
+        self.deadWorkers = deadWorkers
         self.number = number
         self.places = places
         super.init(ticket)
     }
 
     override var itemCount: Int { self.places.count }
+
+    override var attempts: UInt8 { self.deaths }
 
     var mark: BatchMark { BatchMark(chunk: self.number) }
 

@@ -29,8 +29,12 @@ public struct ClientConfiguration: Sendable {
     public var heartbeatInterval: Duration = .seconds(2)
     /// A worker that is silent for so long is lost.
     public var silenceLimit: Duration = .seconds(6)
-    /// How often an idempotent call may be given to a worker, the first time included.
-    public var maxAttempts = 4
+    /// How often a worker may die while it may be running an idempotent call; then the call ends as a ``RemoteError`` with
+    /// `poison`.
+    ///
+    /// Before its last attempt such a call is kept apart: it goes to a worker that has nothing else to do, so that it alone can be
+    /// to blame. Calls that wait on this side, or that a worker has sent back, spend no attempt. Brokers count for themselves.
+    public var maxAttempts = 3
     /// How many events of a callback may wait, and what happens to more.
     public var eventQueueLimit = 10_000
     /// What happens to events over the limit.

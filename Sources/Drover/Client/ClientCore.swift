@@ -209,12 +209,16 @@ final class ClientCore: Sendable {
 
     /// Begins to encode a request.
     @usableFromInline
-    func beginRequest(_ options: CallOptions, of function: FunctionInfo) throws -> PackWriter {
+    func beginRequest(_ options: CallOptions, of function: FunctionInfo, deaths: UInt8 = 0) throws -> PackWriter {
         try self.checkOpen()
         if let refusal = function.refusal { throw refusal }
         var writer = PackWriter(capacity: 72, headerBytes: RequestBytes.headerByteCount, limits: self.codecLimits)
         // Asked first, for an empty optional of that size has to be made and destroyed.
-        if options.hasMetadata, let metadata = options.metadata {
+        if deaths > 0 {
+            var metadata = options.metadata ?? RequestMetadata()
+            metadata.deaths = UInt64(deaths)
+            try metadata.pack(into: &writer)
+        } else if options.hasMetadata, let metadata = options.metadata {
             try metadata.pack(into: &writer)
         }
         return writer
@@ -260,11 +264,12 @@ final class ClientCore: Sendable {
         _ references: [SubscriptionID],
         options: CallOptions,
         expiry: Duration?,
-        as kind: AnyAsyncResult.Kind
+        as kind: AnyAsyncResult.Kind,
+        hasDeaths: Bool = false
     ) -> CallTicket {
         let request = EncodedRequest(
             block: RequestBytes(adopting: writer.finish()),
-            hasMetadata: options.hasMetadata,
+            hasMetadata: options.hasMetadata || hasDeaths,
             references: references,
             kind: kind
         )

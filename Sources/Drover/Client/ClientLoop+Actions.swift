@@ -68,6 +68,11 @@ extension ClientLoop {
             case .lost(let reason):
                 let place = self.lastPlace(of: result)
                 self.end(result, .lost, .connection(self.error(reason, of: place.link, worker: place.worker)))
+            case .poison(let attempts, let endpoints):
+                let error = self.poison(result, attempts: attempts, endpoints: endpoints)
+                self.end(result, .failed, .remote(error))
+            case .declined(let endpoint):
+                self.end(result, .failed, .remote(self.declined(result, by: endpoint)))
             }
         case .show(let slot, let phase, let isStalled, let endpoint):
             self.book.handle(in: slot)?.show(phase, isStalled: isStalled, endpoint: endpoint)

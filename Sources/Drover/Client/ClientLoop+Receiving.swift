@@ -132,7 +132,7 @@ extension ClientLoop {
         self.book.machine.phaseReported(
             header.id,
             phase: phase,
-            isStalled: header.number == PhaseReport.stalled,
+            isStalled: header.number & PhaseReport.stalled != 0,
             from: link.index,
             actions: &self.actions
         )
@@ -165,14 +165,10 @@ extension ClientLoop {
             self.phaseReported(.accepted, header, from: link)
         case .started:
             self.phaseReported(.running, header, from: link)
+            let isReleased = header.number & PhaseReport.released != 0
+            self.book.machine.slotReleased(header.id, isReleased, from: link.index)
         case .cancelled:
-            self.book.machine.cancellationConfirmed(
-                header.id,
-                stage: CancelledStage(rawValue: header.number) ?? .unknown,
-                from: link.index,
-                at: self.now,
-                actions: &self.actions
-            )
+            self.takeRemoval(header.id, CancelledStage(rawValue: header.number) ?? .unknown, from: link)
         case .ended:
             if let subscription = self.core.subscriptions.remove(SubscriptionID(header.number)) { subscription.end() }
             self.lastSubscription = nil
@@ -252,7 +248,16 @@ extension ClientLoop {
         payload: UnsafeRawBufferPointer,
         from link: ClientLink
     ) {
-        switch self.book.machine.replied(header.id, from: link.index, at: self.now) {
+        if kind == .error, unsafe ErrorBody(reading: payload)?.isLapse == true {
+            return self.takeRemoval(header.id, .lapsed, from: link)
+        }
+        let verdict = self.book.machine.replied(
+            header.id,
+            ranMicroseconds: kind == .pong || header.time == Header.noTimeLimit ? 0 : header.time,
+            from: link.index,
+            at: self.now
+        )
+        switch verdict {
         case .deliver(let slot):
             guard let result = self.book.take(slot) else { return }
             result.freeRequest()
@@ -273,6 +278,17 @@ extension ClientLoop {
         case .duplicate: self.core.counters.duplicateReplies.count()
         case .unknown: self.core.counters.unknownReplies.count()
         }
+    }
+
+    /// A request ended without an answer.
+    func takeRemoval(_ id: UInt64, _ stage: CancelledStage, from link: ClientLink) {
+        self.book.machine.cancellationConfirmed(
+            id,
+            stage: stage,
+            from: link.index,
+            at: self.now,
+            actions: &self.actions
+        )
     }
 
     /// A reply came that nobody waits for any more.

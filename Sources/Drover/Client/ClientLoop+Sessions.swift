@@ -21,6 +21,7 @@ extension ClientLoop {
             epoch: header.id,
             session: header.number,
             window: welcome.window,
+            slots: welcome.isBroker ? 0 : max(1, min(welcome.concurrency, 1 << 20)),
             isResumed: welcome.isResumed,
             at: self.now,
             actions: &self.actions
@@ -235,6 +236,35 @@ extension ClientLoop {
         case .refused:
             return ConnectionError(.protocol, message: "\(place) does not accept this client\(detail)")
         }
+    }
+
+    /// A call was running each time that a worker died.
+    func poison(_ result: AnyAsyncResult, attempts: Int, endpoints: [Int]) -> RemoteError {
+        let workers = endpoints.map { self.core.workerName(of: $0) }
+        var error = RemoteError(
+            .poison,
+            message: "workers died \(attempts) times while they had the call, the last time it was all that one had: "
+                + "it isn't made again",
+            worker: workers.last ?? "",
+            function: result.functionName,
+            correlationID: result.correlationID
+        )
+        error.attempts = attempts
+        error.workers = workers
+        return error
+    }
+
+    /// Workers sent a call back too often.
+    func declined(_ result: AnyAsyncResult, by endpoint: Int) -> RemoteError {
+        let worker = self.core.workerName(of: endpoint)
+        return RemoteError(
+            .busy,
+            message: "\(worker) sent the call back again and again without running it; make it again later",
+            isRetryable: true,
+            worker: worker,
+            function: result.functionName,
+            correlationID: result.correlationID
+        )
     }
 
     private func refusal(by link: ClientLink, _ place: String, _ detail: String) -> String {

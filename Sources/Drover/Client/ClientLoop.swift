@@ -173,8 +173,12 @@ final class ClientLoop {
         }
         let isPing: Bool
         var target: Int32 = Call.noEndpoint
+        var isBundle = false
         switch result.kind {
-        case .call, .chunk: isPing = false
+        case .call: isPing = false
+        case .chunk:
+            isPing = false
+            isBundle = result.itemCount > 1
         case .ping(let endpoint):
             isPing = true
             target = endpoint.map { Int32($0) } ?? Call.noEndpoint
@@ -186,6 +190,8 @@ final class ClientLoop {
             affinity: result.affinity,
             isPing: isPing,
             target: target,
+            attempts: result.attempts,
+            isBundle: isBundle,
             deadline: result.deadline
         )
         guard let (slot, endpoint) = self.book.machine.submitted(call, at: self.now) else {

@@ -12,6 +12,9 @@ struct ErrorBody {
     /// The peer doesn't allow this side's key, or not for this.
     var isForbidden: Bool { self.payload.code == RemoteError.Code.forbidden.name }
 
+    /// The request never ran, since its time was over: the same as ``CancelledStage/lapsed``.
+    var isLapse: Bool { self.payload.code == "lapsed" }
+
     /// A broker says that the worker that had the call is lost.
     var isLoss: Bool { self.payload.code == "lost" }
 
@@ -109,6 +112,8 @@ struct ErrorBody {
             correlationID: correlationID
         )
         error.details = self.payload.details
+        error.attempts = Int(clamping: self.payload.attempts)
+        error.workers = self.payload.workers
         return error
     }
 }

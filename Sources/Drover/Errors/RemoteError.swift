@@ -36,6 +36,11 @@ public struct RemoteError: Error, Hashable, Sendable {
         public static let timeLimitExceeded = Code(name: "timeLimitExceeded")
         /// The process that the handler ran in ended before it had an answer: it crashed, exited or was killed.
         public static let crashed = Code(name: "crashed")
+        /// Workers died as often as may be while the call was running there: it isn't made again.
+        ///
+        /// ``RemoteError/attempts`` says how often, ``RemoteError/workers`` where. Only calls that may run more than once end
+        /// so; see ``ClientConfiguration/maxAttempts``.
+        public static let poison = Code(name: "poison")
         /// The request was sent again, may have run, and its answer is held no more.
         public static let indeterminate = Code(name: "indeterminate")
         /// The callback's subscription is over, or its client gone.
@@ -73,6 +78,11 @@ public struct RemoteError: Error, Hashable, Sendable {
     public var function: String
     /// The call.
     public var correlationID: CorrelationID
+
+    /// With `poison`: in how many deaths of workers the call may have been running; otherwise 0.
+    public var attempts = 0
+    /// With `poison`: the names of those workers, the last one last, as far as they are known.
+    public var workers: [String] = []
 
     /// The thrown error itself in MessagePack, if its type is `Codable`; see ``decode(as:)``.
     package var details: [UInt8]?

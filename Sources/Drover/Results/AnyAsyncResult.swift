@@ -348,6 +348,9 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     /// How many calls it stands for.
     var itemCount: Int { 1 }
 
+    /// In how many deaths of workers it may have been running before it was made.
+    var attempts: UInt8 { 0 }
+
     final func timeout(at now: Instant) -> FailureBox {
         let limit = self.lock.withLock { _ in
             // What was set when the call was made can be seen from its deadline.

@@ -16,6 +16,7 @@ extension WorkerLoop {
         case .finishedLate(let slot, let reply): self.finished(slot, reply)
         case .slotReleased(let slot, let id, let isReleased):
             if self.machine.slotReleased(slot, id: id, isReleased) { self.stuckChanged() }
+            self.tellReleased(slot, id: id)
             self.nextTick = min(self.nextTick, self.now)
         case .began(let job, let started): self.began(job, at: started)
         case .started(let job):

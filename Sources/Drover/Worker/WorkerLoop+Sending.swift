@@ -225,8 +225,15 @@ extension WorkerLoop {
         let job = Int(slot) < self.jobs.count ? self.jobs[Int(slot)] : nil
         let isRunning = job?.reportStart() ?? false
         let isStalled = job?.isToldToWait.load(ordering: .relaxed) ?? false
-        let number = isStalled ? PhaseReport.stalled : 0
+        let isReleased = self.machine.request(in: slot)?.isReleased ?? false
+        let number = (isStalled ? PhaseReport.stalled : 0) | (isReleased ? PhaseReport.released : 0)
         self.send(Header(isRunning ? .started : .accepted, id: id, number: number), to: session)
+    }
+
+    /// Clients count slots too: one whose handler waits without its own may send another request.
+    func tellReleased(_ slot: UInt32, id: UInt64) {
+        guard let request = self.machine.request(in: slot), request.id == id, request.session >= 0 else { return }
+        self.report(slot, session: Int(request.session), id: id)
     }
 
     // MARK: Sleeping and leaving

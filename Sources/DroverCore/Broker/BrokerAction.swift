@@ -54,6 +54,10 @@ package enum BrokerEnding: Equatable, Sendable {
     /// An operator cancelled it, whether it ran or not.
     case revoked
     case lost(LossReason)
+    /// It may have been running in so many deaths of workers, and was alone in the last, unless it is a bundle.
+    case poison(attempts: Int, workers: [String])
+    /// Workers would not take it.
+    case declined
     /// No worker came that may run it.
     case noWorker
 }

@@ -10,6 +10,8 @@ package struct BrokerCall: BitwiseCopyable, Sendable {
         case held
         /// In a flow.
         case queued
+        /// Waits for a worker that has nothing else: it may have been running in deaths of workers.
+        case apart
         /// At a worker.
         case sent
         /// Ended; the slot is free.
@@ -32,9 +34,17 @@ package struct BrokerCall: BitwiseCopyable, Sendable {
     var previous = CallSlab.none
     package let priority: UInt8
     /// How often a worker got it that might have run it.
-    package internal(set) var attempts: UInt8 = 0
+    package internal(set) var sends: UInt8 = 0
+    /// In how many deaths of workers it may have been running.
+    package internal(set) var attempts: UInt8
+    /// How often it was taken back from a worker that didn't die.
+    var moves: UInt8 = 0
+    /// How often it was declined.
+    var declines: UInt8 = 0
     package internal(set) var state = State.held
     let isIdempotent: Bool
+    /// Whether it stands for several: after a death its client must tell them apart.
+    let isBundle: Bool
     /// Its client wants it no longer; a worker has yet to say what became of it.
     var isCancelled = false
     /// The worker was asked to give it back.
@@ -45,7 +55,7 @@ package struct BrokerCall: BitwiseCopyable, Sendable {
     /// waits for such a call.
     var isStalled = false
 
-    var isWaiting: Bool { self.state == .held || self.state == .queued }
+    var isWaiting: Bool { self.state == .held || self.state == .queued || self.state == .apart }
 
     init(_ request: BrokerRequest, client: Int, route: Int, key: UInt32, deadline: Instant) {
         self.id = request.id
@@ -55,6 +65,8 @@ package struct BrokerCall: BitwiseCopyable, Sendable {
         self.key = key
         self.priority = min(request.priority, FairQueue.highestPriority)
         self.isIdempotent = request.isIdempotent
+        self.attempts = request.attempts
+        self.isBundle = request.isBundle
     }
 }
 
@@ -66,6 +78,10 @@ package struct BrokerRequest: Equatable, Sendable {
     /// The milliseconds left.
     package var time = Header.noTimeLimit
     package var isIdempotent = false
+    /// Whether it stands for several calls.
+    package var isBundle = false
+    /// In how many deaths of workers it may have been running before.
+    package var attempts: UInt8 = 0
     package var isResent = false
     package var isRenewed = false
     package var priority = FairQueue.standardPriority

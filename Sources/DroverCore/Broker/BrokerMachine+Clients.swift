@@ -109,6 +109,7 @@ extension BrokerMachine {
             waiting += self.calls.slots(of: self.keys[Int(key)].waiting)
                 .filter { self.calls[$0].client == Int32(index) }
         }
+        waiting += self.calls.slots(of: self.apart).filter { self.calls[$0].client == Int32(index) }
         for flow in self.clients[index].flows.values.sorted() {
             waiting += self.calls.slots(of: self.flows[flow].calls)
         }
@@ -138,5 +139,6 @@ extension BrokerMachine {
         self.clients[index].results = ResultCache(maxBytes: 0)
         self.freeClients.append(index)
         actions.append(.clientLost(client: index, self.clients[index].client))
+        self.placeApart(at: now, actions: &actions)
     }
 }

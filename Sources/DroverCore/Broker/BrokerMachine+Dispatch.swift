@@ -7,6 +7,10 @@ extension BrokerMachine {
     /// A call may go: to a worker at once, or into its flow.
     mutating func place(_ slot: UInt32, at now: Instant, actions: inout [BrokerAction]) {
         let call = self.calls[slot]
+        guard !self.mustBeAlone(call) else {
+            self.enqueue(slot, atFront: false, at: now)
+            return self.placeApart(at: now, actions: &actions)
+        }
         let route = Int(call.route)
         if self.routes[route].topPriority < Int(call.priority), let worker = self.choose(route, call.priority) {
             self.serves += 1
@@ -18,6 +22,12 @@ extension BrokerMachine {
 
     /// Gives a worker calls that wait, as long as it has room.
     mutating func fill(_ worker: Int, at now: Instant, actions: inout [BrokerAction]) {
+        if self.apart.count > 0 { self.placeApart(at: now, actions: &actions) }
+        self.serve(worker, at: now, actions: &actions)
+    }
+
+    /// Gives a worker calls that wait, after those that must be alone.
+    mutating func serve(_ worker: Int, at now: Instant, actions: inout [BrokerAction]) {
         while self.busyLevels != 0, self.workers[worker].isLive, self.workers[worker].hasRoom,
             let slot = self.pick(for: worker)
         {
@@ -37,7 +47,7 @@ extension BrokerMachine {
     }
 
     /// Sends a call that waited, unless its time is over and nobody has looked at the clock yet.
-    private mutating func send(_ slot: UInt32, to worker: Int, at now: Instant, actions: inout [BrokerAction]) {
+    mutating func send(_ slot: UInt32, to worker: Int, at now: Instant, actions: inout [BrokerAction]) {
         guard self.calls[slot].deadline > now else {
             return self.finish(slot, ending: .cancelled(.lapsed), at: now, actions: &actions)
         }
@@ -47,6 +57,12 @@ extension BrokerMachine {
     /// Puts a call that no worker has where it waits.
     mutating func enqueue(_ slot: UInt32, atFront: Bool, at now: Instant) {
         let call = self.calls[slot]
+        if self.mustBeAlone(call) {
+            self.calls.append(slot, to: &self.apart)
+            self.calls[slot].state = .apart
+            self.queuedCount += 1
+            return self.startTimer(of: slot, at: now)
+        }
         let flow = self.flow(client: Int(call.client), route: Int(call.route), priority: call.priority, makes: true)
         let route = Int(call.route)
         if atFront {
@@ -73,6 +89,10 @@ extension BrokerMachine {
     /// Takes a call that waits out of where it waits.
     mutating func takeOut(_ slot: UInt32) {
         let call = self.calls[slot]
+        if call.state == .apart {
+            self.queuedCount -= 1
+            return self.calls.unlink(slot, from: &self.apart)
+        }
         if call.state == .held {
             self.queuedCount -= 1
             return self.calls.unlink(slot, from: &self.keys[Int(call.key)].waiting)
@@ -280,7 +300,7 @@ extension BrokerMachine {
         self.calls[slot].isStalled = false
         self.calls[slot].worker = Int32(worker)
         self.calls[slot].workerID = id
-        self.calls[slot].attempts += 1
+        if self.calls[slot].sends < .max { self.calls[slot].sends += 1 }
         self.calls[slot].isRecalled = false
         self.calls.append(slot, to: &self.workers[worker].calls)
         if self.routes[route].hasResources { self.workers[worker].occupy(self.demandsOf[route].resources) }
@@ -303,6 +323,7 @@ extension BrokerMachine {
         if self.routes[route].hasResources { self.workers[worker].vacate(self.demandsOf[route].resources) }
         self.calls[slot].worker = -1
         self.calls[slot].workerID = 0
+        if self.workers[worker].alone == slot { self.workers[worker].alone = nil }
         self.loads.update(worker, in: &self.workers)
     }
 

@@ -13,6 +13,12 @@ extension BrokerMachine {
         case quiet
         /// It refused a call, and has not said since that it is ready.
         case refusing
+        /// It sent calls back again and again, and gets none for a while.
+        case paused
+        /// It has a call that may have killed workers, and gets no other meanwhile.
+        case keptForOne
+        /// It gets nothing until it has nothing left, for such a call.
+        case emptied
         /// It has as many calls as the broker lets it have.
         case full(calls: Int, credit: Int)
         /// The same, and each of its slots is held by a handler that waits for a call that waits for a slot.
@@ -31,6 +37,8 @@ extension BrokerMachine {
         package var state: BrokerCall.State
         package var deadline: Instant
         package var attempts: Int
+        /// In how many deaths of workers it may have been running.
+        package var deaths: Int
         /// Whether it was said that it waits for a slot that a handler holds which waits for a call itself, or that its handler
         /// waits for such a call.
         package var isStalled: Bool
@@ -69,7 +77,8 @@ extension BrokerMachine {
             priority: call.priority,
             state: call.state,
             deadline: call.deadline,
-            attempts: Int(call.attempts),
+            attempts: Int(call.sends),
+            deaths: Int(call.attempts),
             isStalled: call.isStalled,
             worker: call.worker < 0 ? nil : self.workers[Int(call.worker)].offer.name
         )
@@ -103,6 +112,9 @@ extension BrokerMachine {
         if worker.isDraining { return .draining }
         if worker.isQuiet { return .quiet }
         if worker.isRefusing { return .refusing }
+        if worker.isPaused { return .paused }
+        if worker.alone != nil { return .keptForOne }
+        if worker.isReserved { return .emptied }
         if worker.outstanding >= worker.credit, worker.isStalled { return .stalled(calls: worker.outstanding) }
         if worker.outstanding >= worker.credit { return .full(calls: worker.outstanding, credit: worker.credit) }
         for (name, amount) in resources {

@@ -69,9 +69,17 @@ extension BrokerMachine {
         if self.calls[slot].state == .sent {
             self.calls[slot].isCancelled = true
             self.cancelAtWorker(slot, reason: reason, actions: &actions)
+            let worker = Int(self.calls[slot].worker)
+            if self.workers[worker].alone == slot {
+                // Nobody waits for what it proves, and its handler may take its time to end.
+                self.workers[worker].alone = nil
+                self.fill(worker, at: now, actions: &actions)
+            }
         } else {
+            let wasApart = self.calls[slot].state == .apart
             self.takeOut(slot)
             self.finish(slot, ending: .cancelled(.beforeStart), at: now, actions: &actions)
+            if wasApart { self.placeApart(at: now, actions: &actions) }
         }
         return true
     }
@@ -123,6 +131,7 @@ extension BrokerMachine {
                 )
         }
         self.workers[worker].progressAt = now
+        self.workers[worker].declines = 0
         self.measure(route: Int(call.route), at: now)
         self.takeBack(record.slot)
         // Before the next of the ordering key may be sent: the credit may sink.
@@ -163,7 +172,11 @@ extension BrokerMachine {
         case _ where call.isCancelled, .whileRunning:
             self.finish(slot, ending: .cancelled(stage), at: now, actions: &actions)
         case .beforeStart, .lapsed:
-            self.calls[slot].attempts -= 1
+            if self.calls[slot].sends > 0 { self.calls[slot].sends -= 1 }
+            if !call.isRecalled {
+                self.declined(by: worker, at: now)
+                self.calls[slot].declines += 1
+            }
             // A worker that takes nothing, though it wasn't asked to give it back, would be sent the same again at once:
             // it gets no more until it says that it is ready.
             if stage == .beforeStart, !call.isRecalled {
@@ -172,6 +185,8 @@ extension BrokerMachine {
             }
             if call.deadline <= now {
                 self.finish(slot, ending: .cancelled(.lapsed), at: now, actions: &actions)
+            } else if self.calls[slot].declines >= Self.maxDeclines {
+                self.finish(slot, ending: .declined, at: now, actions: &actions)
             } else {
                 // Sent with the same stamps it would lapse again.
                 if stage == .lapsed { actions.append(.restamp(worker: worker)) }
@@ -179,7 +194,7 @@ extension BrokerMachine {
                 self.spread(Int(call.route), at: now, actions: &actions)
             }
         case .unknown:
-            self.giveUp(slot, reason: .forgotten, at: now, actions: &actions)
+            self.giveUp(slot, reason: .forgotten, of: worker, at: now, actions: &actions)
             self.spread(Int(call.route), at: now, actions: &actions)
         }
         self.fill(worker, at: now, actions: &actions)
@@ -274,7 +289,16 @@ extension BrokerMachine {
     }
 
     /// The worker that had a call is lost, or has lost it.
-    mutating func giveUp(_ slot: UInt32, reason: LossReason, at now: Instant, actions: inout [BrokerAction]) {
+    ///
+    /// It may have been running: what a dead process had yet to say is gone with it. A call that its worker's credit kept here
+    /// is safe.
+    mutating func giveUp(
+        _ slot: UInt32,
+        reason: LossReason,
+        of worker: Int,
+        at now: Instant,
+        actions: inout [BrokerAction]
+    ) {
         let call = self.calls[slot]
         if call.client < 0 {
             self.retire(slot, at: now, actions: &actions)
@@ -283,7 +307,17 @@ extension BrokerMachine {
             self.finish(slot, ending: .cancelled(.whileRunning), at: now, actions: &actions)
         } else if call.isIdempotent, call.deadline <= now {
             self.finish(slot, ending: .cancelled(.lapsed), at: now, actions: &actions)
-        } else if call.isIdempotent, call.attempts < self.configuration.maxAttempts {
+        } else if call.isIdempotent, reason.mayBeDeath {
+            self.calls[slot].attempts += 1
+            self.deathsOf[slot, default: []].append(self.workers[worker].offer.name)
+            guard call.isBundle || call.attempts + 1 >= self.configuration.maxAttempts else {
+                return self.enqueue(slot, atFront: true, at: now)
+            }
+            let names = self.deathsOf[slot] ?? []
+            let ending = BrokerEnding.poison(attempts: Int(call.attempts) + 1, workers: names)
+            self.finish(slot, ending: ending, at: now, actions: &actions)
+        } else if call.isIdempotent, call.moves < Self.maxMoves {
+            self.calls[slot].moves += 1
             self.enqueue(slot, atFront: true, at: now)
         } else {
             self.finish(slot, ending: .lost(reason), at: now, actions: &actions)
@@ -296,6 +330,7 @@ extension BrokerMachine {
         self.wheel.cancel(slot)
         if call.client >= 0 { self.clients[Int(call.client)].requests.remove(call.id) }
         self.routes[Int(call.route)].callCount -= 1
+        if call.attempts > 0 { self.deathsOf[slot] = nil }
         self.calls.remove(slot)
         guard call.key != CallSlab.none, call.state != .held else { return }
         self.passKey(call.key, at: now, actions: &actions)

@@ -233,6 +233,9 @@ extension BrokerMachine {
                 }
             }
         }
+        for slot in self.calls.slots(of: self.apart) where Int(self.calls[slot].route) == route {
+            self.startTimer(of: slot, at: now)
+        }
         for key in self.keyOf.values.sorted() {
             var slot = self.keys[Int(key)].waiting.first
             while slot != CallSlab.none {

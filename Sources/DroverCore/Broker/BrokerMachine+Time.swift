@@ -9,6 +9,12 @@ extension BrokerMachine {
         self.stallWheel.advance(to: now, into: &self.due)
         for worker in self.due { self.lookAfter(Int(worker), at: now, actions: &actions) }
         self.due.removeAll(keepingCapacity: true)
+        self.pauseWheel.advance(to: now, into: &self.due)
+        for worker in self.due {
+            self.workers[Int(worker)].isPaused = false
+            self.fill(Int(worker), at: now, actions: &actions)
+        }
+        self.due.removeAll(keepingCapacity: true)
         self.wheel.advance(to: now, into: &self.due)
         for slot in self.due {
             let call = self.calls[slot]
@@ -22,6 +28,7 @@ extension BrokerMachine {
             let ending: BrokerEnding = call.deadline <= now ? .cancelled(.lapsed) : .noWorker
             self.takeOut(slot)
             self.finish(slot, ending: ending, at: now, actions: &actions)
+            if call.state == .apart { self.placeApart(at: now, actions: &actions) }
         }
         self.due.removeAll(keepingCapacity: true)
         self.peerWheel.advance(to: now, into: &self.due)
@@ -34,7 +41,8 @@ extension BrokerMachine {
         min(
             self.wheel.nextDeadline ?? .distantFuture,
             self.peerWheel.nextDeadline ?? .distantFuture,
-            self.stallWheel.nextDeadline ?? .distantFuture
+            self.stallWheel.nextDeadline ?? .distantFuture,
+            self.pauseWheel.nextDeadline ?? .distantFuture
         )
     }
 
@@ -66,12 +74,15 @@ extension BrokerMachine {
                 at: limit <= now ? now.advanced(byNanoseconds: stall) : limit
             )
         }
-        self.workers[index].meter.stalled(nanoseconds: now.nanoseconds(since: self.workers[index].progressAt))
+        let silence = now.nanoseconds(since: self.workers[index].progressAt)
+        self.workers[index].meter.stalled(nanoseconds: silence)
         self.adapt(index, actions: &actions)
         for slot in self.calls.slots(of: self.workers[index].calls).dropFirst(slots) {
+            // One that was asked for goes on to be: the worker gives it back, or answers it.
+            guard !self.calls[slot].isRecalled else { continue }
             self.calls[slot].isRecalled = true
             actions.append(.recall(worker: index, id: self.calls[slot].workerID))
         }
-        self.stallWheel.schedule(UInt32(index), at: now.advanced(byNanoseconds: stall))
+        self.stallWheel.schedule(UInt32(index), at: now.advanced(byNanoseconds: max(stall, silence)))
     }
 }

@@ -101,6 +101,7 @@ extension BrokerMachine {
                 self.cancelAtWorker(slot, reason: .requested, actions: &actions)
             } else {
                 actions.append(.transmit(slot: slot, worker: index, id: call.workerID, isResent: true))
+                if call.isRecalled { actions.append(.recall(worker: index, id: call.workerID)) }
             }
         }
         self.fill(index, at: now, actions: &actions)
@@ -233,13 +234,14 @@ extension BrokerMachine {
         self.peerOf[self.workers[index].route] = nil
         self.peerWheel.cancel(UInt32(2 * index + 1))
         self.stallWheel.cancel(UInt32(index))
+        self.pauseWheel.cancel(UInt32(index))
         for route in self.routes.indices { self.match(index, route, at: now) }
         var touched: Set<Int> = []
         // The last first, so that they stand in the order they were sent.
         for slot in self.calls.slots(of: self.workers[index].calls).reversed() {
             touched.insert(Int(self.calls[slot].route))
             self.takeBack(slot)
-            self.giveUp(slot, reason: reason, at: now, actions: &actions)
+            self.giveUp(slot, reason: reason, of: index, at: now, actions: &actions)
         }
         for function in self.workers[index].offered { self.withdraw(function) }
         self.workers[index].offered = []
@@ -247,6 +249,7 @@ extension BrokerMachine {
         self.dropQuestions(of: index)
         self.freeWorkers.append(index)
         actions.append(.workerLost(worker: index, self.workers[index].offer.worker, reason: reason))
+        if self.apart.count > 0 { self.placeApart(at: now, actions: &actions) }
         for route in touched.sorted() { self.spread(route, at: now, actions: &actions) }
     }
 }

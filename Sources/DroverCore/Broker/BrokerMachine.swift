@@ -40,8 +40,8 @@ package struct BrokerMachine: ~Copyable {
         package var stallNanoseconds: UInt64 = 50_000_000
         /// How long a call waits for a worker that may run it.
         package var patienceNanoseconds: UInt64 = 10_000_000_000
-        /// How often an idempotent call may be given to a worker, the first time included.
-        package var maxAttempts: UInt8 = 4
+        /// A call that may have been running in so many deaths of workers ends as poison.
+        package var maxAttempts: UInt8 = 3
         /// How many bytes of answers are kept per client for re-sent requests.
         package var maxCachedBytes = 256 << 10
         /// Secret randomness, so that no client can choose ids that collide.
@@ -138,7 +138,13 @@ package struct BrokerMachine: ~Copyable {
     /// Clients at even places, workers at odd ones.
     var peerWheel = TimerWheel(now: Instant(nanoseconds: 0))
     var stallWheel = TimerWheel(now: Instant(nanoseconds: 0))
+    /// Workers that get nothing for a while, since they declined what they were sent.
+    var pauseWheel = TimerWheel(now: Instant(nanoseconds: 0))
     var due: [UInt32] = []
+    /// Calls that wait for a worker that has nothing else.
+    var apart = CallList()
+    /// The names of the workers that died while they had a call, by its slot.
+    var deathsOf: [UInt32: [String]] = [:]
 
     var invocations: IDTable<Invocation>
     var lastInvocation: UInt64 = 0

@@ -58,6 +58,13 @@ package struct BrokerWorker {
     package internal(set) var isRefusing = false
     /// Each of its slots is held by a handler that waits for a call that waits for a slot.
     package internal(set) var isStalled = false
+    /// It declined calls again and again, and gets none for a while.
+    package internal(set) var isPaused = false
+    var declines = 0
+    /// The suspect that it has, and nothing else.
+    package internal(set) var alone: UInt32?
+    /// It gets nothing until it has nothing left, for a suspect.
+    package internal(set) var isReserved = false
     package internal(set) var window = 1
     package internal(set) var credit = 1
     var announcedCredit = 0
@@ -106,9 +113,13 @@ package struct BrokerWorker {
     /// Requests that it has not answered.
     package var outstanding: Int { self.calls.count }
 
-    var hasRoom: Bool {
-        self.isOpen && !self.isQuiet && !self.isDraining && !self.isRefusing && self.calls.count < self.credit
+    /// Whether it takes calls, if not now then when others have ended.
+    package var takesCalls: Bool {
+        self.isLive && self.isOpen && !self.isQuiet && !self.isDraining && !self.isRefusing && !self.isPaused
+            && self.alone == nil
     }
+
+    var hasRoom: Bool { self.takesCalls && !self.isReserved && self.calls.count < self.credit }
 
     /// The load of a worker without a free handler: calls only wait behind others there.
     static var busyLoad: Int { 16 }

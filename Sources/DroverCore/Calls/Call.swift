@@ -29,7 +29,22 @@ package struct Call: Sendable {
     /// Whether it waits for a slot that a handler holds which waits for a call itself, or its handler for such a call.
     package var isStalled = false
     /// How often it was given to a worker that might have run it.
+    var sends: UInt8 = 0
+    /// In how many deaths of workers it may have been running.
     package var attempts: UInt8
+    /// How often it was taken back from a worker that didn't die.
+    var moves: UInt8 = 0
+    /// How often it was declined.
+    var declines: UInt8 = 0
+    /// Whether it had to wait for a slot at its worker.
+    var isBehind = false
+    /// Whether its handler waits without a slot.
+    var isReleased = false
+    /// Whether its worker was asked to give it back.
+    var isRecalled = false
+    /// Whether it stands for several: after a death they must be told apart.
+    package let isBundle: Bool
+    var sentAt = Instant(nanoseconds: 0)
     /// Whether it was sent again in a session that went on: its worker may have got it twice.
     package var isRepeated = false
     /// A worker took it out before it ran, and it is to run after all.
@@ -54,6 +69,8 @@ package struct Call: Sendable {
         affinity: UInt64 = 0,
         isPing: Bool = false,
         target: Int32 = -1,
+        attempts: UInt8 = 0,
+        isBundle: Bool = false,
         deadline: Instant = .distantFuture
     ) {
         self.id = id
@@ -64,7 +81,8 @@ package struct Call: Sendable {
         self.target = target
         self.endpoint = Self.noEndpoint
         self.phase = .local
-        self.attempts = 0
+        self.attempts = attempts
+        self.isBundle = isBundle
         self.deadline = deadline
     }
 }
@@ -90,6 +108,14 @@ package enum LossReason: Equatable, Sendable {
 }
 
 extension LossReason {
+    /// Whether the worker may have died of what it ran.
+    var mayBeDeath: Bool {
+        switch self {
+        case .silent, .disconnected, .restarted: true
+        case .forgotten, .left, .authentication, .protocol, .refused: false
+        }
+    }
+
     /// The peer's session ended by itself.
     init(_ reason: PeerSession.EndReason) {
         self =
@@ -104,6 +130,10 @@ extension LossReason {
 package enum CallEnding: Equatable, Sendable {
     case expired
     case lost(LossReason)
+    /// It may have been running in so many deaths of workers, and was alone in the last, unless it is a bundle.
+    case poison(attempts: Int, endpoints: [Int])
+    /// Workers would not take it, the last at this endpoint.
+    case declined(Int)
 }
 
 /// What a reply to an id means.

@@ -26,6 +26,27 @@ package struct ClientEndpoint: Sendable {
     package var isDraining = false
     /// The worker refused us, and nothing has changed since.
     package var isRefused = false
+    /// How many requests run there at once; 0 for a broker.
+    package var slots = 0
+    /// How many requests it gets at once: what keeps it busy, and no more, so that the others wait where any worker can take
+    /// them, and where its death does them no harm.
+    package private(set) var credit = 1
+    var meter = CreditMeter()
+    /// What the meter said last, and by which run time.
+    private var metered = (wanted: 1, run: UInt64(0))
+    /// When it last answered, or began after it had nothing to do.
+    var progressAt = Instant(nanoseconds: 0)
+    /// When to see whether calls only wait there.
+    var stallAt = Instant.distantFuture
+    /// It gets nothing before, since it declined what it was sent; `distantFuture` if it didn't.
+    var pausedUntil = Instant.distantFuture
+    private var declines = 0
+    /// How many of the calls there wait without a slot.
+    package internal(set) var released = 0
+    /// The suspect that it has, and nothing else.
+    var alone: UInt64?
+    /// It gets nothing until it has nothing left, for a suspect.
+    var isReserved = false
     /// Calls tied to this endpoint by their ordering key that wait for room.
     package var bound = Deque<UInt64>()
 
@@ -36,9 +57,89 @@ package struct ClientEndpoint: Sendable {
     /// The session that this side wants to go on with when it introduces itself; 0 for none.
     package var claimedSession: UInt32 { self.epoch == nil ? 0 : self.sessionNumber }
 
+    /// Whether there is a worker that takes calls, if not now then when others have ended.
+    package var takesCalls: Bool {
+        self.isOpen && !self.isDraining && self.pausedUntil == .distantFuture && self.alone == nil
+    }
+
     /// Whether another request may be sent.
-    package var hasRoom: Bool { self.isOpen && !self.isDraining && self.outstanding < self.window }
+    package var hasRoom: Bool {
+        // What waits without a slot may wait for the call that is to be sent.
+        self.takesCalls && (!self.isReserved || self.released > 0) && self.outstanding - self.released < self.credit
+            && self.outstanding < self.window
+    }
 
     /// Whether a call that comes now may be sent: none that came before waits for the same room.
     package var isFree: Bool { self.hasRoom && self.bound.isEmpty }
+
+    /// How many calls may go ahead of need: if there is no other worker, waiting there is no worse than here, and a worker that
+    /// knows of them can tell how far they came.
+    var leftAhead: Int {
+        guard self.slots > 0, self.takesCalls, !self.isReserved, self.bound.isEmpty else { return 0 }
+        return max(0, min(self.credit + Self.mostAhead, self.window) - self.outstanding)
+    }
+    private static var mostAhead: Int { 128 }
+
+    /// Whether a call is better given to this one.
+    func isLessLoaded(than other: Self) -> Bool {
+        let (isBusy, isOtherBusy) = (self.isBusy, other.isBusy)
+        guard isBusy == isOtherBusy else { return isOtherBusy }
+        return self.outstanding * other.weight < other.outstanding * self.weight
+    }
+
+    /// Whether a call would only wait there.
+    private var isBusy: Bool { self.slots > 0 && self.outstanding - self.released >= self.slots }
+    private var weight: Int { self.slots > 0 ? self.slots : min(self.window, 1 << 20) }
+
+    /// A call that waited without a slot is gone.
+    mutating func leaveReleased() { if self.released > 0 { self.released -= 1 } }
+
+    /// A worker that nothing is known of.
+    mutating func begin() {
+        self.meter = CreditMeter()
+        self.metered = (1, 0)
+        self.credit = 1
+        self.declines = 0
+        self.pausedUntil = .distantFuture
+    }
+
+    /// A call was answered.
+    mutating func measure(_ call: Call, _ ranMicroseconds: UInt32, at now: Instant) {
+        self.declines = 0
+        guard self.slots > 0 else { return }
+        if ranMicroseconds > 0 {
+            self.meter.answered(ranNanoseconds: UInt64(ranMicroseconds) * 1000)
+        } else {
+            self.meter.answered(sentAt: call.sentAt, wasBehind: call.isBehind, concurrency: self.slots, at: now)
+        }
+    }
+
+    /// Sets the credit by what was measured: down at once, up step by step.
+    mutating func adapt(coverageNanoseconds: UInt64) {
+        guard self.slots > 0 else {
+            self.credit = self.window
+            return
+        }
+        let (run, known) = (self.meter.runNanoseconds ?? 0, self.metered.run)
+        // Asked for every answer: divides only if much has changed.
+        if known == 0 || run > known + known / 8 || run < known - known / 8 {
+            let wanted = self.meter.credit(concurrency: self.slots, coverageNanoseconds: coverageNanoseconds)
+            self.metered = (wanted, run)
+        }
+        self.credit = max(1, min(self.metered.wanted, self.window, max(self.credit * 2, self.slots)))
+    }
+
+    /// It didn't take a call: if that goes on, it is left alone for a while, each time for twice as long.
+    mutating func declined(at now: Instant) {
+        guard self.pausedUntil == .distantFuture else { return }
+        self.declines += 1
+        // Once it may have been a deadline that was moved.
+        guard self.declines > 1 else { return }
+        self.pausedUntil = now.advanced(byNanoseconds: pauseNanoseconds(afterDeclines: self.declines - 1))
+    }
+}
+
+/// How long a worker that has declined so many calls in a row is left alone.
+func pauseNanoseconds(afterDeclines count: Int) -> UInt64 {
+    min(1_000_000_000, 5_000_000 << UInt64(min(count - 1, 10)))
 }

@@ -12,8 +12,12 @@ package struct ClientMachine: ~Copyable {
     package struct Configuration: Sendable {
         /// Beat and silence limits of each session.
         package var session = PeerSession.Limits.standard
-        /// How often an idempotent call may be given to a worker, the first time included.
-        package var maxAttempts: UInt8 = 4
+        /// A call that may have been running in so many deaths of workers ends as poison.
+        package var maxAttempts: UInt8 = 3
+        /// How long a worker's credit should keep it busy.
+        package var coverageNanoseconds: UInt64 = 1_000_000
+        /// A worker that has more calls than slots and answers none for so long gives the others back.
+        package var stallNanoseconds: UInt64 = 50_000_000
         /// How many ended calls are remembered, to tell late replies from strange ones.
         package var tombstoneCount = 4096
 
@@ -28,15 +32,21 @@ package struct ClientMachine: ~Copyable {
     private var waiting = Deque<UInt64>()
     /// Signs of life that wait for a session.
     private var pings: [UInt64] = []
+    /// Calls that go to a worker that has nothing else, lowest id first; may name calls that have ended.
+    private var apart: [UInt64] = []
+    /// Where suspects were when their workers died; a place for each death.
+    private var deathsOf: [UInt64: [Int]] = [:]
     private let configuration: Configuration
     private var due: [UInt32] = []
     private var lastChosen = 0
+    /// The latest time that the machine was told.
+    private var latest = Instant(nanoseconds: 0)
 
     /// Calls that have not ended.
     package var callCount: Int { self.calls.count }
     /// Places in the queues of calls that have not been sent; some may be of calls that have ended.
     package var queuedIDs: Int {
-        self.endpoints.reduce(self.waiting.count + self.pings.count) { $0 + $1.bound.count }
+        self.endpoints.reduce(self.waiting.count + self.pings.count) { $0 + $1.bound.count } + self.apart.count
     }
     /// Timers that are set.
     package var timerCount: Int { self.wheel.count }
@@ -64,6 +74,7 @@ package struct ClientMachine: ~Copyable {
     /// - Returns: nil if the deadline has passed already: the call ended as expired and has no slot.
     package mutating func submitted(_ call: Call, at now: Instant) -> (slot: UInt32, endpoint: Int?)? {
         guard call.deadline > now else { return nil }
+        self.latest = now
         guard case .inserted(let slot) = self.calls.insert(call.id, call) else {
             preconditionFailure("correlation id \(call.id) was given out twice")
         }
@@ -75,7 +86,11 @@ package struct ClientMachine: ~Copyable {
             if self.isMostlyEnded(self.pings.count) { self.pings = self.open(self.pings) }
             return (slot, nil)
         }
-        if self.waiting.isEmpty, let index = self.choose(affinity: call.affinity) {
+        if self.mustBeAlone(call) {
+            self.setApart(call.id)
+            return (slot, nil)
+        }
+        if self.waiting.isEmpty, let index = self.choose(affinity: call.affinity) ?? self.ahead(call) {
             self.assign(slot, to: index)
             return (slot, index)
         }
@@ -111,15 +126,32 @@ package struct ClientMachine: ~Copyable {
     }
 
     /// A reply or an error for `id` came.
-    package mutating func replied(_ id: UInt64, from endpoint: Int, at now: Instant) -> ReplyVerdict {
+    ///
+    /// - Parameters:
+    ///   - id: The call.
+    ///   - ranMicroseconds: How long the handler ran, 0 if the worker doesn't say.
+    ///   - endpoint: Who answered.
+    ///   - now: The time.
+    /// - Returns: What the answer means.
+    package mutating func replied(
+        _ id: UInt64,
+        ranMicroseconds: UInt32 = 0,
+        from endpoint: Int,
+        at now: Instant
+    ) -> ReplyVerdict {
+        self.latest = now
         if let slot = self.calls.slot(of: id) {
             let current = self.calls[slot].endpoint
             if Int(current) == endpoint {
-                if !self.calls[slot].isPing { self.release(endpoint) }
+                if !self.calls[slot].isPing {
+                    self.endpoints[endpoint].measure(self.calls[slot], ranMicroseconds, at: now)
+                    self.release(endpoint)
+                    self.adapt(endpoint)
+                }
             } else {
                 // Another worker's answer to a call that was moved: it is as good (it is idempotent), but the one it was
                 // moved to still counts the call until it answers as well.
-                guard self.calls[slot].attempts > 0 else { return .unknown }
+                guard self.calls[slot].sends > 0 else { return .unknown }
                 if current != Call.noEndpoint { self.endpoints[Int(current)].withdrawn[id] = .requested }
             }
             let call = self.retire(slot, wasAnswered: true, at: now)
@@ -145,6 +177,7 @@ package struct ClientMachine: ~Copyable {
         at now: Instant,
         actions: inout [ClientAction]
     ) {
+        self.latest = now
         if let slot = self.calls.slot(of: id) {
             let call = self.calls[slot]
             guard Int(call.endpoint) == endpoint, !call.isPing else { return }
@@ -168,10 +201,16 @@ package struct ClientMachine: ~Copyable {
                 guard call.deadline > now else {
                     return self.finish(slot, ending: .expired, at: now, actions: &actions)
                 }
-                self.calls[slot].endpoint = Call.noEndpoint
-                self.calls[slot].attempts &-= 1
-                self.calls[slot].phase = .local
-                actions.append(.show(slot: slot, phase: .local, endpoint: endpoint))
+                if !call.isRecalled {
+                    self.endpoints[endpoint].declined(at: now)
+                    self.calls[slot].declines += 1
+                    guard self.calls[slot].declines < Self.maxDeclines else {
+                        return self.finish(slot, ending: .declined(endpoint), at: now, actions: &actions)
+                    }
+                }
+                self.calls[slot].sends &-= 1
+                self.takeBack(slot, actions: &actions)
+                if self.mustBeAlone(call) { return self.setApart(id) }
                 self.unbind(endpoint)
                 self.waiting.prepend(id)
             case .whileRunning, .unknown:
@@ -201,6 +240,15 @@ package struct ClientMachine: ~Copyable {
         actions.append(.show(slot: slot, phase: phase, isStalled: isStalled, endpoint: endpoint))
     }
 
+    /// The worker told that a call's handler has given its slot back while it waits, or has one again.
+    package mutating func slotReleased(_ id: UInt64, _ isReleased: Bool, from endpoint: Int) {
+        guard let slot = self.calls.slot(of: id), Int(self.calls[slot].endpoint) == endpoint,
+            self.calls[slot].isReleased != isReleased
+        else { return }
+        self.calls[slot].isReleased = isReleased
+        self.endpoints[endpoint].released += isReleased ? 1 : -1
+    }
+
     /// The payload that came for `id` can't be understood: that one call is lost (contract S73).
     package mutating func spoiled(_ id: UInt64, from endpoint: Int, at now: Instant) -> UInt32? {
         guard let slot = self.calls.slot(of: id), Int(self.calls[slot].endpoint) == endpoint else { return nil }
@@ -214,6 +262,7 @@ package struct ClientMachine: ~Copyable {
     /// To be called at the end of each turn of the loop.
     package mutating func dispatch(actions: inout [ClientAction]) {
         if !self.pings.isEmpty { self.sendPings(actions: &actions) }
+        if !self.apart.isEmpty { self.sendApart(actions: &actions) }
         for index in self.endpoints.indices where !self.endpoints[index].bound.isEmpty {
             while self.endpoints[index].hasRoom, let id = self.endpoints[index].bound.popFirst() {
                 self.send(waiting: id, to: index, actions: &actions)
@@ -225,12 +274,12 @@ package struct ClientMachine: ~Copyable {
                 continue
             }
             let affinity = self.calls[slot].affinity
-            if affinity != 0, let index = self.home(of: affinity), !self.endpoints[index].hasRoom {
+            if affinity != 0, let index = self.home(of: affinity), !self.endpoints[index].isFree {
                 _ = self.waiting.popFirst()
                 self.endpoints[index].bound.append(id)
                 continue
             }
-            guard let index = self.choose(affinity: affinity) else { return }
+            guard let index = self.choose(affinity: affinity) ?? self.ahead(self.calls[slot]) else { return }
             _ = self.waiting.popFirst()
             self.send(waiting: id, to: index, actions: &actions)
         }
@@ -265,11 +314,14 @@ package struct ClientMachine: ~Copyable {
     ///
     /// The session goes on only if its number is the one we knew. That a worker knows this client already doesn't suffice:
     /// it may have forgotten it, and met it again with a welcome that was lost.
+    ///
+    /// `slots` says how many requests run there at once; 0 for a broker, which hands them on as it sees fit.
     package mutating func welcomed(
         by endpoint: Int,
         epoch: UInt64,
         session: UInt32,
         window: Int,
+        slots: Int = 0,
         isResumed: Bool,
         at now: Instant,
         actions: inout [ClientAction]
@@ -282,9 +334,13 @@ package struct ClientMachine: ~Copyable {
             let reason: LossReason = known == epoch ? .forgotten : .restarted
             return self.lose(endpoint, reason: reason, at: now, actions: &actions)
         }
+        self.latest = now
         self.endpoints[endpoint].epoch = epoch
         self.endpoints[endpoint].sessionNumber = session
         self.endpoints[endpoint].window = max(1, window)
+        self.endpoints[endpoint].slots = max(0, slots)
+        if !isSameLife { self.endpoints[endpoint].begin() }
+        self.adapt(endpoint)
         self.endpoints[endpoint].isOpen = true
         self.endpoints[endpoint].isDraining = false
         self.endpoints[endpoint].isRefused = false
@@ -292,6 +348,8 @@ package struct ClientMachine: ~Copyable {
         actions.append(.opened(endpoint: endpoint, isResumed: isSameLife))
         guard isSameLife else {
             self.endpoints[endpoint].outstanding = 0
+            self.endpoints[endpoint].released = 0
+            self.endpoints[endpoint].alone = nil
             self.endpoints[endpoint].withdrawn = [:]
             return
         }
@@ -356,6 +414,7 @@ package struct ClientMachine: ~Copyable {
         }
         self.waiting.removeAll(keepingCapacity: false)
         self.pings = []
+        self.apart = []
     }
 
     // MARK: Time
@@ -368,7 +427,10 @@ package struct ClientMachine: ~Copyable {
             self.finish(slot, ending: .expired, at: now, actions: &actions)
         }
         self.due.removeAll(keepingCapacity: true)
+        self.latest = now
         for index in self.endpoints.indices {
+            if self.endpoints[index].pausedUntil <= now { self.endpoints[index].pausedUntil = .distantFuture }
+            if self.endpoints[index].stallAt <= now { self.lookAfter(index, at: now, actions: &actions) }
             self.perform(self.endpoints[index].session.ticked(at: now), of: index, at: now, actions: &actions)
         }
     }
@@ -377,7 +439,7 @@ package struct ClientMachine: ~Copyable {
     package func nextDeadline(after now: Instant) -> Instant {
         var next = self.wheel.nextDeadline ?? .distantFuture
         for endpoint in self.endpoints {
-            next = min(next, endpoint.session.nextDeadline)
+            next = min(next, endpoint.session.nextDeadline, endpoint.pausedUntil, endpoint.stallAt)
         }
         return next
     }
@@ -397,6 +459,8 @@ package struct ClientMachine: ~Copyable {
         self.waiting.removeAll(keepingCapacity: false)
         for index in self.endpoints.indices { self.endpoints[index].bound = [] }
         self.pings = []
+        self.apart = []
+        self.deathsOf = [:]
         return open
     }
 
@@ -443,6 +507,10 @@ package struct ClientMachine: ~Copyable {
         self.endpoints[endpoint].losses &+= 1
         self.endpoints[endpoint].outstanding = 0
         self.endpoints[endpoint].withdrawn = [:]
+        self.endpoints[endpoint].alone = nil
+        self.endpoints[endpoint].isReserved = false
+        self.endpoints[endpoint].released = 0
+        self.endpoints[endpoint].stallAt = .distantFuture
         self.endpoints[endpoint].session = PeerSession(limits: self.configuration.session)
         self.abandonCalls(of: endpoint, reason: reason, at: now, actions: &actions)
         actions.append(.lost(endpoint: endpoint, reason: reason))
@@ -450,6 +518,9 @@ package struct ClientMachine: ~Copyable {
     }
 
     /// Gives the calls of a lost worker up, or back to the queue if they may run again.
+    ///
+    /// Any that were sent may have been running: what a dead process had yet to say is gone with it. A call that its worker's
+    /// credit kept here is safe.
     private mutating func abandonCalls(
         of endpoint: Int,
         reason: LossReason,
@@ -458,21 +529,139 @@ package struct ClientMachine: ~Copyable {
     ) {
         // Behind those that were sent before them.
         self.unbind(endpoint)
+        // The calls of a broker ran elsewhere, if at all.
+        let isDeath = reason.mayBeDeath && self.endpoints[endpoint].slots > 0
         var again: [UInt64] = []
         for slot in self.slots(of: endpoint) {
-            let call = self.calls[slot]
-            if call.isIdempotent, call.attempts < self.configuration.maxAttempts {
-                self.calls[slot].endpoint = Call.noEndpoint
-                self.calls[slot].phase = .local
-                actions.append(.show(slot: slot, phase: .local, endpoint: endpoint))
-                again.append(call.id)
-            } else {
+            let id = self.calls[slot].id
+            guard self.calls[slot].isIdempotent else {
                 self.finish(slot, ending: .lost(reason), at: now, actions: &actions)
+                continue
             }
+            if isDeath {
+                self.calls[slot].attempts += 1
+                self.deathsOf[id, default: []].append(endpoint)
+                if self.calls[slot].isBundle || self.calls[slot].attempts >= self.configuration.maxAttempts {
+                    let attempts = Int(self.calls[slot].attempts)
+                    let ending = CallEnding.poison(attempts: attempts, endpoints: self.deathsOf[id] ?? [])
+                    self.finish(slot, ending: ending, at: now, actions: &actions)
+                    continue
+                }
+            } else if self.calls[slot].moves >= Self.maxMoves {
+                self.finish(slot, ending: .lost(reason), at: now, actions: &actions)
+                continue
+            } else {
+                self.calls[slot].moves += 1
+            }
+            self.takeBack(slot, actions: &actions)
+            if self.mustBeAlone(self.calls[slot]) { self.setApart(id) } else { again.append(id) }
         }
         guard !again.isEmpty else { return }
         again.sort()
         self.waiting.insert(contentsOf: again, at: 0)
+    }
+
+    /// So often a call may be taken back from workers or brokers that went in order, or were only out of reach.
+    private static var maxMoves: UInt8 { 16 }
+    /// So often workers may decline a call before its caller is told.
+    private static var maxDeclines: UInt8 { 20 }
+
+    /// A call that no worker has any more waits here again.
+    private mutating func takeBack(_ slot: UInt32, actions: inout [ClientAction]) {
+        let endpoint = Int(self.calls[slot].endpoint)
+        if self.endpoints[endpoint].alone == self.calls[slot].id { self.endpoints[endpoint].alone = nil }
+        if self.calls[slot].isReleased {
+            self.calls[slot].isReleased = false
+            self.endpoints[endpoint].leaveReleased()
+        }
+        self.calls[slot].endpoint = Call.noEndpoint
+        self.calls[slot].phase = .local
+        actions.append(.show(slot: slot, phase: .local, endpoint: endpoint))
+    }
+
+    // MARK: Suspects
+
+    /// Whether another death would make it poison: then it must have been the only one there.
+    private func mustBeAlone(_ call: Call) -> Bool {
+        call.attempts > 0 && call.attempts + 1 >= self.configuration.maxAttempts
+    }
+
+    private mutating func setApart(_ id: UInt64) {
+        if self.isMostlyEnded(self.apart.count) { self.apart = self.open(self.apart) }
+        let place = self.apart.firstIndex { $0 > id } ?? self.apart.count
+        self.apart.insert(id, at: place)
+    }
+
+    /// Sends suspects, each to a worker that has nothing else, and keeps a worker free for the next.
+    private mutating func sendApart(actions: inout [ClientAction]) {
+        for index in self.endpoints.indices { self.endpoints[index].isReserved = false }
+        var left: [UInt64] = []
+        var isReserved = false
+        for (place, id) in self.apart.enumerated() {
+            guard let slot = self.calls.slot(of: id), self.calls[slot].endpoint == Call.noEndpoint else { continue }
+            let affinity = self.calls[slot].affinity
+            let home = affinity == 0 ? nil : self.home(of: affinity)
+            var best: Int?
+            for index in self.endpoints.indices where self.endpoints[index].takesCalls {
+                if let home, home != index { continue }
+                let (count, least) = (self.endpoints[index].outstanding, best.map { self.endpoints[$0].outstanding })
+                if count < least ?? .max { best = index }
+            }
+            guard let best else {
+                left.append(id)
+                continue
+            }
+            let isBroker = self.endpoints[best].slots == 0
+            if isBroker || self.endpoints[best].outstanding == 0 {
+                self.send(waiting: id, to: best, actions: &actions)
+                if !isBroker { self.endpoints[best].alone = id }
+            } else {
+                left.append(id)
+                // One worker at a time is emptied for them; those with an ordering key have no choice.
+                if !isReserved || home != nil { self.endpoints[best].isReserved = true }
+                isReserved = true
+            }
+            if isReserved, self.apart.count - place > 64 {
+                left += self.apart[(place + 1)...]
+                break
+            }
+        }
+        self.apart = left
+    }
+
+    /// A worker has more calls than slots and may have answered none for long: asks for those back that only wait.
+    private mutating func lookAfter(_ endpoint: Int, at now: Instant, actions: inout [ClientAction]) {
+        let (slots, stall) = (self.endpoints[endpoint].slots, self.configuration.stallNanoseconds)
+        self.endpoints[endpoint].stallAt = .distantFuture
+        guard slots > 0, self.endpoints[endpoint].outstanding > slots else { return }
+        let limit = self.endpoints[endpoint].progressAt.advanced(byNanoseconds: stall)
+        guard limit <= now, self.endpoints[endpoint].isOpen else {
+            let next = limit <= now ? now.advanced(byNanoseconds: stall) : limit
+            self.endpoints[endpoint].stallAt = next
+            return
+        }
+        let silence = now.nanoseconds(since: self.endpoints[endpoint].progressAt)
+        self.endpoints[endpoint].meter.stalled(nanoseconds: silence)
+        self.adapt(endpoint)
+        // Later and later: what was asked for once isn't asked for again.
+        self.endpoints[endpoint].stallAt = now.advanced(byNanoseconds: max(stall, silence))
+        // What came back could go nowhere else.
+        guard self.endpoints.count > 1 else { return }
+        let held = self.slots(of: endpoint).filter { !self.calls[$0].isPing }
+            .sorted { (self.calls[$0].phase, self.calls[$1].id) > (self.calls[$1].phase, self.calls[$0].id) }
+        // The last first: each goes before the one that came back before it.
+        for slot in held.dropFirst(slots).reversed() {
+            let call = self.calls[slot]
+            // The order of those with a key is their worker's to keep.
+            guard call.phase < .running, call.affinity == 0, !call.isRecalled, !call.isRepeated else { continue }
+            self.calls[slot].isRecalled = true
+            actions.append(.sendCancel(endpoint: endpoint, id: call.id, reason: .recalled))
+        }
+    }
+
+    /// Sets a worker's credit by what was measured.
+    private mutating func adapt(_ endpoint: Int) {
+        self.endpoints[endpoint].adapt(coverageNanoseconds: self.configuration.coverageNanoseconds)
     }
 
     private mutating func finish(
@@ -490,6 +679,8 @@ package struct ClientMachine: ~Copyable {
     private mutating func retire(_ slot: UInt32, wasAnswered: Bool, at now: Instant) -> Call {
         if self.calls[slot].deadline != .distantFuture { self.wheel.cancel(slot) }
         let call = self.calls.remove(slot)
+        if call.isReleased, call.endpoint != Call.noEndpoint { self.endpoints[Int(call.endpoint)].leaveReleased() }
+        if call.attempts > 0 { self.deathsOf[call.id] = nil }
         self.tombstones.insert(call.id, function: call.function, wasAnswered: wasAnswered, endedAt: now)
         return call
     }
@@ -497,6 +688,8 @@ package struct ClientMachine: ~Copyable {
     /// A request ended at a worker, so there is room for one more.
     private mutating func release(_ endpoint: Int) {
         if self.endpoints[endpoint].outstanding > 0 { self.endpoints[endpoint].outstanding -= 1 }
+        self.endpoints[endpoint].progressAt = self.latest
+        if self.endpoints[endpoint].outstanding == 0 { self.endpoints[endpoint].alone = nil }
     }
 
     /// A request that ended here before is gone from the worker as well.
@@ -509,6 +702,8 @@ package struct ClientMachine: ~Copyable {
         guard call.endpoint != Call.noEndpoint, !call.isPing else { return }
         let endpoint = Int(call.endpoint)
         self.endpoints[endpoint].withdrawn[call.id] = reason
+        // Nobody waits for what it proves, and its handler may take its time to end.
+        if self.endpoints[endpoint].alone == call.id { self.endpoints[endpoint].alone = nil }
         // Without a session it would be lost: the worker is told when the session goes on.
         guard self.endpoints[endpoint].isOpen else { return }
         actions.append(.sendCancel(endpoint: endpoint, id: call.id, reason: reason))
@@ -518,14 +713,22 @@ package struct ClientMachine: ~Copyable {
         self.calls[slot].endpoint = Int32(index)
         self.calls[slot].phase = .sent
         self.calls[slot].isStalled = false
-        self.calls[slot].attempts &+= 1
+        if self.calls[slot].sends < .max { self.calls[slot].sends += 1 }
         self.calls[slot].isRepeated = false
-        self.endpoints[index].outstanding += 1
+        self.calls[slot].isRecalled = false
+        self.calls[slot].sentAt = self.latest
+        let outstanding = self.endpoints[index].outstanding
+        self.calls[slot].isBehind = outstanding >= self.endpoints[index].slots
+        if outstanding == 0 { self.endpoints[index].progressAt = self.latest }
+        self.endpoints[index].outstanding = outstanding + 1
+        if self.calls[slot].isBehind, self.endpoints[index].slots > 0, self.endpoints[index].stallAt == .distantFuture {
+            self.endpoints[index].stallAt = self.latest.advanced(byNanoseconds: self.configuration.stallNanoseconds)
+        }
     }
 
     private mutating func send(waiting id: UInt64, to index: Int, actions: inout [ClientAction]) {
         guard let slot = self.calls.slot(of: id), self.calls[slot].endpoint == Call.noEndpoint else { return }
-        let isAgain = self.calls[slot].attempts > 0
+        let isAgain = self.calls[slot].sends > 0
         self.assign(slot, to: index)
         actions.append(self.transmission(of: slot, to: index, isResent: isAgain))
     }
@@ -598,7 +801,15 @@ package struct ClientMachine: ~Copyable {
         return open.isEmpty ? nil : open[Int(affinity % UInt64(open.count))]
     }
 
-    /// The endpoint for the next call: the one with the fewest outstanding that has room (contract S100).
+    /// The only endpoint, if a call may go there ahead of need: where few wait, all of them may.
+    private func ahead(_ call: Call) -> Int? {
+        guard self.endpoints.count == 1, call.affinity == 0 else { return nil }
+        let left = self.endpoints[0].leftAhead
+        return left > 0 && self.waiting.count <= left ? 0 : nil
+    }
+
+    /// The endpoint for the next call: one with a free slot before any without, then the one with the fewest outstanding for
+    /// its slots (contract S100).
     private mutating func choose(affinity: UInt64) -> Int? {
         if affinity != 0 {
             guard let index = self.home(of: affinity), self.endpoints[index].isFree else { return nil }
@@ -609,7 +820,7 @@ package struct ClientMachine: ~Copyable {
         for step in 1...self.endpoints.count {
             let index = (self.lastChosen + step) % self.endpoints.count
             guard self.endpoints[index].isFree else { continue }
-            if let current = best, self.endpoints[current].outstanding <= self.endpoints[index].outstanding { continue }
+            if let best, !self.endpoints[index].isLessLoaded(than: self.endpoints[best]) { continue }
             best = index
         }
         if let best { self.lastChosen = best }

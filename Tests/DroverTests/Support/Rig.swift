@@ -198,6 +198,14 @@ extension Client {
         _ endpoints: String...,
         configure: (inout ClientConfiguration) -> Void = { _ in }
     ) throws -> Client {
+        try Self.forTest(endpoints, configure: configure)
+    }
+
+    /// A client of several workers, with short heartbeats.
+    static func forTest(
+        _ endpoints: [String],
+        configure: (inout ClientConfiguration) -> Void = { _ in }
+    ) throws -> Client {
         var configuration = ClientConfiguration()
         configuration.heartbeatInterval = .milliseconds(200)
         configuration.silenceLimit = .milliseconds(1500)

@@ -14,8 +14,9 @@ final class WorkerProcess: Sendable {
     let pid: pid_t
 
     /// Starts a worker and waits until it listens.
-    convenience init(at address: String = "tcp://127.0.0.1:*") throws {
-        try self.init(arguments: ["serve", address], isWorker: true)
+    convenience init(at address: String = "tcp://127.0.0.1:*", slots: Int? = nil) throws {
+        let slots = slots.map { ["slots=\($0)"] } ?? []
+        try self.init(arguments: ["serve", address] + slots, isWorker: true)
     }
 
     /// Starts the helper in another role.
@@ -58,6 +59,8 @@ final class WorkerProcess: Sendable {
 
     /// What the process printed.
     var printed: [String] { self.lines.values }
+
+    var isRunning: Bool { self.process.withLock { $0.isRunning } }
 
     func signal(_ number: CInt) { kill(self.pid, number) }
 

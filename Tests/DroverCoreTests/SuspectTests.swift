@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import DroverCore
+import DroverWire
+import Simulator
+import Testing
+
+/// Calls that kill workers, and workers that take no calls.
+@Suite struct SuspectTests {
+    private static func at(_ milliseconds: UInt64) -> Instant { Instant(nanoseconds: milliseconds * 1_000_000) }
+
+    private static func open(
+        _ machine: inout ClientMachine,
+        _ endpoint: Int,
+        epoch: UInt64 = 7,
+        slots: Int,
+        at now: Instant = at(1)
+    ) {
+        var actions: [ClientAction] = []
+        machine.connected(endpoint, at: now, actions: &actions)
+        machine.welcomed(
+            by: endpoint,
+            epoch: epoch,
+            session: 1,
+            window: 1024,
+            slots: slots,
+            isResumed: true,
+            at: now,
+            actions: &actions
+        )
+    }
+
+    @Test("S100 short calls don't wait behind a long one while another worker is idle")
+    func freeSlots() throws {
+        var machine = ClientMachine(endpointCount: 2)
+        for endpoint in 0..<2 { Self.open(&machine, endpoint, slots: 1) }
+        var actions: [ClientAction] = []
+        let long = try #require(machine.submitted(Call(id: 1), at: Self.at(2))?.endpoint)
+        for id in 2...11 {
+            _ = machine.submitted(Call(id: UInt64(id)), at: Self.at(2))
+            machine.dispatch(actions: &actions)
+        }
+        #expect(machine.endpoints[long].outstanding == 1)
+        for id in 2...11 {
+            let now = Self.at(UInt64(10 * id))
+            let verdict = machine.replied(UInt64(id), ranMicroseconds: 10_000, from: 1 - long, at: now)
+            guard case .deliver = verdict else { throw Violation("\(id) was not at the idle worker: \(verdict)") }
+            machine.dispatch(actions: &actions)
+            #expect(machine.endpoints[long].outstanding == 1)
+        }
+        #expect(machine.callCount == 1)
+    }
+
+    @Test("S100 quick calls fill the way to a worker, and come back when one turns out to be slow")
+    func credit() throws {
+        var machine = ClientMachine(endpointCount: 2)
+        for endpoint in 0..<2 { Self.open(&machine, endpoint, slots: 1) }
+        var actions: [ClientAction] = []
+        for id in 1...4000 { _ = machine.submitted(Call(id: UInt64(id)), at: Self.at(2)) }
+        var held: [[UInt64]] = [[], []]
+        func perform() {
+            for action in actions {
+                if case .transmit(let slot, let endpoint, _, _) = action {
+                    held[endpoint].append(machine.call(in: slot).id)
+                }
+            }
+            actions = []
+        }
+        for slot in 0..<2 { held[Int(machine.call(in: UInt32(slot)).endpoint)].append(UInt64(slot + 1)) }
+        for _ in 0..<200 {
+            for endpoint in 0..<2 where !held[endpoint].isEmpty {
+                let id = held[endpoint].removeFirst()
+                _ = machine.replied(id, ranMicroseconds: 5, from: endpoint, at: Self.at(3))
+                machine.dispatch(actions: &actions)
+                perform()
+            }
+        }
+        #expect(machine.endpoints.allSatisfy { $0.outstanding > 150 }, "the credit covers the way")
+        // One is slow all at once: what waits behind it is asked for, once.
+        var recalls: [UInt64] = []
+        for milliseconds in stride(from: UInt64(60), to: 5000, by: 60) {
+            machine.ticked(at: Self.at(milliseconds), actions: &actions)
+            for case .sendCancel(0, let id, .recalled) in actions { recalls.append(id) }
+            perform()
+        }
+        #expect(Set(recalls) == Set(held[0].dropFirst()) && recalls.count == held[0].count - 1)
+        for id in recalls {
+            machine.cancellationConfirmed(id, stage: .beforeStart, from: 0, at: Self.at(5000), actions: &actions)
+        }
+        #expect(machine.endpoints[0].outstanding == 1 && machine.endpoints[0].credit == 1)
+    }
+
+    @Test("S100 a worker that declines is asked ever more seldom, and a call so often at most")
+    func declining() throws {
+        for stage in [CancelledStage.beforeStart, .lapsed] {
+            var machine = ClientMachine(endpointCount: 1)
+            Self.open(&machine, 0, slots: 4)
+            var actions: [ClientAction] = []
+            var count = 1
+            _ = machine.submitted(Call(id: 1), at: Self.at(2))
+            machine.cancellationConfirmed(1, stage: stage, from: 0, at: Self.at(2), actions: &actions)
+            for milliseconds in UInt64(3)...60_000 where machine.callCount > 0 {
+                machine.heard(from: 0, at: Self.at(milliseconds))
+                machine.ticked(at: Self.at(milliseconds), actions: &actions)
+                machine.dispatch(actions: &actions)
+                for case .transmit in actions {
+                    count += 1
+                    if milliseconds == 2000 { #expect(count < 12) }
+                    machine.cancellationConfirmed(
+                        1,
+                        stage: stage,
+                        from: 0,
+                        at: Self.at(milliseconds),
+                        actions: &actions
+                    )
+                }
+                if !actions.contains(where: { if case .finish = $0 { true } else { false } }) { actions = [] }
+            }
+            #expect(count == 20)
+            #expect(actions.contains(.finish(slot: 0, id: 1, ending: .declined(0))))
+        }
+    }
+
+    @Test("S100 through a broker a worker that declines is asked ever more seldom, and a call so often at most")
+    func decliningBrokered() throws {
+        for stage in [CancelledStage.beforeStart, .lapsed] {
+            var bench = BrokerBench()
+            let client = try bench.client(1)
+            let worker = try bench.worker(1)
+            bench.request(1, from: client)
+            var count = 0
+            var hasEnded = false
+            for milliseconds in UInt64(2)...60_000 where !hasEnded {
+                bench.now = Self.at(milliseconds)
+                bench.machine.heard(from: .worker(worker), at: bench.now)
+                bench.machine.heard(from: .client(client), at: bench.now)
+                bench.ready(worker, epoch: 1)
+                bench.machine.ticked(at: bench.now, actions: &bench.actions)
+                hasEnded = bench.actions.contains(.finish(slot: 0, client: client, id: 1, ending: .declined))
+                while let sent = bench.transmitted().first {
+                    count += 1
+                    bench.confirm(sent.id, stage, from: worker)
+                    if bench.actions.contains(.finish(slot: 0, client: client, id: 1, ending: .declined)) {
+                        hasEnded = true
+                        break
+                    }
+                }
+                if milliseconds == 2000 { #expect(count < 12) }
+            }
+            #expect(hasEnded && count == 20)
+        }
+    }
+
+    @Test("S40 S62 S85 to the only worker few calls go ahead, and none if many wait")
+    func ahead() throws {
+        for count in [100, 1000] {
+            var machine = ClientMachine(endpointCount: 1)
+            var actions: [ClientAction] = []
+            for id in 1...UInt64(count) { _ = machine.submitted(Call(id: id), at: Self.at(1)) }
+            Self.open(&machine, 0, slots: 4)
+            machine.dispatch(actions: &actions)
+            #expect(machine.endpoints[0].outstanding == (count == 100 ? 100 : 4))
+        }
+        // With another worker all wait where either can take them.
+        var machine = ClientMachine(endpointCount: 2)
+        for endpoint in 0..<2 { Self.open(&machine, endpoint, slots: 4) }
+        for id in 1...UInt64(100) { _ = machine.submitted(Call(id: id), at: Self.at(2)) }
+        #expect(machine.endpoints.map(\.outstanding) == [4, 4])
+    }
+
+    @Test("quick calls open the credit to all that a millisecond covers, within few answers")
+    func opening() throws {
+        for (slots, microseconds, expected) in [(1, UInt32(1), 1001), (1, 10, 101), (4, 2, 1024), (16, 1000, 32)] {
+            var machine = ClientMachine(endpointCount: 1)
+            Self.open(&machine, 0, slots: slots)
+            var actions: [ClientAction] = []
+            for id in 1...UInt64(4000) { _ = machine.submitted(Call(id: id), at: Self.at(2)) }
+            for id in 1...UInt64(12) {
+                _ = machine.replied(id, ranMicroseconds: microseconds, from: 0, at: Self.at(3))
+                machine.dispatch(actions: &actions)
+            }
+            #expect(machine.endpoints[0].credit == expected, "\(slots) slots, \(microseconds) us")
+        }
+    }
+
+    @Test("S100 a handler that waits without a slot makes room for another call, also where a worker is emptied")
+    func released() throws {
+        var machine = ClientMachine(endpointCount: 2)
+        for endpoint in 0..<2 { Self.open(&machine, endpoint, slots: 1) }
+        var actions: [ClientAction] = []
+        for id in 1...UInt64(4) { _ = machine.submitted(Call(id: id), at: Self.at(2)) }
+        #expect(machine.endpoints.map(\.outstanding) == [1, 1])
+        let first = Int(machine.call(in: 0).endpoint)
+        machine.slotReleased(1, true, from: first)
+        machine.slotReleased(1, true, from: first)
+        machine.slotReleased(1, true, from: 1 - first)
+        machine.dispatch(actions: &actions)
+        #expect(machine.endpoints[first].outstanding == 2 && machine.endpoints[1 - first].outstanding == 1)
+        machine.slotReleased(1, false, from: first)
+        machine.slotReleased(1, true, from: first)
+        machine.dispatch(actions: &actions)
+        #expect(machine.endpoints[first].outstanding == 2)
+        _ = machine.replied(1, ranMicroseconds: 50_000, from: first, at: Self.at(60))
+        #expect(machine.endpoints[first].outstanding == 1 && machine.endpoints[first].released == 0)
+        machine.dispatch(actions: &actions)
+        #expect(machine.endpoints[first].outstanding == 1)
+    }
+
+    /// A worker's model: it starts what it has in order, and dies when the bad one starts.
+    private struct Model {
+        var slots: Int
+        var held: [UInt64] = []
+        var epoch: UInt64 = 7
+        var started: Int { min(self.slots, self.held.count) }
+    }
+
+    @Test("S88 one bad call of 2,000 is the only one to end as poison, at any number of workers and slots")
+    func poison() throws {
+        try withSeeds(60) { random in
+            let bad = UInt64(1 + random.below(2000))
+            let (workers, slots) = (1 + random.below(6), 1 + random.below(12))
+            let microseconds = [UInt32(3), 100, 5000][random.below(3)]
+            let hasPlain = random.oneIn(2)
+            var machine = ClientMachine(endpointCount: workers)
+            var models = [Model](repeating: Model(slots: slots), count: workers)
+            for index in models.indices { Self.open(&machine, index, slots: slots) }
+            var ended: [UInt64: CallEnding?] = [:]
+            var starts: [UInt64: Int] = [:]
+            var actions: [ClientAction] = []
+            var now: UInt64 = 2
+            var deaths = 0
+            func isPlain(_ id: UInt64) -> Bool { hasPlain && id != bad && id.isMultiple(of: 2) }
+            func perform() {
+                for action in actions {
+                    switch action {
+                    case .transmit(let slot, let endpoint, _, _):
+                        models[endpoint].held.append(machine.call(in: slot).id)
+                    case .finish(_, let id, let ending): ended[id] = .some(ending)
+                    default: break
+                    }
+                }
+                actions = []
+            }
+            for id in 1...UInt64(2000) {
+                guard let place = machine.submitted(Call(id: id, isIdempotent: !isPlain(id)), at: Self.at(now)) else {
+                    throw Violation("\(id) was refused")
+                }
+                if let endpoint = place.endpoint { models[endpoint].held.append(id) }
+            }
+            var rounds = 0
+            while machine.callCount > 0 {
+                rounds += 1
+                try check(rounds < 20_000, "the calls don't end")
+                now += 1
+                let index = random.below(workers)
+                machine.heard(from: index, at: Self.at(now))
+                let running = models[index].held.prefix(slots)
+                if running.contains(bad) {
+                    deaths += 1
+                    for id in running { starts[id, default: 0] += 1 }
+                    models[index].held = []
+                    models[index].epoch += 1
+                    machine.beatReceived(from: index, epoch: models[index].epoch, at: Self.at(now), actions: &actions)
+                    perform()
+                    Self.open(&machine, index, epoch: models[index].epoch, slots: slots, at: Self.at(now))
+                } else if !running.isEmpty {
+                    let id = models[index].held.remove(at: random.below(running.count))
+                    starts[id, default: 0] += 1
+                    let verdict = machine.replied(id, ranMicroseconds: microseconds, from: index, at: Self.at(now))
+                    if case .deliver = verdict { ended[id] = .some(nil) }
+                }
+                machine.dispatch(actions: &actions)
+                perform()
+            }
+            try check(deaths == 3, "\(deaths) deaths")
+            var lost = 0
+            for id in 1...UInt64(2000) {
+                guard let ending = ended[id] else { throw Violation("\(id) has not ended") }
+                if id == bad {
+                    guard case .poison(3, _)? = ending else {
+                        throw Violation("the bad one: \(String(describing: ending))")
+                    }
+                } else if isPlain(id) {
+                    try check(starts[id, default: 0] <= 1, "\(id) may run once, and ran again")
+                    if ending != nil { lost += 1 }
+                } else {
+                    try check(ending == nil, "\(id) came to \(String(describing: ending))")
+                }
+            }
+            // Of slow calls only those in slots can have run.
+            if microseconds == 5000 { try check(lost <= 2 * slots, "\(lost) were lost") }
+        }
+    }
+
+    @Test("S88 through a broker one bad call of 2,000 is the only one to end as poison")
+    func poisonBrokered() throws {
+        try withSeeds(30) { random in
+            let bad = UInt64(1 + random.below(2000))
+            let (workers, slots) = (1 + random.below(6), 1 + random.below(12))
+            let microseconds = [UInt32(3), 100, 5000][random.below(3)]
+            var bench = BrokerBench()
+            let client = try bench.client(1)
+            var models: [Int: Model] = [:]
+            for number in 1...workers {
+                let worker = try bench.worker(UInt64(number), concurrency: slots)
+                models[worker] = Model(slots: slots, epoch: UInt64(number))
+            }
+            for id in 1...UInt64(2000) { bench.request(id, from: client, isIdempotent: true) }
+            var callOf: [UInt64: UInt64] = [:]
+            var ended: [UInt64: BrokerEnding?] = [:]
+            var deaths = 0
+            func perform() {
+                for action in bench.actions {
+                    switch action {
+                    case .transmit(let slot, let worker, let id, _):
+                        callOf[id] = bench.machine.call(in: slot).id
+                        models[worker]?.held.append(id)
+                    case .finish(_, _, let id, let ending): ended[id] = .some(ending)
+                    default: break
+                    }
+                }
+                bench.actions = []
+            }
+            perform()
+            var rounds = 0
+            while bench.machine.callCount > 0 {
+                rounds += 1
+                try check(rounds < 40_000, "the calls don't end")
+                bench.now = bench.now.advanced(byNanoseconds: 1_000_000)
+                let numbers = models.keys.sorted()
+                let worker = numbers[random.below(numbers.count)]
+                guard let model = models[worker] else { continue }
+                let running = model.held.prefix(slots)
+                if running.contains(where: { callOf[$0] == bad }) {
+                    deaths += 1
+                    let number = bench.machine.workers[worker].offer.worker.low
+                    models[worker] = nil
+                    bench.die(worker)
+                    perform()
+                    let epoch = UInt64(1000 + deaths)
+                    let next = try bench.worker(number + 100 * epoch, concurrency: slots)
+                    models[next] = Model(slots: slots, epoch: epoch)
+                    perform()
+                } else if !running.isEmpty {
+                    let id = running[running.startIndex + random.below(running.count)]
+                    models[worker]?.held.removeAll { $0 == id }
+                    if let addressee = bench.answer(id, from: worker, ran: microseconds) {
+                        ended[addressee.id] = .some(nil)
+                    }
+                    perform()
+                }
+            }
+            try check(deaths == 3, "\(deaths) deaths")
+            for id in 1...UInt64(2000) {
+                guard let ending = ended[id] else { throw Violation("\(id) has not ended") }
+                if id == bad {
+                    guard case .poison(3, let names)? = ending, names.count == 3 else {
+                        throw Violation("the bad one: \(String(describing: ending))")
+                    }
+                } else {
+                    try check(ending == nil, "\(id) came to \(String(describing: ending))")
+                }
+            }
+        }
+    }
+}
+
+extension BrokerBench {
+    /// A worker dies: another epoch shows it.
+    fileprivate mutating func die(_ worker: Int) {
+        self.ready(worker, epoch: self.machine.workers[worker].offer.epoch &+ 1)
+    }
+}
