@@ -47,6 +47,25 @@ import Testing
         #expect(run.milliseconds < UInt64(bytes / 2500) * 11 / 10, "it took \(run.milliseconds) ms")
     }
 
+    @Test("a line that is known to be quick takes larger parts, and messages of some megabytes whole, until it is slow")
+    func wholeMessages() {
+        var window = PartWindow()
+        #expect(window.wholeBytes == 1 << 20 && window.partBytes == 128 << 10)
+        var now: UInt64 = 0
+        for part in 1...60 {
+            window.sent(1, end: part, count: PartWindow.partBytes, at: Self.at(now))
+            now += 1
+            window.acknowledged(1, end: part, at: Self.at(now))
+        }
+        #expect(window.wholeBytes == 4 << 20 && window.partBytes == 1 << 20)
+        for part in 61...62 {
+            window.sent(1, end: part, count: window.partBytes, at: Self.at(now))
+            now += 300
+            window.acknowledged(1, end: part, at: Self.at(now))
+        }
+        #expect(window.wholeBytes == 1 << 20 && window.partBytes == 128 << 10)
+    }
+
     @Test("a part may always be sent if nothing is under way, and what nobody sent is not acknowledged")
     func one() {
         var window = PartWindow()

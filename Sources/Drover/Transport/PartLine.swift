@@ -121,13 +121,22 @@ package final class IncomingMessage {
 ///
 /// Belongs, like the link, to the loop's thread.
 package final class PartLine {
-    /// Larger payloads go in parts.
-    package static let threshold = 1 << 20
+    /// Larger payloads may go in parts.
+    package static let threshold = PartWindow.wholeBytes
+    /// After so many bytes that went whole, since the line was quick, a message goes in parts again, to see whether it still is.
+    private static let trialBytes = 256 << 20
 
     @safe @exclusivity(unchecked) private var outgoing = PartQueue<PartSource>()
     @safe @exclusivity(unchecked) private var incoming = PartAssembly<IncomingMessage>()
+    // Asked for each message, where the queue's type, which is generic and another module's, would cost more than the message.
+    /// Whether something has not gone out.
+    @safe @exclusivity(unchecked) package private(set) var isSending = false
+    /// Something may have to wait for what goes in parts before it.
+    @safe @exclusivity(unchecked) package private(set) var keepsOrder = false
     /// Whether the peer takes parts.
     @safe @exclusivity(unchecked) private var isTaken = false
+    /// Bytes that went whole since a message went in parts.
+    @safe @exclusivity(unchecked) private var wholeBytes = 0
     /// Messages that were announced, and wait for room.
     @safe @exclusivity(unchecked) private var announced: [Announcement] = []
     private let budget: PartBudget
@@ -146,6 +155,15 @@ package final class PartLine {
         self.budget.count(abandoned: self.outgoing.count + self.incoming.count + self.announced.count)
     }
 
+    /// Changes what goes out.
+    private func change<Result>(_ body: (inout PartQueue<PartSource>) -> Result) -> Result {
+        defer {
+            self.isSending = !self.outgoing.isEmpty
+            self.keepsOrder = self.outgoing.keepsOrder
+        }
+        return body(&self.outgoing)
+    }
+
     /// A session begins, or goes on by another connection.
     ///
     /// - Parameter takesParts: What the peer said; nil leaves that as it was.
@@ -157,7 +175,7 @@ package final class PartLine {
     /// The peer answered an introduction by this connection: what it has not got is sent again.
     package func welcomed(takesParts: Bool?) {
         self.budget.count(abandoned: self.outgoing.count)
-        self.outgoing.reset()
+        self.change { $0.reset() }
         if let takesParts { self.isTaken = takesParts }
     }
 
@@ -176,8 +194,10 @@ package final class PartLine {
     ///
     /// What calls and callbacks carry does; what follows it in its ``PartStream`` has to be given to ``holds(_:in:)`` then.
     package func takes(_ kind: MessageKind?, payloadCount: Int) -> Bool {
-        guard payloadCount > Self.threshold, self.isTaken, let kind else { return false }
-        return Self.isSplit(kind)
+        guard payloadCount > Self.threshold, self.isTaken, let kind, Self.isSplit(kind) else { return false }
+        if payloadCount > self.outgoing.window.wholeBytes || self.wholeBytes > Self.trialBytes { return true }
+        self.wholeBytes += payloadCount
+        return false
     }
 
     /// The kinds of messages that may go in parts.
@@ -187,9 +207,6 @@ package final class PartLine {
         default: false
         }
     }
-
-    /// Whether something has not gone out.
-    package var isSending: Bool { !self.outgoing.isEmpty }
 
     /// What of that has not gone out, in bytes.
     package var unsentBytes: Int { self.isSending ? self.outgoing.unsentBytes : 0 }
@@ -206,19 +223,18 @@ package final class PartLine {
     ) {
         var header = header
         header.flags.remove(.attached)
-        self.outgoing.add(header, deadline: deadline, source, in: stream, isBehindEvents: isBehindEvents)
+        self.wholeBytes = 0
+        self.change { $0.add(header, deadline: deadline, source, in: stream, isBehindEvents: isBehindEvents) }
     }
 
     /// Whether a request of a key goes in parts: those that follow it have to as well, whatever their size.
     package func isUnderWay(_ stream: PartStream) -> Bool { self.outgoing.isUnderWay(stream) }
 
-    /// Something may have to wait for what goes in parts before it.
-    package var keepsOrder: Bool { self.outgoing.keepsOrder }
-
     /// Whether whole messages, header and payload, have to wait for others of their stream: then they are kept.
     package func holds(_ messages: UnsafeRawBufferPointer, in stream: PartStream) -> Bool {
         guard self.keepsOrder else { return false }
-        return self.outgoing.hold(unsafe [UInt8](messages), in: stream)
+        let messages = unsafe [UInt8](messages)
+        return self.change { $0.hold(messages, in: stream) }
     }
 
     /// Whether a message without a payload has to wait for others of a stream: then it is kept.
@@ -247,9 +263,9 @@ package final class PartLine {
             }
             count = Header.byteCount + payload.count
         }
-        if let stream = stream ?? PartStream(of: header) { return self.outgoing.hold(message, in: stream) }
+        if let stream = stream ?? PartStream(of: header) { return self.change { $0.hold(message, in: stream) } }
         guard header.kind == .reply || header.kind == .error else { return false }
-        return self.outgoing.hold(message, of: header.id, isBehindEvents: isBehindEvents)
+        return self.change { $0.hold(message, of: header.id, isBehindEvents: isBehindEvents) }
     }
 
     /// The next part to send, as messages behind what has gathered and perhaps a frame behind them.
@@ -264,7 +280,7 @@ package final class PartLine {
         at now: Instant,
         stamp: () -> Header? = { nil }
     ) -> NextPart? {
-        switch self.outgoing.next(at: now) {
+        switch self.change({ $0.next(at: now) }) {
         case nil: return nil
         case .messages(let messages):
             unsafe messages.withUnsafeBytes { unsafe batch.append(message: $0) }
@@ -299,20 +315,26 @@ package final class PartLine {
     /// The peer has a part.
     package func acknowledged(_ header: Header, at now: Instant) {
         let isWanted = header.number == 0
-        let isKnown = self.outgoing.acknowledged(header.id, end: Int(header.time), isWanted: isWanted, at: now)
+        let isKnown = self.change {
+            $0.acknowledged(header.id, end: Int(header.time), isWanted: isWanted, at: now)
+        }
         if isKnown, !isWanted { self.budget.count(abandoned: 1) }
     }
 
     /// This side wants a request of its own no more: neither that nor its answer need go on.
     package func cancelOwn(_ id: UInt64) {
-        self.outgoing.cancel({ $0 == .request }, id: id)
+        self.cancelOutgoing({ $0 == .request }, id: id)
         self.forget({ $0 == .reply || $0 == .error || $0 == .progress }, id: id)
     }
 
     /// The peer wants a request no more: neither that nor its answer need go on.
     package func cancelTheirs(_ id: UInt64) {
-        self.outgoing.cancel({ $0 == .reply || $0 == .error || $0 == .progress }, id: id)
+        self.cancelOutgoing({ $0 == .reply || $0 == .error || $0 == .progress }, id: id)
         self.forget({ $0 == .request }, id: id)
+    }
+
+    private func cancelOutgoing(_ kinds: (MessageKind) -> Bool, id: UInt64) {
+        if self.isSending { self.change { _ = $0.cancel(kinds, id: id) } }
     }
 
     private func forget(_ kinds: (MessageKind) -> Bool, id: UInt64) {

@@ -52,7 +52,9 @@ extension WorkerLoop {
     func sentAnswer(_ count: Int, by link: WorkerLink, _ session: Int) {
         guard link.broker == nil else { return }
         if link.unread.sent(count, limit: self.unreadLimit.perClient) { self.askForAnswers(link, session) }
-        guard !link.holdUp.isOn, self.unread(of: link) >= self.unreadLimit.share, self.mustWait(link) else { return }
+        self.unreadBytes += count
+        guard link.unread.bytes >= self.unreadLimit.share || link.line.isSending, !link.holdUp.isOn, self.mustWait(link)
+        else { return }
         link.holdUp.isOn = true
         self.heldUp.insert(session)
         self.core.counters.heldUp.count()
@@ -75,6 +77,8 @@ extension WorkerLoop {
     func answersRead(_ nonce: UInt64, by link: WorkerLink, _ session: Int) -> Bool {
         guard nonce == link.answersQuestion else { return false }
         link.answersQuestion = 0
+        let before = link.unread.bytes
+        defer { self.unreadBytes -= before - link.unread.bytes }
         if link.unread.answered(limit: self.unreadLimit.perClient) { self.askForAnswers(link, session) }
         return true
     }
@@ -92,6 +96,13 @@ extension WorkerLoop {
         }
     }
 
+    /// What a client was sent is gone with it, or with its former connection.
+    func forgetUnread(of link: WorkerLink) {
+        self.unreadBytes -= link.unread.bytes
+        link.unread = UnreadAnswers()
+        link.answersQuestion = 0
+    }
+
     /// Lets the requests of a client run, or end if it is gone.
     func release(_ link: WorkerLink) {
         link.holdUp.isOn = false
@@ -101,7 +112,6 @@ extension WorkerLoop {
     private func unread(of link: WorkerLink) -> Int { link.unread.bytes + link.line.unsentBytes }
 
     private func mustWait(_ link: WorkerLink) -> Bool {
-        let total = self.links.reduce(0) { $0 + ($1.map { self.unread(of: $0) } ?? 0) }
-        return self.unreadLimit.mustWait(unread: self.unread(of: link), total: total, isHeldUp: link.holdUp.isOn)
+        self.unreadLimit.mustWait(unread: self.unread(of: link), total: self.unreadBytes, isHeldUp: link.holdUp.isOn)
     }
 }

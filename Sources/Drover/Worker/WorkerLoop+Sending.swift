@@ -208,7 +208,10 @@ extension WorkerLoop {
         case .report(let slot, let session, let id): self.report(slot, session: session, id: id)
         case .sendBeat(let session): self.sendBeat(to: session)
         case .sessionLost(let session, let client):
-            if let link = self.links[session] { self.release(link) }
+            if let link = self.links[session] {
+                self.release(link)
+                self.forgetUnread(of: link)
+            }
             self.links[session] = nil
             self.blocked.remove(session)
             // What was on its way to it is free soon.

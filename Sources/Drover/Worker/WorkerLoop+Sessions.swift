@@ -101,7 +101,7 @@ extension WorkerLoop {
             }
             // What was asked about has been read or was lost.
             if isResumed { for told in self.links[session]?.questions.takeAll() ?? [] { self.read(told, session) } }
-            self.links[session]?.unread = UnreadAnswers()
+            if let link = self.links[session] { self.forgetUnread(of: link) }
             return session
         }
     }

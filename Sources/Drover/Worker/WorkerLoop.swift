@@ -36,6 +36,8 @@ final class WorkerLoop {
     /// Sessions of clients that don't read their answers.
     @safe @exclusivity(unchecked) var heldUp: Set<Int> = []
     let unreadLimit: UnreadLimit
+    /// Bytes of answers that clients have not read.
+    @safe @exclusivity(unchecked) var unreadBytes = 0
     /// Sessions to which messages go in parts.
     @safe @exclusivity(unchecked) var sendingParts: [Int] = []
     let partBudget: PartBudget

@@ -229,7 +229,7 @@ package struct PartQueue<Source>: ~Copyable {
         guard self.window.isOpen, let index = self.active.firstIndex(where: { $0.isGranted }) else { return nil }
         var transfer = self.active.remove(at: index)
         let start = transfer.sent
-        transfer.sent = min(transfer.count, start + PartWindow.partBytes)
+        transfer.sent = min(transfer.count, start + self.window.partBytes)
         let range = start - Header.byteCount..<transfer.sent - Header.byteCount
         self.window.sent(transfer.id, end: transfer.sent, count: range.count, at: now)
         if transfer.sent < transfer.count { self.active.append(transfer) } else { self.ended(transfer) }

@@ -8,8 +8,13 @@ internal import DequeModule
 /// little leaves a fast link idle. The other side acknowledges each part when it arrives; as long as that is quick the window
 /// grows, and when it takes long it is halved.
 package struct PartWindow: Sendable {
-    /// The bytes of a part, but for the last of a message.
+    /// The bytes of a part, but for the last of a message, as long as the line isn't known to be quick.
     package static var partBytes: Int { 128 << 10 }
+    private static var quickPartBytes: Int { 1 << 20 }
+    /// As much as this goes by a quick line in a twentieth of a second.
+    private static var quickLimit: Int { mostBytes / 2 }
+    /// What goes whole by any line.
+    package static var wholeBytes: Int { 1 << 20 }
     private static var firstBytes: Int { 512 << 10 }
     private static var mostBytes: Int { 8 << 20 }
     /// Acknowledged so soon after the quickest there were lately, a part opens the window.
@@ -37,7 +42,16 @@ package struct PartWindow: Sendable {
     package init() {}
 
     /// Whether a part may be sent: one may if nothing is under way.
-    package var isOpen: Bool { self.bytes == 0 || self.bytes + Self.partBytes <= self.limit }
+    package var isOpen: Bool { self.bytes == 0 || self.bytes + self.partBytes <= self.limit }
+
+    /// The line is known to be quick: so much may be under way, and is acknowledged soon.
+    private var isQuick: Bool { self.limit >= Self.quickLimit }
+
+    /// The bytes of the next part, if that isn't the last of its message.
+    package var partBytes: Int { self.isQuick ? Self.quickPartBytes : Self.partBytes }
+
+    /// A message up to this size had better go whole: others wait for it no longer than for parts that are under way.
+    package var wholeBytes: Int { self.isQuick ? Self.quickLimit : Self.wholeBytes }
 
     /// A part was sent; `end` is where it ends in its message.
     package mutating func sent(_ transfer: UInt64, end: Int, count: Int, at now: Instant) {
