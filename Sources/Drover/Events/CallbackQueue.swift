@@ -171,13 +171,15 @@ final class CallbackQueue: Sendable {
         for waiter in waiters { waiter.resume() }
     }
 
-    /// Waits until everything queued so far has run.
+    /// Waits until everything queued so far has run, events included.
     func drained() async {
         await withResumption { continuation in
             let isDone = self.state.withLock { state in
-                let number = state.firstNumber + UInt64(state.deliveries.count)
-                guard number > state.firstNumber else { return true }
-                state.drainWaiters.append((number, continuation))
+                guard state.isScheduled else { return true }
+                // Events have no number of their own: this one comes behind all that are there.
+                state.deliveries.append(.closure {})
+                self.queuedCount.add(1, ordering: .releasing)
+                state.drainWaiters.append((state.firstNumber + UInt64(state.deliveries.count), continuation))
                 return false
             }
             if isDone { continuation.resume() }
