@@ -320,14 +320,30 @@ import Testing
     @Test("a message is whole with its last part, and its time has run since its first")
     func whole() throws {
         var assembly = PartAssembly<String>()
-        let begins = assembly.begin(9, Self.request(1, 30), deadline: Self.at(1100), in: "a")
-        #expect(begins)
+        let dropped = assembly.begin(9, Self.request(1, 30), deadline: Self.at(1100), in: "a")
+        #expect(dropped == 0)
         let first = try Self.place(&assembly, 9, offset: 24, count: 20, at: 200)
         #expect(first?.buffer == "a" && first?.offset == 24 && first?.whole == nil)
         let last = try Self.place(&assembly, 9, offset: 44, count: 10, at: 400)
         #expect(last?.whole == Self.request(1, 30, time: 700))
         let isEmpty = assembly.isEmpty
         #expect(isEmpty)
+    }
+
+    @Test("a message that is begun again takes the place of what came of it, and a fifth that of the oldest")
+    func begunAgain() throws {
+        var assembly = PartAssembly<String>()
+        for id in 1...4 as ClosedRange<UInt64> {
+            let dropped = assembly.begin(id, Self.request(id, 8), deadline: Self.at(1000), in: "\(id)")
+            #expect(dropped == 0)
+        }
+        let again = assembly.begin(5, Self.request(3, 8), deadline: Self.at(1000), in: "5")
+        let fifth = assembly.begin(6, Self.request(6, 8), deadline: Self.at(1000), in: "6")
+        #expect(again == 1 && fifth == 1)
+        for (transfer, buffer) in [(1, nil), (2, "2"), (3, nil), (4, "4"), (5, "5"), (6, "6")] as [(UInt64, String?)] {
+            let place = try Self.place(&assembly, transfer, offset: 24, count: 8, at: 0)
+            #expect(place?.buffer == buffer)
+        }
     }
 
     @Test("a request whose time was over under way has none left, and a moved deadline holds")

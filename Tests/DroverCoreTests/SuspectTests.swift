@@ -168,6 +168,27 @@ import Testing
         #expect(machine.endpoints.map(\.outstanding) == [4, 4])
     }
 
+    @Test("S9 calls that wait behind their ordering key take no slot from others", arguments: [1, 2])
+    func keyed(endpoints: Int) throws {
+        var machine = ClientMachine(endpointCount: endpoints)
+        var actions: [ClientAction] = []
+        for endpoint in 0..<endpoints { Self.open(&machine, endpoint, slots: 4) }
+        for id in 1...UInt64(300) { _ = machine.submitted(Call(id: id, affinity: 8), at: Self.at(1)) }
+        for id in 301...UInt64(304) { _ = machine.submitted(Call(id: id, affinity: 10), at: Self.at(1)) }
+        machine.dispatch(actions: &actions)
+        #expect(machine.endpoints[0].outstanding == 304, "all of a key go to its worker")
+        // Two slots are for the two keys.
+        let room = 4 * endpoints - 2
+        for id in 401...UInt64(400 + room) {
+            let place = machine.submitted(Call(id: id), at: Self.at(2))
+            #expect(place?.endpoint != nil)
+        }
+        #expect(!machine.endpoints.contains { $0.hasRoom })
+        // A key's last call frees its slot.
+        for id in 301...UInt64(304) { _ = machine.replied(id, from: 0, at: Self.at(3)) }
+        #expect(machine.endpoints[0].hasRoom)
+    }
+
     @Test("quick calls open the credit to all that a millisecond covers, within few answers")
     func opening() throws {
         for (slots, microseconds, expected) in [(1, UInt32(1), 1001), (1, 10, 101), (4, 2, 1024), (16, 1000, 32)] {

@@ -390,7 +390,10 @@ final class SimulatedClient {
             }
             let known = self.machine.endpoints[endpoint]
             // To a worker that is the only one some may go ahead.
-            let isBounded = isResent || record.isPing || self.links.count == 1 || known.outstanding <= known.credit
+            // Those with ordering keys are bound to the worker.
+            let isBounded =
+                isResent || record.isPing || record.key != nil || self.links.count == 1
+                || known.unkeyedCount <= known.credit
             try check(isBounded, "worker \(endpoint) has \(known.outstanding) requests, its credit is \(known.credit)")
             self.transmit(record, to: endpoint, isResent: isResent, isRenewed: isRenewed)
         case .sendHello(let endpoint):

@@ -118,8 +118,8 @@ final class SimulatedLine {
     func take(_ part: PacketPart, at now: Instant) throws(Violation) -> (whole: Packet?, answer: Packet) {
         if let message = part.message {
             let deadline = Instant(deadlineAfter: message.time, at: now)
-            let isTaken = self.incoming.begin(part.transfer, message, deadline: deadline, in: nil)
-            return (nil, .partTaken(part.transfer, end: Header.byteCount, isWanted: isTaken))
+            self.incoming.begin(part.transfer, message, deadline: deadline, in: nil)
+            return (nil, .partTaken(part.transfer, end: Header.byteCount, isWanted: true))
         }
         let end = part.offset + part.count
         let place: PartAssembly<Packet?>.Place?

@@ -403,11 +403,11 @@ package final class PartLine {
                     self.budget.count(oversized: 1)
                     return (.refused(message, error), unwanted)
                 }
-                guard self.announced.count < PartQueue<Int>.mostAtOnce else {
-                    throw WireError(
-                        .badFraming,
-                        "more than \(PartQueue<Int>.mostAtOnce) messages come in parts at once"
-                    )
+                // A sender has so few under way at once that of too many the first is one that it gave up.
+                if self.announced.count >= PartQueue<Int>.mostAtOnce {
+                    self.announced.removeFirst()
+                    self.budget.waiting -= 1
+                    self.budget.count(abandoned: 1)
                 }
                 // Whatever the parts wait in from now on: the time runs.
                 let deadline = Instant(deadlineAfter: message.time, at: origin)
@@ -466,10 +466,9 @@ package final class PartLine {
             self.announced.removeFirst()
             self.budget.waiting -= 1
             let buffer = IncomingMessage(count: count, budget: self.budget)
-            let isTaken = self.incoming.begin(first.transfer, first.message, deadline: first.deadline, in: buffer)
-            if !isTaken { self.budget.count(refused: 1) }
-            let header = Header(.partTaken, id: first.transfer, time: UInt32(Header.byteCount), number: isTaken ? 0 : 1)
-            return header
+            let dropped = self.incoming.begin(first.transfer, first.message, deadline: first.deadline, in: buffer)
+            if dropped > 0 { self.budget.count(abandoned: dropped) }
+            return Header(.partTaken, id: first.transfer, time: UInt32(Header.byteCount))
         }
         return nil
     }

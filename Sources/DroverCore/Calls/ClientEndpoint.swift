@@ -47,6 +47,10 @@ package struct ClientEndpoint: Sendable {
     var alone: UInt64?
     /// It gets nothing until it has nothing left, for a suspect.
     var isReserved = false
+    /// The outstanding calls that have ordering keys.
+    var keyed = KeyedCalls()
+    /// How many outstanding calls have no ordering key.
+    package var unkeyedCount: Int { self.outstanding - self.keyed.count }
     /// Calls tied to this endpoint by their ordering key that wait for room.
     package var bound = Deque<UInt64>()
 
@@ -65,8 +69,14 @@ package struct ClientEndpoint: Sendable {
     /// Whether another request may be sent.
     package var hasRoom: Bool {
         // What waits without a slot may wait for the call that is to be sent.
-        self.takesCalls && (!self.isReserved || self.released > 0) && self.outstanding - self.released < self.credit
-            && self.outstanding < self.window
+        self.takesKeyed && self.outstanding - self.released - self.keyed.behindCount < self.credit
+    }
+
+    /// Whether another request of an ordering key may be sent.
+    ///
+    /// All of a key's go to one worker and run one by one: no other could take them, and those behind the first need no slot.
+    var takesKeyed: Bool {
+        self.takesCalls && (!self.isReserved || self.released > 0) && self.outstanding < self.window
     }
 
     /// Whether a call that comes now may be sent: none that came before waits for the same room.
@@ -136,6 +146,29 @@ package struct ClientEndpoint: Sendable {
         // Once it may have been a deadline that was moved.
         guard self.declines > 1 else { return }
         self.pausedUntil = now.advanced(byNanoseconds: pauseNanoseconds(afterDeclines: self.declines - 1))
+    }
+}
+
+/// The calls of ordering keys that a worker has, of which it runs one of each key at a time.
+struct KeyedCalls: Sendable {
+    private var affinities: [UInt64: UInt64] = [:]
+    private var counts: [UInt64: Int] = [:]
+
+    var count: Int { self.affinities.count }
+
+    /// How many of them wait behind another of their key.
+    var behindCount: Int { self.affinities.count - self.counts.count }
+
+    mutating func add(_ id: UInt64, affinity: UInt64) {
+        guard self.affinities.updateValue(affinity, forKey: id) == nil else { return }
+        self.counts[affinity, default: 0] += 1
+    }
+
+    mutating func remove(_ id: UInt64) {
+        guard !self.affinities.isEmpty, let affinity = self.affinities.removeValue(forKey: id),
+            let count = self.counts[affinity]
+        else { return }
+        self.counts[affinity] = count > 1 ? count - 1 : nil
     }
 }
 

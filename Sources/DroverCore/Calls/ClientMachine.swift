@@ -145,7 +145,7 @@ package struct ClientMachine: ~Copyable {
             if Int(current) == endpoint {
                 if !self.calls[slot].isPing {
                     self.endpoints[endpoint].measure(self.calls[slot], ranMicroseconds, at: now)
-                    self.release(endpoint)
+                    self.release(id, from: endpoint)
                     self.adapt(endpoint)
                 }
             } else {
@@ -193,7 +193,7 @@ package struct ClientMachine: ~Copyable {
                 }
                 return
             }
-            self.release(endpoint)
+            self.release(id, from: endpoint)
             switch stage {
             case .beforeStart, .lapsed:
                 // The time that travelled with the request is over, and it never ran. Ours decides when the call ends: if
@@ -252,7 +252,7 @@ package struct ClientMachine: ~Copyable {
     /// The payload that came for `id` can't be understood: that one call is lost (contract S73).
     package mutating func spoiled(_ id: UInt64, from endpoint: Int, at now: Instant) -> UInt32? {
         guard let slot = self.calls.slot(of: id), Int(self.calls[slot].endpoint) == endpoint else { return nil }
-        if !self.calls[slot].isPing { self.release(endpoint) }
+        if !self.calls[slot].isPing { self.release(id, from: endpoint) }
         _ = self.retire(slot, wasAnswered: true, at: now)
         return slot
     }
@@ -264,7 +264,7 @@ package struct ClientMachine: ~Copyable {
         if !self.pings.isEmpty { self.sendPings(actions: &actions) }
         if !self.apart.isEmpty { self.sendApart(actions: &actions) }
         for index in self.endpoints.indices where !self.endpoints[index].bound.isEmpty {
-            while self.endpoints[index].hasRoom, let id = self.endpoints[index].bound.popFirst() {
+            while self.endpoints[index].takesKeyed, let id = self.endpoints[index].bound.popFirst() {
                 self.send(waiting: id, to: index, actions: &actions)
             }
         }
@@ -274,7 +274,9 @@ package struct ClientMachine: ~Copyable {
                 continue
             }
             let affinity = self.calls[slot].affinity
-            if affinity != 0, let index = self.home(of: affinity), !self.endpoints[index].isFree {
+            if affinity != 0, let index = self.home(of: affinity),
+                !(self.endpoints[index].takesKeyed && self.endpoints[index].bound.isEmpty)
+            {
                 _ = self.waiting.popFirst()
                 self.endpoints[index].bound.append(id)
                 continue
@@ -348,6 +350,7 @@ package struct ClientMachine: ~Copyable {
         actions.append(.opened(endpoint: endpoint, isResumed: isSameLife))
         guard isSameLife else {
             self.endpoints[endpoint].outstanding = 0
+            self.endpoints[endpoint].keyed = KeyedCalls()
             self.endpoints[endpoint].released = 0
             self.endpoints[endpoint].alone = nil
             self.endpoints[endpoint].withdrawn = [:]
@@ -506,6 +509,7 @@ package struct ClientMachine: ~Copyable {
         self.endpoints[endpoint].epoch = nil
         self.endpoints[endpoint].losses &+= 1
         self.endpoints[endpoint].outstanding = 0
+        self.endpoints[endpoint].keyed = KeyedCalls()
         self.endpoints[endpoint].withdrawn = [:]
         self.endpoints[endpoint].alone = nil
         self.endpoints[endpoint].isReserved = false
@@ -686,7 +690,8 @@ package struct ClientMachine: ~Copyable {
     }
 
     /// A request ended at a worker, so there is room for one more.
-    private mutating func release(_ endpoint: Int) {
+    private mutating func release(_ id: UInt64, from endpoint: Int) {
+        self.endpoints[endpoint].keyed.remove(id)
         if self.endpoints[endpoint].outstanding > 0 { self.endpoints[endpoint].outstanding -= 1 }
         self.endpoints[endpoint].progressAt = self.latest
         if self.endpoints[endpoint].outstanding == 0 { self.endpoints[endpoint].alone = nil }
@@ -694,7 +699,7 @@ package struct ClientMachine: ~Copyable {
 
     /// A request that ended here before is gone from the worker as well.
     private mutating func releaseWithdrawn(_ id: UInt64, from endpoint: Int) {
-        if self.endpoints[endpoint].withdrawn.removeValue(forKey: id) != nil { self.release(endpoint) }
+        if self.endpoints[endpoint].withdrawn.removeValue(forKey: id) != nil { self.release(id, from: endpoint) }
     }
 
     /// A call that ended here keeps its place at the worker until the worker says that it is gone there.
@@ -721,6 +726,9 @@ package struct ClientMachine: ~Copyable {
         self.calls[slot].isBehind = outstanding >= self.endpoints[index].slots
         if outstanding == 0 { self.endpoints[index].progressAt = self.latest }
         self.endpoints[index].outstanding = outstanding + 1
+        if self.calls[slot].affinity != 0 {
+            self.endpoints[index].keyed.add(self.calls[slot].id, affinity: self.calls[slot].affinity)
+        }
         if self.calls[slot].isBehind, self.endpoints[index].slots > 0, self.endpoints[index].stallAt == .distantFuture {
             self.endpoints[index].stallAt = self.latest.advanced(byNanoseconds: self.configuration.stallNanoseconds)
         }
@@ -812,7 +820,9 @@ package struct ClientMachine: ~Copyable {
     /// its slots (contract S100).
     private mutating func choose(affinity: UInt64) -> Int? {
         if affinity != 0 {
-            guard let index = self.home(of: affinity), self.endpoints[index].isFree else { return nil }
+            guard let index = self.home(of: affinity), self.endpoints[index].takesKeyed,
+                self.endpoints[index].bound.isEmpty
+            else { return nil }
             return index
         }
         if self.endpoints.count == 1 { return self.endpoints[0].isFree ? 0 : nil }

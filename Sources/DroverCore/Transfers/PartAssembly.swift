@@ -37,14 +37,22 @@ package struct PartAssembly<Buffer>: ~Copyable {
     ///   - message: Its header.
     ///   - deadline: When a request's time is over, whenever its first part came.
     ///   - buffer: Where its bytes go.
-    /// - Returns: False if there are too many at once, or one under this number.
-    package mutating func begin(_ id: UInt64, _ message: Header, deadline: Instant, in buffer: Buffer) -> Bool {
-        guard self.transfers.count < PartQueue<Buffer>.mostAtOnce, !self.transfers.contains(where: { $0.id == id })
-        else { return false }
+    /// - Returns: How many others are dropped: a sender begins anew what it has not brought to its end, by whatever transfer, and
+    ///   has so few under way at once that of too many the oldest is one that it gave up.
+    @discardableResult
+    package mutating func begin(_ id: UInt64, _ message: Header, deadline: Instant, in buffer: Buffer) -> Int {
+        let before = self.transfers.count
+        self.transfers.removeAll {
+            $0.id == id
+                || ($0.message.id == message.id && $0.message.rawKind == message.rawKind
+                    && $0.message.number == message.number)
+        }
+        if self.transfers.count >= PartQueue<Buffer>.mostAtOnce { self.transfers.removeFirst() }
+        let dropped = before - self.transfers.count
         self.transfers.append(
             Transfer(id: id, message: message, deadline: deadline, buffer: buffer, received: Header.byteCount)
         )
-        return true
+        return dropped
     }
 
     /// A part came.
