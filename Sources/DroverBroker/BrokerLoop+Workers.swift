@@ -95,6 +95,7 @@ extension BrokerLoop {
             report.id = addressee.id
             self.forward(report, incoming, to: link)
         case .cancelled:
+            self.workerLinks[worker]?.line.cancelledByPeer(header.id)
             self.machine.cancellationConfirmed(
                 header.id,
                 stage: CancelledStage(rawValue: header.number) ?? .unknown,

@@ -413,6 +413,7 @@ package final class Cluster {
         case .welcome where !toWorker: own.forgetOutgoing()
         case .hello where toWorker: own.forgetIncoming()
         case .cancel(let id): own.cancelTheirs(id)
+        case .cancelled(let id, _): own.cancelledByThem(id)
         default: break
         }
         try self.give(packet, by: connection, toWorker: toWorker)

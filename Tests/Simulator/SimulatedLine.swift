@@ -149,6 +149,9 @@ final class SimulatedLine {
         self.incoming.cancel({ $0 == .request }, id: id)
     }
 
+    /// The other side has dropped a request's answer, of which parts may have come after this side had given it up.
+    func cancelledByThem(_ id: UInt64) { self.incoming.cancel({ $0 == .reply }, id: id) }
+
     /// The other side introduces itself again: it sends again what has not come.
     func forgetIncoming() { self.incoming.reset() }
 

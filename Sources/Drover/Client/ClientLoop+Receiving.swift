@@ -168,6 +168,7 @@ extension ClientLoop {
             let isReleased = header.number & PhaseReport.released != 0
             self.book.machine.slotReleased(header.id, isReleased, from: link.index)
         case .cancelled:
+            link.line.cancelledByPeer(header.id)
             self.takeRemoval(header.id, CancelledStage(rawValue: header.number) ?? .unknown, from: link)
         case .ended:
             if let subscription = self.core.subscriptions.remove(SubscriptionID(header.number)) { subscription.end() }

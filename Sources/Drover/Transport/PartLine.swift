@@ -327,6 +327,13 @@ package final class PartLine {
         self.forget({ $0 == .reply || $0 == .error || $0 == .progress }, id: id)
     }
 
+    /// The peer has dropped a request and its answer, of which parts may have come after this side had given it up.
+    package func cancelledByPeer(_ id: UInt64) {
+        if self.incoming.count > 0 || !self.announced.isEmpty {
+            self.forget({ $0 == .reply || $0 == .error || $0 == .progress }, id: id)
+        }
+    }
+
     /// The peer wants a request no more: neither that nor its answer need go on.
     package func cancelTheirs(_ id: UInt64) {
         self.cancelOutgoing({ $0 == .reply || $0 == .error || $0 == .progress }, id: id)
