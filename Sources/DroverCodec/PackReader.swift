@@ -629,7 +629,7 @@ extension CodecError {
     @usableFromInline
     @inline(never)
     static func tooLong(_ count: Int, limit: Int) -> CodecError {
-        CodecError(.tooLarge, message: "\(count) bytes pass the limit of \(limit); send less at once or raise maxBytes")
+        CodecError(.tooLarge, message: "\(count) bytes pass the limit of \(limit); send less at once, or raise maxPayloadBytes (maxBytes of CodecLimits)")
     }
 
     @usableFromInline

@@ -188,7 +188,7 @@ extension PackWriter {
             throw CodecError(
                 .tooLarge,
                 message: "the encoded value passes the limit of \(self.limits.maxBytes) bytes; "
-                    + "send less at once or raise maxBytes"
+                    + "send less at once, or raise maxPayloadBytes (maxBytes of CodecLimits)"
             )
         }
         let capacity = Swift.min(limit, Swift.max(needed, self.capacity * 2, 64))

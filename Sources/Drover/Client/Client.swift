@@ -148,8 +148,10 @@ public final class Client: Sendable {
         results.reduce(0) { $0 + ($1.cancel() ? 1 : 0) }
     }
 
-    /// Cancels every call of this client that has not ended (contract S98).
-    public func cancelAll() { self.core.post(.cancelAll) }
+    /// Cancels every call of this client that was made before and has not ended (contract S98).
+    ///
+    /// The poller does it, a moment later; to see calls ended at once, cancel their handles.
+    public func cancelAll() { self.core.post(.cancelAll(upTo: self.core.latestID)) }
 
     // MARK: Connection
 

@@ -16,7 +16,8 @@ final class ClientCommand: MailboxNode {
         case resume(SubscriptionID)
         /// The answer of a callback that a worker called.
         case answer(Subscription.Invocation, RequestBytes, isError: Bool)
-        case cancelAll
+        /// Cancels the calls with ids up to this one: later ones may have been submitted before the command is read.
+        case cancelAll(upTo: UInt64)
         /// An endpoint's name was looked up.
         case lookedUp(endpoint: Int, lookUp: Int, NameResolver.Answer)
     }

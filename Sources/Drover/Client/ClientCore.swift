@@ -43,6 +43,8 @@ final class ClientCore: Sendable {
     let tellers = Tellers()
     private let state = Atomic<UInt8>(State.stopped.rawValue)
     private let lastID = Atomic<UInt64>(0)
+    /// The id of the call that was made last.
+    var latestID: UInt64 { self.lastID.load(ordering: .relaxed) }
     private let lastWaiterKey = Atomic<UInt64>(0)
     private let outstanding = Atomic<Int>(0)
     private let leastPeerLimit = Atomic<Int>(.max)

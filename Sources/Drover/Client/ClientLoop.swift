@@ -268,8 +268,8 @@ final class ClientLoop {
             }
         case .lookedUp(let endpoint, let lookUp, let answer):
             self.lookedUp(self.links[endpoint], lookUp, answer)
-        case .cancelAll:
-            for result in self.book.openHandles { result.cancel() }
+        case .cancelAll(let latest):
+            for result in self.book.openHandles where result.correlationID.rawValue <= latest { result.cancel() }
         }
     }
 
