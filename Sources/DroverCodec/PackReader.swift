@@ -629,7 +629,11 @@ extension CodecError {
     @usableFromInline
     @inline(never)
     static func tooLong(_ count: Int, limit: Int) -> CodecError {
-        CodecError(.tooLarge, message: "\(count) bytes pass the limit of \(limit); send less at once, or raise maxPayloadBytes (maxBytes of CodecLimits)")
+        CodecError(
+            .tooLarge,
+            message:
+                "\(count) bytes pass the limit of \(limit); send less at once, or raise maxPayloadBytes (maxBytes of CodecLimits)"
+        )
     }
 
     @usableFromInline
