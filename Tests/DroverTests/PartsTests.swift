@@ -3,6 +3,7 @@
 import DroverCore
 import DroverWire
 import DroverZMQ
+import Foundation
 import Synchronization
 import Testing
 
@@ -19,6 +20,35 @@ private final class Numbers: Sendable {
 @Suite("Parts", .timeLimit(.minutes(1))) struct PartsTests {
     private static let bytes = Function<[UInt8], [UInt8]>("bytes", isIdempotent: true)
     private static let sizes = [1 << 20, (1 << 20) + 1, 3_000_000, 20_000_000]
+
+    @Test("S76 S100 what is asked back from a worker while it goes in parts is neither lost nor stuck")
+    func askedBack() async throws {
+        let weigh = Function<[UInt8], Int>("weigh")
+        let add = Function<Int, Int>("add")
+        let workers = try (0..<2)
+            .map { _ in
+                let worker = Worker(concurrency: 1)
+                worker.register(add) { $0 + 1 }
+                worker.register(weigh) { (bytes: [UInt8]) in
+                    usleep(30_000)
+                    return bytes.count
+                }
+                return try worker.start(.bind("tcp://127.0.0.1:*"))
+            }
+        let client = try Client(workers.map(\.endpoint))
+        for number in 0..<500 { _ = try await client.call(add, number) }
+        // Quick calls open the credit, so that several large ones go to each.
+        let quick = try (0..<3000).map { try client.function(add).async($0) }
+        let bytes = [UInt8](repeating: 3, count: 24 << 20)
+        let large = try (0..<12).map { _ in try client.function(weigh).async(bytes) }
+        for (number, result) in quick.enumerated() { #expect(try await result.value == number + 1) }
+        for result in large {
+            result.setExpiry(.seconds(20))
+            #expect(try await result.value == bytes.count)
+        }
+        await client.close()
+        for worker in workers { await worker.stop(grace: .zero) }
+    }
 
     @Test("large arguments and results come whole, many at once, and a cancelled one doesn't stop the others")
     func whole() async throws {

@@ -53,7 +53,8 @@ extension ClientLoop {
             self.reply(to: link, link.departures.beat(epoch: self.epoch(for: endpoint), at: self.now))
         case .restamp(let endpoint): self.links[endpoint].departures.wasMistaken()
         case .sendCancel(let endpoint, let id, let reason):
-            self.links[endpoint].line.cancelOwn(id)
+            // One that is asked for back is wanted: what has begun to go in parts, either way, goes on.
+            if reason != .recalled { self.links[endpoint].line.cancelOwn(id) }
             self.reply(to: self.links[endpoint], Header(.cancel, id: id, number: reason.rawValue))
         case .sendDeadline(let endpoint, let id, let deadline):
             let link = self.links[endpoint]
