@@ -88,7 +88,12 @@ extension BrokerLoop {
                 return self.core.counters.unknown.countAlone()
             }
             if kind != .progress {
-                self.machine.phaseReported(addressee.slot, isStalled: header.number & PhaseReport.stalled != 0)
+                self.machine.phaseReported(
+                    addressee.slot,
+                    isStalled: header.number & PhaseReport.stalled != 0,
+                    at: self.now,
+                    actions: &self.actions
+                )
             }
             guard let client = addressee.client, let link = self.clientLinks[client] else { return }
             var report = header
@@ -244,6 +249,7 @@ extension BrokerLoop {
             guard let delivery = self.machine.invocationReceived(header.number, id: header.id, from: worker) else {
                 return self.failInvocation(header.id, worker: worker)
             }
+            self.machine.asked(by: worker, at: self.now, actions: &self.actions)
             if !self.deliver(incoming, delivery) {
                 _ = self.machine.invocationAnswered(delivery.id, by: delivery.client)
                 let message = "the callback's arguments are larger than its client takes: send less"

@@ -117,6 +117,42 @@ struct BrokerFaultTests {
         await pool.close()
     }
 
+    @Test("S88 calls that two workers died with may call the pool, themselves or by a callback", arguments: [1, 2])
+    func nestedSuspects(count: Int) async throws {
+        let pool = try Pool(workers: 0)
+        let client = try pool.client()
+        func start() throws -> [WorkerProcess] {
+            try (0..<count).map { _ in try WorkerProcess(dialling: pool.endpoint, slots: 4) }
+        }
+        let nest = Function<Double, Int, Int>("nest", isIdempotent: true)
+        let ask = Function<Callback<Int, Int>, Double, Int, Int>("askLater", isIdempotent: true)
+        let echo = client.function(Function<Int, Int>("echo"))
+        let callback = client.callback(CallbackOptions(lifetime: .untilCancelled)) { try echo.blocking($0) }
+        for asks in [false, true] {
+            var workers = try start()
+            let results = try (0..<count)
+                .map { number in
+                    asks
+                        ? try client.function(ask).async(callback, 0.5, number)
+                        : try client.function(nest).async(0.5, number)
+                }
+            for _ in 0..<2 {
+                try await becomesTrue("they are at workers") { pool.broker.status.sent == count }
+                for worker in workers { worker.kill() }
+                try await becomesTrue("all workers are dead") { pool.broker.status.workers == 0 }
+                workers = try start()
+            }
+            for (number, result) in results.enumerated() {
+                result.setExpiry(.seconds(20))
+                #expect(try await result.value == number)
+            }
+            for worker in workers { worker.kill() }
+            try await becomesTrue("all workers are gone") { pool.broker.status.workers == 0 }
+        }
+        await client.close()
+        await pool.close()
+    }
+
     @Test("4,096 names of one client keep no worker's function from being called, then or later")
     func manyNames() async throws {
         let pool = try Pool(workers: 0)

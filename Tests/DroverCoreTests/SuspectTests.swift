@@ -227,6 +227,25 @@ import Testing
         #expect(machine.endpoints[first].outstanding == 1)
     }
 
+    @Test("S88 a suspect whose handler waits for a call that waits for a slot is alone no longer")
+    func stalledSuspect() throws {
+        var bench = BrokerBench()
+        let (client, nested) = (try bench.client(1), try bench.client(2))
+        bench.request(1, from: client, isIdempotent: true)
+        for epoch in UInt64(1)...2 {
+            let worker = try bench.worker(epoch, concurrency: 4)
+            #expect(bench.transmitted().map(\.call) == [1])
+            bench.die(worker)
+        }
+        let worker = try bench.worker(9, concurrency: 4)
+        let alone = try #require(bench.transmitted().first)
+        bench.request(7, from: nested)
+        #expect(bench.transmitted().isEmpty)
+        let slot = try #require(bench.machine.addressee(alone.id, from: worker)?.slot)
+        bench.machine.phaseReported(slot, isStalled: true, at: bench.now, actions: &bench.actions)
+        #expect(bench.transmitted().map(\.call) == [7])
+    }
+
     /// A worker's model: it starts what it has in order, and dies when the bad one starts.
     private struct Model {
         var slots: Int

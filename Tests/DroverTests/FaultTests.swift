@@ -210,4 +210,29 @@ extension ServingTests.FaultTests {
         _ = await load.result
         for worker in workers { worker.end() }
     }
+
+    @Test(
+        "S88 a call that two workers died with may ask a callback that calls the only worker",
+        .timeLimit(.minutes(1))
+    )
+    func suspectAsks() async throws {
+        let address = "tcp://127.0.0.1:\(try ReservedPort.next())"
+        var worker = try WorkerProcess(at: address)
+        let client = try Client.forTest(address)
+        let ask = Function<Callback<Int, Int>, Double, Int, Int>("askLater", isIdempotent: true)
+        let callback = client.callback { (number: Int) in try client.function(Job.echo).blocking(number) + 1 }
+        let result = try client.function(ask).async(callback, 1, 5)
+        for round in 0..<2 {
+            try await becomesTrue("it runs") { "\(result)".contains("running") }
+            worker.end()
+            try await becomesTrue("the worker is lost") {
+                client.statistics.disconnections > round && !"\(result)".contains("running")
+            }
+            worker = try WorkerProcess(at: address)
+        }
+        result.setExpiry(.seconds(20))
+        #expect(try await result.value == 6)
+        await client.close(grace: .zero)
+        worker.end()
+    }
 }

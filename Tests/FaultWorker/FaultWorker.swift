@@ -70,6 +70,22 @@ struct FaultWorker {
             for size in sizes { try callback.emit([UInt8](repeating: 7, count: size)) }
             return sizes.count
         }
+        // Works for a while and then calls the pool that it serves.
+        let peer = CommandLine.arguments.count > 2 ? CommandLine.arguments[2] : ""
+        worker.register(Function<Double, Int, Int>("nest")) { (seconds: Double, number: Int) async throws -> Int in
+            try await Task.sleep(for: .seconds(seconds))
+            var configuration = ClientConfiguration()
+            configuration.heartbeatInterval = .milliseconds(200)
+            let client = try Client([peer], configuration: configuration)
+            let value = try await client.call(Function<Int, Int>("echo"), number)
+            await client.close(grace: .zero)
+            return value
+        }
+        worker.register(Function<Callback<Int, Int>, Double, Int, Int>("askLater")) {
+            (callback: Callback<Int, Int>, seconds: Double, number: Int) async throws -> Int in
+            try await Task.sleep(for: .seconds(seconds))
+            return try await callback(number)
+        }
         registerIsolated(on: worker)
         try await worker.run(endpoint)
         say("left")

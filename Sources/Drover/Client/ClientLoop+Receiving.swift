@@ -332,6 +332,7 @@ extension ClientLoop {
                 header.time == Header.noTimeLimit
                 ? Instant.distantFuture : self.now.advanced(byNanoseconds: UInt64(header.time) * 1_000_000)
             invocation = Subscription.Invocation(endpoint: link.index, id: header.id, deadline: deadline)
+            self.book.machine.asked(by: link.index)
         }
         let sequence = invocation == nil ? header.id : nil
         let arrived = ArrivedEvents(payload, of: box, sequence: sequence, invocation: invocation)

@@ -34,6 +34,9 @@ extension BrokerMachine {
             guard self.workers[best].outstanding == 0 else {
                 // One worker at a time is emptied for the calls of a route.
                 reserved.insert(route)
+                // What a handler there waits for may have nowhere else to go: then it can't be emptied yet.
+                guard !self.calls.slots(of: self.workers[best].calls).contains(where: { self.calls[$0].isStalled })
+                else { continue }
                 self.workers[best].isReserved = true
                 self.loads.update(best, in: &self.workers)
                 continue
@@ -48,6 +51,13 @@ extension BrokerMachine {
         }
         // What is kept free no longer takes others.
         for worker in former where !self.workers[worker].isReserved { self.serve(worker, at: now, actions: &actions) }
+    }
+
+    /// A handler asks a callback, which may call the pool itself before it answers.
+    package mutating func asked(by worker: Int, at now: Instant, actions: inout [BrokerAction]) {
+        guard self.workers[worker].alone != nil else { return }
+        self.workers[worker].alone = nil
+        self.fill(worker, at: now, actions: &actions)
     }
 
     /// A worker didn't take a call: if that goes on, it is left alone for a while, each time for twice as long.

@@ -158,8 +158,25 @@ extension BrokerMachine {
     /// - Parameters:
     ///   - slot: The request.
     ///   - isStalled: Its handler waits for a call that waits for a slot, or itself waits for one in vain.
-    package mutating func phaseReported(_ slot: UInt32, isStalled: Bool) {
-        if self.calls[slot].isStalled != isStalled { self.calls[slot].isStalled = isStalled }
+    ///   - now: The time.
+    ///   - actions: What is to be done.
+    package mutating func phaseReported(
+        _ slot: UInt32,
+        isStalled: Bool,
+        at now: Instant,
+        actions: inout [BrokerAction]
+    ) {
+        guard self.calls[slot].isStalled != isStalled else { return }
+        self.calls[slot].isStalled = isStalled
+        guard self.calls[slot].state == .sent else { return }
+        let worker = Int(self.calls[slot].worker)
+        if isStalled, self.workers[worker].alone == slot {
+            // The call that it waits for may have nowhere else to go.
+            self.workers[worker].alone = nil
+            self.fill(worker, at: now, actions: &actions)
+        } else if self.apart.count > 0 {
+            self.placeApart(at: now, actions: &actions)
+        }
     }
 
     /// The round trip to a worker was measured by a ping.

@@ -237,6 +237,8 @@ package struct ClientMachine: ~Copyable {
         else { return }
         self.calls[slot].phase = phase
         self.calls[slot].isStalled = isStalled
+        // The call that its handler waits for may have nowhere else to go.
+        if isStalled { self.endAlone(id, at: endpoint) }
         actions.append(.show(slot: slot, phase: phase, isStalled: isStalled, endpoint: endpoint))
     }
 
@@ -247,6 +249,15 @@ package struct ClientMachine: ~Copyable {
         else { return }
         self.calls[slot].isReleased = isReleased
         self.endpoints[endpoint].released += isReleased ? 1 : -1
+        if isReleased { self.endAlone(id, at: endpoint) }
+    }
+
+    /// A handler there asks a callback, which may call the worker itself before it answers.
+    package mutating func asked(by endpoint: Int) { self.endpoints[endpoint].alone = nil }
+
+    /// A worker need not be kept for a suspect any longer.
+    private mutating func endAlone(_ id: UInt64, at endpoint: Int) {
+        if self.endpoints[endpoint].alone == id { self.endpoints[endpoint].alone = nil }
     }
 
     /// The payload that came for `id` can't be understood: that one call is lost (contract S73).

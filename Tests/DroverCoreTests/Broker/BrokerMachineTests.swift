@@ -415,7 +415,11 @@ struct BrokerBench: ~Copyable {
         #expect(other?.workers.first?.obstacle == .full(calls: 1, credit: 1))
         // What a worker says of a call that it has is remembered as well.
         let first = bench.machine.addressee(sent[0].id, from: sent[0].worker)
-        if let first { bench.machine.phaseReported(first.slot, isStalled: true) }
+        if let first {
+            let now = bench.now
+            var actions: [BrokerAction] = []
+            bench.machine.phaseReported(first.slot, isStalled: true, at: now, actions: &actions)
+        }
         let running = bench.machine.explanations(of: 1).first
         #expect(running?.isStalled == true)
     }
