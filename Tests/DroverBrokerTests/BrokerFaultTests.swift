@@ -45,7 +45,7 @@ struct BrokerFaultTests {
     }
 
     private func sendLate(to pool: Pool) throws {
-        let raw = try RawClient(pool.endpoint)
+        var raw = try RawClient(pool.endpoint)
         try raw.send(RawClient.hello(identity: 7))
         #expect(try raw.nextKind() == 2)
         let clock = UInt32(truncatingIfNeeded: MonotonicClock.now() / 1000)

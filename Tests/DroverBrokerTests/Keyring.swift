@@ -102,6 +102,8 @@ final class CapturedLog: Sendable {
 struct RawClient: ~Copyable {
     private let context: Context
     private let socket: Socket
+    /// What came in one frame with the message that was asked for.
+    private var left: [UInt8] = []
 
     init(_ endpoint: String, _ keys: ConnectionKeys, routingID: String) throws {
         let context = try Context()
@@ -140,15 +142,16 @@ struct RawClient: ~Copyable {
     }
 
     /// The kind of the next message that comes within ten seconds and isn't a beat; nil if none does.
-    func nextKind() throws -> UInt8? {
+    mutating func nextKind() throws -> UInt8? {
         var message = Message()
         for _ in 0..<10_000 {
-            if try self.socket.receive(into: &message) {
-                let bytes = message.bytes
-                if bytes.count > 1, bytes[1] != 5 { return bytes[1] }
-            } else {
-                usleep(1000)
+            while self.left.count >= 24 {
+                let kind = self.left[1]
+                let count = (0..<4).reduce(0) { $0 | Int(self.left[4 + $1]) << (8 * $1) }
+                self.left.removeFirst(min(self.left.count, 24 + count))
+                if kind != 5 { return kind }
             }
+            if try self.socket.receive(into: &message) { self.left = message.bytes } else { usleep(1000) }
         }
         return nil
     }

@@ -382,20 +382,20 @@ struct SecurityTests {
 
     private func takeOver(_ endpoint: String, _ victim: KeyPair, _ thief: KeyPair) throws {
         do {
-            let first = try RawClient(endpoint, self.ring.connection(victim), routingID: "route")
+            var first = try RawClient(endpoint, self.ring.connection(victim), routingID: "route")
             try first.send(RawClient.hello(identity: 7))
             #expect(try first.nextKind() == 2)
             try first.send(RawClient.header(kind: 6))
             #expect(try first.nextKind() == 7)
             // The same identity from elsewhere, with another key.
-            let second = try RawClient(endpoint, self.ring.connection(thief), routingID: "elsewhere")
+            var second = try RawClient(endpoint, self.ring.connection(thief), routingID: "elsewhere")
             try second.send(RawClient.hello(identity: 7))
             #expect(try second.nextKind() == 8)
             try second.send(RawClient.hello(identity: 7, epoch: 10))
             #expect(try second.nextKind() == 8)
         }
         // The route of the connection that is gone, with another key: a stranger, who isn't answered a ping.
-        let third = try RawClient(endpoint, self.ring.connection(thief), routingID: "route")
+        var third = try RawClient(endpoint, self.ring.connection(thief), routingID: "route")
         try third.send(RawClient.header(kind: 6))
         #expect(try third.nextKind() == 3)
     }

@@ -261,7 +261,10 @@ struct ToolTests {
                 #expect(isPlain, "\(verb): \(run.output.debugDescription)")
             }
         }
-        #expect(try self.run("workers", broker: endpoint).output.contains(#"evil\u{1B}[2J\nroot"#))
+        // A machine that is slow may have lost it for a moment.
+        try await becomesTrue("it is listed", within: .seconds(20)) {
+            (try? self.run("workers", broker: endpoint).output.contains(#"evil\u{1B}[2J\nroot"#)) == true
+        }
         // For programs it is what it is.
         let data = Data(try self.run("workers", "--json", broker: endpoint).output.utf8)
         let workers = try #require(try JSONSerialization.jsonObject(with: data) as? [[String: Any]])
