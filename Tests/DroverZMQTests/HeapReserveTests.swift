@@ -21,6 +21,7 @@ struct HeapReserveTests {
     func expected() throws {
         HeapReserve.expect(1 << 20)
         for bytes in [1 << 20, 4 << 20, 12 << 20] { #expect(try !self.isMapped(bytes), "\(bytes) bytes") }
-        #expect(try self.isMapped(48 << 20))
+        // Larger than anything that other users of this process can have left free in a heap.
+        #expect(try self.isMapped(2 << 30))
     }
 }
