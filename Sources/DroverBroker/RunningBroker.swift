@@ -35,7 +35,11 @@ public final class RunningBroker: Sendable {
         }
         self.core = core
         do throws(ZMQError) { self.endpoint = try ready.wait().get() } catch {
-            throw ConnectionError(.lost, message: "the broker can't listen at \(address): \(error)", cause: error)
+            throw ConnectionError(
+                .unavailable,
+                message: "the broker can't listen at \(address): \(error)",
+                cause: error
+            )
         }
         core.configuration.logger.info("a broker listens", metadata: ["drover.endpoint": "\(self.endpoint)"])
     }

@@ -373,6 +373,17 @@ extension ServingTests.BadInputTests {
         try Self.withPair { _, rig in
             let error = #expect(throws: ConnectionError.self) { try Worker().start(.bind(rig.endpoint)) }
             Self.expect(error?.message, says: rig.endpoint, "in use", "choose another port")
+            #expect(error?.code == .unavailable)
+            #expect(error.map { "\($0)".components(separatedBy: "choose another port").count } == 2, "it is said once")
+        }
+    }
+
+    @Test("a priority that doesn't exist is refused, with those that do")
+    func badPriority() throws {
+        try Self.withPair { client, _ in
+            let echo = client.function(Job.echo).with(CallOptions(priority: 8))
+            let error = #expect(throws: UsageError.self) { try echo.async(1) }
+            Self.expect(error?.message, says: "8", "0 to 7")
         }
     }
 

@@ -214,6 +214,9 @@ final class ClientCore: Sendable {
     func beginRequest(_ options: CallOptions, of function: FunctionInfo, deaths: UInt8 = 0) throws -> PackWriter {
         try self.checkOpen()
         if let refusal = function.refusal { throw refusal }
+        guard options.priority <= RequestMetadata.highestPriority else {
+            throw CallOptions.badPriority(options.priority)
+        }
         var writer = PackWriter(capacity: 72, headerBytes: RequestBytes.headerByteCount, limits: self.codecLimits)
         // Asked first, for an empty optional of that size has to be made and destroyed.
         if deaths > 0 {

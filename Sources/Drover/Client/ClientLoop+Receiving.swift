@@ -352,6 +352,10 @@ extension ClientLoop {
         case .unsubscribe:
             self.core.subscriptions.remove(id)?.end()
             self.lastSubscription = nil
+            self.core.logger.warning(
+                "a callback was ended, for more of its events waited than it may keep and its policy is .unsubscribe",
+                metadata: [LogKeys.subscription: "\(id)"]
+            )
             self.reply(to: link, Header(.ended, number: id.rawValue))
         case .refuse:
             self.reply(to: link, Header(.ended, number: id.rawValue))

@@ -7,7 +7,7 @@ public struct ConnectionError: Error, Sendable {
     /// A minor release may add codes: keep a `default` branch.
     public struct Code: Hashable, Sendable, CustomStringConvertible {
         private enum Name: String, Sendable {
-            case authentication, backpressure, closed, lost, `protocol`
+            case authentication, backpressure, closed, lost, `protocol`, unavailable
         }
 
         private let name: Name
@@ -22,6 +22,8 @@ public struct ConnectionError: Error, Sendable {
         public static let lost = Code(name: .lost)
         /// The peer sent something that can't be understood.
         public static let `protocol` = Code(name: .protocol)
+        /// The address can't be listened at or dialled: another process listens there, or it isn't one of this machine.
+        public static let unavailable = Code(name: .unavailable)
 
         /// The code's name.
         public var description: String { self.name.rawValue }
@@ -48,9 +50,10 @@ public struct ConnectionError: Error, Sendable {
 }
 
 extension ConnectionError: CustomStringConvertible {
-    /// The code, the message and the cause, in one line.
+    /// The code, the message and the cause, unless the message names it, in one line.
     public var description: String {
         let text = "connection \(self.code): \(self.message)"
-        return self.cause.map { "\(text) (\($0))" } ?? text
+        guard let cause = self.cause.map({ "\($0)" }), !self.message.contains(cause) else { return text }
+        return "\(text) (\(cause))"
     }
 }

@@ -64,10 +64,17 @@ public struct CallOptions: Hashable, Sendable {
         var metadata = RequestMetadata()
         metadata.orderingKey = self.orderingKey
         metadata.queue = self.queue
-        metadata.priority = min(self.priority, RequestMetadata.highestPriority)
+        metadata.priority = self.priority
         metadata.labels = self.labels
         metadata.resources = self.resources
         return metadata
+    }
+
+    static func badPriority(_ priority: UInt8) -> UsageError {
+        UsageError(
+            .badConfiguration,
+            "a call has no priority \(priority): 0 to \(RequestMetadata.highestPriority), higher goes first"
+        )
     }
 
     /// A number that is the same for calls of one ordering key, 0 without one.

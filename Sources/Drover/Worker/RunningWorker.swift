@@ -40,7 +40,7 @@ public final class RunningWorker: Sendable {
         } catch let error as ZMQError {
             let what =
                 address.map { "listen at \($0)" } ?? "dial \(brokers.map(\.address).joined(separator: ", "))"
-            throw ConnectionError(.lost, message: "the worker can't \(what): \(error)", cause: error)
+            throw ConnectionError(.unavailable, message: "the worker can't \(what): \(error)", cause: error)
         }
         self.core.logger.debug("a worker listens", metadata: [LogKeys.endpoint: "\(self.endpoint)"])
     }

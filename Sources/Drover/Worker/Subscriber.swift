@@ -159,7 +159,8 @@ final class Subscriber: RoomGiver, Told {
             .subscriberGone,
             message:
                 "callback \(subscription) has ended: it was cancelled, or the calls that its client passed it to have ended "
-                + "(one with the lifetime .untilCancelled outlives them), or its client is gone, or this worker has stopped"
+                + "(one with the lifetime .untilCancelled outlives them), or more events waited than it may keep and its policy "
+                + "is .unsubscribe, or its client is gone, or this worker has stopped"
         )
     }
 }
