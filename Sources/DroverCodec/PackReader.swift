@@ -285,6 +285,25 @@ extension PackReader {
         return try self.readLongString()
     }
 
+    /// How many bytes the text has that is next, which isn't read.
+    package func textByteCount() throws(CodecError) -> Int { try self.stringRange().count }
+
+    /// Reads the beginning of a text and passes its rest, which isn't looked at.
+    ///
+    /// - Parameter limit: How many bytes it may have; it is cut between two scalars.
+    /// - Returns: The beginning, or the whole text if it isn't longer.
+    /// - Throws: ``CodecError`` if text isn't next.
+    package mutating func readString(cutAt limit: Int) throws(CodecError) -> String {
+        let content = try self.stringRange()
+        guard content.count > limit else { return try self.takeText(content) }
+        var end = content.lowerBound + limit
+        // Not before a byte that continues a scalar; one has three of them at most.
+        for _ in 0..<3 where end > content.lowerBound && self.byte(at: end) & 0xC0 == 0x80 { end -= 1 }
+        let text = try self.takeText(content.lowerBound..<end)
+        self.position = content.upperBound
+        return text
+    }
+
     @inline(never)
     private mutating func readLongString() throws(CodecError) -> String {
         try self.takeText(try self.stringRange())

@@ -70,7 +70,7 @@ package struct ErrorPayload: Equatable, Sendable {
             case "message": read.message = try reader.readString()
             case "trace": read.trace = try reader.readString()
             case "retryable": read.isRetryable = try reader.readBool()
-            case "worker": read.worker = try reader.readString()
+            case "worker": read.worker = try reader.readPeerName()
             case "retryAfter": read.retryAfterMilliseconds = UInt32(clamping: try reader.readUInt64())
             case "attempts": read.attempts = UInt32(clamping: try reader.readUInt64())
             case "workers":

@@ -66,7 +66,7 @@ package struct Hello: Equatable, Sendable {
             switch key {
             case "minor": minor = UInt32(clamping: try reader.readUInt64())
             case "client": client = PeerID(bytes: try reader.readBytes())
-            case "name": name = try reader.readString()
+            case "name": name = try reader.readPeerName()
             case "beat": beat = Int(clamping: try reader.readInt64())
             case "maxPayload": maxPayload = Int(clamping: try reader.readInt64())
             case "broker": isBroker = try reader.readBool()
@@ -78,7 +78,7 @@ package struct Hello: Equatable, Sendable {
             throw WireError(.badPayload, "a hello needs \"client\": 16 bytes that name the client")
         }
         self.client = client
-        self.name = String(name.prefix(255))
+        self.name = name
         self.beatMilliseconds = beat
         self.maxPayloadBytes = maxPayload
         self.isBroker = isBroker
@@ -179,7 +179,7 @@ package struct Welcome: Equatable, Sendable {
                     welcome.worker = id
                     hasWorker = true
                 }
-            case "name": welcome.name = try reader.readString()
+            case "name": welcome.name = try reader.readPeerName()
             case "window": welcome.window = Int(clamping: try reader.readInt64())
             case "beat": welcome.beatMilliseconds = Int(clamping: try reader.readInt64())
             case "silence": welcome.silenceMilliseconds = Int(clamping: try reader.readInt64())
@@ -194,7 +194,6 @@ package struct Welcome: Equatable, Sendable {
         guard hasWorker, welcome.window > 0 else {
             throw WireError(.badPayload, "a welcome needs \"worker\" (16 bytes) and a positive \"window\"")
         }
-        welcome.name = String(welcome.name.prefix(255))
         self = welcome
     }
 }

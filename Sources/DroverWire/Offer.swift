@@ -63,7 +63,7 @@ package struct Offer: Equatable, Sendable {
                     offer.worker = id
                     hasWorker = true
                 }
-            case "name": offer.name = String(try reader.readString().prefix(255))
+            case "name": offer.name = try reader.readPeerName()
             case "concurrency": offer.concurrency = max(1, Int(clamping: try reader.readInt64()))
             case "stuck": offer.stuck = max(0, Int(clamping: try reader.readInt64()))
             case "functions":

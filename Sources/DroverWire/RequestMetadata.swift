@@ -114,14 +114,15 @@ extension PackWriter {
 }
 
 extension PackReader {
-    /// Reads a text that a table will hold.
+    /// Reads a text that a table will hold; one that is too long isn't built.
     mutating func readTerm(_ what: String, most: Int = WireLimits.maxTermBytes) throws(CodecError) -> String {
-        let text = try self.readString()
-        if text.utf8.count > most {
-            throw CodecError(.tooLarge, message: "\(what) has \(text.utf8.count) bytes; \(most) is the limit")
-        }
-        return text
+        let count = try self.textByteCount()
+        if count > most { throw CodecError(.tooLarge, message: "\(what) has \(count) bytes; \(most) is the limit") }
+        return try self.readString()
     }
+
+    /// Reads what a peer calls itself, for people; of a long name the beginning.
+    mutating func readPeerName() throws(CodecError) -> String { try self.readString(cutAt: WireLimits.maxTermBytes) }
 
     /// Reads the names of what a table will hold.
     mutating func readTerms(_ what: String, most: Int) throws(CodecError) -> [String] {

@@ -63,7 +63,7 @@ extension WorkerStatus: WireCodable {
         var status = WorkerStatus()
         for _ in 0..<(try reader.readMapHeader()) {
             switch try reader.readString() {
-            case "worker": status.worker = try reader.readString()
+            case "worker": status.worker = try reader.readPeerName()
             case "running": status.running = Int(clamping: try reader.readInt64())
             case "queued": status.queued = Int(clamping: try reader.readInt64())
             case "concurrency": status.concurrency = Int(clamping: try reader.readInt64())

@@ -23,6 +23,25 @@ struct PackReaderTests {
         self.code(bytes) { reader throws(CodecError) in try unpackValue(type, from: &reader) }
     }
 
+    @Test(
+        "of a text the beginning can be read, cut between scalars, and what comes next is behind its whole",
+        arguments: 0...12
+    )
+    func cutText(limit: Int) throws {
+        let text = "aé€😀z"
+        let bytes = [0xA0 | UInt8(text.utf8.count)] + Array(text.utf8) + [42]
+        let (cut, next) = try withPackReader(over: bytes, limits: .standard) { reader throws(CodecError) in
+            #expect(try reader.textByteCount() == 11)
+            return (try reader.readString(cutAt: limit), try reader.readInt64())
+        }
+        var expected = ""
+        for scalar in text.unicodeScalars {
+            guard expected.utf8.count + UTF8.width(scalar) <= limit else { break }
+            expected.unicodeScalars.append(scalar)
+        }
+        #expect(cut == expected && next == 42)
+    }
+
     @Test("integers are read from any encoding that fits")
     func anyInteger() throws {
         for bytes: [UInt8] in [[5], [0xCC, 5], [0xCD, 0, 5], [0xCE, 0, 0, 0, 5], [0xCF, 0, 0, 0, 0, 0, 0, 0, 5]] {
