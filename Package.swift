@@ -122,7 +122,7 @@ let package = Package(
         .testTarget(
             name: "DroverBrokerTests",
             dependencies: [
-                "Drover", "DroverBroker", "DroverTool", "DroverZMQ", "fault-worker",
+                "CDroverZMQ", "Drover", "DroverBroker", "DroverTool", "DroverZMQ", "fault-worker",
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: strict

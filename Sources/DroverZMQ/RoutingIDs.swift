@@ -3,13 +3,23 @@
 import Glibc
 import Synchronization
 
+/// The ids by which a ROUTER socket knows its connections.
+///
 /// Makes the ids that libzmq gives to the connections of a ROUTER socket hard to foresee.
 ///
 /// libzmq counts them upwards from a `rand()` that it never seeds, so the first ones of every process are the same. A
 /// peer may claim an id of its own for its connection: whoever knows the next one makes `router.cpp` abort the process,
 /// and whoever knows a broken peer's is sent what was meant for it. The kernel's randomness can't be foreseen; that the
 /// start has 32 bits, and that ids count up from there, can't be changed from outside.
-enum RoutingIDs {
+package enum RoutingIDs {
+    /// An id for a connection that the socket dials itself: nobody else can know it, so nobody can claim it.
+    ///
+    /// libzmq keeps it for itself; it isn't sent. It ends the program if another connection has it already.
+    package static func secret() -> [UInt8] {
+        // Those that begin with zero are libzmq's own.
+        [1] + (0..<16).map { _ in UInt8.random(in: .min ... .max) }
+    }
+
     /// `rand()` has one state for the whole process.
     private static let turn = Mutex(())
 

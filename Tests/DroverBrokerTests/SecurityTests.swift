@@ -352,6 +352,8 @@ struct SecurityTests {
         let (keys, other) = (try KeyPair(), try KeyPair())
         try self.ring.allow(keys, "web submit")
         try self.ring.allow(other, "watcher admin")
+        let limited = try KeyPair()
+        try self.ring.allow(limited, "mailer submit queues=mail")
         var configuration = WorkerConfiguration()
         configuration.logger = self.ring.log.logger
         configuration.listenerKeys = ListenerKeys(own: self.ring.broker, allowList: self.ring.allowList)
@@ -369,6 +371,12 @@ struct SecurityTests {
         #expect(try await web.function(Job.add)(1, 2) == 3)
         let large = [UInt8](repeating: 7, count: 1 << 20)
         #expect(try await web.function(Job.echo)(large) == large)
+        let mailer = try client(limited)
+        #expect(try await mailer.function(Job.add).with(CallOptions(queue: "mail"))(1, 2) == 3)
+        let forbidden = await #expect(throws: RemoteError.self) { try await mailer.function(Job.add)(1, 2) }
+        #expect(forbidden?.code == .forbidden && forbidden?.message.contains("may not use the unnamed queue") == true)
+        #expect(self.ring.log.has("refused", "drover.principal=mailer"))
+        await mailer.close()
         let refused = await self.error(of: watcher)
         #expect(refused?.code == .authentication)
         #expect(refused?.message.contains("watcher may not make calls") == true)

@@ -88,8 +88,6 @@ struct BrokerDial {
     /// How many stuck ones it said.
     var offeredStuck = 0
     var offeredAt = Instant(nanoseconds: 0)
-    /// How often it was dialled before.
-    let attempt: Int
     /// A connection stands.
     var isUp = false
     /// Its name is being looked up.

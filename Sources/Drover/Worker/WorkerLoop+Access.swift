@@ -12,6 +12,26 @@ extension WorkerLoop {
         route >= Self.dialledRoutes || self.links[session]?.access?.sent(self.message) ?? false
     }
 
+    /// Whether the frame at hand, which came by a route of a dialled broker, came by the connection that was dialled.
+    ///
+    /// Nobody can guess such a route's id. But the key that ZAP found on a connection says besides that it was accepted.
+    func isFromDialled() -> Bool { self.core.access == nil || self.message.property("User-Id") == nil }
+
+    /// Why somebody may not introduce itself as it does; nil if it may.
+    ///
+    /// Orders, credit and bindings are a broker's. One is known by the connection that this worker dialled, never by what it
+    /// says, nor by an identity, which isn't secret.
+    func impostor(_ hello: Hello, route: UInt64) -> String? {
+        guard route < Self.dialledRoutes else { return nil }
+        if hello.isBroker {
+            return "a worker takes for brokers only those that it dials: name the broker where the worker is started"
+        }
+        guard let session = self.machine.session(of: hello.client), session < self.links.count,
+            self.links[session]?.broker != nil
+        else { return nil }
+        return "the session of this identity belongs to a broker"
+    }
+
     /// Whose the connection is by which a client introduces itself; nil if it was refused.
     @available(*, noasync)
     func admitted(_ identity: PeerID, by control: ListenerAccess) -> LinkAccess? {
@@ -28,6 +48,18 @@ extension WorkerLoop {
         }
         if let problem = access.problem(submittingTo: nil) { return self.refuse(access.actor, problem, control) }
         return access
+    }
+
+    /// Why a call for a queue may not be made in a session; nil if it may.
+    ///
+    /// A worker that is called directly runs all that it serves. But what a key may not ask for through a broker it may not ask for
+    /// here either.
+    func problem(submittingTo queue: String, _ session: Int) -> String? {
+        guard let access = self.links[session]?.access, !access.mayCallAnything, let control = self.core.access,
+            let problem = access.problem(submittingTo: queue)
+        else { return nil }
+        control.policy.audit.refused(access.actor, "submit", because: problem)
+        return problem
     }
 
     @available(*, noasync)

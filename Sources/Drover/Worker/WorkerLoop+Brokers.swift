@@ -12,18 +12,18 @@ internal import Synchronization
 extension WorkerLoop {
     /// Begins to dial a broker, unless its address is nil: then its name is being looked up.
     ///
-    /// Its messages come by a route that is chosen here.
+    /// Its messages come by a route that is chosen here, by an id that nobody who dials this worker can guess: what comes by it
+    /// is taken for a broker's.
     @available(*, noasync)
     static func dial(
         _ endpoint: Endpoint,
         at address: String?,
         number: Int,
-        attempt: Int = 0,
         socket: borrowing Socket,
         silence: UInt64,
         at now: Instant
     ) throws(ZMQError) -> BrokerDial {
-        let routingID = Array("broker \(number) \(attempt)".utf8)
+        let routingID = RoutingIDs.secret()
         var offering = Offering(longestNanoseconds: silence, at: now)
         if let address {
             try socket.set(.connectRoutingID, routingID)
@@ -36,8 +36,7 @@ extension WorkerLoop {
             dialled: address,
             routingID: routingID,
             route: Self.dialledRoutes + UInt64(number),
-            offering: offering,
-            attempt: attempt
+            offering: offering
         )
     }
 

@@ -160,12 +160,10 @@ extension WorkerLoop {
         let former = self.dials[index]
         do throws(ZMQError) {
             try self.socket.connectEncrypted(self.core.configuration.keys, to: former.address)
-            // Under another name, since libzmq ends the program when two connections have the same.
             var dial = try Self.dial(
                 former.endpoint,
                 at: address,
                 number: index,
-                attempt: former.attempt + 1,
                 socket: self.socket,
                 silence: self.core.configuration.silenceLimit.clampedNanoseconds,
                 at: self.now

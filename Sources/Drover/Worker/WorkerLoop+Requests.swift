@@ -29,16 +29,25 @@ extension WorkerLoop {
         }
         var range = range
         var key: String?
+        var queue = ""
         if header.flags.contains(.metadata) {
             do throws(WireError) {
                 let (metadata, byteCount) = try unsafe RequestMetadata.read(from: payload)
                 key = metadata.orderingKey
+                queue = metadata.queue
                 range = range.lowerBound + byteCount..<range.upperBound
             } catch {
                 self.malformed(error)
                 let body = ErrorBody(code: .badArguments, message: "\(error)", worker: self.core.name)
                 return self.refuse(header.id, body, to: session)
             }
+        }
+        if self.core.access != nil, let problem = self.problem(submittingTo: queue, session) {
+            return self.refuse(
+                header.id,
+                ErrorBody(code: .forbidden, message: problem, worker: self.core.name),
+                to: session
+            )
         }
         var verdict = self.machine.requestReceived(header, key: key, from: session, at: self.now)
         if case .unknownFunction = verdict, self.core.handlerCount > self.handlers.count {

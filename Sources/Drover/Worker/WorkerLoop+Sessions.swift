@@ -30,6 +30,15 @@ extension WorkerLoop {
             self.refuse(ErrorBody(code: .unsupported, message: "\(error)", worker: self.core.name), to: routingID)
             return nil
         }
+        if let problem = self.impostor(hello, route: route) {
+            self.core.counters.refused.count()
+            self.core.logger.warning(
+                "somebody who called this worker is no broker of it",
+                metadata: [LogKeys.client: "\(PeerText.legible(hello.name))", LogKeys.error: "\(problem)"]
+            )
+            self.refuse(ErrorBody(code: .forbidden, message: problem, worker: self.core.name), to: routingID)
+            return nil
+        }
         var access: LinkAccess?
         if let control = self.core.access, route < Self.dialledRoutes {
             access = self.admitted(hello.client, by: control)

@@ -280,6 +280,9 @@ final class WorkerLoop {
                 return self.malformed(WireError(.badFraming, "a message of more than two frames"))
             }
         }
+        if key >= Self.dialledRoutes, !self.isFromDialled() {
+            return self.malformed(WireError(.badFraming, "a frame by the route of another connection"))
+        }
         var session = self.machine.session(route: key)
         if self.core.access != nil, let known = session, !self.isFrame(from: known, route: key) { session = nil }
         if let session { self.machine.heard(from: session, at: self.now) }

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import CDroverZMQ
+import Glibc
+import Testing
+
+/// An attacker's socket: libzmq itself, and bytes written by hand.
+///
+/// Nothing of Drover is in it, so nothing of Drover holds it back.
+final class PlainPeer {
+    /// Keys as libzmq writes them.
+    struct Keys: Sendable {
+        let own: (public: String, secret: String)
+        let server: String
+    }
+
+    private let context: UnsafeMutableRawPointer
+    private let socket: UnsafeMutableRawPointer
+
+    /// Connects; a routing id is what the peer's ROUTER is to know the connection by.
+    init(_ endpoint: String, claiming routingID: [UInt8] = [], keys: Keys? = nil) throws {
+        let context = try unsafe #require(zmq_ctx_new())
+        let socket = try unsafe #require(zmq_socket(context, ZMQ_DEALER))
+        unsafe (self.context, self.socket) = (context, socket)
+        self.set(ZMQ_LINGER, 0)
+        if !routingID.isEmpty {
+            _ = unsafe routingID.withUnsafeBytes {
+                unsafe zmq_setsockopt(socket, ZMQ_ROUTING_ID, $0.baseAddress, $0.count)
+            }
+        }
+        if let keys {
+            self.set(ZMQ_CURVE_SERVERKEY, keys.server)
+            self.set(ZMQ_CURVE_PUBLICKEY, keys.own.public)
+            self.set(ZMQ_CURVE_SECRETKEY, keys.own.secret)
+        }
+        #expect(unsafe zmq_connect(socket, endpoint) == 0)
+    }
+
+    deinit {
+        _ = unsafe zmq_close(self.socket)
+        _ = unsafe zmq_ctx_term(self.context)
+    }
+
+    private func set(_ option: CInt, _ value: CInt) {
+        _ = unsafe withUnsafeBytes(of: value) { unsafe zmq_setsockopt(self.socket, option, $0.baseAddress, $0.count) }
+    }
+
+    private func set(_ option: CInt, _ text: String) {
+        _ = unsafe zmq_setsockopt(self.socket, option, text, text.utf8.count)
+    }
+
+    /// Sends a frame of messages.
+    func send(_ messages: [UInt8]...) {
+        let bytes = messages.flatMap { $0 }
+        _ = unsafe bytes.withUnsafeBytes { unsafe zmq_send(self.socket, $0.baseAddress, $0.count, ZMQ_DONTWAIT) }
+    }
+
+    /// The next frame; nil if none comes in time.
+    func receive(within milliseconds: CInt = 2000) -> [UInt8]? {
+        self.set(ZMQ_RCVTIMEO, milliseconds)
+        var bytes = [UInt8](repeating: 0, count: 1 << 16)
+        let count = unsafe bytes.withUnsafeMutableBytes { unsafe zmq_recv(self.socket, $0.baseAddress, $0.count, 0) }
+        return count < 0 ? nil : Array(bytes.prefix(Int(count)))
+    }
+
+    /// The kinds of the messages in the frames that come until none does for a while.
+    func kinds(within milliseconds: CInt = 1000) -> [UInt8] {
+        var kinds: [UInt8] = []
+        while let frame = self.receive(within: milliseconds) {
+            var place = 0
+            while place + 24 <= frame.count {
+                kinds.append(frame[place + 1])
+                let length = (0..<4).reduce(0) { $0 | Int(frame[place + 4 + $1]) << (8 * $1) }
+                place += 24 + length
+            }
+        }
+        return kinds
+    }
+}
+
+/// Messages as the protocol's page has them.
+enum Plain {
+    static let (hello, welcome, refused, request, reply, control): (UInt8, UInt8, UInt8, UInt8, UInt8, UInt8) = (
+        1, 2, 8, 17, 18, 52
+    )
+
+    /// A message: the header of 24 bytes, and what follows it.
+    static func message(
+        _ kind: UInt8,
+        flags: UInt8 = 0,
+        id: UInt64 = 0,
+        time: UInt32 = 0,
+        number: UInt32 = 0,
+        _ payload: [UInt8] = []
+    ) -> [UInt8] {
+        [0xD1, kind, flags, 0] + self.bytes(of: UInt32(payload.count)) + self.bytes(of: id) + self.bytes(of: time)
+            + self.bytes(of: number) + payload
+    }
+
+    static func bytes(of value: some FixedWidthInteger) -> [UInt8] {
+        (0..<value.bitWidth / 8).map { UInt8(truncatingIfNeeded: value >> (8 * $0)) }
+    }
+
+    /// A HELLO of a client with an identity of 16 equal bytes, with further entries.
+    static func hello(client: UInt8, epoch: UInt64 = 1, _ more: [(String, [UInt8])] = []) -> [UInt8] {
+        let identity = [0xC4, 16] + [UInt8](repeating: client, count: 16)
+        let entries = [
+            ("minor", [0]), ("client", identity), ("name", self.text("attacker")), ("beat", [0xCD, 0x07, 0xD0]),
+            ("maxPayload", [0xCE, 0, 0x10, 0, 0]),
+        ]
+        let map = entries + more
+        let payload = [0x80 | UInt8(map.count)] + map.flatMap { self.text($0.0) + $0.1 }
+        return self.message(self.hello, id: epoch, payload)
+    }
+
+    static func text(_ text: String) -> [UInt8] { [0xD9, UInt8(text.utf8.count)] + Array(text.utf8) }
+    static let yes: [UInt8] = [0xC3]
+}
