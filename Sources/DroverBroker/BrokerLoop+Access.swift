@@ -23,6 +23,25 @@ extension BrokerLoop {
         return link?.access?.sent(self.message) ?? false
     }
 
+    /// Notes whose a session is, and by which connection, if the broker has keys.
+    func introduced(_ link: PeerLink, _ access: LinkAccess?) {
+        link.access = access
+        guard access != nil else { return }
+        let descriptor = self.message.sourceDescriptor
+        link.connection.introduced(
+            by: descriptor,
+            isOpen: self.monitor == nil || self.connections.contains(descriptor)
+        )
+    }
+
+    /// A connection was closed: what has its route from now on may be somebody else's.
+    func connectionClosed(_ descriptor: CInt) {
+        guard self.core.access != nil else { return }
+        self.connections.closed(descriptor)
+        for link in self.clientLinks { link?.connection.closed(descriptor) }
+        for link in self.workerLinks { link?.connection.closed(descriptor) }
+    }
+
     /// Whose the connection is by which a client introduces itself; nil if it was refused.
     @available(*, noasync)
     func admitted(client identity: PeerID, by control: ListenerAccess) -> LinkAccess? {

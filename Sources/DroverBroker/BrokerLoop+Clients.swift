@@ -21,6 +21,7 @@ extension BrokerLoop {
         }
         var access: LinkAccess?
         if let control = self.core.access {
+            self.observeClosings()
             access = self.admitted(client: hello.client, by: control)
             if access == nil { return nil }
         }
@@ -56,7 +57,7 @@ extension BrokerLoop {
                 self.clientLinks[client] = PeerLink(routingID: self.route.bytes, maxPayloadBytes: limit, line: line)
             }
             self.clientLinks[client]?.line.introduced(takesParts: hello.takesParts)
-            self.clientLinks[client]?.access = access
+            if let link = self.clientLinks[client] { self.introduced(link, access) }
             let number = self.machine.clients[client].number
             if let link = self.clientLinks[client] {
                 let header = Header(.welcome, id: self.core.epoch, number: number)

@@ -19,7 +19,8 @@ extension BrokerLoop {
         self.closings.removeAll { $0.dueAt <= self.now }
         for closing in due {
             // The descriptor may be another connection's by now: only what can't be sent tells.
-            for worker in self.workerLinks.indices where self.workerLinks[worker]?.descriptor == closing.descriptor {
+            for worker in self.workerLinks.indices
+            where self.workerLinks[worker]?.connection.descriptor == closing.descriptor {
                 self.sendBeat(toWorker: worker)
             }
             if let next = closing.next { self.closings.append(next) }
@@ -29,15 +30,17 @@ extension BrokerLoop {
     /// When to try workers next.
     var nextClosing: Instant { self.closings.reduce(.distantFuture) { min($0, $1.dueAt) } }
 
+    /// Reads what the monitor saw.
     @available(*, noasync)
-    private func observeClosings() {
+    func observeClosings() {
         self.mayHaveClosings = false
         do throws(ZMQError) {
             while let event = try self.monitor?.next() {
-                guard case .disconnected(let descriptor) = event.kind,
-                    // Most that come and go are clients, for which silence is the rule.
-                    self.workerLinks.contains(where: { $0?.descriptor == descriptor })
-                else { continue }
+                if case .accepted(let descriptor) = event.kind { self.connections.accepted(descriptor) }
+                guard case .disconnected(let descriptor) = event.kind else { continue }
+                self.connectionClosed(descriptor)
+                // Most that come and go are clients, for which silence is the rule.
+                guard self.workerLinks.contains(where: { $0?.connection.descriptor == descriptor }) else { continue }
                 self.now = self.core.now()
                 self.closings.append(Closing(descriptor: descriptor, at: self.now))
             }

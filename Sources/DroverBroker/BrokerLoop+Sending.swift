@@ -371,6 +371,7 @@ extension BrokerLoop {
 
     /// Sends what has gathered for all peers.
     func flush() {
+        if self.core.access != nil { self.observeClosings() }
         if !self.blocked.isEmpty { self.unpark() }
         if !self.sendingParts.isEmpty || self.partBudget.waiting > 0 {
             self.flushDirty()
@@ -399,7 +400,7 @@ extension BrokerLoop {
             link.parked.append(PeerLink.Parked(frame, attached: attached))
             return
         }
-        switch self.tryToSend(&frame, &attached, to: link.routingID) {
+        switch self.tryToSend(&frame, &attached, by: link) {
         case .sent: break
         case .gone: self.couldNotReach(link)
         case .full:
@@ -409,6 +410,14 @@ extension BrokerLoop {
     }
 
     private enum Attempt { case sent, full, gone }
+
+    private func tryToSend(_ frame: inout Message, _ attached: inout Message?, by link: PeerLink) -> Attempt {
+        guard !link.connection.isClosed else {
+            self.core.counters.undeliverable.countAlone()
+            return .gone
+        }
+        return self.tryToSend(&frame, &attached, to: link.routingID)
+    }
 
     private func tryToSend(_ frame: inout Message, _ attached: inout Message?, to routingID: [UInt8]) -> Attempt {
         do throws(ZMQError) {
@@ -450,7 +459,7 @@ extension BrokerLoop {
     private func unpark() {
         self.blocked.removeAll { link in
             while let first = link.parked.first {
-                let attempt = self.tryToSend(&first.message, &first.attached, to: link.routingID)
+                let attempt = self.tryToSend(&first.message, &first.attached, by: link)
                 if attempt == .full { return false }
                 if attempt == .gone { self.couldNotReach(link) }
                 link.parked.removeFirst()

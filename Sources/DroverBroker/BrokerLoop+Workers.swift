@@ -20,6 +20,7 @@ extension BrokerLoop {
         }
         var access: LinkAccess?
         if let control = self.core.access {
+            self.observeClosings()
             access = self.admitted(offer, by: control)
             if access == nil { return nil }
         }
@@ -57,7 +58,7 @@ extension BrokerLoop {
         if let link = self.workerLinks[worker], link.incarnation == incarnation {
             if link.routingID != routingID {
                 link.moved(to: routingID)
-                link.descriptor = self.strangersDescriptor
+                link.connection.introduced(by: self.strangersDescriptor)
             }
         } else {
             self.core.configuration.logger.info(
@@ -72,9 +73,9 @@ extension BrokerLoop {
                 worker: worker,
                 incarnation: incarnation
             )
-            self.workerLinks[worker]?.descriptor = self.strangersDescriptor
+            self.workerLinks[worker]?.connection.introduced(by: self.strangersDescriptor)
         }
-        self.workerLinks[worker]?.access = access
+        if let link = self.workerLinks[worker] { self.introduced(link, access) }
         return .worker(worker)
     }
 

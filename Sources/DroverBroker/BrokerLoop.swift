@@ -34,6 +34,8 @@ final class BrokerLoop {
     @safe @exclusivity(unchecked) var mayHaveClosings = true
     /// Connections that were closed, by descriptor, whose workers are to be tried.
     @safe @exclusivity(unchecked) var closings: [Closing] = []
+    /// The connections that stand, if the broker has keys.
+    @safe @exclusivity(unchecked) var connections = OpenConnections()
     /// The descriptor of the connection that the frame at hand came by, if nobody is known by its route.
     @safe @exclusivity(unchecked) var strangersDescriptor: CInt = -1
     @safe @exclusivity(unchecked) var frames = FramePool()
@@ -76,10 +78,10 @@ final class BrokerLoop {
         if let keys = configuration.keys, let access = core.access {
             try socket.listenEncrypted(keys.own, domain: access.domain)
         }
+        // A ROUTER doesn't tell when a peer's connection is closed.
+        let monitor = try socket.monitor(core.access == nil ? .disconnected : [.accepted, .disconnected])
         try socket.bindPatiently(address)
         self.descriptor = try socket.get(.fileDescriptor)
-        // A ROUTER doesn't tell when a peer's connection is closed.
-        let monitor = try socket.monitor(.disconnected)
         self.monitorDescriptor = try monitor.fileDescriptor
         self.monitor = consume monitor
         self.socket = socket

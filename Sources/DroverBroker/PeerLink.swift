@@ -39,8 +39,8 @@ final class PeerLink {
     /// Has something to flush in this turn.
     @safe @exclusivity(unchecked) var isDirty = false
 
-    /// The descriptor of a worker's connection, -1 if it has none: which one is meant when a connection is closed.
-    @safe @exclusivity(unchecked) var descriptor: CInt = -1
+    /// The connection of a worker, or of anybody if the broker has keys: which one is meant when a connection is closed.
+    @safe @exclusivity(unchecked) var connection = ConnectionMark()
 
     /// Calls that the worker answered.
     @safe @exclusivity(unchecked) var answered = 0

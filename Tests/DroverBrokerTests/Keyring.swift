@@ -28,11 +28,13 @@ final class Keyring: Sendable {
     deinit { try? FileManager.default.removeItem(at: self.folder) }
 
     /// Allows a key; `grant` is the principal, the rights and perhaps queues.
-    func allow(_ keys: KeyPair, _ grant: String) throws {
+    func allow(_ keys: KeyPair, _ grant: String) throws { try self.allow(keys.publicKey.text, grant) }
+
+    func allow(_ key: String, _ grant: String) throws {
         let words = grant.split(separator: " ").map { String($0) }
-        let line = ([words[0], keys.publicKey.text] + words.dropFirst()).joined(separator: " ")
+        let line = ([words[0], key] + words.dropFirst()).joined(separator: " ")
         try self.lines.withLock { lines in
-            lines.removeAll { $0.contains(keys.publicKey.text) }
+            lines.removeAll { $0.contains(key) }
             lines.append(line)
             try self.write(lines.joined(separator: "\n"))
         }

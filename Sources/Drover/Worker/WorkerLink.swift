@@ -38,6 +38,8 @@ final class WorkerLink {
     let holdUp: HoldUp
     /// Has something to flush in this turn.
     @safe @exclusivity(unchecked) var isDirty = false
+    /// The connection of a client, if the worker listens with keys.
+    @safe @exclusivity(unchecked) var connection = ConnectionMark()
     /// Whose it is, if the worker listens with keys; nil for a broker that was dialled.
     @safe @exclusivity(unchecked) var access: LinkAccess?
     /// What is kept for a session with a broker; nil for one with a client.

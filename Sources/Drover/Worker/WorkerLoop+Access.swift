@@ -32,6 +32,13 @@ extension WorkerLoop {
         return "the session of this identity belongs to a broker"
     }
 
+    /// A connection was closed: what has its route from now on may be somebody else's.
+    func connectionClosed(_ descriptor: CInt) {
+        self.connections.closed(descriptor)
+        guard self.core.access != nil else { return }
+        for link in self.links { link?.connection.closed(descriptor) }
+    }
+
     /// Whose the connection is by which a client introduces itself; nil if it was refused.
     @available(*, noasync)
     func admitted(_ identity: PeerID, by control: ListenerAccess) -> LinkAccess? {

@@ -15,6 +15,13 @@ extension WorkerLoop {
         self.mayHaveDialEvents = false
         do throws(ZMQError) {
             while let event = try self.monitor?.next() {
+                switch event.kind {
+                case .accepted(let descriptor):
+                    self.connections.accepted(descriptor)
+                    continue
+                case .disconnected(let descriptor): self.connectionClosed(descriptor)
+                default: break
+                }
                 guard let index = self.dial(of: event) else {
                     if event.kind == .handshakeSucceeded { self.connected(to: nil) }
                     continue

@@ -60,6 +60,7 @@ extension WorkerLoop {
 
     /// Sends what has gathered for all clients.
     func flush() {
+        if self.core.access != nil { self.observeDials() }
         if !self.blocked.isEmpty { self.unpark() }
         if !self.heldUp.isEmpty { self.letGoOn() }
         if !self.sendingParts.isEmpty || self.partBudget.waiting > 0 {
@@ -138,6 +139,10 @@ extension WorkerLoop {
     }
 
     private func tryToSend(_ frame: inout Message, _ attached: inout Message?, by link: WorkerLink) -> Attempt {
+        guard !link.connection.isClosed else {
+            self.core.counters.undeliverable.count()
+            return .gone
+        }
         do throws(ZMQError) {
             var address = Message(copying: link.routingID)
             self.isDrained = false

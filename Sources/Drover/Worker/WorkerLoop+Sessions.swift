@@ -41,6 +41,7 @@ extension WorkerLoop {
         }
         var access: LinkAccess?
         if let control = self.core.access, route < Self.dialledRoutes {
+            self.observeDials()
             access = self.admitted(hello.client, by: control)
             if access == nil { return nil }
         }
@@ -96,6 +97,11 @@ extension WorkerLoop {
                 )
             }
             self.links[session]?.access = access
+            if access != nil {
+                let descriptor = self.message.sourceDescriptor
+                let isOpen = self.monitor == nil || self.connections.contains(descriptor)
+                self.links[session]?.connection.introduced(by: descriptor, isOpen: isOpen)
+            }
             let number = self.machine.sessions[session].number
             let header = Header(.welcome, id: self.core.epoch, number: number)
             self.send(self.welcomePayload(isResumed: isResumed), as: header, to: session)

@@ -64,6 +64,8 @@ final class WorkerLoop {
     let isBound: Bool
     /// Tells how handshakes with brokers end, if there are any.
     @safe @exclusivity(unchecked) var monitor: Monitor?
+    /// The connections of clients that stand, if the worker listens with keys.
+    @safe @exclusivity(unchecked) var connections = OpenConnections()
     let monitorDescriptor: CInt
     @safe @exclusivity(unchecked) var mayHaveDialEvents = true
     /// The socket was used last by a receive that found nothing.
@@ -113,10 +115,10 @@ final class WorkerLoop {
         let addresses = [address].compactMap { $0 } + brokers.map(\.address)
         try socket.prepare(for: addresses, maxPayloadBytes: core.configuration.maxPayloadBytes)
         let now = core.now()
-        if brokers.isEmpty {
+        if brokers.isEmpty, core.access == nil {
             self.monitorDescriptor = -1
         } else {
-            let monitor = try socket.monitor([.handshake, .disconnected, .connectRetried])
+            let monitor = try socket.monitor([.handshake, .accepted, .disconnected, .connectRetried])
             self.monitorDescriptor = try monitor.fileDescriptor
             self.monitor = consume monitor
         }

@@ -10,8 +10,18 @@ import Testing
 final class PlainPeer {
     /// Keys as libzmq writes them.
     struct Keys: Sendable {
-        let own: (public: String, secret: String)
+        let own: String
+        let secret: String
         let server: String
+
+        init(server: String) {
+            var own = [CChar](repeating: 0, count: 41)
+            var secret = own
+            _ = unsafe zmq_curve_keypair(&own, &secret)
+            self.own = String(decoding: own.prefix(40).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+            self.secret = String(decoding: secret.prefix(40).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+            self.server = server
+        }
     }
 
     private let context: UnsafeMutableRawPointer
@@ -30,8 +40,8 @@ final class PlainPeer {
         }
         if let keys {
             self.set(ZMQ_CURVE_SERVERKEY, keys.server)
-            self.set(ZMQ_CURVE_PUBLICKEY, keys.own.public)
-            self.set(ZMQ_CURVE_SECRETKEY, keys.own.secret)
+            self.set(ZMQ_CURVE_PUBLICKEY, keys.own)
+            self.set(ZMQ_CURVE_SECRETKEY, keys.secret)
         }
         #expect(unsafe zmq_connect(socket, endpoint) == 0)
     }
@@ -80,9 +90,8 @@ final class PlainPeer {
 
 /// Messages as the protocol's page has them.
 enum Plain {
-    static let (hello, welcome, refused, request, reply, control): (UInt8, UInt8, UInt8, UInt8, UInt8, UInt8) = (
-        1, 2, 8, 17, 18, 52
-    )
+    static let (hello, welcome, refused): (UInt8, UInt8, UInt8) = (1, 2, 8)
+    static let (define, request, reply, control): (UInt8, UInt8, UInt8, UInt8) = (16, 17, 18, 52)
 
     /// A message: the header of 24 bytes, and what follows it.
     static func message(
