@@ -97,8 +97,17 @@ extension BrokerCallStatus {
         switch self.state {
         case .sent:
             let place = "it is at \(self.worker ?? "a worker that is gone"), which has not answered yet"
-            return explanation.isStalled
-                ? "\(place): its handler waits for a call that waits for a slot; \(PhaseReport.remedy)" : place
+            switch explanation.hold {
+            case .limit:
+                return
+                    "\(place): it waits for others of its function to end, of which that runs no more at once (limit)"
+            case .key: return "\(place): it waits for another call of its ordering key to end there"
+            case .none: break
+            }
+            guard explanation.isStalled else { return place }
+            let waiter =
+                explanation.isStarted ? "its handler" : "it waits for a slot, and each is held by a handler that"
+            return "\(place): \(waiter) waits for a call that waits for a slot; \(PhaseReport.remedy)"
         case .held:
             return "\(self.ahead) calls with the ordering key \"\(self.orderingKey ?? "")\" go first, one at a time"
         case .queued: break
@@ -133,7 +142,8 @@ extension BrokerMachine.Obstacle {
     var isLasting: Bool {
         switch self {
         case .lacksFunction, .servesOtherQueues, .lacksLabel, .lacksResource, .draining: true
-        case .away, .quiet, .refusing, .paused, .keptForOne, .emptied, .full, .stalled, .resourceInUse: false
+        case .away, .quiet, .refusing, .paused, .keptForOne, .emptied, .full, .stalled, .atLimit, .resourceInUse:
+            false
         }
     }
 
@@ -161,6 +171,8 @@ extension BrokerMachine.Obstacle: CustomStringConvertible {
         case .full(let calls, let credit): "has \(calls) calls, of \(credit) that it may have"
         case .stalled(let calls):
             "has \(calls) calls, and each of its slots is held by a handler that waits for a call that waits for a slot"
+        case .atLimit(let calls):
+            "has \(calls) calls that wait for others of their functions to end, of which it runs no more at once (limit)"
         case .resourceInUse(let name, let used, let all): "has \(name) in use: \(used) of \(all)"
         }
     }

@@ -91,7 +91,9 @@ extension BrokerLoop {
             if kind != .progress {
                 self.machine.phaseReported(
                     addressee.slot,
+                    isStarted: kind == .started,
                     isStalled: header.number & PhaseReport.stalled != 0,
+                    hold: HoldReason(header),
                     at: self.now,
                     actions: &self.actions
                 )

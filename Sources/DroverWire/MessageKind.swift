@@ -103,8 +103,12 @@ package struct ReadyState: OptionSet, Sendable {
 package enum PhaseReport {
     /// A slot, and each is held by a handler that waits for a call that waits for a slot; with STARTED: its handler waits so.
     package static let stalled: UInt32 = 1
-    /// The handler waits, and has given its slot back meanwhile.
+    /// After STARTED: the handler waits, and has given its slot back meanwhile.
     package static var released: UInt32 { 2 }
+    /// After ACCEPTED: it waits for its function's limit, not for a slot.
+    package static var limited: UInt32 { 2 }
+    /// After ACCEPTED: it waits for its ordering key, not for a slot.
+    package static var keyed: UInt32 { 4 }
 
     /// What to do about it.
     package static let remedy =

@@ -280,10 +280,17 @@ final class SimulatedBroker {
         case .cancelled(let id, let stage):
             if let addressee = self.machine.addressee(id, from: worker) { self.leaveKey(addressee.slot) }
             self.machine.cancellationConfirmed(id, stage: stage, from: worker, at: self.now, actions: &self.actions)
-        case .phase(let id, let phase):
-            if let addressee = self.machine.addressee(id, from: worker), let client = addressee.client {
-                self.send(.phase(addressee.id, phase), toClient: client)
-            }
+        case .phase(let id, let phase, let hold):
+            guard let addressee = self.machine.addressee(id, from: worker) else { break }
+            self.machine.phaseReported(
+                addressee.slot,
+                isStarted: phase == .running,
+                isStalled: false,
+                hold: hold,
+                at: self.now,
+                actions: &self.actions
+            )
+            if let client = addressee.client { self.send(.phase(addressee.id, phase, hold), toClient: client) }
         case .bind, .event, .invoke, .ended:
             if self.machine.isInSession(worker) { self.takeCallback(packet, worker) }
         case .part, .partTaken: break
@@ -434,8 +441,8 @@ final class SimulatedBroker {
         let known = self.machine.workers[worker]
         if !isResent {
             try check(
-                known.outstanding <= known.credit,
-                "worker \(worker) has \(known.outstanding), may \(known.credit)"
+                known.occupying <= known.credit,
+                "worker \(worker) has \(known.occupying) beside those that it holds, may \(known.credit)"
             )
             try check(known.outstanding <= known.window, "worker \(worker) has more than its window")
             try check(!known.isQuiet && !known.isDraining && known.isOpen, "worker \(worker) takes nothing")
@@ -557,7 +564,9 @@ final class SimulatedBroker {
             guard let record = self.cluster.records[held.token] else { continue }
             for worker in idle where self.isSuitable(worker, for: record) {
                 // What it has may occupy the resources.
-                let isFree = record.demands?.resources.isEmpty != false || self.machine.workers[worker].outstanding == 0
+                let hasLeft =
+                    record.demands?.resources.isEmpty != false || self.machine.workers[worker].outstanding == 0
+                let isFree = hasLeft && !self.machine.isClosed(worker, forCallIn: slot)
                 try check(!isFree, "call \(held.id) waits though worker \(worker) has room")
             }
         }
@@ -625,7 +634,8 @@ final class SimulatedBroker {
     /// Nothing is kept for calls.
     var isIdle: Bool {
         self.machine.callCount == 0 && self.machine.sentCount == 0 && self.machine.timerCount == 0
-            && self.machine.queuedCount == 0 && self.machine.keyCount == 0 && self.machine.flowCount == 0
+            && self.machine.queuedCount == 0 && self.machine.heldCount == 0 && self.machine.keyCount == 0
+            && self.machine.flowCount == 0
     }
 
     var tables: String {

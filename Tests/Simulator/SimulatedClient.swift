@@ -287,8 +287,8 @@ final class SimulatedClient {
                 at: self.now,
                 actions: &self.actions
             )
-        case .phase(let id, let phase):
-            self.machine.phaseReported(id, phase: phase, from: endpoint, actions: &self.actions)
+        case .phase(let id, let phase, let hold):
+            self.machine.phaseReported(id, phase: phase, hold: hold, from: endpoint, actions: &self.actions)
         case .event(let subscription, let sequence, let source):
             try self.checkAddressee(source, subscription)
             self.cluster.outcome.deliveries += 1
@@ -393,7 +393,7 @@ final class SimulatedClient {
             // Those with ordering keys are bound to the worker.
             let isBounded =
                 isResent || record.isPing || record.key != nil || self.links.count == 1
-                || known.unkeyedCount <= known.credit
+                || known.unkeyedCount - known.heldCount <= known.credit
             try check(isBounded, "worker \(endpoint) has \(known.outstanding) requests, its credit is \(known.credit)")
             self.transmit(record, to: endpoint, isResent: isResent, isRenewed: isRenewed)
         case .sendHello(let endpoint):
@@ -496,7 +496,8 @@ final class SimulatedClient {
         for record in self.open.values {
             if isFree || isIdle, !record.isPing, record.key == nil, let slot = self.machine.slot(of: record.id) {
                 let call = self.machine.call(in: slot)
-                let mayWait = call.endpoint >= 0 || !(call.attempts > 1 ? isIdle : isFree)
+                let mayBeSent = isFree && self.machine.endpoints.contains { $0.isFree && !$0.isClosed(call.function) }
+                let mayWait = call.endpoint >= 0 || !(call.attempts > 1 ? isIdle : mayBeSent)
                 try check(mayWait, "call \(record.id) of client \(self.index) waits though a worker has room")
             }
             try check(
@@ -509,6 +510,6 @@ final class SimulatedClient {
     /// Nothing is open, and nothing is kept.
     var isIdle: Bool {
         self.open.isEmpty && self.machine.timerCount == 0
-            && self.machine.endpoints.allSatisfy { $0.outstanding == 0 && $0.isOpen }
+            && self.machine.endpoints.allSatisfy { $0.outstanding == 0 && $0.heldCount == 0 && $0.isOpen }
     }
 }

@@ -26,7 +26,7 @@ package enum Packet: Sendable {
     case cancel(UInt64)
     case deadline(UInt64, time: UInt32)
     case cancelled(UInt64, CancelledStage)
-    case phase(UInt64, CallPhase)
+    case phase(UInt64, CallPhase, HoldReason)
     /// From here on between a worker and a broker by the worker's number, between a broker and a client by the client's.
     case bind(UInt32, to: UInt32, of: PeerID)
     case event(UInt32, sequence: UInt64, EventSource)

@@ -18,6 +18,8 @@ final class SimulatedJob {
     var state: State
     var isUnwanted = false
     var mustReportStart = false
+    /// Whether its client was told that it is held.
+    var isToldHeld = false
     /// Who its session is with.
     let peer: PeerID
     /// By how much this worker may take its deadline for later than it is.
@@ -325,7 +327,10 @@ final class SimulatedWorker {
     private func report(_ slot: UInt32, session: Int, id: UInt64) {
         let job = self.jobs[slot]
         job?.mustReportStart = true
-        self.send(.phase(id, job?.state == .running ? .running : .accepted), to: session)
+        let isRunning = job?.state == .running
+        let hold = isRunning ? HoldReason.none : self.machine.request(in: slot)?.hold ?? .none
+        if hold != .none { job?.isToldHeld = true }
+        self.send(.phase(id, isRunning ? .running : .accepted, hold), to: session)
     }
 
     /// Takes a job out before it starts, or asks its handler to stop.
@@ -394,7 +399,7 @@ final class SimulatedWorker {
             }
         }
         if let request = self.machine.request(in: job.slot), request.session >= 0, job.mustReportStart {
-            self.send(.phase(job.id, .running), to: Int(request.session))
+            self.send(.phase(job.id, .running, .none), to: Int(request.session))
         }
         self.useCallback(of: job)
         self.finishLater(job, within: self.cluster.random.oneIn(8) ? 250 : 20)
@@ -533,6 +538,7 @@ final class SimulatedWorker {
                 throw Violation("slot \(slot) is to run, and nothing is held in it")
             }
             self.enqueue(job)
+            if job.isToldHeld { _ = self.machine.reportAgain(slot, id: job.id, at: self.now) }
         case .stop(let slot): try self.stop(slot)
         case .interrupt(let slot), .abandon(let slot, _, _), .giveUp(let slot, _, _):
             throw Violation("slot \(slot) is over a limit of its run time, and no function has one")

@@ -969,7 +969,9 @@ class Worker(Loop):
                 if lapseAt and now >= lapseAt and not job.cancelled.is_set():
                     self.cancel(job, 3)
                 elif job.reportAt and now >= job.reportAt:
-                    self.send(session, message(STARTED if job.isRunning else ACCEPTED, id=job.id))
+                    # 4: it waits for another one of its ordering key, and needs no slot until then (5, ACCEPTED).
+                    held = 0 if job.isRunning or self.keys.get(job.key, [job])[0] is job else 4
+                    self.send(session, message(STARTED if job.isRunning else ACCEPTED, id=job.id, number=held))
                     job.reportAt = None if job.isRunning else now + 0.1
                 wait = min([wait] + [at - now for at in (lapseAt, job.reportAt) if at and at > now])
         return wait

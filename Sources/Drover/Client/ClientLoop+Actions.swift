@@ -75,8 +75,8 @@ extension ClientLoop {
             case .declined(let endpoint):
                 self.end(result, .failed, .remote(self.declined(result, by: endpoint)))
             }
-        case .show(let slot, let phase, let isStalled, let endpoint):
-            self.book.handle(in: slot)?.show(phase, isStalled: isStalled, endpoint: endpoint)
+        case .show(let slot, let phase, let isStalled, let hold, let endpoint):
+            self.book.handle(in: slot)?.show(phase, isStalled: isStalled, hold: hold, endpoint: endpoint)
         case .opened(let endpoint, let isResumed):
             self.sessionOpened(self.links[endpoint], isResumed: isResumed)
         case .lost(let endpoint, let reason):

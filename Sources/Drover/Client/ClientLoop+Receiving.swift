@@ -133,6 +133,7 @@ extension ClientLoop {
             header.id,
             phase: phase,
             isStalled: header.number & PhaseReport.stalled != 0,
+            hold: HoldReason(header),
             from: link.index,
             actions: &self.actions
         )

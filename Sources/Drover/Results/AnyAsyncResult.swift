@@ -194,9 +194,12 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     }
 
     private static var stalledBit: UInt32 { 0x80 }
+    /// What it waits for at its worker, in the bits between the phase and that.
+    private static var holdShift: UInt32 { 4 }
+    private static var holdMask: UInt32 { 0x30 }
 
     private static func phase(in word: UInt32) -> CallPhase {
-        CallPhase(rawValue: UInt8(truncatingIfNeeded: word & ~Self.stalledBit)) ?? .local
+        CallPhase(rawValue: UInt8(truncatingIfNeeded: word & 0x0F)) ?? .local
     }
 
     final var lastPhase: CallProgress {
@@ -212,9 +215,9 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     /// The request will not be sent (again).
     final func freeRequest() { self.request.free() }
 
-    final func show(_ phase: CallPhase, isStalled: Bool = false, endpoint: Int) {
-        let stalled = isStalled ? Self.stalledBit : 0
-        self.progressWord.store(UInt32(phase.rawValue) | stalled | UInt32(max(0, endpoint)) << 8, ordering: .relaxed)
+    final func show(_ phase: CallPhase, isStalled: Bool = false, hold: HoldReason = .none, endpoint: Int) {
+        let state = (isStalled ? Self.stalledBit : 0) | UInt32(hold.rawValue) << Self.holdShift
+        self.progressWord.store(UInt32(phase.rawValue) | state | UInt32(max(0, endpoint)) << 8, ordering: .relaxed)
     }
 
     /// Whether it waits for a slot, or for a call that does, as far as the client knows.
@@ -247,6 +250,12 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         case .local: return self.client.problem
         case .sent: return nil
         case .accepted:
+            switch HoldReason(rawValue: UInt8(truncatingIfNeeded: (word & Self.holdMask) >> Self.holdShift)) {
+            case .limit:
+                return "it waits for others of its function to end, of which its worker runs no more at once (limit)"
+            case .key: return "it waits for another call of its ordering key to end"
+            default: break
+            }
             return isStalled
                 ? "it waits for a slot, and each is held by a handler that \(Self.stallText)" : nil
         case .running: return isStalled ? "its handler \(Self.stallText)" : nil

@@ -199,6 +199,7 @@ extension WorkerLoop {
                 let handler = self.handler(handler, isChunk: held.isChunk, slot)
             else { return }
             self.enqueue(slot, handler: handler, held.box, held.payload)
+            if held.isTold { self.reportAgain(slot) }
         case .stop(let slot): self.stopOrLapse(slot)
         case .interrupt(let slot): self.interrupt(slot)
         case .abandon(let slot, let session, let id): self.abandon(slot, session, id)
@@ -210,7 +211,10 @@ extension WorkerLoop {
         case .dropped(let slot):
             self.held[slot] = nil
             self.core.counters.dropped.count()
-        case .report(let slot, let session, let id): self.report(slot, session: session, id: id)
+        case .report(let slot, let session, let id):
+            // Its start is told of by itself once it was told that it waits.
+            if let job = self.job(in: slot), job.mustReportStart, job.isRunning { break }
+            self.report(slot, session: session, id: id)
         case .sendBeat(let session): self.sendBeat(to: session)
         case .sessionLost(let session, let client):
             if let link = self.links[session] {
@@ -230,13 +234,30 @@ extension WorkerLoop {
     }
 
     func report(_ slot: UInt32, session: Int, id: UInt64) {
-        let job = Int(slot) < self.jobs.count ? self.jobs[Int(slot)] : nil
+        let job = self.job(in: slot)
         let isRunning = job?.reportStart() ?? false
         let isStalled = job?.isToldToWait.load(ordering: .relaxed) ?? false
-        let isReleased = self.machine.request(in: slot)?.isReleased ?? false
-        let number = (isStalled ? PhaseReport.stalled : 0) | (isReleased ? PhaseReport.released : 0)
+        let request = self.machine.request(in: slot)
+        let isReleased = request?.isReleased ?? false
+        var number = (isStalled ? PhaseReport.stalled : 0) | (isReleased ? PhaseReport.released : 0)
+        if !isRunning, let hold = request?.hold, hold != .none {
+            number = hold.report
+            self.held[slot]?.isTold = true
+        }
         self.send(Header(isRunning ? .started : .accepted, id: id, number: number), to: session)
     }
+
+    /// A request of which its client was told that it is held is to run: the client counts it again.
+    private func reportAgain(_ slot: UInt32) {
+        guard let job = self.job(in: slot) else { return }
+        _ = job.reportStart()
+        self.nextTick = min(
+            self.nextTick,
+            self.machine.reportAgain(slot, id: job.context.correlationID.rawValue, at: self.now)
+        )
+    }
+
+    private func job(in slot: UInt32) -> WorkerJob? { Int(slot) < self.jobs.count ? self.jobs[Int(slot)] : nil }
 
     /// Clients count slots too: one whose handler waits without its own may send another request.
     func tellReleased(_ slot: UInt32, id: UInt64) {

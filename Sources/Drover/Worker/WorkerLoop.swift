@@ -460,4 +460,6 @@ struct HeldRequest: Sendable {
     let payload: Range<Int>
     /// Whether it carries many calls.
     let isChunk: Bool
+    /// Whether its client was told that it is held.
+    var isTold = false
 }

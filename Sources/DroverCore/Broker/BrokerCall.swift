@@ -54,6 +54,10 @@ package struct BrokerCall: BitwiseCopyable, Sendable {
     /// Its client was told that it waits for a slot that a handler holds which waits for a call itself, or that its handler
     /// waits for such a call.
     var isStalled = false
+    /// What it waits for at its worker, if it is not a slot.
+    var hold = HoldReason.none
+    /// Its worker has said that it runs.
+    var isStarted = false
 
     var isWaiting: Bool { self.state == .held || self.state == .queued || self.state == .apart }
 

@@ -128,14 +128,16 @@ extension BrokerMachine {
     }
 
     /// The least loaded worker with room for a call of the route.
-    private mutating func choose(_ route: Int, _ priority: UInt8) -> Int? {
+    mutating func choose(_ route: Int, _ priority: UInt8) -> Int? {
         guard self.routes[route].workerCount > 0 else { return nil }
-        guard self.routes[route].hasResources else {
+        guard self.routes[route].hasResources || self.closedCount > 0 else {
             return self.loads.choose(from: self.workersOf[route]) { _ in true }
         }
         // Out of its place for so long, since the search changes it and looks at the workers.
         var loads = self.loads
-        let worker = loads.choose(from: self.workersOf[route]) { self.hasLeft($0, for: route, Int(priority)) }
+        let worker = loads.choose(from: self.workersOf[route]) {
+            !self.isClosed($0, for: route) && self.hasLeft($0, for: route, Int(priority))
+        }
         self.loads = loads
         return worker
     }
@@ -214,7 +216,7 @@ extension BrokerMachine {
         _ favourites: inout (Int, Int),
         _ compared: inout Int
     ) {
-        guard let entry = self.settleTop(route, priority) else { return }
+        guard !self.isClosed(worker, for: route), let entry = self.settleTop(route, priority) else { return }
         guard self.hasLeft(worker, for: route, priority) else {
             return self.reserve(worker, for: route, priority, since: self.flows[entry.flow].waitsSince)
         }
@@ -286,7 +288,7 @@ extension BrokerMachine {
         self.lastID += 1
         let id = self.lastID
         let route = Int(self.calls[slot].route)
-        let isBehind = self.workers[worker].calls.count >= self.workers[worker].offer.concurrency
+        let isBehind = self.workers[worker].occupying >= self.workers[worker].offer.concurrency
         if self.workers[worker].calls.count == 0 { self.workers[worker].progressAt = now }
         if isBehind, !self.stallWheel.isScheduled(UInt32(worker)) {
             self.stallWheel.schedule(
@@ -298,6 +300,7 @@ extension BrokerMachine {
         self.wheel.cancel(slot)
         self.calls[slot].state = .sent
         self.calls[slot].isStalled = false
+        self.calls[slot].isStarted = false
         self.calls[slot].worker = Int32(worker)
         self.calls[slot].workerID = id
         if self.calls[slot].sends < .max { self.calls[slot].sends += 1 }
@@ -314,10 +317,15 @@ extension BrokerMachine {
     }
 
     /// A worker no longer has a call.
-    mutating func takeBack(_ slot: UInt32) {
+    ///
+    /// - Parameters:
+    ///   - slot: The call.
+    ///   - backAt: When the worker gave it back, if it was asked to.
+    mutating func takeBack(_ slot: UInt32, backAt: Instant? = nil) {
         let call = self.calls[slot]
         let worker = Int(call.worker)
         if let entry = self.sent.slot(of: call.workerID) { self.sent.remove(entry) }
+        if call.hold != .none { self.endHold(slot, backAt: backAt) }
         self.calls.unlink(slot, from: &self.workers[worker].calls)
         let route = Int(call.route)
         if self.routes[route].hasResources { self.workers[worker].vacate(self.demandsOf[route].resources) }
@@ -362,7 +370,7 @@ extension BrokerMachine {
         for level in self.busy.indices where self.busyCounts[level] > 0 {
             var next = self.busy[level].first(from: 0, sharedWith: self.workers[worker].routes)
             while let route = next {
-                waiting += self.waiting[route << 3 | level]
+                if !self.isClosed(worker, for: route) { waiting += self.waiting[route << 3 | level] }
                 next = self.busy[level].first(from: route + 1, sharedWith: self.workers[worker].routes)
             }
         }

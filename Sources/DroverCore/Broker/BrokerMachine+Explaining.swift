@@ -23,6 +23,8 @@ extension BrokerMachine {
         case full(calls: Int, credit: Int)
         /// The same, and each of its slots is held by a handler that waits for a call that waits for a slot.
         case stalled(calls: Int)
+        /// It has calls of the function that wait for its limit.
+        case atLimit(calls: Int)
         /// Other calls occupy what the call needs.
         case resourceInUse(name: String, used: UInt64, of: UInt64)
     }
@@ -42,6 +44,10 @@ extension BrokerMachine {
         /// Whether it was said that it waits for a slot that a handler holds which waits for a call itself, or that its handler
         /// waits for such a call.
         package var isStalled: Bool
+        /// Whether its worker has said that it runs.
+        package var isStarted: Bool
+        /// What it waits for at its worker, if it is not a slot.
+        package var hold: HoldReason
         /// The worker that has it.
         package var worker: String?
         /// Calls of its own client, function, demands and priority, or of its ordering key, that go first.
@@ -80,6 +86,8 @@ extension BrokerMachine {
             attempts: Int(call.sends),
             deaths: Int(call.attempts),
             isStalled: call.isStalled,
+            isStarted: call.isStarted,
+            hold: call.hold,
             worker: call.worker < 0 ? nil : self.workers[Int(call.worker)].offer.name
         )
         guard call.state != .sent else { return explanation }
@@ -115,8 +123,9 @@ extension BrokerMachine {
         if worker.isPaused { return .paused }
         if worker.alone != nil { return .keptForOne }
         if worker.isReserved { return .emptied }
-        if worker.outstanding >= worker.credit, worker.isStalled { return .stalled(calls: worker.outstanding) }
-        if worker.outstanding >= worker.credit { return .full(calls: worker.outstanding, credit: worker.credit) }
+        if worker.held.isClosed(function) { return .atLimit(calls: worker.held.count) }
+        if worker.occupying >= worker.credit, worker.isStalled { return .stalled(calls: worker.outstanding) }
+        if worker.occupying >= worker.credit { return .full(calls: worker.occupying, credit: worker.credit) }
         for (name, amount) in resources {
             let (has, used) = (worker.offer.resources[name, default: 0], worker.used[name, default: 0])
             if used > has - amount { return .resourceInUse(name: name, used: used, of: has) }

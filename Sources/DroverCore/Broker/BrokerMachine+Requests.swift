@@ -134,6 +134,7 @@ extension BrokerMachine {
         self.workers[worker].declines = 0
         self.measure(route: Int(call.route), at: now)
         self.takeBack(record.slot)
+        self.ended(routeOf: call, at: worker)
         // Before the next of the ordering key may be sent: the credit may sink.
         self.adapt(worker, actions: &actions)
         self.retire(record.slot, at: now, actions: &actions)
@@ -164,7 +165,7 @@ extension BrokerMachine {
         let slot = self.sent[entry].slot
         let call = self.calls[slot]
         guard call.worker == Int32(worker) else { return }
-        self.takeBack(slot)
+        self.takeBack(slot, backAt: call.isRecalled ? now : nil)
         switch stage {
         case _ where call.client < 0:
             self.retire(slot, at: now, actions: &actions)

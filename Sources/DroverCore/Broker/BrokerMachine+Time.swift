@@ -65,24 +65,24 @@ extension BrokerMachine {
     /// A worker had more calls than handlers; asks for them back if it still has and answers none.
     private mutating func lookAfter(_ index: Int, at now: Instant, actions: inout [BrokerAction]) {
         let slots = self.workers[index].offer.concurrency
-        guard self.workers[index].isLive, self.workers[index].calls.count > slots else { return }
+        guard self.workers[index].isLive else { return }
+        self.lookAfterHeld(index, at: now, actions: &actions)
+        guard self.workers[index].occupying > slots else { return }
         let stall = self.configuration.stallNanoseconds
         let limit = self.workers[index].progressAt.advanced(byNanoseconds: stall)
         guard limit <= now, self.workers[index].isOpen else {
-            return self.stallWheel.schedule(
-                UInt32(index),
-                at: limit <= now ? now.advanced(byNanoseconds: stall) : limit
-            )
+            return self.look(after: index, at: limit <= now ? now.advanced(byNanoseconds: stall) : limit)
         }
         let silence = now.nanoseconds(since: self.workers[index].progressAt)
         self.workers[index].meter.stalled(nanoseconds: silence)
         self.adapt(index, actions: &actions)
-        for slot in self.calls.slots(of: self.workers[index].calls).dropFirst(slots) {
+        let calls = self.calls.slots(of: self.workers[index].calls).filter { self.calls[$0].hold == .none }
+        for slot in calls.dropFirst(slots) {
             // One that was asked for goes on to be: the worker gives it back, or answers it.
             guard !self.calls[slot].isRecalled else { continue }
             self.calls[slot].isRecalled = true
             actions.append(.recall(worker: index, id: self.calls[slot].workerID))
         }
-        self.stallWheel.schedule(UInt32(index), at: now.advanced(byNanoseconds: max(stall, silence)))
+        self.look(after: index, at: now.advanced(byNanoseconds: max(stall, silence)))
     }
 }

@@ -157,15 +157,23 @@ extension BrokerMachine {
     ///
     /// - Parameters:
     ///   - slot: The request.
+    ///   - isStarted: It runs.
     ///   - isStalled: Its handler waits for a call that waits for a slot, or itself waits for one in vain.
+    ///   - hold: What it waits for, if it is not a slot.
     ///   - now: The time.
     ///   - actions: What is to be done.
     package mutating func phaseReported(
         _ slot: UInt32,
+        isStarted: Bool = false,
         isStalled: Bool,
+        hold: HoldReason = .none,
         at now: Instant,
         actions: inout [BrokerAction]
     ) {
+        if self.calls[slot].state == .sent {
+            if isStarted { self.calls[slot].isStarted = true }
+            if self.calls[slot].hold != hold { self.held(slot, hold, at: now, actions: &actions) }
+        }
         guard self.calls[slot].isStalled != isStalled else { return }
         self.calls[slot].isStalled = isStalled
         guard self.calls[slot].state == .sent else { return }
@@ -262,6 +270,8 @@ extension BrokerMachine {
         }
         for function in self.workers[index].offered { self.withdraw(function) }
         self.workers[index].offered = []
+        self.closedCount -= self.workers[index].held.closedCount
+        self.workers[index].held = HeldCalls()
         self.dropBindings(of: index)
         self.dropQuestions(of: index)
         self.freeWorkers.append(index)

@@ -131,6 +131,8 @@ package struct BrokerMachine: ~Copyable {
     var freeKeys: [UInt32] = []
     var keyOf: [String: UInt32] = [:]
     var loads = LoadList()
+    /// How many functions get no more calls at a worker, since calls wait there for their limits; over all workers.
+    var closedCount = 0
     var virtualTime: UInt64 = 0
     var serves: UInt64 = 0
 

@@ -74,6 +74,8 @@ package struct BrokerWorker {
     var coverageNanoseconds: UInt64
     /// Calls that it has, in the order they were sent.
     var calls = CallList()
+    /// Those of them that it holds though a slot may be free, and the functions that get no more for it.
+    var held = HeldCalls()
     /// When it last answered, or began after it had nothing to do.
     var progressAt = Instant(nanoseconds: 0)
     var used: [String: UInt64] = [:]
@@ -113,20 +115,25 @@ package struct BrokerWorker {
     /// Requests that it has not answered.
     package var outstanding: Int { self.calls.count }
 
+    /// How many of them have a slot there, or wait for one.
+    package var occupying: Int { self.calls.count - self.held.count }
+
     /// Whether it takes calls, if not now then when others have ended.
     package var takesCalls: Bool {
         self.isLive && self.isOpen && !self.isQuiet && !self.isDraining && !self.isRefusing && !self.isPaused
             && self.alone == nil
     }
 
-    var hasRoom: Bool { self.takesCalls && !self.isReserved && self.calls.count < self.credit }
+    var hasRoom: Bool {
+        self.takesCalls && !self.isReserved && self.occupying < self.credit && self.calls.count < self.window
+    }
 
     /// The load of a worker without a free handler: calls only wait behind others there.
     static var busyLoad: Int { 16 }
 
     /// How loaded it is, from 0 to 23; in eighths of the credit once all handlers are busy.
     var load: Int {
-        let (busy, slots) = (self.calls.count, self.offer.concurrency)
+        let (busy, slots) = (self.occupying, self.offer.concurrency)
         if busy < slots { return busy * Self.busyLoad / slots }
         // Asked for at each request and answer, and a division of 64 bits takes as long as the rest.
         let waiting = UInt32(clamping: busy - slots)

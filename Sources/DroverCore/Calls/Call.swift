@@ -40,6 +40,8 @@ package struct Call: Sendable {
     var isBehind = false
     /// Whether its handler waits without a slot.
     var isReleased = false
+    /// What it waits for at its worker, if it is not a slot.
+    var hold = HoldReason.none
     /// Whether its worker was asked to give it back.
     var isRecalled = false
     /// Whether it stands for several: after a death they must be told apart.

@@ -19,7 +19,7 @@ package enum ClientAction: Equatable, Sendable {
     /// End the handle of a call whose slot is free from now on.
     case finish(slot: UInt32, id: UInt64, ending: CallEnding)
     /// Show how far a call has come.
-    case show(slot: UInt32, phase: CallPhase, isStalled: Bool = false, endpoint: Int)
+    case show(slot: UInt32, phase: CallPhase, isStalled: Bool = false, hold: HoldReason = .none, endpoint: Int)
     /// A session stands; functions must be defined and subscriptions are valid in it.
     case opened(endpoint: Int, isResumed: Bool)
     /// A session is over.

@@ -43,6 +43,8 @@ package struct ClientEndpoint: Sendable {
     private var declines = 0
     /// How many of the calls there wait without a slot.
     package internal(set) var released = 0
+    /// The calls there without ordering keys that wait for their functions' limits.
+    var held = HeldCalls()
     /// The suspect that it has, and nothing else.
     var alone: UInt64?
     /// It gets nothing until it has nothing left, for a suspect.
@@ -66,21 +68,31 @@ package struct ClientEndpoint: Sendable {
         self.isOpen && !self.isDraining && self.pausedUntil == .distantFuture && self.alone == nil
     }
 
+    /// How many calls without ordering keys it holds for their functions' limits.
+    package var heldCount: Int { self.held.count }
+
+    /// Whether it gets no calls of a function, since it holds some for the limit.
+    package func isClosed(_ function: UInt32) -> Bool { self.held.isClosed(Int(function)) }
+
+    /// How many calls have a slot there, or wait for one.
+    package var occupying: Int { self.outstanding - self.released - self.keyed.idleCount - self.held.count }
+
     /// Whether another request may be sent.
     package var hasRoom: Bool {
-        // What waits without a slot may wait for the call that is to be sent.
-        self.takesKeyed && self.outstanding - self.released - self.keyed.behindCount < self.credit
+        // What waits without a slot, or holds none, may wait for the call that is to be sent.
+        self.takesMore && self.outstanding < self.window && self.occupying < self.credit
     }
 
     /// Whether another request of an ordering key may be sent.
     ///
-    /// All of a key's go to one worker and run one by one: no other could take them, and those behind the first need no slot.
-    var takesKeyed: Bool {
-        self.takesCalls && (!self.isReserved || self.released > 0) && self.outstanding < self.window
-    }
+    /// All of a key's go to one worker and run one by one: no other could take them, and those behind the first need no slot. They
+    /// leave some of the window to others, which what runs may wait for.
+    var takesKeyed: Bool { self.takesMore && self.outstanding < self.window - self.window / 4 }
+
+    private var takesMore: Bool { self.takesCalls && (!self.isReserved || self.released > 0) }
 
     /// Whether a call that comes now may be sent: none that came before waits for the same room.
-    package var isFree: Bool { self.hasRoom && self.bound.isEmpty }
+    package var isFree: Bool { self.hasRoom && (self.bound.isEmpty || !self.takesKeyed) }
 
     /// How many calls may go ahead of need: if there is no other worker, waiting there is no worse than here, and a worker that
     /// knows of them can tell how far they came.
@@ -94,11 +106,11 @@ package struct ClientEndpoint: Sendable {
     func isLessLoaded(than other: Self) -> Bool {
         let (isBusy, isOtherBusy) = (self.isBusy, other.isBusy)
         guard isBusy == isOtherBusy else { return isOtherBusy }
-        return self.outstanding * other.weight < other.outstanding * self.weight
+        return self.occupying * other.weight < other.occupying * self.weight
     }
 
     /// Whether a call would only wait there.
-    private var isBusy: Bool { self.slots > 0 && self.outstanding - self.released >= self.slots }
+    private var isBusy: Bool { self.slots > 0 && self.occupying >= self.slots }
     private var weight: Int { self.slots > 0 ? self.slots : min(self.window, 1 << 20) }
 
     /// A call that waited without a slot is gone.
@@ -151,25 +163,53 @@ package struct ClientEndpoint: Sendable {
 
 /// The calls of ordering keys that a worker has, of which it runs one of each key at a time.
 struct KeyedCalls: Sendable {
+    private struct Line: Sendable {
+        var count = 0
+        /// How many of them the worker says that it holds.
+        var held = 0
+    }
+
     private var affinities: [UInt64: UInt64] = [:]
-    private var counts: [UInt64: Int] = [:]
+    private var lines: [UInt64: Line] = [:]
+    private var held: Set<UInt64> = []
+    /// Keys of which the worker holds all: another client's runs, or as many of the function as may.
+    private var idleLines = 0
 
     var count: Int { self.affinities.count }
 
-    /// How many of them wait behind another of their key.
-    var behindCount: Int { self.affinities.count - self.counts.count }
+    /// How many of them need no slot: all but one of each key, and that one too if it is held.
+    var idleCount: Int { self.affinities.count - self.lines.count + self.idleLines }
 
     mutating func add(_ id: UInt64, affinity: UInt64) {
         guard self.affinities.updateValue(affinity, forKey: id) == nil else { return }
-        self.counts[affinity, default: 0] += 1
+        self.change(affinity) { $0.count += 1 }
     }
 
     mutating func remove(_ id: UInt64) {
-        guard !self.affinities.isEmpty, let affinity = self.affinities.removeValue(forKey: id),
-            let count = self.counts[affinity]
-        else { return }
-        self.counts[affinity] = count > 1 ? count - 1 : nil
+        guard !self.affinities.isEmpty, let affinity = self.affinities.removeValue(forKey: id) else { return }
+        let wasHeld = self.held.remove(id) != nil
+        self.change(affinity) { line in
+            line.count -= 1
+            if wasHeld { line.held -= 1 }
+        }
     }
+
+    /// The worker said that it holds a call, or no longer.
+    mutating func hold(_ id: UInt64, _ isHeld: Bool) {
+        guard let affinity = self.affinities[id], self.held.contains(id) != isHeld else { return }
+        if isHeld { self.held.insert(id) } else { self.held.remove(id) }
+        self.change(affinity) { $0.held += isHeld ? 1 : -1 }
+    }
+
+    private mutating func change(_ affinity: UInt64, _ body: (inout Line) -> Void) {
+        let before = self.lines[affinity] ?? Line()
+        var line = before
+        body(&line)
+        self.lines[affinity] = line.count > 0 ? line : nil
+        self.idleLines += Self.isIdle(line) - Self.isIdle(before)
+    }
+
+    private static func isIdle(_ line: Line) -> Int { line.count > 0 && line.held >= line.count ? 1 : 0 }
 }
 
 /// How long a worker that has declined so many calls in a row is left alone.

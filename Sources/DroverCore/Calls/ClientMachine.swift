@@ -24,29 +24,33 @@ package struct ClientMachine: ~Copyable {
         package init() {}
     }
 
-    package private(set) var endpoints: [ClientEndpoint]
-    private var calls: IDTable<Call>
+    package internal(set) var endpoints: [ClientEndpoint]
+    var calls: IDTable<Call>
     private var wheel: TimerWheel
     private var tombstones: TombstoneRing
     /// Calls that any endpoint may take, oldest first; may name calls that have ended.
-    private var waiting = Deque<UInt64>()
+    var waiting = Deque<UInt64>()
+    /// Calls that may go nowhere for their functions' limits, by function, though there is room for others; may name calls that
+    /// have ended.
+    var parked: [UInt32: Deque<UInt64>] = [:]
     /// Signs of life that wait for a session.
     private var pings: [UInt64] = []
     /// Calls that go to a worker that has nothing else, lowest id first; may name calls that have ended.
     private var apart: [UInt64] = []
     /// Where suspects were when their workers died; a place for each death.
     private var deathsOf: [UInt64: [Int]] = [:]
-    private let configuration: Configuration
+    let configuration: Configuration
     private var due: [UInt32] = []
     private var lastChosen = 0
     /// The latest time that the machine was told.
-    private var latest = Instant(nanoseconds: 0)
+    var latest = Instant(nanoseconds: 0)
 
     /// Calls that have not ended.
     package var callCount: Int { self.calls.count }
     /// Places in the queues of calls that have not been sent; some may be of calls that have ended.
     package var queuedIDs: Int {
         self.endpoints.reduce(self.waiting.count + self.pings.count) { $0 + $1.bound.count } + self.apart.count
+            + self.parkedCount
     }
     /// Timers that are set.
     package var timerCount: Int { self.wheel.count }
@@ -90,11 +94,13 @@ package struct ClientMachine: ~Copyable {
             self.setApart(call.id)
             return (slot, nil)
         }
-        if self.waiting.isEmpty, let index = self.choose(affinity: call.affinity) ?? self.ahead(call) {
+        if self.waiting.isEmpty, !self.isParked(call.function, call.affinity),
+            let index = self.choose(affinity: call.affinity, function: call.function) ?? self.ahead(call)
+        {
             self.assign(slot, to: index)
             return (slot, index)
         }
-        self.enqueue(call.id, affinity: call.affinity)
+        self.enqueue(call)
         return (slot, nil)
     }
 
@@ -145,6 +151,7 @@ package struct ClientMachine: ~Copyable {
             if Int(current) == endpoint {
                 if !self.calls[slot].isPing {
                     self.endpoints[endpoint].measure(self.calls[slot], ranMicroseconds, at: now)
+                    self.endpoints[endpoint].held.ended(Int(self.calls[slot].function))
                     self.release(id, from: endpoint)
                     self.adapt(endpoint)
                 }
@@ -212,7 +219,11 @@ package struct ClientMachine: ~Copyable {
                 self.takeBack(slot, actions: &actions)
                 if self.mustBeAlone(call) { return self.setApart(id) }
                 self.unbind(endpoint)
-                self.waiting.prepend(id)
+                if self.isParked(call.function, call.affinity) {
+                    self.parked[call.function]?.prepend(id)
+                } else {
+                    self.waiting.prepend(id)
+                }
             case .whileRunning, .unknown:
                 // Nobody asked for that, and no answer will come.
                 self.finish(slot, ending: .lost(.forgotten), at: now, actions: &actions)
@@ -228,18 +239,21 @@ package struct ClientMachine: ~Copyable {
         _ id: UInt64,
         phase: CallPhase,
         isStalled: Bool = false,
+        hold: HoldReason = .none,
         from endpoint: Int,
         actions: inout [ClientAction]
     ) {
         guard let slot = self.calls.slot(of: id), Int(self.calls[slot].endpoint) == endpoint,
             self.calls[slot].phase < phase
-                || self.calls[slot].phase == phase && self.calls[slot].isStalled != isStalled
+                || self.calls[slot].phase == phase
+                    && (self.calls[slot].isStalled != isStalled || self.calls[slot].hold != hold)
         else { return }
         self.calls[slot].phase = phase
         self.calls[slot].isStalled = isStalled
+        self.hold(slot, hold, at: endpoint, actions: &actions)
         // The call that its handler waits for may have nowhere else to go.
         if isStalled { self.endAlone(id, at: endpoint) }
-        actions.append(.show(slot: slot, phase: phase, isStalled: isStalled, endpoint: endpoint))
+        actions.append(.show(slot: slot, phase: phase, isStalled: isStalled, hold: hold, endpoint: endpoint))
     }
 
     /// The worker told that a call's handler has given its slot back while it waits, or has one again.
@@ -279,6 +293,7 @@ package struct ClientMachine: ~Copyable {
                 self.send(waiting: id, to: index, actions: &actions)
             }
         }
+        if !self.parked.isEmpty { self.sendParked(actions: &actions) }
         while let id = self.waiting.first {
             guard let slot = self.calls.slot(of: id), self.calls[slot].endpoint == Call.noEndpoint else {
                 _ = self.waiting.popFirst()
@@ -292,7 +307,14 @@ package struct ClientMachine: ~Copyable {
                 self.endpoints[index].bound.append(id)
                 continue
             }
-            guard let index = self.choose(affinity: affinity) ?? self.ahead(self.calls[slot]) else { return }
+            let function = self.calls[slot].function
+            guard !self.isParked(function, affinity),
+                let index = self.choose(affinity: affinity, function: function) ?? self.ahead(self.calls[slot])
+            else {
+                guard self.park(self.calls[slot]) else { return }
+                _ = self.waiting.popFirst()
+                continue
+            }
             _ = self.waiting.popFirst()
             self.send(waiting: id, to: index, actions: &actions)
         }
@@ -363,6 +385,7 @@ package struct ClientMachine: ~Copyable {
             self.endpoints[endpoint].outstanding = 0
             self.endpoints[endpoint].keyed = KeyedCalls()
             self.endpoints[endpoint].released = 0
+            self.endpoints[endpoint].held = HeldCalls()
             self.endpoints[endpoint].alone = nil
             self.endpoints[endpoint].withdrawn = [:]
             return
@@ -427,6 +450,7 @@ package struct ClientMachine: ~Copyable {
             self.finish(slot, ending: .lost(reason), at: now, actions: &actions)
         }
         self.waiting.removeAll(keepingCapacity: false)
+        self.parked = [:]
         self.pings = []
         self.apart = []
     }
@@ -471,6 +495,7 @@ package struct ClientMachine: ~Copyable {
             _ = self.calls.remove(slot)
         }
         self.waiting.removeAll(keepingCapacity: false)
+        self.parked = [:]
         for index in self.endpoints.indices { self.endpoints[index].bound = [] }
         self.pings = []
         self.apart = []
@@ -528,6 +553,7 @@ package struct ClientMachine: ~Copyable {
         self.endpoints[endpoint].stallAt = .distantFuture
         self.endpoints[endpoint].session = PeerSession(limits: self.configuration.session)
         self.abandonCalls(of: endpoint, reason: reason, at: now, actions: &actions)
+        self.endpoints[endpoint].held = HeldCalls()
         actions.append(.lost(endpoint: endpoint, reason: reason))
         actions.append(.rebuild(endpoint: endpoint))
     }
@@ -544,6 +570,7 @@ package struct ClientMachine: ~Copyable {
     ) {
         // Behind those that were sent before them.
         self.unbind(endpoint)
+        self.unpark()
         // The calls of a broker ran elsewhere, if at all.
         let isDeath = reason.mayBeDeath && self.endpoints[endpoint].slots > 0
         var again: [UInt64] = []
@@ -589,6 +616,7 @@ package struct ClientMachine: ~Copyable {
             self.calls[slot].isReleased = false
             self.endpoints[endpoint].leaveReleased()
         }
+        self.endHold(slot, isBack: self.calls[slot].isRecalled)
         self.calls[slot].endpoint = Call.noEndpoint
         self.calls[slot].phase = .local
         actions.append(.show(slot: slot, phase: .local, endpoint: endpoint))
@@ -647,22 +675,23 @@ package struct ClientMachine: ~Copyable {
     /// A worker has more calls than slots and may have answered none for long: asks for those back that only wait.
     private mutating func lookAfter(_ endpoint: Int, at now: Instant, actions: inout [ClientAction]) {
         let (slots, stall) = (self.endpoints[endpoint].slots, self.configuration.stallNanoseconds)
-        self.endpoints[endpoint].stallAt = .distantFuture
-        guard slots > 0, self.endpoints[endpoint].outstanding > slots else { return }
+        let heldAt = self.lookAfterHeld(endpoint, at: now, actions: &actions)
+        self.endpoints[endpoint].stallAt = heldAt
+        guard slots > 0, self.endpoints[endpoint].occupying > slots else { return }
         let limit = self.endpoints[endpoint].progressAt.advanced(byNanoseconds: stall)
         guard limit <= now, self.endpoints[endpoint].isOpen else {
             let next = limit <= now ? now.advanced(byNanoseconds: stall) : limit
-            self.endpoints[endpoint].stallAt = next
+            self.endpoints[endpoint].stallAt = min(next, heldAt)
             return
         }
         let silence = now.nanoseconds(since: self.endpoints[endpoint].progressAt)
         self.endpoints[endpoint].meter.stalled(nanoseconds: silence)
         self.adapt(endpoint)
         // Later and later: what was asked for once isn't asked for again.
-        self.endpoints[endpoint].stallAt = now.advanced(byNanoseconds: max(stall, silence))
+        self.endpoints[endpoint].stallAt = min(heldAt, now.advanced(byNanoseconds: max(stall, silence)))
         // What came back could go nowhere else.
         guard self.endpoints.count > 1 else { return }
-        let held = self.slots(of: endpoint).filter { !self.calls[$0].isPing }
+        let held = self.slots(of: endpoint).filter { !self.calls[$0].isPing && self.calls[$0].hold == .none }
             .sorted { (self.calls[$0].phase, self.calls[$1].id) > (self.calls[$1].phase, self.calls[$0].id) }
         // The last first: each goes before the one that came back before it.
         for slot in held.dropFirst(slots).reversed() {
@@ -695,6 +724,7 @@ package struct ClientMachine: ~Copyable {
         if self.calls[slot].deadline != .distantFuture { self.wheel.cancel(slot) }
         let call = self.calls.remove(slot)
         if call.isReleased, call.endpoint != Call.noEndpoint { self.endpoints[Int(call.endpoint)].leaveReleased() }
+        if call.hold != .none { self.forgetHold(of: call) }
         if call.attempts > 0 { self.deathsOf[call.id] = nil }
         self.tombstones.insert(call.id, function: call.function, wasAnswered: wasAnswered, endedAt: now)
         return call
@@ -734,7 +764,7 @@ package struct ClientMachine: ~Copyable {
         self.calls[slot].isRecalled = false
         self.calls[slot].sentAt = self.latest
         let outstanding = self.endpoints[index].outstanding
-        self.calls[slot].isBehind = outstanding >= self.endpoints[index].slots
+        self.calls[slot].isBehind = self.endpoints[index].occupying >= self.endpoints[index].slots
         if outstanding == 0 { self.endpoints[index].progressAt = self.latest }
         self.endpoints[index].outstanding = outstanding + 1
         if self.calls[slot].affinity != 0 {
@@ -745,7 +775,7 @@ package struct ClientMachine: ~Copyable {
         }
     }
 
-    private mutating func send(waiting id: UInt64, to index: Int, actions: inout [ClientAction]) {
+    mutating func send(waiting id: UInt64, to index: Int, actions: inout [ClientAction]) {
         guard let slot = self.calls.slot(of: id), self.calls[slot].endpoint == Call.noEndpoint else { return }
         let isAgain = self.calls[slot].sends > 0
         self.assign(slot, to: index)
@@ -774,7 +804,9 @@ package struct ClientMachine: ~Copyable {
         }
     }
 
-    private mutating func enqueue(_ id: UInt64, affinity: UInt64) {
+    private mutating func enqueue(_ call: Call) {
+        let (id, affinity) = (call.id, call.affinity)
+        if self.isParked(call.function, affinity) { return self.append(parked: call) }
         // Behind calls that wait for any endpoint, of which some may have the same key.
         if self.waiting.isEmpty, affinity != 0, let index = self.home(of: affinity) {
             self.endpoints[index].bound.append(id)
@@ -788,10 +820,10 @@ package struct ClientMachine: ~Copyable {
     }
 
     /// Whether most of a queue's calls must have ended: they'd stay in it as long as the first can't be sent.
-    private func isMostlyEnded(_ queued: Int) -> Bool { queued > 64 && queued > 2 * self.calls.count }
+    func isMostlyEnded(_ queued: Int) -> Bool { queued > 64 && queued > 2 * self.calls.count }
 
     /// Those of the ids whose calls have not ended.
-    private func open(_ ids: some Sequence<UInt64>) -> [UInt64] {
+    func open(_ ids: some Sequence<UInt64>) -> [UInt64] {
         var open: [UInt64] = []
         for id in ids where self.calls.slot(of: id) != nil { open.append(id) }
         return open
@@ -804,7 +836,7 @@ package struct ClientMachine: ~Copyable {
         self.endpoints[endpoint].bound = []
     }
 
-    private func slots(of endpoint: Int) -> [UInt32] {
+    func slots(of endpoint: Int) -> [UInt32] {
         var found: [UInt32] = []
         var next = self.calls.firstSlot(from: 0)
         while let slot = next {
@@ -823,24 +855,28 @@ package struct ClientMachine: ~Copyable {
     /// The only endpoint, if a call may go there ahead of need: where few wait, all of them may.
     private func ahead(_ call: Call) -> Int? {
         guard self.endpoints.count == 1, call.affinity == 0 else { return nil }
+        guard !self.endpoints[0].held.isClosed(Int(call.function)) else { return nil }
         let left = self.endpoints[0].leftAhead
         return left > 0 && self.waiting.count <= left ? 0 : nil
     }
 
     /// The endpoint for the next call: one with a free slot before any without, then the one with the fewest outstanding for
     /// its slots (contract S100).
-    private mutating func choose(affinity: UInt64) -> Int? {
+    mutating func choose(affinity: UInt64, function: UInt32) -> Int? {
         if affinity != 0 {
             guard let index = self.home(of: affinity), self.endpoints[index].takesKeyed,
                 self.endpoints[index].bound.isEmpty
             else { return nil }
             return index
         }
-        if self.endpoints.count == 1 { return self.endpoints[0].isFree ? 0 : nil }
+        let function = Int(function)
+        if self.endpoints.count == 1 {
+            return self.endpoints[0].isFree && !self.endpoints[0].held.isClosed(function) ? 0 : nil
+        }
         var best: Int?
         for step in 1...self.endpoints.count {
             let index = (self.lastChosen + step) % self.endpoints.count
-            guard self.endpoints[index].isFree else { continue }
+            guard self.endpoints[index].isFree, !self.endpoints[index].held.isClosed(function) else { continue }
             if let best, !self.endpoints[index].isLessLoaded(than: self.endpoints[best]) { continue }
             best = index
         }

@@ -87,6 +87,12 @@ package struct TimerWheel: ~Copyable {
         self.count &+= 1
     }
 
+    /// Sets the timer of `key`, unless it has one that fires no later.
+    package mutating func schedule(_ key: UInt32, noLaterThan deadline: Instant) {
+        if self.isScheduled(key), self.timers[Int(key)].tick <= deadline.nanoseconds / Self.tickNanoseconds { return }
+        self.schedule(key, at: deadline)
+    }
+
     /// Removes the timer of `key`; nothing happens if it has none.
     package mutating func cancel(_ key: UInt32) {
         guard self.isScheduled(key) else { return }

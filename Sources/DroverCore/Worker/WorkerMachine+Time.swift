@@ -49,6 +49,15 @@ extension WorkerMachine {
         if self.requestCount == 0 { self.unreported.removeAll(keepingCapacity: true) }
     }
 
+    /// A request of which its client was told that it is held may run now: if it doesn't begin soon it is reported again.
+    ///
+    /// - Returns: When there is something to do for it.
+    package mutating func reportAgain(_ slot: UInt32, id: UInt64, at now: Instant) -> Instant {
+        let dueAt = now.advanced(byNanoseconds: self.configuration.reportDelayNanoseconds)
+        self.unreported.append((slot, id, dueAt))
+        return dueAt
+    }
+
     mutating func setDeadline(_ deadline: Instant, of slot: UInt32) {
         self.requests[Int(slot)]?.deadline = deadline
         self.wheel.schedule(slot, at: deadline)

@@ -365,6 +365,7 @@ package struct WorkerMachine: ~Copyable {
         self.unreported.append((slot, header.id, reportAt))
         if let key, self.keys.admit(key, slot) == .queued {
             self.heldCount += 1
+            self.requests[Int(slot)]?.hold = .key
             return .hold(slot: slot, handler: handler)
         }
         guard self.enter(slot, handler: handler) else {
@@ -379,10 +380,12 @@ package struct WorkerMachine: ~Copyable {
         let gate = Int(handler)
         if let limit = self.gates[gate].limit, self.gates[gate].active >= limit {
             self.gates[gate].blocked.append(slot)
+            self.requests[Int(slot)]?.hold = .limit
             return false
         }
         self.gates[gate].active += 1
         self.requests[Int(slot)]?.state = .dispatched
+        self.requests[Int(slot)]?.hold = .none
         return true
     }
 
@@ -558,6 +561,7 @@ package struct WorkerMachine: ~Copyable {
         if let next = self.gates[gate].blocked.popFirst() {
             self.gates[gate].active += 1
             self.requests[Int(next)]?.state = .dispatched
+            self.requests[Int(next)]?.hold = .none
             self.heldCount -= 1
             actions.append(.run(slot: next, handler: handler))
         }
@@ -576,8 +580,7 @@ package struct WorkerMachine: ~Copyable {
 
     /// Whether a request waits for another of its ordering key.
     private func isBehindKey(_ slot: UInt32) -> Bool {
-        guard let request = self.requests[Int(slot)], request.state == .held else { return false }
-        return !self.gates[Int(request.handler)].blocked.contains(slot)
+        self.requests[Int(slot)]?.hold == .key
     }
 
     mutating func loseSession(_ index: Int, at now: Instant, actions: inout [WorkerAction]) {

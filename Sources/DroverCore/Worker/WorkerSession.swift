@@ -113,6 +113,8 @@ package struct WorkerRequest: Sendable {
     package var isStopping = false
     /// Whether its handler has given its slot back.
     package var isReleased = false
+    /// What it waits for while it is held: its ordering key, until that is its own.
+    package var hold = HoldReason.none
 
     package enum State: UInt8, Sendable {
         /// Waits for its ordering key or its function's limit.
