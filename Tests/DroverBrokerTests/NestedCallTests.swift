@@ -15,6 +15,7 @@ struct NestedCallTests {
     private static let blockingDepth = Function<Int, Int>("blockingDepth")
     private static let plainDepth = Function<Int, Int>("plainDepth")
     private static let plainBlockingDepth = Function<Int, Int>("plainBlockingDepth")
+    private static let handleDepth = Function<Int, Int>("handleDepth")
     private static let tree = Function<Int, Int>("tree")
     private static let spread = Function<Int, Int>("spread")
     private static let stop = Function<String, String>("stop")
@@ -65,6 +66,11 @@ struct NestedCallTests {
             let deeper = try context.withSlotReleasedBlocking { try function.blocking(left - 1) }
             seat.work()
             return deeper + 1
+        }
+        worker.register(Self.handleDepth) { (context: JobContext, left: Int) throws -> Int in
+            guard left > 0 else { return 0 }
+            let deeper = try seat.requireClient().function(Self.handleDepth).async(left - 1)
+            return try context.withSlotReleasedBlocking { try deeper.get() } + 1
         }
         self.registerPlain(on: worker, seat)
         return worker
@@ -284,6 +290,84 @@ struct NestedCallTests {
             client.cancelAll()
             try await becomesTrue("all slots are free") { running.status.running == 0 && running.status.queued == 0 }
         }
+        seat.client.withLock { $0 = nil }
+        await self.end(client, running)
+    }
+
+    @Test(
+        "a chain beyond what may be given back ends with the call that began it, whose caller is told what it waited for",
+        arguments: [false, true]
+    )
+    func chain(isBrokered: Bool) async throws {
+        let pool = try Pool(workers: 0)
+        let seat = Seat()
+        let worker = self.worker(seat, concurrency: 2) { configuration in
+            configuration.heartbeatInterval = .milliseconds(300)
+            configuration.silenceLimit = .milliseconds(1500)
+            configuration.maxReleasedSlots = 3
+        }
+        let running = try worker.start(isBrokered ? .connect(pool.endpoint) : .bind("tcp://127.0.0.1:*"))
+        if isBrokered { try await becomesTrue("it is there") { pool.broker.status.workers == 1 } }
+        let (inner, client) =
+            isBrokered
+            ? (try pool.client(), try pool.client()) : (try Client(running.endpoint), try Client(running.endpoint))
+        seat.client.withLock { $0 = inner }
+        for function in [
+            Self.depth, Self.blockingDepth, Self.handleDepth, Self.plainDepth, Self.plainBlockingDepth, Self.tree,
+        ] {
+            let error = await #expect(throws: AsyncResultTimeout.self) {
+                try await client.call(function, 10, timeout: .seconds(1))
+            }
+            #expect("\(try #require(error))".contains("waits for a call that waits for a slot"), "\(function)")
+            #expect(try await client.call(Self.depth, 0, timeout: .seconds(5)) == 0)
+            try await becomesTrue("all slots are free") { running.status.running == 0 && running.status.queued == 0 }
+            try await becomesTrue("nothing is left behind") { inner.statistics.outstandingNow == 0 }
+        }
+        seat.client.withLock { $0 = nil }
+        if !isBrokered { for client in [inner, client] { await client.close(grace: .zero) } }
+        await running.stop(grace: .zero)
+        await pool.close()
+    }
+
+    @Test("a handler's nested calls end with its request, others that it waits for go on")
+    func endsWithRequest() async throws {
+        let seat = Seat()
+        let worker = self.worker(seat, concurrency: 4)
+        let hang = Function<String, String>("hang")
+        let wait = Function<String, String>("wait")
+        let cancelled = Mutex<Set<String>>([])
+        let shared = Mutex<AsyncResult<String>?>(nil)
+        worker.register(hang) { (context: JobContext, text: String) throws -> String in
+            while !context.isCancelled { usleep(1000) }
+            cancelled.withLock { _ = $0.insert(text) }
+            try context.checkCancellation()
+            return text
+        }
+        worker.register(wait) { (text: String) throws -> String in
+            if text == "shared", let handle = shared.withLock({ $0 }) { return try handle.get() }
+            let function = try seat.requireClient().function(hang)
+            return text == "handle" ? try function.async(text).get() : try function.blocking(text)
+        }
+        let running = try worker.start(.bind("tcp://127.0.0.1:*"))
+        let client = try Client(running.endpoint)
+        seat.client.withLock { $0 = client }
+        for text in ["handle", "blocking"] {
+            let outer = try client.function(wait).async(text)
+            try await becomesTrue("both run") { running.status.running == 2 }
+            outer.cancel()
+            try await becomesTrue("both have ended") { running.status.running == 0 }
+            #expect(cancelled.withLock { $0.contains(text) })
+        }
+        let other = try client.function(hang).async("shared")
+        shared.withLock { $0 = other }
+        let outer = try client.function(wait).async("shared")
+        try await becomesTrue("both run") { running.status.running == 2 }
+        outer.cancel()
+        try await Task.sleep(for: .milliseconds(50))
+        #expect(!other.isTerminal)
+        other.cancel()
+        shared.withLock { $0 = nil }
+        try await becomesTrue("both have ended") { running.status.running == 0 }
         seat.client.withLock { $0 = nil }
         await self.end(client, running)
     }

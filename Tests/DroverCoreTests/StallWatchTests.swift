@@ -59,4 +59,19 @@ struct StallWatchTests {
         #expect(watch.found(StallWatch.Slots(count: 2, taken: 1, waiting: 1), at: Self.at(60_200)) == false)
         #expect(!watch.isStalled)
     }
+
+    @Test("another stall soon after one that was logged is logged as well, once in five seconds at most")
+    func again() {
+        var watch = StallWatch()
+        func stall(at time: UInt64) -> Bool {
+            _ = watch.found(StallWatch.Slots(count: 2, taken: 1, waiting: 1), at: Self.at(time))
+            _ = watch.found(Self.stalled, at: Self.at(time + 20))
+            _ = watch.found(Self.stalled, at: Self.at(time + 200))
+            watch.gaveBack(0, at: Self.at(time + 200))
+            return watch.mayWarn(at: Self.at(time + 200))
+        }
+        let warned = [stall(at: 0), stall(at: 1000), stall(at: 5100), stall(at: 10_200)]
+        #expect(warned == [true, false, true, true])
+        #expect(watch.mayWarn(at: Self.at(20_000)) == false)
+    }
 }

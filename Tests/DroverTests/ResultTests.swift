@@ -337,6 +337,17 @@ struct ResultTests {
         await #expect(throws: CancellationError.self) { try await tiedWaiter.value }
         #expect(tiedCall.outcome == .cancelled)
         eventually("the handler stopped") { rig.cancelled.values.contains("b") }
+        // A call without a handle has no other waiter.
+        for (text, function) in [("c", nil), ("d", client.function(Job.gated))] {
+            let waiter = Task {
+                if let function { return try await function(text) }
+                return try await client.call(Job.gated, text)
+            }
+            eventually("it runs") { rig.gate.begun.contains(text) }
+            waiter.cancel()
+            await #expect(throws: CancellationError.self) { try await waiter.value }
+            eventually("the handler stopped") { rig.cancelled.values.contains(text) }
+        }
         await client.close()
         await rig.running.stop(grace: .zero)
     }

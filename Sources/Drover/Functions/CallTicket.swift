@@ -12,9 +12,13 @@ struct CallTicket: ~Copyable, Sendable {
     var request: EncodedRequest
     let affinity: UInt64
     let isIdempotent: Bool
-    let cancelsWithWaiter: Bool
+    var cancelsWithWaiter: Bool
     /// When it was made; to a tick of the kernel's clock if it has no limit.
     let submittedAt: Instant
     /// The time until the call expires, or nil for no limit.
     let limitNanoseconds: UInt64?
+
+    /// There will be no handle: the call is cancelled with the task that waits for it.
+    @usableFromInline
+    mutating func endsWithItsTask() { self.cancelsWithWaiter = true }
 }

@@ -49,10 +49,13 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         var eventChannel: ResultChannel?
         /// The limit that was set after the call was made.
         var limit: UInt64?
+        /// The request whose handler made it; never changes.
+        let maker: ObjectIdentifier?
 
-        init(affinity: UInt64 = 0, references: [SubscriptionID] = []) {
+        init(affinity: UInt64 = 0, references: [SubscriptionID] = [], maker: ObjectIdentifier? = nil) {
             self.affinity = affinity
             self.references = references
+            self.maker = maker
         }
     }
 
@@ -64,6 +67,8 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         static let endsWithWaiter = Flags(rawValue: 4)
         /// There were rarities from the start.
         static let rarities = Flags(rawValue: 8)
+        /// A handler made it, of which the rarities tell.
+        static let nested = Flags(rawValue: 16)
     }
 
     /// The call's number, unique within its client's life.
@@ -107,9 +112,15 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         if ticket.isIdempotent { flags.insert(.idempotent) }
         if ticket.request.hasMetadata { flags.insert(.metadata) }
         if ticket.cancelsWithWaiter { flags.insert(.endsWithWaiter) }
-        if ticket.affinity != 0 || !ticket.request.references.isEmpty {
+        let maker = CurrentJob.maker.map { ObjectIdentifier($0) }
+        if maker != nil { flags.insert(.nested) }
+        if ticket.affinity != 0 || !ticket.request.references.isEmpty || maker != nil {
             flags.insert(.rarities)
-            self.rarities = Rarities(affinity: ticket.affinity, references: ticket.request.references)
+            self.rarities = Rarities(
+                affinity: ticket.affinity,
+                references: ticket.request.references,
+                maker: maker
+            )
         }
         self.flags = flags
         let deadline = ticket.limitNanoseconds.map { ticket.submittedAt.advanced(byNanoseconds: $0) } ?? .distantFuture
@@ -135,6 +146,12 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
 
     final var isIdempotent: Bool { self.flags.contains(.idempotent) }
     final var hasMetadata: Bool { self.flags.contains(.metadata) }
+    /// Whether the handler of a request made it, or it ends with whoever waits for it: then it ends with that request.
+    final func ends(with context: JobContext) -> Bool {
+        self.cancelsWithWaiter
+            || (self.flags.contains(.nested) && self.rarities?.maker == ObjectIdentifier(context))
+    }
+
     private final var cancelsWithWaiter: Bool { self.flags.contains(.endsWithWaiter) }
 
     final var kind: Kind {
@@ -220,7 +237,7 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         self.progressWord.store(UInt32(phase.rawValue) | state | UInt32(max(0, endpoint)) << 8, ordering: .relaxed)
     }
 
-    /// Whether it waits for a slot, or for a call that does, as far as the client knows.
+    /// Whether it waits for a slot, or for a call that does, as far as the client knows; held ones are among them.
     final func waitsForSlot(at now: Instant) -> Bool {
         guard self.currentStatus == .pending else { return false }
         let word = self.progressWord.load(ordering: .relaxed)
@@ -233,6 +250,12 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         case .accepted: return true
         case .running: return word & Self.stalledBit != 0
         }
+    }
+
+    /// Whether its worker holds it for its function's limit or its ordering key, as far as the client knows.
+    final var isHeld: Bool {
+        let word = self.progressWord.load(ordering: .relaxed)
+        return Self.phase(in: word) == .accepted && word & Self.holdMask != 0
     }
 
     private static var stallNanoseconds: UInt64 { 40_000_000 }

@@ -25,6 +25,12 @@ enum CurrentJob {
         self.isPossible.load(ordering: .relaxed) ? self.onThread.current ?? self.inTask : nil
     }
 
+    /// The request whose handler makes a call, on a thread or in a task.
+    static var maker: JobContext? {
+        guard self.isPossible.load(ordering: .relaxed) else { return nil }
+        return self.onThread.here ?? self.inTask
+    }
+
     static func with<Value>(task context: JobContext, _ body: () async throws -> Value) async rethrows -> Value {
         try await self.$inTask.withValue(context, operation: body)
     }
@@ -50,6 +56,12 @@ struct AwaitedCalls: ~Copyable {
         self.waits.append((self.lastKey, calls))
         return self.lastKey
     }
+
+    /// Whether all that the handler waits for is held, for limits or ordering keys.
+    var areHeld: Bool { self.waits.allSatisfy { $0.calls.allSatisfy { $0.isTerminal || $0.isHeld } } }
+
+    /// The calls that the handler waits for.
+    var calls: [AnyAsyncResult] { self.waits.flatMap { $0.calls } }
 
     /// - Returns: Whether the handler's slot was given back meanwhile.
     mutating func end(_ key: Int) -> Bool {

@@ -211,7 +211,15 @@ public final class JobContext: Sendable {
         {
             self.core.waker.wake()
         }
+        // A cancellation that came before the calls were noted is passed on here.
+        if self.isCancelled { self.cancelNested(calls) }
         return key
+    }
+
+    /// What the handler calls ends with its request: nobody else waits for that.
+    private func cancelNested(_ calls: [AnyAsyncResult]) {
+        guard !self.isOver else { return }
+        for call in calls where call.ends(with: self) { _ = call.cancel() }
     }
 
     func endWait(_ key: Int) {
@@ -230,6 +238,11 @@ public final class JobContext: Sendable {
     func waitsForSlots(at now: Instant) -> Bool {
         self.slotState.load(ordering: .relaxed) == Slot.rejoining.rawValue
             || self.awaited.withLock { $0.waitForSlots(at: now) }
+    }
+
+    /// Whether it waits for nothing that a slot would help: only for calls that are held, for limits or ordering keys.
+    var waitsForHeld: Bool {
+        self.slotState.load(ordering: .relaxed) != Slot.rejoining.rawValue && self.awaited.withLock { $0.areHeld }
     }
 
     /// Gives the slot of a synchronous handler back, whose thread is blocked in such a wait.
@@ -253,6 +266,7 @@ public final class JobContext: Sendable {
     func cancel(because reason: CancellationReason) {
         _ = self.cancelled.compareExchange(expected: 0, desired: reason.number, ordering: .sequentiallyConsistent)
         for wait in self.waits.withLock({ exchange(&$0, with: []) }) { wait.finish(.failure(CancellationError())) }
+        self.cancelNested(self.awaited.withLock { $0.calls })
         let run = self.isolatedRun.withLock { $0 }
         if reason == .hardTimeLimit { run?.kill(within: .zero) } else { run?.kill() }
     }

@@ -18,7 +18,7 @@ extension WorkerLoop {
         var holders: [WorkerJob] = []
         for case let job? in self.jobs where job.isRunning {
             let isWaiting = job.context.waitsForSlots(at: self.now)
-            self.tell(job, isWaiting)
+            self.tell(job, isWaiting && !job.context.waitsForHeld)
             if isWaiting, job.context.holdsSlot, self.machine.request(in: job.slot)?.state == .dispatched {
                 holders.append(job)
             }

@@ -30,6 +30,8 @@ package struct StallWatch: Sendable {
     /// How long it must have lasted, if no slot was given back, before it is said.
     static let patienceNanoseconds: UInt64 = 150_000_000
     static let warningNanoseconds: UInt64 = 60_000_000_000
+    /// How long after the last warning another one may follow, if things went on in between.
+    static let renewedNanoseconds: UInt64 = 5_000_000_000
 
     /// When to look next; never, as long as no handler waits.
     package private(set) var nextLook = Instant.distantFuture
@@ -37,6 +39,9 @@ package struct StallWatch: Sendable {
     package private(set) var isStalled = false
     private var since: Instant?
     private var nextWarning = Instant(nanoseconds: 0)
+    private var nextRenewal = Instant(nanoseconds: 0)
+    /// Whether the log has said so since it began.
+    private var hasWarned = false
 
     package init() {}
 
@@ -61,6 +66,7 @@ package struct StallWatch: Sendable {
         guard slots.isStalled else {
             self.since = nil
             self.isStalled = false
+            self.hasWarned = false
             return false
         }
         guard let since = self.since else {
@@ -76,6 +82,7 @@ package struct StallWatch: Sendable {
         if count > 0 {
             self.since = nil
             self.isStalled = false
+            self.hasWarned = false
         } else if now.nanoseconds(since: since) >= Self.patienceNanoseconds {
             self.isStalled = true
         }
@@ -83,8 +90,10 @@ package struct StallWatch: Sendable {
 
     /// Whether the log is to say so now.
     package mutating func mayWarn(at now: Instant) -> Bool {
-        guard self.isStalled, now >= self.nextWarning else { return false }
+        guard self.isStalled, now >= (self.hasWarned ? self.nextWarning : self.nextRenewal) else { return false }
+        self.hasWarned = true
         self.nextWarning = now.advanced(byNanoseconds: Self.warningNanoseconds)
+        self.nextRenewal = now.advanced(byNanoseconds: Self.renewedNanoseconds)
         return true
     }
 }

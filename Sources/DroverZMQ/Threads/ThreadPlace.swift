@@ -18,7 +18,10 @@ package struct ThreadPlace<Object: AnyObject>: Sendable {
 
     /// What this thread has put there.
     @available(*, noasync)
-    package var current: Object? {
+    package var current: Object? { self.here }
+
+    /// The same, for code that is called from tasks too, and doesn't suspend.
+    package var here: Object? {
         guard let known = unsafe pthread_getspecific(self.key) else { return nil }
         return unsafe Unmanaged<Object>.fromOpaque(known).takeUnretainedValue()
     }
