@@ -50,6 +50,10 @@ final class Pool: Sendable {
 
     var endpoint: String { self.broker.endpoint }
 
+    /// Under sanitizers a process may stand for longer than a second.
+    static let silenceLimit: Duration =
+        ProcessInfo.processInfo.environment["DROVER_SANITIZED"] == nil ? .milliseconds(1500) : .seconds(6)
+
     init(
         address: String = "tcp://127.0.0.1:*",
         workers count: Int = 1,
@@ -58,7 +62,7 @@ final class Pool: Sendable {
     ) throws {
         var configuration = BrokerConfiguration()
         configuration.heartbeatInterval = .milliseconds(300)
-        configuration.silenceLimit = .milliseconds(1500)
+        configuration.silenceLimit = Pool.silenceLimit
         configuration.logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         change(&configuration)
         self.broker = try Broker(configuration: configuration).start(address)
@@ -77,7 +81,7 @@ final class Pool: Sendable {
         configuration.name = name
         configuration.concurrency = concurrency
         configuration.heartbeatInterval = .milliseconds(300)
-        configuration.silenceLimit = .milliseconds(1500)
+        configuration.silenceLimit = Pool.silenceLimit
         configuration.logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         change(&configuration)
         let worker = Worker(configuration: configuration)
@@ -134,7 +138,7 @@ final class Pool: Sendable {
     ) throws -> Client {
         var configuration = ClientConfiguration()
         configuration.heartbeatInterval = .milliseconds(300)
-        configuration.silenceLimit = .milliseconds(1500)
+        configuration.silenceLimit = Pool.silenceLimit
         configuration.logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         change(&configuration)
         let client = try Client(endpoints.isEmpty ? [self.endpoint] : endpoints, configuration: configuration)
