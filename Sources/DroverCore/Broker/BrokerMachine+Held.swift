@@ -60,6 +60,7 @@ extension BrokerMachine {
 
     /// Asks for held calls back that another worker could run now, and opens what was closed for a while.
     mutating func lookAfterHeld(_ worker: Int, at now: Instant, actions: inout [BrokerAction]) {
+        guard self.workers[worker].isLive else { return }
         let before = self.workers[worker].held.closedCount
         self.changeHeld(of: worker) { $0.reopen(at: now) }
         if self.workers[worker].held.closedCount < before { self.fill(worker, at: now, actions: &actions) }

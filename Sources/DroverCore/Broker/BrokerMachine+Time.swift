@@ -8,6 +8,7 @@ extension BrokerMachine {
         // First of all: credit may sink, and what is let go below must not be sent by the old one.
         self.stallWheel.advance(to: now, into: &self.due)
         for worker in self.due { self.lookAfter(Int(worker), at: now, actions: &actions) }
+        for worker in self.due { self.lookAfterHeld(Int(worker), at: now, actions: &actions) }
         self.due.removeAll(keepingCapacity: true)
         self.pauseWheel.advance(to: now, into: &self.due)
         for worker in self.due {
@@ -65,9 +66,7 @@ extension BrokerMachine {
     /// A worker had more calls than handlers; asks for them back if it still has and answers none.
     private mutating func lookAfter(_ index: Int, at now: Instant, actions: inout [BrokerAction]) {
         let slots = self.workers[index].offer.concurrency
-        guard self.workers[index].isLive else { return }
-        self.lookAfterHeld(index, at: now, actions: &actions)
-        guard self.workers[index].occupying > slots else { return }
+        guard self.workers[index].isLive, self.workers[index].occupying > slots else { return }
         let stall = self.configuration.stallNanoseconds
         let limit = self.workers[index].progressAt.advanced(byNanoseconds: stall)
         guard limit <= now, self.workers[index].isOpen else {
