@@ -240,6 +240,38 @@ import Testing
         #expect(actions.contains(.finish(slot: 0, id: 1, ending: .poison(attempts: 2, endpoints: [0, 0]))))
     }
 
+    @Test("S87 a welcome that was under way when its connection closed doesn't open the session again")
+    func welcomeOfClosed() throws {
+        for isFirst in [true, false] {
+            var machine = Self.machine()
+            var actions: [ClientAction] = []
+            if isFirst {
+                machine = ClientMachine(endpointCount: 1)
+                machine.connected(0, at: Self.at(1), actions: &actions)
+            }
+            _ = machine.submitted(Call(id: 1), at: Self.at(2))
+            machine.disconnected(0, at: Self.at(3), actions: &actions)
+            actions = []
+            machine.welcomed(
+                by: 0,
+                epoch: 7,
+                session: 1,
+                window: 1024,
+                slots: 4,
+                isResumed: !isFirst,
+                at: Self.at(4),
+                actions: &actions
+            )
+            machine.dispatch(actions: &actions)
+            #expect(actions == [] && !machine.endpoints[0].isOpen)
+            guard !isFirst else { continue }
+            for milliseconds in stride(from: UInt64(5), to: 1100, by: 50) {
+                machine.ticked(at: Self.at(milliseconds), actions: &actions)
+            }
+            #expect(actions.contains(.finish(slot: 0, id: 1, ending: .lost(.disconnected))))
+        }
+    }
+
     @Test("S97 a worker that forgot this client and met it again has another session: nothing is sent to it again")
     func forgotten() throws {
         var machine = Self.machine()

@@ -26,6 +26,12 @@ import Testing
         #expect(sum.transfers > histories.count && sum.deliveries > 0, "\(sum)")
     }
 
+    @Test(
+        "histories that once failed hold",
+        arguments: [(Histories.World.brokered, UInt64(19131)), (.brokered, 98338)]
+    )
+    func kept(world: Histories.World, seed: UInt64) throws { _ = try Histories(of: world, seed: seed) }
+
     private func live(_ world: Histories.World, count: Int, share: Int) {
         do {
             let histories = try Histories(of: world, count: count, share: share, of: Self.shares)

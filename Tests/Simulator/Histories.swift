@@ -30,10 +30,28 @@ package struct Histories: Sendable {
         try withSeeds(count) { random in
             defer { number += 1 }
             guard number % shares == share else { return }
-            let isBrokered = world == .brokered || world == .slow && random.oneIn(2)
-            outcome += try Cluster(random: random, isBrokered: isBrokered, isCalm: world == .slow).run()
+            outcome += try Self.live(world, &random)
         }
         self.outcome = outcome
         self.count = number
+    }
+
+    /// Lives through one history.
+    ///
+    /// - Parameters:
+    ///   - world: What stands between.
+    ///   - seed: Its seed.
+    /// - Throws: What doesn't hold.
+    package init(of world: World, seed: UInt64) throws(FailedSeed) {
+        var random = SeededRandom(seed: seed)
+        do throws(Violation) {
+            self.outcome = try Self.live(world, &random)
+            self.count = 1
+        } catch { throw FailedSeed(seed: seed, cause: error) }
+    }
+
+    private static func live(_ world: World, _ random: inout SeededRandom) throws(Violation) -> Cluster.Outcome {
+        let isBrokered = world == .brokered || world == .slow && random.oneIn(2)
+        return try Cluster(random: random, isBrokered: isBrokered, isCalm: world == .slow).run()
     }
 }

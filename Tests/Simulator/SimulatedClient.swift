@@ -426,14 +426,14 @@ final class SimulatedClient {
         case .opened(let endpoint, let isResumed):
             if isResumed {
                 self.cluster.outcome.resumptions += 1
-                // What was said of pauses may have been lost.
-                for (subscription, isPaused) in self.callbacks.flows {
-                    self.send(.flow(subscription, isPaused: isPaused), to: endpoint)
-                }
             } else {
                 self.cluster.outcome.missing += self.callbacks.begin(at: endpoint)
             }
         case .show, .lost: break
+            // What was said of pauses may have been lost; also in a session whose first welcome was.
+            for (subscription, isPaused) in self.callbacks.flows {
+                self.send(.flow(subscription, isPaused: isPaused), to: endpoint)
+            }
         }
     }
 

@@ -287,10 +287,11 @@ extension ClientLoop {
         )
         link.lastProblem = nil
         for subscription in self.core.subscriptions.all {
-            // A pause, or its end, may have gone with the former connection; a new worker numbers its events anew.
             if !isResumed { subscription.forgetSequence(of: link.index) }
-            let pause = Header(.flow, id: subscription.isPaused ? 0 : 1, number: subscription.id.rawValue)
-            if isResumed { self.reply(to: link, pause) }
+            // A pause, or its end, may have gone with the former connection. Also where the session is new to this side: the peer
+            // may have begun it by a connection that broke before the welcome came.
+            guard subscription.wasPaused else { continue }
+            self.reply(to: link, Header(.flow, id: subscription.isPaused ? 0 : 1, number: subscription.id.rawValue))
         }
         guard let hook = self.core.configuration.onConnect else { return }
         let connection = Connection(endpoint: link.endpoint, worker: worker, isResumed: isResumed)

@@ -63,6 +63,8 @@ final class Subscription: Sendable {
         var body: Body?
         var isEnded = false
         var isPaused = false
+        /// Whether it ever was: if not, no endpoint can be mistaken about it.
+        var wasPaused = false
         /// The endpoints that were asked for a pause.
         var paused: Set<Int> = []
         var openJobs = 0
@@ -101,6 +103,7 @@ final class Subscription: Sendable {
 
     var statistics: SubscriptionStatistics { self.state.withLock { $0.statistics } }
     var isPaused: Bool { self.state.withLock { $0.isPaused } }
+    var wasPaused: Bool { self.state.withLock { $0.wasPaused } }
 
     /// The events of an endpoint are numbered anew.
     func forgetSequence(of endpoint: Int) {
@@ -305,6 +308,7 @@ extension Subscription.State {
             // Never reached by workers that bound what is on its way, unless there are more than a hundred.
             self.statistics.dropped += self.waiting.dropOldest(downTo: limit + Subscription.pushBackSlack)
             self.isPaused = true
+            self.wasPaused = true
             // Each that sends is asked, once: one may have come later, or not have known the subscription yet.
             return (self.paused.insert(endpoint).inserted ? .pause : .none, 0)
         }

@@ -12,6 +12,7 @@ extension BrokerMachine {
             return self.loseWorker(worker, reason: .left, at: now, actions: &actions)
         }
         self.workers[worker].isOpen = false
+        self.workers[worker].isCutOff = true
         self.loads.update(worker, in: &self.workers)
         guard self.workers[worker].offer.notices else { return }
         self.perform(self.workers[worker].session.disconnected(at: now), of: worker, at: now, actions: &actions)

@@ -32,6 +32,7 @@ extension BrokerMachine {
             self.peerOf[self.workers[index].route] = nil
             self.peerOf[route] = .worker(index)
             self.workers[index].route = route
+            self.workers[index].isCutOff = false
             self.take(offer, of: index, at: now, actions: &actions)
             self.perform(self.workers[index].session.connected(at: now), of: index, at: now, actions: &actions)
             self.watchWorker(index)
@@ -65,6 +66,8 @@ extension BrokerMachine {
 
     /// A worker accepted the introduction.
     package mutating func welcomed(
+    ///
+    /// If its connection is gone, the answer was under way by that: nothing that is sent would arrive, and it hasn't come back.
         by index: Int,
         epoch: UInt64,
         session: UInt32,
@@ -73,6 +76,7 @@ extension BrokerMachine {
         actions: inout [BrokerAction]
     ) {
         let known = self.workers[index].sessionNumber
+        guard !self.workers[index].isCutOff else { return }
         guard epoch == self.workers[index].offer.epoch, session != 0, known == 0 || known == session else {
             return self.loseWorker(index, reason: .forgotten, at: now, actions: &actions)
         }

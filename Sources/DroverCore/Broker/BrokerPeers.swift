@@ -52,6 +52,8 @@ package struct BrokerWorker {
     package internal(set) var sessionNumber: UInt32 = 0
     /// Whether messages reach it.
     package internal(set) var isOpen = false
+    /// The connection of its route is gone: what was under way by that may still come.
+    var isCutOff = false
     package internal(set) var isQuiet = false
     package internal(set) var isDraining = false
     /// It took a request not, and has not said since that it is ready.

@@ -350,7 +350,8 @@ package struct ClientMachine: ~Copyable {
     /// The session goes on only if its number is the one we knew. That a worker knows this client already doesn't suffice:
     /// it may have forgotten it, and met it again with a welcome that was lost.
     ///
-    /// `slots` says how many requests run there at once; 0 for a broker, which hands them on as it sees fit.
+    /// `slots` says how many requests run there at once; 0 for a broker, which hands them on as it sees fit. An answer that was
+    /// under way when the connection broke opens nothing: what is sent now would go by another connection, or by none.
     package mutating func welcomed(
         by endpoint: Int,
         epoch: UInt64,
@@ -368,6 +369,7 @@ package struct ClientMachine: ~Copyable {
             // connection and a new epoch part the two.
             let reason: LossReason = known == epoch ? .forgotten : .restarted
             return self.lose(endpoint, reason: reason, at: now, actions: &actions)
+        guard self.endpoints[endpoint].session.awaitsAnswer else { return }
         }
         self.latest = now
         self.endpoints[endpoint].epoch = epoch

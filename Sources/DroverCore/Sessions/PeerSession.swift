@@ -83,6 +83,14 @@ package struct PeerSession: Equatable, Sendable {
         if case .established = self.state { true } else { false }
     }
 
+    /// Whether an answer to this side's introduction counts: one that was under way when the connection broke does not.
+    package var awaitsAnswer: Bool {
+        switch self.state {
+        case .introducing, .established: true
+        case .idle, .interrupted, .ended: false
+        }
+    }
+
     /// The connection stands: introduce this side.
     package mutating func connected(at now: Instant) -> Action {
         switch self.state {

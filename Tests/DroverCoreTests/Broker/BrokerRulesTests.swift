@@ -214,6 +214,33 @@ extension BrokerBench {
         #expect(again.count == (notices ? 1 : 0))
     }
 
+    @Test(
+        "S87 a welcome that was under way when its connection closed doesn't bring the worker back",
+        arguments: [true, false]
+    )
+    func welcomeOfClosed(isAgain: Bool) throws {
+        var bench = BrokerBench()
+        let client = try bench.client(1)
+        let index = bench.offerAgain(1, notices: true, route: 99)
+        let worker = try #require(index)
+        bench.welcome(by: worker, epoch: 1)
+        bench.request(1, from: client)
+        bench.pass(milliseconds: 10)
+        bench.machine.unreachable(worker, at: bench.now, actions: &bench.actions)
+        bench.actions = []
+        bench.welcome(by: worker, epoch: 1)
+        #expect(bench.transmitted().isEmpty, "nothing is sent by a connection that is gone")
+        if isAgain {
+            #expect(bench.offerAgain(1, notices: true, route: 100) == worker)
+            bench.actions = []
+            bench.welcome(by: worker, epoch: 1)
+            #expect(bench.transmitted().map(\.call) == [1])
+        } else {
+            for _ in 0..<21 { bench.pass(milliseconds: 50) }
+            #expect(bench.endings() == [1: .lost(.disconnected)])
+        }
+    }
+
     @Test("S88 a worker that offers itself by another connection within a second keeps its calls")
     func closedAndBack() throws {
         var bench = BrokerBench()
