@@ -252,6 +252,8 @@ final class BrokerLoop {
             self.clientLinks[client]?.line.acknowledged(incoming.header, at: self.now)
         case (.partTaken, .worker(let worker)):
             self.workerLinks[worker]?.line.acknowledged(incoming.header, at: self.now)
+        case (.partEnded, .client(let client)): self.clientLinks[client]?.line.ended(incoming.header)
+        case (.partEnded, .worker(let worker)): self.workerLinks[worker]?.line.ended(incoming.header)
         case (let kind?, .client(let client)):
             self.take(incoming, kind, fromClient: client)
             if kind == .goodbye { peer = nil }

@@ -24,6 +24,8 @@ package enum MessageKind: UInt8, CaseIterable, Sendable {
     case part = 9
     /// A part has come; `id` is the transfer, `time` where the part ends in the message.
     case partTaken = 10
+    /// A message in parts goes no further; `id` is the transfer.
+    case partEnded = 11
 
     // Requests: 16...31.
 

@@ -91,6 +91,7 @@ import Testing
             case .header(let header, let transfer): parts.append("\(transfer): \(header.time)")
             case .payload(let source, let range, _, _): parts.append("\(source) \(range.lowerBound)")
             case .messages(let bytes): parts.append("\(bytes)")
+            case .ended(let transfer): parts.append("end \(transfer)")
             }
         }
         return parts
@@ -136,8 +137,75 @@ import Testing
         #expect(!other, "another kind of the same number")
         let own = queue.cancel({ $0 == .request }, id: 1)
         #expect(own)
+        let told = Self.take(&queue)
+        #expect(told == ["end 1"], "the other side refused the other one itself")
         let isEmpty = queue.isEmpty
         #expect(isEmpty)
+    }
+
+    @Test(
+        "a transfer that is given up is said to be, before another begins; what was not begun, or goes by another connection, isn't"
+    )
+    func abandoned() {
+        var queue = PartQueue<String>()
+        for id in 1...6 as ClosedRange<UInt64> { queue.add(Self.request(id, 10), deadline: nil, "\(id)") }
+        _ = Self.take(&queue)
+        for id in [2, 6] as [UInt64] { queue.cancel({ $0 == .request }, id: id) }
+        let isEmpty = queue.isEmpty
+        #expect(!isEmpty)
+        let next = Self.take(&queue)
+        #expect(next == ["end 2", "5: 1000"])
+        queue.reset(isSameConnection: true)
+        let ends = Self.take(&queue)
+        #expect(ends == ["end 1", "end 3", "end 4", "end 5"])
+        queue.add(Self.request(7, 10), deadline: nil, "7")
+        _ = Self.take(&queue)
+        queue.cancel({ $0 == .request }, id: 7)
+        queue.reset()
+        let isOver = queue.isEmpty
+        #expect(isOver)
+    }
+
+    @Test("a long transfer outlives any number that begin beside it and are given up")
+    func outlives() throws {
+        var queue = PartQueue<String>()
+        var assembly = PartAssembly<String>()
+        let count = 100 * PartWindow.partBytes
+        func reply(_ id: UInt64, _ bytes: Int) -> Header { Header(.reply, payloadLength: UInt32(bytes), id: id) }
+        queue.add(reply(1, count), deadline: nil, "long")
+        var (isWhole, next): (Bool, UInt64) = (false, 2)
+        for _ in 0..<2000 where !isWhole {
+            // Others begin and are cancelled, by whoever waits for them.
+            for _ in 0..<2 {
+                queue.add(reply(next, 10 * PartWindow.partBytes), deadline: nil, "short")
+                if next > 5 { queue.cancel({ $0 == .reply }, id: next - 3) }
+                next += 1
+            }
+            switch queue.next(at: Self.at(0)) {
+            case .header(let header, let transfer):
+                let dropped = assembly.begin(transfer, header, deadline: .distantFuture, in: "")
+                #expect(dropped == 0)
+                queue.acknowledged(transfer, end: Header.byteCount, at: Self.at(0))
+            case .payload(_, let range, let transfer, let end):
+                let place = try Self.place(&assembly, transfer, offset: end - range.count, count: range.count, at: 0)
+                queue.acknowledged(transfer, end: end, isWanted: place != nil, at: Self.at(0))
+                if place?.whole?.id == 1 { isWhole = true }
+            case .ended(let transfer): assembly.end(transfer)
+            case .messages, nil: break
+            }
+        }
+        #expect(isWhole)
+    }
+
+    @Test("of a sender that doesn't say what it gives up, those that go on are kept")
+    func silentEnds() throws {
+        var assembly = PartAssembly<String>()
+        _ = assembly.begin(1, Self.request(1, 1000), deadline: .distantFuture, in: "")
+        for id in 2...20 as ClosedRange<UInt64> {
+            _ = assembly.begin(id, Self.request(id, 100), deadline: .distantFuture, in: "")
+            let place = try Self.place(&assembly, 1, offset: 24 + 10 * Int(id - 2), count: 10, at: 0)
+            #expect(place != nil)
+        }
     }
 
     private static func event(_ subscription: UInt32, _ bytes: Int = 10) -> Header {
@@ -233,7 +301,7 @@ import Testing
         let isKnown = queue.cancel({ $0 == .progress || $0 == .reply }, id: 9)
         #expect(isKnown)
         let rest = Self.take(&queue)
-        #expect(rest == ["[1]", "[2]"])
+        #expect(rest == ["end 2", "[1]", "[2]"])
         let isEmpty = queue.isEmpty
         #expect(isEmpty)
     }
@@ -259,6 +327,7 @@ import Testing
                     case .payload(let source, let range, let transfer, let end):
                         if range.upperBound == PartWindow.partBytes + 1 { hear(source) }
                         if random(3) > 0 { queue.acknowledged(transfer, end: end, at: Self.at(1)) }
+                    case .ended: break
                     case .messages(let bytes):
                         for text in String(decoding: bytes, as: UTF8.self).split(separator: ",") { hear(String(text)) }
                     }

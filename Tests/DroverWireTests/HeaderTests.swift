@@ -97,7 +97,8 @@ struct HeaderTests {
     @Test("the numbers on the wire never change")
     func numbers() {
         let kinds: [MessageKind] = [
-            .hello, .welcome, .reset, .goodbye, .beat, .ping, .pong, .refused, .part, .partTaken, .define, .request,
+            .hello, .welcome, .reset, .goodbye, .beat, .ping, .pong, .refused, .part, .partTaken, .partEnded, .define,
+            .request,
             .reply, .error,
             .cancel, .accepted, .started, .progress, .cancelled, .deadline, .event, .invoke, .ended, .flow,
             .offer, .ready, .credit, .bind, .control,

@@ -434,6 +434,7 @@ package final class Cluster {
             }
         case .partTaken(let transfer, let end, let isWanted):
             own.acknowledged(transfer, end: end, isWanted: isWanted, at: now)
+        case .partEnded(let transfer): own.endTheirs(transfer)
         default: break
         }
         self.pump(connection, toWorker: !toWorker)

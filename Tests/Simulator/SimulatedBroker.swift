@@ -128,7 +128,7 @@ final class SimulatedBroker {
             self.machine.endedReceived(subscription, from: client, actions: &self.actions)
         case (.flow(let subscription, let isPaused), let client?):
             self.machine.flowReceived(subscription, isPaused: isPaused, from: client, actions: &self.actions)
-        case (.part, _), (.partTaken, _): break
+        case (.part, _), (.partTaken, _), (.partEnded, _): break
         default: throw Violation("a broker received \(packet) from a client")
         }
         try self.turn()
@@ -293,7 +293,7 @@ final class SimulatedBroker {
             if let client = addressee.client { self.send(.phase(addressee.id, phase, hold), toClient: client) }
         case .bind, .event, .invoke, .ended:
             if self.machine.isInSession(worker) { self.takeCallback(packet, worker) }
-        case .part, .partTaken: break
+        case .part, .partTaken, .partEnded: break
         default: throw Violation("a broker received \(packet) from a worker")
         }
         try self.turn()

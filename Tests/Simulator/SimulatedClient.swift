@@ -308,7 +308,7 @@ final class SimulatedClient {
         case .ended(let subscription):
             self.callbacks.end(subscription)
             self.send(.ended(subscription), to: endpoint)
-        case .part, .partTaken: break
+        case .part, .partTaken, .partEnded: break
         case .hello, .define, .request, .cancel, .deadline, .defineAs, .offer, .ready, .recall, .bind,
             .invocationAnswer,
             .invocationFailed, .flow:

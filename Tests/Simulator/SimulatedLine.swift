@@ -84,6 +84,7 @@ final class SimulatedLine {
     func next(at now: Instant) -> [(packet: Packet, bytes: Int)] {
         switch self.outgoing.next(at: now) {
         case nil: return []
+        case .ended(let transfer): return [(.partEnded(transfer), 48)]
         case .header(let message, let transfer):
             let part = PacketPart(transfer: transfer, message: message, offset: 0, count: 0, content: nil)
             return [(.part(part), 48)]
@@ -118,7 +119,12 @@ final class SimulatedLine {
     func take(_ part: PacketPart, at now: Instant) throws(Violation) -> (whole: Packet?, answer: Packet) {
         if let message = part.message {
             let deadline = Instant(deadlineAfter: message.time, at: now)
-            self.incoming.begin(part.transfer, message, deadline: deadline, in: nil)
+            let before = self.incoming.count
+            let dropped = self.incoming.begin(part.transfer, message, deadline: deadline, in: nil)
+            try check(
+                dropped == 0 || before < PartQueue<Packet>.mostAtOnce,
+                "a fifth transfer was begun, and one dropped that may live"
+            )
             return (nil, .partTaken(part.transfer, end: Header.byteCount, isWanted: true))
         }
         let end = part.offset + part.count
@@ -142,6 +148,9 @@ final class SimulatedLine {
         }
         return (part.content, answer)
     }
+
+    /// The other side gave a packet up that it had begun.
+    func endTheirs(_ transfer: UInt64) { self.incoming.end(transfer) }
 
     /// The other side wants a request no more.
     func cancelTheirs(_ id: UInt64) {

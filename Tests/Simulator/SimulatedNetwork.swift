@@ -38,6 +38,7 @@ package enum Packet: Sendable {
     /// A piece of a large packet.
     indirect case part(PacketPart)
     case partTaken(UInt64, end: Int, isWanted: Bool)
+    case partEnded(UInt64)
 
     /// A BEAT of who sends requests.
     init(_ beat: Header) {

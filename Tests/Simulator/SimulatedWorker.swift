@@ -207,7 +207,7 @@ final class SimulatedWorker {
         case (.ended(let number), let session?): self.callbacks.end(number, via: self.machine.sessions[session].client)
         case (.flow(let number, let isPaused), let session?):
             self.callbacks.pause(number, via: self.machine.sessions[session].client, isPaused)
-        case (.pong, _), (.part, _), (.partTaken, _): break
+        case (.pong, _), (.part, _), (.partTaken, _), (.partEnded, _): break
         case (.welcome, _), (.reset, _), (.answer, _), (.cancelled, _), (.phase, _), (.offer, _), (.ready, _),
             (.bind, _),
             (.event, _), (.invoke, _):

@@ -178,6 +178,7 @@ extension ClientLoop {
             self.reply(to: link, Header(.ended, number: header.number))
         case .part: unsafe self.takePart(header, payload, from: link)
         case .partTaken: link.line.acknowledged(header, at: self.now)
+        case .partEnded: link.line.ended(header)
         case .beat:
             self.book.machine.beatReceived(
                 from: link.index,

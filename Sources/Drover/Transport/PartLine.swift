@@ -168,14 +168,16 @@ package final class PartLine {
     ///
     /// - Parameter takesParts: What the peer said; nil leaves that as it was.
     package func reset(takesParts: Bool? = nil) {
-        self.welcomed(takesParts: takesParts)
+        self.forgetOutgoing(isSameConnection: false, takesParts: takesParts)
         self.introduced(takesParts: takesParts)
     }
 
     /// The peer answered an introduction by this connection: what it has not got is sent again.
-    package func welcomed(takesParts: Bool?) {
+    package func welcomed(takesParts: Bool?) { self.forgetOutgoing(isSameConnection: true, takesParts: takesParts) }
+
+    private func forgetOutgoing(isSameConnection: Bool, takesParts: Bool?) {
         self.budget.count(abandoned: self.outgoing.count)
-        self.change { $0.reset() }
+        self.change { $0.reset(isSameConnection: isSameConnection) }
         if let takesParts { self.isTaken = takesParts }
     }
 
@@ -285,6 +287,9 @@ package final class PartLine {
         case .messages(let messages):
             unsafe messages.withUnsafeBytes { unsafe batch.append(message: $0) }
             return NextPart(attached: nil)
+        case .ended(let transfer):
+            batch.append(Header(.partEnded, id: transfer))
+            return NextPart(attached: nil)
         case .header(let message, let transfer):
             if message.kind == .request, message.time != Header.noTimeLimit, let stamp = stamp() { batch.append(stamp) }
             let header = Header(.part, payloadLength: UInt32(Header.byteCount), id: transfer)
@@ -338,6 +343,14 @@ package final class PartLine {
     package func cancelTheirs(_ id: UInt64) {
         self.cancelOutgoing({ $0 == .reply || $0 == .error || $0 == .progress }, id: id)
         self.forget({ $0 == .request }, id: id)
+    }
+
+    /// The peer gave a message up that it had begun to send.
+    package func ended(_ header: Header) {
+        self.incoming.end(header.id)
+        let count = self.announced.count
+        self.announced.removeAll { $0.transfer == header.id }
+        self.budget.waiting -= count - self.announced.count
     }
 
     private func cancelOutgoing(_ kinds: (MessageKind) -> Bool, id: UInt64) {
@@ -410,7 +423,7 @@ package final class PartLine {
                     self.budget.count(oversized: 1)
                     return (.refused(message, error), unwanted)
                 }
-                // A sender has so few under way at once that of too many the first is one that it gave up.
+                // A sender has so few under way at once that too many are of one that doesn't say what it gives up.
                 if self.announced.count >= PartQueue<Int>.mostAtOnce {
                     self.announced.removeFirst()
                     self.budget.waiting -= 1

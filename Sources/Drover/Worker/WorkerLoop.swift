@@ -384,6 +384,7 @@ final class WorkerLoop {
         case .deadline: self.moveDeadline(header, session)
         case .part: unsafe self.takePart(header, payload, route: route, session)
         case .partTaken: self.links[session]?.line.acknowledged(header, at: self.now)
+        case .partEnded: self.links[session]?.line.ended(header)
         case .beat:
             if self.machine.beatReceived(header.id, from: session, at: self.now, actions: &self.actions) {
                 self.stamped(header, session)

@@ -11,6 +11,8 @@ package struct PartAssembly<Buffer>: ~Copyable {
         var deadline: Instant
         let buffer: Buffer
         var received: Int
+        /// When it was begun, or went on, among the parts that came.
+        var touched: UInt64
         var count: Int { Header.byteCount + Int(self.message.payloadLength) }
     }
 
@@ -24,6 +26,7 @@ package struct PartAssembly<Buffer>: ~Copyable {
 
     /// Few at once, so an array.
     private var transfers: [Transfer] = []
+    private var partCount: UInt64 = 0
 
     package init() {}
 
@@ -37,8 +40,9 @@ package struct PartAssembly<Buffer>: ~Copyable {
     ///   - message: Its header.
     ///   - deadline: When a request's time is over, whenever its first part came.
     ///   - buffer: Where its bytes go.
-    /// - Returns: How many others are dropped: a sender begins anew what it has not brought to its end, by whatever transfer, and
-    ///   has so few under way at once that of too many the oldest is one that it gave up.
+    /// - Returns: How many others are dropped. A sender begins anew what it has not brought to its end, by whatever transfer. It says
+    ///   which it gives up, and has few under way at once: of too many, from one that doesn't, that goes which has not gone on for
+    ///   longest, for those that are under way take turns.
     @discardableResult
     package mutating func begin(_ id: UInt64, _ message: Header, deadline: Instant, in buffer: Buffer) -> Int {
         let before = self.transfers.count
@@ -47,12 +51,34 @@ package struct PartAssembly<Buffer>: ~Copyable {
                 || ($0.message.id == message.id && $0.message.rawKind == message.rawKind
                     && $0.message.number == message.number)
         }
-        if self.transfers.count >= PartQueue<Buffer>.mostAtOnce { self.transfers.removeFirst() }
+        if self.transfers.count >= PartQueue<Buffer>.mostAtOnce,
+            let idle = self.transfers.indices.min(by: { self.transfers[$0].touched < self.transfers[$1].touched })
+        {
+            self.transfers.remove(at: idle)
+        }
         let dropped = before - self.transfers.count
+        self.partCount += 1
         self.transfers.append(
-            Transfer(id: id, message: message, deadline: deadline, buffer: buffer, received: Header.byteCount)
+            Transfer(
+                id: id,
+                message: message,
+                deadline: deadline,
+                buffer: buffer,
+                received: Header.byteCount,
+                touched: self.partCount
+            )
         )
         return dropped
+    }
+
+    /// Its sender gave a message up.
+    ///
+    /// - Returns: Whether it was on its way.
+    @discardableResult
+    package mutating func end(_ id: UInt64) -> Bool {
+        guard let index = self.transfers.firstIndex(where: { $0.id == id }) else { return false }
+        self.transfers.remove(at: index)
+        return true
     }
 
     /// A part came.
@@ -82,6 +108,8 @@ package struct PartAssembly<Buffer>: ~Copyable {
             )
         }
         self.transfers[index].received += count
+        self.partCount += 1
+        self.transfers[index].touched = self.partCount
         guard offset + count == transfer.count else {
             return Place(buffer: transfer.buffer, offset: offset, whole: nil)
         }

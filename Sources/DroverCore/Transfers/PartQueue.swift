@@ -68,6 +68,8 @@ package struct PartQueue<Source>: ~Copyable {
         case payload(Source, Range<Int>, transfer: UInt64, end: Int)
         /// Whole messages that had to wait for others, one behind the other.
         case messages([UInt8])
+        /// A transfer that was begun goes no further.
+        case ended(transfer: UInt64)
     }
 
     /// What waits in a stream for the message before it, which goes in parts.
@@ -100,11 +102,15 @@ package struct PartQueue<Source>: ~Copyable {
     private var finished: Deque<PartStream> = []
     private var answers: [UInt64: Answer] = [:]
     private var lastAnswer: UInt64 = 0
+    /// Transfers that were begun and given up, of which the other side has not been told.
+    private var abandoned: Deque<UInt64> = []
     package private(set) var window = PartWindow()
 
     package init() {}
 
-    package var isEmpty: Bool { self.active.isEmpty && self.waiting.isEmpty && self.streams.isEmpty }
+    package var isEmpty: Bool {
+        self.active.isEmpty && self.waiting.isEmpty && self.streams.isEmpty && self.abandoned.isEmpty
+    }
     /// Something may have to wait for others of its stream.
     package var keepsOrder: Bool { !self.streams.isEmpty }
     /// How many messages have not gone out wholly; small ones that wait together count as one.
@@ -219,6 +225,8 @@ package struct PartQueue<Source>: ~Copyable {
 
     /// What to send now; nil if nothing may be, until a part is acknowledged.
     package mutating func next(at now: Instant) -> Part? {
+        // Before others begin: the other side must never have more to put together than may be under way.
+        if let transfer = self.abandoned.popFirst() { return .ended(transfer: transfer) }
         if let messages = self.nextFollower() { return .messages(messages) }
         if self.active.count < Self.mostAtOnce, var first = self.waiting.popFirst() {
             if let deadline = first.deadline { first.message.time = deadline.headerTime(at: now) }
@@ -263,7 +271,10 @@ package struct PartQueue<Source>: ~Copyable {
 
     private mutating func cancel(_ isMeant: (Header) -> Bool) -> Bool {
         let before = self.count
-        for transfer in self.active where isMeant(transfer.message) { self.ended(transfer) }
+        for transfer in self.active where isMeant(transfer.message) {
+            self.ended(transfer)
+            self.abandoned.append(transfer.id)
+        }
         for transfer in self.waiting where isMeant(transfer.message) { self.ended(transfer) }
         self.active.removeAll { isMeant($0.message) }
         self.waiting.removeAll { isMeant($0.message) }
@@ -292,7 +303,11 @@ package struct PartQueue<Source>: ~Copyable {
     }
 
     /// The connection is another, or the session: who wants a message still asks for it again.
-    package mutating func reset() {
+    ///
+    /// By the same connection the other side is told what was begun.
+    package mutating func reset(isSameConnection: Bool = false) {
+        if isSameConnection { for transfer in self.active { self.abandoned.append(transfer.id) } }
+        if !isSameConnection { self.abandoned.removeAll() }
         self.active.removeAll()
         self.waiting.removeAll()
         self.streams.removeAll()
