@@ -166,8 +166,8 @@ extension BrokerMachine.Obstacle: CustomStringConvertible {
         case .quiet: "wants no new calls for now"
         case .refusing: "refused a call, and has not said since that it is ready"
         case .paused: "sent calls back again and again, and gets none for up to a second"
-        case .keptForOne: "has a call that may have killed workers, and gets no other meanwhile"
-        case .emptied: "is kept until it has nothing left, for a call that may have killed workers"
+        case .keptForOne: "has a call that may have killed workers, and gets no other for some seconds"
+        case .emptied: "is kept for some seconds, to have nothing left, for a call that may have killed workers"
         case .full(let calls, let credit): "has \(calls) calls, of \(credit) that it may have"
         case .stalled(let calls):
             "has \(calls) calls, and each of its slots is held by a handler that waits for a call that waits for a slot"

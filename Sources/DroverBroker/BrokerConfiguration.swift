@@ -26,8 +26,9 @@ public struct BrokerConfiguration: Sendable {
     /// How often a worker may die while it may be running an idempotent call; then the call ends as a `RemoteError` with
     /// `poison`.
     ///
-    /// Before its last attempt such a call is kept apart: it goes to a worker that has nothing else to do, so that it alone can be
-    /// to blame. Calls that wait here, or that a worker has sent back, spend no attempt.
+    /// Before its last attempt such a call is kept apart: it goes to a worker that has nothing else to do, and gets nothing else for
+    /// five seconds, so that it alone can be to blame. With 1 the first death is the last: it ends all idempotent calls that the worker
+    /// had, whichever was to blame. Calls that wait here, or that a worker has sent back, spend no attempt.
     public var maxAttempts = 3
     /// How often a peer hears from this broker if there is nothing else to say.
     public var heartbeatInterval: Duration = .seconds(2)

@@ -153,6 +153,35 @@ struct BrokerFaultTests {
         await pool.close()
     }
 
+    @Test("S88 S100 through a broker suspects that run for long keep others waiting for five seconds, and no longer")
+    func longSuspects() async throws {
+        let pool = try Pool(workers: 0)
+        let (client, other) = (try pool.client(), try pool.client())
+        func start() throws -> [WorkerProcess] {
+            try (0..<2).map { _ in try WorkerProcess(dialling: pool.endpoint, slots: 8) }
+        }
+        var workers = try start()
+        let sleep = Function<Double, String, String>("sleep", isIdempotent: true)
+        let long = try (0..<2).map { try client.function(sleep).async(40, "\($0)") }
+        for _ in 0..<2 {
+            try await becomesTrue("they are at workers") { pool.broker.status.sent == 2 }
+            for worker in workers { worker.kill() }
+            try await becomesTrue("all workers are dead") { pool.broker.status.workers == 0 }
+            workers = try start()
+        }
+        try await becomesTrue("each has a worker to itself") {
+            pool.broker.status.workers == 2 && pool.broker.status.sent == 2
+        }
+        let time = try await ContinuousClock()
+            .measure { _ = try await other.call(Function<Int, Int>("echo"), 7, timeout: .seconds(30)) }
+        #expect(time < .seconds(8))
+        for call in long { call.cancel() }
+        for worker in workers { worker.kill() }
+        await client.close(grace: .zero)
+        await other.close(grace: .zero)
+        await pool.close()
+    }
+
     @Test("4,096 names of one client keep no worker's function from being called, then or later")
     func manyNames() async throws {
         let pool = try Pool(workers: 0)

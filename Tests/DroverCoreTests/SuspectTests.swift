@@ -246,6 +246,184 @@ import Testing
         #expect(bench.transmitted().map(\.call) == [7])
     }
 
+    /// A client's machine with two calls that were in two deaths, each alone at a worker of eight slots; no others wait.
+    private static func suspects(of maxAttempts: UInt8 = 3, slots: Int = 8) throws -> ClientMachine {
+        var configuration = ClientMachine.Configuration()
+        configuration.maxAttempts = maxAttempts
+        var machine = ClientMachine(endpointCount: 2, configuration: configuration)
+        var actions: [ClientAction] = []
+        for id in UInt64(1)...2 { _ = machine.submitted(Call(id: id, isIdempotent: true), at: Self.at(1)) }
+        for epoch in UInt64(7)...9 {
+            for endpoint in 0..<2 {
+                Self.open(&machine, endpoint, epoch: epoch, slots: slots, at: Self.at(2))
+                machine.dispatch(actions: &actions)
+            }
+            guard epoch < 9 else { break }
+            for endpoint in 0..<2 {
+                machine.beatReceived(from: endpoint, epoch: epoch + 1, at: Self.at(3), actions: &actions)
+            }
+        }
+        return machine
+    }
+
+    /// Everybody is heard while time passes; what is sent meanwhile.
+    private static func pass(
+        _ machine: inout ClientMachine,
+        from start: UInt64,
+        to end: UInt64
+    ) -> [(id: UInt64, endpoint: Int, at: UInt64)] {
+        var sent: [(id: UInt64, endpoint: Int, at: UInt64)] = []
+        var actions: [ClientAction] = []
+        for milliseconds in stride(from: start, to: end, by: 100) {
+            let now = Self.at(milliseconds)
+            for endpoint in machine.endpoints.indices { machine.heard(from: endpoint, at: now) }
+            machine.ticked(at: now, actions: &actions)
+            machine.dispatch(actions: &actions)
+            for case .transmit(let slot, let endpoint, _, _) in actions {
+                sent.append((machine.call(in: slot).id, endpoint, milliseconds))
+            }
+            actions = []
+        }
+        return sent
+    }
+
+    @Test("S88 S100 a suspect that runs for long keeps its worker from others for five seconds, and no longer")
+    func longSuspect() throws {
+        var machine = try Self.suspects()
+        #expect(machine.endpoints.map(\.outstanding) == [1, 1])
+        for id in UInt64(10)...13 { _ = machine.submitted(Call(id: id), at: Self.at(4)) }
+        #expect(Self.pass(&machine, from: 100, to: 4900).isEmpty)
+        let sent = Self.pass(&machine, from: 4900, to: 5300)
+        #expect(sent.map(\.id).sorted() == [10, 11, 12, 13], "\(sent)")
+        // They run on, and their workers take others at once.
+        #expect(Self.pass(&machine, from: 5300, to: 20_000).isEmpty)
+        #expect(machine.submitted(Call(id: 14), at: Self.at(20_000))?.endpoint != nil)
+    }
+
+    @Test("S88 a worker that dies after that is a suspect's doing first of all; who came later has one start more")
+    func blame() throws {
+        var machine = try Self.suspects()
+        for id in UInt64(10)...11 { _ = machine.submitted(Call(id: id, isIdempotent: true), at: Self.at(4)) }
+        _ = Self.pass(&machine, from: 100, to: 5300)
+        let place = Int(machine.call(in: 0).endpoint)
+        var actions: [ClientAction] = []
+        machine.beatReceived(from: place, epoch: 99, at: Self.at(5400), actions: &actions)
+        let endings = actions.compactMap { if case .finish(_, let id, let ending) = $0 { (id, ending) } else { nil } }
+        #expect(endings.count == 1 && endings.first?.0 == 1)
+        guard case .poison(3, _)? = endings.first?.1 else { throw Violation("\(endings)") }
+        for id in UInt64(10)...11 {
+            let found = machine.slot(of: id)
+            let slot = try #require(found)
+            #expect(machine.call(in: slot).attempts <= 1)
+        }
+    }
+
+    @Test(
+        "S88 a worker that doesn't become empty is a suspect's after five seconds; only that is blamed if it dies then"
+    )
+    func neverEmpty() throws {
+        var machine = try Self.suspects(slots: 2)
+        // One of the long ones runs alone at each; a third comes to be suspected.
+        var actions: [ClientAction] = []
+        _ = machine.submitted(Call(id: 3, isIdempotent: true, attempts: 2), at: Self.at(4))
+        let sent = Self.pass(&machine, from: 100, to: 16_000)
+        // Alone for five seconds, others for five, emptied for five.
+        let third = try #require(sent.first { $0.id == 3 })
+        #expect((14_900...15_400).contains(third.at), "\(sent)")
+        machine.beatReceived(from: third.endpoint, epoch: 99, at: Self.at(16_100), actions: &actions)
+        let endings = actions.compactMap { if case .finish(_, let id, let ending) = $0 { (id, ending) } else { nil } }
+        #expect(endings.map(\.0) == [3], "\(endings)")
+    }
+
+    @Test("S88 suspects take no more than half of a worker's time from others")
+    func half() throws {
+        var machine = ClientMachine(endpointCount: 1)
+        Self.open(&machine, 0, slots: 1)
+        for id in UInt64(1)...100 {
+            _ = machine.submitted(Call(id: id, isIdempotent: true, attempts: 2), at: Self.at(2))
+        }
+        var actions: [ClientAction] = []
+        machine.dispatch(actions: &actions)
+        for id in UInt64(101)...200 { _ = machine.submitted(Call(id: id), at: Self.at(2)) }
+        var (held, time): ([UInt64], UInt64) = ([], 2)
+        var others: [UInt64] = []
+        for case .transmit(let slot, _, _, _) in actions { held.append(machine.call(in: slot).id) }
+        #expect(held == [1])
+        actions = []
+        while machine.callCount > 0, time < 60_000 {
+            time += 200
+            let now = Self.at(time)
+            machine.heard(from: 0, at: now)
+            machine.ticked(at: now, actions: &actions)
+            if !held.isEmpty {
+                let id = held.removeFirst()
+                _ = machine.replied(id, ranMicroseconds: 200_000, from: 0, at: now)
+                if id > 100 { others.append(time) }
+            }
+            machine.dispatch(actions: &actions)
+            for case .transmit(let slot, _, _, _) in actions { held.append(machine.call(in: slot).id) }
+            actions = []
+        }
+        #expect(machine.callCount == 0)
+        // The first of the others came soon, and by the time that as many suspects had run most others had.
+        #expect(others.first ?? .max < 6000 && others.count { $0 < 25_000 } > 40, "\(others)")
+    }
+
+    @Test("S88 a call whose first death is the last is never alone, and ends at once")
+    func oneAttempt() throws {
+        var configuration = ClientMachine.Configuration()
+        configuration.maxAttempts = 1
+        var machine = ClientMachine(endpointCount: 1, configuration: configuration)
+        Self.open(&machine, 0, slots: 4)
+        var actions: [ClientAction] = []
+        for id in UInt64(1)...3 { _ = machine.submitted(Call(id: id, isIdempotent: true), at: Self.at(2)) }
+        #expect(machine.endpoints[0].outstanding == 3)
+        machine.beatReceived(from: 0, epoch: 8, at: Self.at(3), actions: &actions)
+        let ended = actions.count { if case .finish(_, _, .poison(1, _)) = $0 { true } else { false } }
+        #expect(ended == 3 && machine.callCount == 0)
+    }
+
+    @Test("S88 S100 through a broker a suspect that runs for long keeps its worker for five seconds, and no longer")
+    func longSuspectBrokered() throws {
+        var bench = BrokerBench()
+        let client = try bench.client(1)
+        bench.request(1, from: client, isIdempotent: true)
+        bench.request(2, from: client, isIdempotent: true)
+        var number: UInt64 = 0
+        var workers: [Int] = []
+        func pass(_ steps: Int) {
+            for _ in 0..<steps {
+                for worker in workers { bench.machine.heard(from: .worker(worker), at: bench.now) }
+                bench.machine.heard(from: .client(client), at: bench.now)
+                bench.pass(milliseconds: 100)
+            }
+        }
+        for round in 0..<3 {
+            workers = []
+            for _ in 0..<2 {
+                number += 1
+                workers.append(try bench.worker(number, concurrency: round < 2 ? 1 : 8))
+            }
+            #expect(bench.transmitted().count == 2)
+            guard round < 2 else { break }
+            for worker in workers { bench.die(worker) }
+        }
+        #expect(
+            bench.machine.workers[workers[0]].outstanding == 1 && bench.machine.workers[workers[1]].outstanding == 1
+        )
+        bench.actions = []
+        for id in UInt64(10)...12 { bench.request(id, from: client, isIdempotent: id == 12) }
+        pass(48)
+        #expect(bench.transmitted().isEmpty)
+        pass(4)
+        #expect(bench.transmitted().map(\.call).sorted() == [10, 11, 12])
+        // It dies now: the suspect is to blame.
+        let place = try #require(workers.first { bench.machine.workers[$0].outstanding > 0 })
+        bench.die(place)
+        let poisoned = bench.endings().filter { if case .poison = $0.value { true } else { false } }
+        #expect(poisoned.count == 1 && (poisoned.keys.first ?? 9) <= 2)
+    }
+
     /// A worker's model: it starts what it has in order, and dies when the bad one starts.
     private struct Model {
         var slots: Int

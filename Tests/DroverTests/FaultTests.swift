@@ -211,6 +211,28 @@ extension ServingTests.FaultTests {
         for worker in workers { worker.end() }
     }
 
+    @Test("S88 S100 a suspect that runs for long keeps others waiting for five seconds", .timeLimit(.minutes(1)))
+    func longSuspect() async throws {
+        let address = "tcp://127.0.0.1:\(try ReservedPort.next())"
+        var worker = try WorkerProcess(at: address, slots: 8)
+        let client = try Client.forTest(address)
+        let result = try client.function(Function<Double, String, String>("sleep", isIdempotent: true)).async(40, "a")
+        for round in 0..<2 {
+            try await becomesTrue("it runs") { "\(result)".contains("running") }
+            worker.end()
+            try await becomesTrue("the worker is lost") {
+                client.statistics.disconnections > round && !"\(result)".contains("running")
+            }
+            worker = try WorkerProcess(at: address, slots: 8)
+        }
+        try await becomesTrue("it runs again") { "\(result)".contains("running") }
+        let time = try await ContinuousClock().measure { _ = try await client.call(Job.echo, 7, timeout: .seconds(30)) }
+        #expect(time < .seconds(8))
+        #expect(!result.isTerminal)
+        await client.close(grace: .zero)
+        worker.end()
+    }
+
     @Test(
         "S88 a call that two workers died with may ask a callback that calls the only worker",
         .timeLimit(.minutes(1))

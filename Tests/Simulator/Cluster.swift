@@ -73,6 +73,8 @@ package final class Cluster {
         limits.returnNanoseconds = 150_000_000
         return limits
     }()
+    /// Some handlers run for longer.
+    static let aloneNanoseconds: UInt64 = 60_000_000
     private static let millisecond: UInt64 = 1_000_000
     private static let start: UInt64 = 10_000_000_000
     /// How long calls are made and faults happen.

@@ -93,6 +93,7 @@ final class SimulatedClient {
         var configuration = ClientMachine.Configuration()
         configuration.session = Cluster.limits
         configuration.tombstoneCount = 1024
+        configuration.aloneNanoseconds = Cluster.aloneNanoseconds
         self.machine = ClientMachine(endpointCount: workerCount, configuration: configuration)
         self.links = Array(repeating: Link(), count: workerCount)
         self.callbacks = ClientCallbacks(endpointCount: workerCount)
@@ -429,11 +430,11 @@ final class SimulatedClient {
             } else {
                 self.cluster.outcome.missing += self.callbacks.begin(at: endpoint)
             }
-        case .show, .lost: break
             // What was said of pauses may have been lost; also in a session whose first welcome was.
             for (subscription, isPaused) in self.callbacks.flows {
                 self.send(.flow(subscription, isPaused: isPaused), to: endpoint)
             }
+        case .show, .lost: break
         }
     }
 
@@ -492,7 +493,7 @@ final class SimulatedClient {
             try check(endpoint.withdrawn.count <= endpoint.outstanding, "withdrawn requests are not counted")
         }
         let isFree = self.machine.endpoints.contains { $0.isFree }
-        let isIdle = self.machine.endpoints.contains { $0.takesCalls && $0.outstanding == 0 }
+        let isIdle = self.machine.endpoints.contains { $0.mayTakeSuspect(at: self.now) }
         for record in self.open.values {
             if isFree || isIdle, !record.isPing, record.key == nil, let slot = self.machine.slot(of: record.id) {
                 let call = self.machine.call(in: slot)

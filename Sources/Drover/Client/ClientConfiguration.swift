@@ -32,8 +32,9 @@ public struct ClientConfiguration: Sendable {
     /// How often a worker may die while it may be running an idempotent call; then the call ends as a ``RemoteError`` with
     /// `poison`.
     ///
-    /// Before its last attempt such a call is kept apart: it goes to a worker that has nothing else to do, so that it alone can be
-    /// to blame. Calls that wait on this side, or that a worker has sent back, spend no attempt. Brokers count for themselves.
+    /// Before its last attempt such a call is kept apart: it goes to a worker that has nothing else to do, and gets nothing else for
+    /// five seconds, so that it alone can be to blame. With 1 the first death is the last: it ends all idempotent calls that the worker
+    /// may have been running, whichever was to blame. Calls that wait on this side, or that a worker has sent back, spend no attempt. Brokers count for themselves.
     public var maxAttempts = 3
     /// How many events of a callback may wait, and what happens to more.
     public var eventQueueLimit = 10_000

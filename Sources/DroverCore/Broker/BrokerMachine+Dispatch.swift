@@ -320,8 +320,9 @@ extension BrokerMachine {
     ///
     /// - Parameters:
     ///   - slot: The call.
+    ///   - now: The time.
     ///   - backAt: When the worker gave it back, if it was asked to.
-    mutating func takeBack(_ slot: UInt32, backAt: Instant? = nil) {
+    mutating func takeBack(_ slot: UInt32, at now: Instant, backAt: Instant? = nil) {
         let call = self.calls[slot]
         let worker = Int(call.worker)
         if let entry = self.sent.slot(of: call.workerID) { self.sent.remove(entry) }
@@ -331,7 +332,7 @@ extension BrokerMachine {
         if self.routes[route].hasResources { self.workers[worker].vacate(self.demandsOf[route].resources) }
         self.calls[slot].worker = -1
         self.calls[slot].workerID = 0
-        if self.workers[worker].alone == slot { self.workers[worker].alone = nil }
+        if self.workers[worker].alone == slot { self.endSolitude(of: worker, at: now) }
         self.loads.update(worker, in: &self.workers)
     }
 

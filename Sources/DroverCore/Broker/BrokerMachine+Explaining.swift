@@ -122,7 +122,7 @@ extension BrokerMachine {
         if worker.isRefusing { return .refusing }
         if worker.isPaused { return .paused }
         if worker.alone != nil { return .keptForOne }
-        if worker.isReserved { return .emptied }
+        if worker.solitude.isEmptied { return .emptied }
         if worker.held.isClosed(function) { return .atLimit(calls: worker.held.count) }
         if worker.occupying >= worker.credit, worker.isStalled { return .stalled(calls: worker.outstanding) }
         if worker.occupying >= worker.credit { return .full(calls: worker.occupying, credit: worker.credit) }

@@ -72,7 +72,7 @@ extension BrokerMachine {
             let worker = Int(self.calls[slot].worker)
             if self.workers[worker].alone == slot {
                 // Nobody waits for what it proves, and its handler may take its time to end.
-                self.workers[worker].alone = nil
+                self.endSolitude(of: worker, at: now)
                 self.fill(worker, at: now, actions: &actions)
             }
         } else {
@@ -133,7 +133,7 @@ extension BrokerMachine {
         self.workers[worker].progressAt = now
         self.workers[worker].declines = 0
         self.measure(route: Int(call.route), at: now)
-        self.takeBack(record.slot)
+        self.takeBack(record.slot, at: now)
         self.ended(routeOf: call, at: worker)
         // Before the next of the ordering key may be sent: the credit may sink.
         self.adapt(worker, actions: &actions)
@@ -165,7 +165,7 @@ extension BrokerMachine {
         let slot = self.sent[entry].slot
         let call = self.calls[slot]
         guard call.worker == Int32(worker) else { return }
-        self.takeBack(slot, backAt: call.isRecalled ? now : nil)
+        self.takeBack(slot, at: now, backAt: call.isRecalled ? now : nil)
         switch stage {
         case _ where call.client < 0:
             self.retire(slot, at: now, actions: &actions)
@@ -292,11 +292,12 @@ extension BrokerMachine {
     /// The worker that had a call is lost, or has lost it.
     ///
     /// It may have been running: what a dead process had yet to say is gone with it. A call that its worker's credit kept here
-    /// is safe.
+    /// is safe. It `isUnblamed` if another was alone there.
     mutating func giveUp(
         _ slot: UInt32,
         reason: LossReason,
         of worker: Int,
+        isUnblamed: Bool = false,
         at now: Instant,
         actions: inout [BrokerAction]
     ) {
@@ -308,6 +309,9 @@ extension BrokerMachine {
             self.finish(slot, ending: .cancelled(.whileRunning), at: now, actions: &actions)
         } else if call.isIdempotent, call.deadline <= now {
             self.finish(slot, ending: .cancelled(.lapsed), at: now, actions: &actions)
+        } else if call.isIdempotent, reason.mayBeDeath, isUnblamed, self.isLastAttempt(call) {
+            // It ran alone before, for long, and harmed nobody; the one that is alone now is to blame.
+            self.enqueue(slot, atFront: true, at: now)
         } else if call.isIdempotent, reason.mayBeDeath {
             self.calls[slot].attempts += 1
             self.deathsOf[slot, default: []].append(self.workers[worker].offer.name)

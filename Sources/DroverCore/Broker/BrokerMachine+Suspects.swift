@@ -7,56 +7,95 @@ extension BrokerMachine {
     /// So often workers may decline a call before its client is told.
     static var maxDeclines: UInt8 { 20 }
 
-    /// Whether another death would make it poison: then it must have been the only one there.
-    func mustBeAlone(_ call: BrokerCall) -> Bool {
-        call.attempts > 0 && call.attempts + 1 >= self.configuration.maxAttempts
-    }
+    /// Whether another death would make it poison.
+    func isLastAttempt(_ call: BrokerCall) -> Bool { call.attempts + 1 >= self.configuration.maxAttempts }
+
+    /// Whether it must be the only one where it runs, since it would be poison after another death; not if the first is the last.
+    func mustBeAlone(_ call: BrokerCall) -> Bool { call.attempts > 0 && self.isLastAttempt(call) }
 
     /// Sends suspects, each to a worker that has nothing else, and keeps a worker free for the next.
     mutating func placeApart(at now: Instant, actions: inout [BrokerAction]) {
-        var former: [Int] = []
-        for worker in self.workers.indices where self.workers[worker].isReserved {
-            former.append(worker)
-            self.workers[worker].isReserved = false
-            self.loads.update(worker, in: &self.workers)
-        }
+        let former = self.workers.indices.filter { self.workers[$0].isReserved }
+        var emptied: Set<Int> = []
         var reserved: Set<UInt32> = []
         for slot in self.calls.slots(of: self.apart) {
             let route = self.calls[slot].route
-            guard !reserved.contains(route) else { continue }
-            var best: Int?
+            // The end of one may have let another of its ordering key go.
+            guard self.calls[slot].state == .apart, !reserved.contains(route) else { continue }
+            var choice = SuspectPlace()
             for worker in self.workers.indices
             where self.workers[worker].takesCalls && self.workers[worker].routes.contains(Int(route)) {
-                let (count, least) = (self.workers[worker].outstanding, best.map { self.workers[$0].outstanding })
-                if count < least ?? .max { best = worker }
+                let outstanding = self.workers[worker].outstanding
+                choice.consider(
+                    worker,
+                    outstanding: outstanding,
+                    hasSlot: self.workers[worker].hasSlot
+                        && self.workers[worker].hasLeft(self.demandsOf[Int(route)].resources),
+                    self.workers[worker].solitude,
+                    at: now
+                )
             }
-            guard let best else { continue }
-            guard self.workers[best].outstanding == 0 else {
+            switch choice.verdict {
+            case .none: break
+            case .empty(let worker):
                 // One worker at a time is emptied for the calls of a route.
                 reserved.insert(route)
-                // What a handler there waits for may have nowhere else to go: then it can't be emptied yet.
-                guard !self.calls.slots(of: self.workers[best].calls).contains(where: { self.calls[$0].isStalled })
-                else { continue }
-                self.workers[best].isReserved = true
-                self.loads.update(best, in: &self.workers)
-                continue
+                emptied.insert(worker)
+                self.workers[worker].solitude.reserve(isLoose: self.hasStalled(worker), at: now)
+                self.watchSolitude(of: worker, at: now)
+            case .send(let worker):
+                self.takeOut(slot)
+                self.endSolitude(of: worker, at: now)
+                self.send(slot, to: worker, at: now, actions: &actions)
+                // Its time may have been over.
+                guard self.calls[slot].state == .sent, !self.hasStalled(worker) else { continue }
+                self.workers[worker].solitude.begin(with: UInt64(slot), at: now)
+                self.watchSolitude(of: worker, at: now)
             }
-            self.takeOut(slot)
-            self.workers[best].isReserved = false
-            self.send(slot, to: best, at: now, actions: &actions)
-            // Its time may have been over.
-            guard self.workers[best].outstanding > 0 else { continue }
-            self.workers[best].alone = slot
-            self.loads.update(best, in: &self.workers)
+        }
+        for worker in former where self.workers[worker].isReserved && !emptied.contains(worker) {
+            self.endSolitude(of: worker, at: now)
         }
         // What is kept free no longer takes others.
         for worker in former where !self.workers[worker].isReserved { self.serve(worker, at: now, actions: &actions) }
     }
 
+    /// Whether a handler there waits for a call that may have nowhere else to go.
+    private func hasStalled(_ worker: Int) -> Bool {
+        self.calls.slots(of: self.workers[worker].calls).contains { self.calls[$0].isStalled }
+    }
+
+    /// A worker takes others.
+    mutating func endSolitude(of worker: Int, at now: Instant) {
+        self.workers[worker].solitude.end(at: now)
+        self.watchSolitude(of: worker, at: now)
+    }
+
+    private mutating func watchSolitude(of worker: Int, at now: Instant) {
+        self.loads.update(worker, in: &self.workers)
+        let due = self.workers[worker].solitude.nextDeadline(after: now)
+        if due == .distantFuture {
+            self.solitudeWheel.cancel(UInt32(worker))
+        } else {
+            self.solitudeWheel.schedule(UInt32(worker), at: due)
+        }
+    }
+
+    /// A worker was kept for a suspect, or took others meanwhile, for as long as it may.
+    mutating func solitudeIsOver(of worker: Int, at now: Instant, actions: inout [BrokerAction]) {
+        // The suspect runs on; others may come.
+        if self.workers[worker].alone != nil, self.workers[worker].solitude.isOver(at: now) {
+            self.endSolitude(of: worker, at: now)
+        }
+        self.placeApart(at: now, actions: &actions)
+        self.watchSolitude(of: worker, at: now)
+        self.serve(worker, at: now, actions: &actions)
+    }
+
     /// A handler asks a callback, which may call the pool itself before it answers.
     package mutating func asked(by worker: Int, at now: Instant, actions: inout [BrokerAction]) {
         guard self.workers[worker].alone != nil else { return }
-        self.workers[worker].alone = nil
+        self.endSolitude(of: worker, at: now)
         self.fill(worker, at: now, actions: &actions)
     }
 

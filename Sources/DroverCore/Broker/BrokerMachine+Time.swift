@@ -16,6 +16,11 @@ extension BrokerMachine {
             self.fill(Int(worker), at: now, actions: &actions)
         }
         self.due.removeAll(keepingCapacity: true)
+        self.solitudeWheel.advance(to: now, into: &self.due)
+        for worker in self.due where self.workers[Int(worker)].isLive {
+            self.solitudeIsOver(of: Int(worker), at: now, actions: &actions)
+        }
+        self.due.removeAll(keepingCapacity: true)
         self.wheel.advance(to: now, into: &self.due)
         for slot in self.due {
             let call = self.calls[slot]
@@ -43,7 +48,8 @@ extension BrokerMachine {
             self.wheel.nextDeadline ?? .distantFuture,
             self.peerWheel.nextDeadline ?? .distantFuture,
             self.stallWheel.nextDeadline ?? .distantFuture,
-            self.pauseWheel.nextDeadline ?? .distantFuture
+            self.pauseWheel.nextDeadline ?? .distantFuture,
+            self.solitudeWheel.nextDeadline ?? .distantFuture
         )
     }
 

@@ -49,7 +49,8 @@ extension BrokerMachine {
             route: route,
             incarnation: self.incarnation,
             limits: self.configuration.session,
-            coverage: self.configuration.coverageNanoseconds
+            coverage: self.configuration.coverageNanoseconds,
+            alone: self.configuration.aloneNanoseconds
         )
         let index = self.freeWorkers.popLast() ?? self.workers.count
         if index == self.workers.count { self.workers.append(worker) } else { self.workers[index] = worker }
@@ -65,9 +66,9 @@ extension BrokerMachine {
     }
 
     /// A worker accepted the introduction.
-    package mutating func welcomed(
     ///
     /// If its connection is gone, the answer was under way by that: nothing that is sent would arrive, and it hasn't come back.
+    package mutating func welcomed(
         by index: Int,
         epoch: UInt64,
         session: UInt32,
@@ -75,8 +76,8 @@ extension BrokerMachine {
         at now: Instant,
         actions: inout [BrokerAction]
     ) {
-        let known = self.workers[index].sessionNumber
         guard !self.workers[index].isCutOff else { return }
+        let known = self.workers[index].sessionNumber
         guard epoch == self.workers[index].offer.epoch, session != 0, known == 0 || known == session else {
             return self.loseWorker(index, reason: .forgotten, at: now, actions: &actions)
         }
@@ -184,7 +185,7 @@ extension BrokerMachine {
         let worker = Int(self.calls[slot].worker)
         if isStalled, self.workers[worker].alone == slot {
             // The call that it waits for may have nowhere else to go.
-            self.workers[worker].alone = nil
+            self.endSolitude(of: worker, at: now)
             self.fill(worker, at: now, actions: &actions)
         } else if self.apart.count > 0 {
             self.placeApart(at: now, actions: &actions)
@@ -264,13 +265,17 @@ extension BrokerMachine {
         self.peerWheel.cancel(UInt32(2 * index + 1))
         self.stallWheel.cancel(UInt32(index))
         self.pauseWheel.cancel(UInt32(index))
+        let alone = self.workers[index].alone
+        self.endSolitude(of: index, at: now)
+        self.solitudeWheel.cancel(UInt32(index))
         for route in self.routes.indices { self.match(index, route, at: now) }
         var touched: Set<Int> = []
         // The last first, so that they stand in the order they were sent.
         for slot in self.calls.slots(of: self.workers[index].calls).reversed() {
             touched.insert(Int(self.calls[slot].route))
-            self.takeBack(slot)
-            self.giveUp(slot, reason: reason, of: index, at: now, actions: &actions)
+            self.takeBack(slot, at: now)
+            let isUnblamed = alone != nil && alone != slot
+            self.giveUp(slot, reason: reason, of: index, isUnblamed: isUnblamed, at: now, actions: &actions)
         }
         for function in self.workers[index].offered { self.withdraw(function) }
         self.workers[index].offered = []

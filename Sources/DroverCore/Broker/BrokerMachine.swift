@@ -42,6 +42,8 @@ package struct BrokerMachine: ~Copyable {
         package var patienceNanoseconds: UInt64 = 10_000_000_000
         /// A call that may have been running in so many deaths of workers ends as poison.
         package var maxAttempts: UInt8 = 3
+        /// How long a worker is kept for a suspect.
+        package var aloneNanoseconds = Solitude.standardLimitNanoseconds
         /// How many bytes of answers are kept per client for re-sent requests.
         package var maxCachedBytes = 256 << 10
         /// Secret randomness, so that no client can choose ids that collide.
@@ -142,6 +144,8 @@ package struct BrokerMachine: ~Copyable {
     var stallWheel = TimerWheel(now: Instant(nanoseconds: 0))
     /// Workers that get nothing for a while, since they declined what they were sent.
     var pauseWheel = TimerWheel(now: Instant(nanoseconds: 0))
+    /// Workers that are kept for suspects, or were for long.
+    var solitudeWheel = TimerWheel(now: Instant(nanoseconds: 0))
     var due: [UInt32] = []
     /// Calls that wait for a worker that has nothing else.
     var apart = CallList()

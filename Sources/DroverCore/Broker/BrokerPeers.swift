@@ -63,10 +63,8 @@ package struct BrokerWorker {
     /// It declined calls again and again, and gets none for a while.
     package internal(set) var isPaused = false
     var declines = 0
-    /// The suspect that it has, and nothing else.
-    package internal(set) var alone: UInt32?
-    /// It gets nothing until it has nothing left, for a suspect.
-    package internal(set) var isReserved = false
+    /// For which suspect it is kept, by its slot.
+    var solitude: Solitude
     package internal(set) var window = 1
     package internal(set) var credit = 1
     var announcedCredit = 0
@@ -105,11 +103,19 @@ package struct BrokerWorker {
     var reservedPriority = -1
     package internal(set) var isLive = true
 
-    init(offer: WorkerOffer, route: UInt64, incarnation: UInt64, limits: PeerSession.Limits, coverage: UInt64) {
+    init(
+        offer: WorkerOffer,
+        route: UInt64,
+        incarnation: UInt64,
+        limits: PeerSession.Limits,
+        coverage: UInt64,
+        alone: UInt64
+    ) {
         self.offer = offer
         self.route = route
         self.incarnation = incarnation
         self.session = PeerSession(limits: limits)
+        self.solitude = Solitude(limitNanoseconds: alone)
         self.coverageNanoseconds = coverage
         self.credit = offer.concurrency
     }
@@ -123,12 +129,21 @@ package struct BrokerWorker {
     /// Whether it takes calls, if not now then when others have ended.
     package var takesCalls: Bool {
         self.isLive && self.isOpen && !self.isQuiet && !self.isDraining && !self.isRefusing && !self.isPaused
-            && self.alone == nil
+            && self.solitude.alone == nil
     }
 
-    var hasRoom: Bool {
-        self.takesCalls && !self.isReserved && self.occupying < self.credit && self.calls.count < self.window
-    }
+    var hasRoom: Bool { self.takesCalls && !self.solitude.isEmptied && self.hasSlot }
+
+    /// Whether there is a slot beside the calls that it has.
+    var hasSlot: Bool { self.occupying < self.credit && self.calls.count < self.window }
+
+    /// The suspect that it has, and gets nothing else beside.
+    package var alone: UInt32? { self.solitude.alone.map { UInt32($0) } }
+    /// It gets nothing until it has nothing left, for a suspect.
+    package var isReserved: Bool { self.solitude.isReserved }
+
+    /// Whether it was kept for suspects for long, and takes others for a while.
+    package func isResting(at now: Instant) -> Bool { self.solitude.isResting(at: now) }
 
     /// The load of a worker without a free handler: calls only wait behind others there.
     static var busyLoad: Int { 16 }

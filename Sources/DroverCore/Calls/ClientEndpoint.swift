@@ -45,10 +45,8 @@ package struct ClientEndpoint: Sendable {
     package internal(set) var released = 0
     /// The calls there without ordering keys that wait for their functions' limits.
     var held = HeldCalls()
-    /// The suspect that it has, and nothing else.
-    var alone: UInt64?
-    /// It gets nothing until it has nothing left, for a suspect.
-    var isReserved = false
+    /// For which suspect it is kept.
+    var solitude: Solitude
     /// The outstanding calls that have ordering keys.
     var keyed = KeyedCalls()
     /// How many outstanding calls have no ordering key.
@@ -56,8 +54,9 @@ package struct ClientEndpoint: Sendable {
     /// Calls tied to this endpoint by their ordering key that wait for room.
     package var bound = Deque<UInt64>()
 
-    package init(limits: PeerSession.Limits) {
+    package init(limits: PeerSession.Limits, aloneNanoseconds: UInt64) {
         self.session = PeerSession(limits: limits)
+        self.solitude = Solitude(limitNanoseconds: aloneNanoseconds)
     }
 
     /// The session that this side wants to go on with when it introduces itself; 0 for none.
@@ -65,7 +64,8 @@ package struct ClientEndpoint: Sendable {
 
     /// Whether there is a worker that takes calls, if not now then when others have ended.
     package var takesCalls: Bool {
-        self.isOpen && !self.isDraining && self.pausedUntil == .distantFuture && self.alone == nil
+        self.isOpen && !self.isDraining && self.pausedUntil == .distantFuture
+            && self.solitude.alone == nil
     }
 
     /// How many calls without ordering keys it holds for their functions' limits.
@@ -89,7 +89,7 @@ package struct ClientEndpoint: Sendable {
     /// leave some of the window to others, which what runs may wait for.
     var takesKeyed: Bool { self.takesMore && self.outstanding < self.window - self.window / 4 }
 
-    private var takesMore: Bool { self.takesCalls && (!self.isReserved || self.released > 0) }
+    private var takesMore: Bool { self.takesCalls && (!self.solitude.isReserved || self.released > 0) }
 
     /// Whether a call that comes now may be sent: none that came before waits for the same room.
     package var isFree: Bool { self.hasRoom && (self.bound.isEmpty || !self.takesKeyed) }
@@ -97,10 +97,19 @@ package struct ClientEndpoint: Sendable {
     /// How many calls may go ahead of need: if there is no other worker, waiting there is no worse than here, and a worker that
     /// knows of them can tell how far they came.
     var leftAhead: Int {
-        guard self.slots > 0, self.takesCalls, !self.isReserved, self.bound.isEmpty else { return 0 }
+        guard self.slots > 0, self.takesCalls, !self.solitude.isReserved, self.bound.isEmpty else { return 0 }
         return max(0, min(self.credit + Self.mostAhead, self.window) - self.outstanding)
     }
     private static var mostAhead: Int { 128 }
+
+    /// Whether a suspect may be sent; also if the worker doesn't become empty, once that was waited for long enough.
+    package func mayTakeSuspect(at now: Instant) -> Bool {
+        guard self.takesCalls, !self.solitude.isResting(at: now) else { return false }
+        return self.outstanding == 0 || (self.solitude.isOver(at: now) && self.hasSlot)
+    }
+
+    /// Whether there is a slot beside the calls that it has.
+    var hasSlot: Bool { self.outstanding < self.window && self.occupying < self.credit }
 
     /// Whether a call is better given to this one.
     func isLessLoaded(than other: Self) -> Bool {

@@ -18,6 +18,8 @@ package struct ClientMachine: ~Copyable {
         package var coverageNanoseconds: UInt64 = 1_000_000
         /// A worker that has more calls than slots and answers none for so long gives the others back.
         package var stallNanoseconds: UInt64 = 50_000_000
+        /// How long a worker is kept for a suspect.
+        package var aloneNanoseconds = Solitude.standardLimitNanoseconds
         /// How many ended calls are remembered, to tell late replies from strange ones.
         package var tombstoneCount = 4096
 
@@ -60,7 +62,10 @@ package struct ClientMachine: ~Copyable {
         self.calls = IDTable(limit: Int(UInt32.max) - 2, seed: 0)
         self.wheel = TimerWheel(now: Instant(nanoseconds: 0))
         self.tombstones = TombstoneRing(capacity: configuration.tombstoneCount)
-        self.endpoints = (0..<endpointCount).map { _ in ClientEndpoint(limits: configuration.session) }
+        self.endpoints = (0..<endpointCount)
+            .map { _ in
+                ClientEndpoint(limits: configuration.session, aloneNanoseconds: configuration.aloneNanoseconds)
+            }
     }
 
     /// The call in a slot.
@@ -267,11 +272,13 @@ package struct ClientMachine: ~Copyable {
     }
 
     /// A handler there asks a callback, which may call the worker itself before it answers.
-    package mutating func asked(by endpoint: Int) { self.endpoints[endpoint].alone = nil }
+    package mutating func asked(by endpoint: Int) {
+        if self.endpoints[endpoint].solitude.alone != nil { self.endpoints[endpoint].solitude.end(at: self.latest) }
+    }
 
     /// A worker need not be kept for a suspect any longer.
     private mutating func endAlone(_ id: UInt64, at endpoint: Int) {
-        if self.endpoints[endpoint].alone == id { self.endpoints[endpoint].alone = nil }
+        if self.endpoints[endpoint].solitude.alone == id { self.endpoints[endpoint].solitude.end(at: self.latest) }
     }
 
     /// The payload that came for `id` can't be understood: that one call is lost (contract S73).
@@ -362,6 +369,7 @@ package struct ClientMachine: ~Copyable {
         at now: Instant,
         actions: inout [ClientAction]
     ) {
+        guard self.endpoints[endpoint].session.awaitsAnswer else { return }
         let known = self.endpoints[endpoint].epoch
         let isSameLife = known == epoch && isResumed && self.endpoints[endpoint].sessionNumber == session
         guard known == nil || isSameLife else {
@@ -369,7 +377,6 @@ package struct ClientMachine: ~Copyable {
             // connection and a new epoch part the two.
             let reason: LossReason = known == epoch ? .forgotten : .restarted
             return self.lose(endpoint, reason: reason, at: now, actions: &actions)
-        guard self.endpoints[endpoint].session.awaitsAnswer else { return }
         }
         self.latest = now
         self.endpoints[endpoint].epoch = epoch
@@ -388,7 +395,7 @@ package struct ClientMachine: ~Copyable {
             self.endpoints[endpoint].keyed = KeyedCalls()
             self.endpoints[endpoint].released = 0
             self.endpoints[endpoint].held = HeldCalls()
-            self.endpoints[endpoint].alone = nil
+            self.endpoints[endpoint].solitude.end(at: now)
             self.endpoints[endpoint].withdrawn = [:]
             return
         }
@@ -470,6 +477,10 @@ package struct ClientMachine: ~Copyable {
         self.latest = now
         for index in self.endpoints.indices {
             if self.endpoints[index].pausedUntil <= now { self.endpoints[index].pausedUntil = .distantFuture }
+            if let suspect = self.endpoints[index].solitude.alone, self.endpoints[index].solitude.isOver(at: now) {
+                // It runs on; others may come.
+                self.endAlone(suspect, at: index)
+            }
             if self.endpoints[index].stallAt <= now { self.lookAfter(index, at: now, actions: &actions) }
             self.perform(self.endpoints[index].session.ticked(at: now), of: index, at: now, actions: &actions)
         }
@@ -480,6 +491,7 @@ package struct ClientMachine: ~Copyable {
         var next = self.wheel.nextDeadline ?? .distantFuture
         for endpoint in self.endpoints {
             next = min(next, endpoint.session.nextDeadline, endpoint.pausedUntil, endpoint.stallAt)
+            next = min(next, endpoint.solitude.nextDeadline(after: self.latest))
         }
         return next
     }
@@ -549,13 +561,12 @@ package struct ClientMachine: ~Copyable {
         self.endpoints[endpoint].outstanding = 0
         self.endpoints[endpoint].keyed = KeyedCalls()
         self.endpoints[endpoint].withdrawn = [:]
-        self.endpoints[endpoint].alone = nil
-        self.endpoints[endpoint].isReserved = false
         self.endpoints[endpoint].released = 0
         self.endpoints[endpoint].stallAt = .distantFuture
         self.endpoints[endpoint].session = PeerSession(limits: self.configuration.session)
         self.abandonCalls(of: endpoint, reason: reason, at: now, actions: &actions)
         self.endpoints[endpoint].held = HeldCalls()
+        self.endpoints[endpoint].solitude.end(at: now)
         actions.append(.lost(endpoint: endpoint, reason: reason))
         actions.append(.rebuild(endpoint: endpoint))
     }
@@ -575,6 +586,7 @@ package struct ClientMachine: ~Copyable {
         self.unpark()
         // The calls of a broker ran elsewhere, if at all.
         let isDeath = reason.mayBeDeath && self.endpoints[endpoint].slots > 0
+        let alone = self.endpoints[endpoint].solitude.alone
         var again: [UInt64] = []
         for slot in self.slots(of: endpoint) {
             let id = self.calls[slot].id
@@ -582,7 +594,9 @@ package struct ClientMachine: ~Copyable {
                 self.finish(slot, ending: .lost(reason), at: now, actions: &actions)
                 continue
             }
-            if isDeath {
+            if isDeath, alone != nil, alone != id, self.isLastAttempt(self.calls[slot]) {
+                // It ran alone before, for long, and harmed nobody; the one that is alone now is to blame.
+            } else if isDeath {
                 self.calls[slot].attempts += 1
                 self.deathsOf[id, default: []].append(endpoint)
                 if self.calls[slot].isBundle || self.calls[slot].attempts >= self.configuration.maxAttempts {
@@ -613,7 +627,7 @@ package struct ClientMachine: ~Copyable {
     /// A call that no worker has any more waits here again.
     private mutating func takeBack(_ slot: UInt32, actions: inout [ClientAction]) {
         let endpoint = Int(self.calls[slot].endpoint)
-        if self.endpoints[endpoint].alone == self.calls[slot].id { self.endpoints[endpoint].alone = nil }
+        self.endAlone(self.calls[slot].id, at: endpoint)
         if self.calls[slot].isReleased {
             self.calls[slot].isReleased = false
             self.endpoints[endpoint].leaveReleased()
@@ -626,10 +640,11 @@ package struct ClientMachine: ~Copyable {
 
     // MARK: Suspects
 
-    /// Whether another death would make it poison: then it must have been the only one there.
-    private func mustBeAlone(_ call: Call) -> Bool {
-        call.attempts > 0 && call.attempts + 1 >= self.configuration.maxAttempts
-    }
+    /// Whether another death would make it poison.
+    private func isLastAttempt(_ call: Call) -> Bool { call.attempts + 1 >= self.configuration.maxAttempts }
+
+    /// Whether it must be the only one where it runs, since it would be poison after another death; not if the first is the last.
+    private func mustBeAlone(_ call: Call) -> Bool { call.attempts > 0 && self.isLastAttempt(call) }
 
     private mutating func setApart(_ id: UInt64) {
         if self.isMostlyEnded(self.apart.count) { self.apart = self.open(self.apart) }
@@ -639,39 +654,53 @@ package struct ClientMachine: ~Copyable {
 
     /// Sends suspects, each to a worker that has nothing else, and keeps a worker free for the next.
     private mutating func sendApart(actions: inout [ClientAction]) {
-        for index in self.endpoints.indices { self.endpoints[index].isReserved = false }
         var left: [UInt64] = []
-        var isReserved = false
+        var emptied: Set<Int> = []
         for (place, id) in self.apart.enumerated() {
             guard let slot = self.calls.slot(of: id), self.calls[slot].endpoint == Call.noEndpoint else { continue }
             let affinity = self.calls[slot].affinity
             let home = affinity == 0 ? nil : self.home(of: affinity)
-            var best: Int?
+            var choice = SuspectPlace()
             for index in self.endpoints.indices where self.endpoints[index].takesCalls {
                 if let home, home != index { continue }
-                let (count, least) = (self.endpoints[index].outstanding, best.map { self.endpoints[$0].outstanding })
-                if count < least ?? .max { best = index }
+                // A broker sees to it itself.
+                let count = self.endpoints[index].slots == 0 ? 0 : self.endpoints[index].outstanding
+                choice.consider(
+                    index,
+                    outstanding: count,
+                    hasSlot: self.endpoints[index].hasSlot,
+                    self.endpoints[index].solitude,
+                    at: self.latest
+                )
             }
-            guard let best else {
-                left.append(id)
-                continue
-            }
-            let isBroker = self.endpoints[best].slots == 0
-            if isBroker || self.endpoints[best].outstanding == 0 {
-                self.send(waiting: id, to: best, actions: &actions)
-                if !isBroker { self.endpoints[best].alone = id }
-            } else {
+            switch choice.verdict {
+            case .none: left.append(id)
+            case .empty(let index):
                 left.append(id)
                 // One worker at a time is emptied for them; those with an ordering key have no choice.
-                if !isReserved || home != nil { self.endpoints[best].isReserved = true }
-                isReserved = true
+                if emptied.isEmpty || home != nil {
+                    self.endpoints[index].solitude.reserve(isLoose: false, at: self.latest)
+                    emptied.insert(index)
+                }
+            case .send(let index):
+                self.endpoints[index].solitude.end(at: self.latest)
+                // What a handler there waits for may have nowhere else to go.
+                let isLoose = self.endpoints[index].released > 0
+                self.send(waiting: id, to: index, actions: &actions)
+                if self.endpoints[index].slots > 0, !isLoose {
+                    self.endpoints[index].solitude.begin(with: id, at: self.latest)
+                }
             }
-            if isReserved, self.apart.count - place > 64 {
+            if !emptied.isEmpty, self.apart.count - place > 64 {
                 left += self.apart[(place + 1)...]
                 break
             }
         }
         self.apart = left
+        for index in self.endpoints.indices where self.endpoints[index].solitude.isReserved && !emptied.contains(index)
+        {
+            self.endpoints[index].solitude.end(at: self.latest)
+        }
     }
 
     /// A worker has more calls than slots and may have answered none for long: asks for those back that only wait.
@@ -737,7 +766,7 @@ package struct ClientMachine: ~Copyable {
         self.endpoints[endpoint].keyed.remove(id)
         if self.endpoints[endpoint].outstanding > 0 { self.endpoints[endpoint].outstanding -= 1 }
         self.endpoints[endpoint].progressAt = self.latest
-        if self.endpoints[endpoint].outstanding == 0 { self.endpoints[endpoint].alone = nil }
+        self.endAlone(id, at: endpoint)
     }
 
     /// A request that ended here before is gone from the worker as well.
@@ -751,7 +780,7 @@ package struct ClientMachine: ~Copyable {
         let endpoint = Int(call.endpoint)
         self.endpoints[endpoint].withdrawn[call.id] = reason
         // Nobody waits for what it proves, and its handler may take its time to end.
-        if self.endpoints[endpoint].alone == call.id { self.endpoints[endpoint].alone = nil }
+        self.endAlone(call.id, at: endpoint)
         // Without a session it would be lost: the worker is told when the session goes on.
         guard self.endpoints[endpoint].isOpen else { return }
         actions.append(.sendCancel(endpoint: endpoint, id: call.id, reason: reason))
