@@ -112,6 +112,10 @@ extension BrokerCallStatus {
             return "\(self.ahead) calls with the ordering key \"\(self.orderingKey ?? "")\" go first, one at a time"
         case .queued: break
         }
+        if explanation.isHeldUp {
+            return
+                "\(self.client) has left too much of its answers unread: its calls wait until it has read half of what it may leave"
+        }
         guard !explanation.workers.isEmpty else { return "no worker has offered itself: start one" }
         if explanation.state == .apart {
             return

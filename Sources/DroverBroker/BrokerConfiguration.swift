@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import Drover
+internal import DroverWire
 public import Logging
 
 /// How a broker behaves.
@@ -13,6 +14,17 @@ public struct BrokerConfiguration: Sendable {
     public var window = 1 << 21
     /// How many calls may wait in all; beyond it clients are told to come back later.
     public var maxQueuedCalls = 4 << 20
+    /// How many bytes the requests of calls that have not ended may take here, but at least two of the largest; beyond it clients
+    /// are told to come back later.
+    ///
+    /// One client may use half of it. What others have filled keeps nobody out who has little here: that can stretch it by a
+    /// quarter.
+    public var maxQueuedBytes = 2 << 30
+    /// How many bytes of answers and events one client may leave unread; beyond it its calls wait here until it has read half.
+    ///
+    /// What a client doesn't read stays in this process. All clients together may leave four times as much; then the calls of
+    /// those wait who left more than a small share of it.
+    public var maxUnreadBytes = 64 << 20
     /// How many clients there may be.
     public var maxClients = 4096
     /// How many workers there may be.
@@ -50,12 +62,17 @@ public struct BrokerConfiguration: Sendable {
     /// Creates the default configuration.
     public init() {}
 
+    /// How many bytes requests may take here: half of it must have room for the largest.
+    var roomForRequests: Int { max(self.maxQueuedBytes, 2 * (self.maxPayloadBytes + Header.byteCount)) }
+
     func validated() throws -> BrokerConfiguration {
         func check(_ isValid: Bool, _ message: String) throws {
             guard isValid else { throw UsageError(.badConfiguration, message) }
         }
         try check(self.window > 0, "window is \(self.window); it must be at least 1")
         try check(self.maxQueuedCalls > 0, "maxQueuedCalls is \(self.maxQueuedCalls); it must be at least 1")
+        try check(self.maxQueuedBytes > 0, "maxQueuedBytes is \(self.maxQueuedBytes); it must be at least 1")
+        try check(self.maxUnreadBytes >= 1 << 20, "maxUnreadBytes is \(self.maxUnreadBytes); it must be at least 1 MiB")
         try check(self.maxClients > 0, "maxClients is \(self.maxClients); it must be at least 1")
         try check(self.maxWorkers > 0, "maxWorkers is \(self.maxWorkers); it must be at least 1")
         try check((1...255).contains(self.maxAttempts), "maxAttempts is \(self.maxAttempts); it must be 1 to 255")

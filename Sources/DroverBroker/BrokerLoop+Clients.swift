@@ -51,10 +51,15 @@ extension BrokerLoop {
             if isResumed, let link = self.clientLinks[client] {
                 let isSameRoute = link.routingID == self.route.bytes
                 if isSameRoute { link.forgetFrames() } else { link.moved(to: self.route.bytes) }
+                self.resumed(link, isSameRoute: isSameRoute)
                 link.maxPayloadBytes = limit
             } else {
-                let line = PartLine(budget: self.partBudget)
-                self.clientLinks[client] = PeerLink(routingID: self.route.bytes, maxPayloadBytes: limit, line: line)
+                self.clientLinks[client] = PeerLink(
+                    routingID: self.route.bytes,
+                    maxPayloadBytes: limit,
+                    line: PartLine(budget: self.partBudget, tally: self.unsent),
+                    client: client
+                )
             }
             self.clientLinks[client]?.line.introduced(takesParts: hello.takesParts)
             if let link = self.clientLinks[client] { self.introduced(link, access) }
@@ -117,7 +122,7 @@ extension BrokerLoop {
                 at: self.now,
                 actions: &self.actions
             )
-            if !isHere {
+            if !isHere, self.mayAnswerItself(client) {
                 let stage = CancelledStage.unknown.rawValue
                 self.send(Header(.cancelled, id: header.id, number: stage), toClient: client)
             }
@@ -135,8 +140,9 @@ extension BrokerLoop {
         case .beat:
             guard header.id == self.machine.clients[client].epoch else { return self.reset() }
             self.stamped(header, client)
-        case .ping: self.pong(header.id, client)
+        case .ping: if self.mayAnswerItself(client) { self.pong(header.id, client) }
         case .pong:
+            if self.hasRead(client, header.id) { break }
             guard let (worker, id) = self.machine.questionAnswered(header.id, by: client) else { break }
             self.send(Header(.pong, id: id), toWorker: worker)
         case .goodbye: self.machine.clientLeft(client, at: self.now, actions: &self.actions)
@@ -166,6 +172,7 @@ extension BrokerLoop {
         self.core.counters.received.countAlone()
         var request = BrokerRequest(id: header.id, number: header.number)
         request.time = header.time
+        request.byteCount = unsafe Header.byteCount + incoming.payload.count
         request.isIdempotent = header.flags.contains(.idempotent)
         request.isResent = header.flags.contains(.resent)
         request.isRenewed = header.flags.contains(.renewed)
@@ -200,9 +207,9 @@ extension BrokerLoop {
         let verdict = self.machine.requestReceived(request, from: client, at: self.now, actions: &self.actions)
         switch verdict {
         case .taken(let slot): self.store(incoming, in: slot)
-        case .known: self.send(Header(.accepted, id: header.id), toClient: client)
+        case .known: if self.mayAnswerItself(client) { self.send(Header(.accepted, id: header.id), toClient: client) }
         case .answerAgain:
-            guard let link = self.clientLinks[client] else { return }
+            guard self.mayAnswerItself(client), let link = self.clientLinks[client] else { return }
             unsafe self.machine.withResult(header.id, of: client) { unsafe link.batch.append(message: $0) }
             self.appended(to: link)
         case .indeterminate:
@@ -227,6 +234,8 @@ extension BrokerLoop {
             let message =
                 "\(self.core.configuration.name) has as many calls waiting as it takes; try again in \(milliseconds) ms"
             self.refuse(header.id, .busy, message, to: client, isRetryable: true, retryAfter: milliseconds)
+        case .tooManyBytes(let own, let milliseconds):
+            self.refuseForBytes(header.id, own: own, of: client, retryAfter: milliseconds)
         case .draining:
             let message = "\(self.core.configuration.name) shuts down and takes no more calls; call another broker"
             self.refuse(header.id, .draining, message, to: client, isRetryable: true)
@@ -262,6 +271,11 @@ extension BrokerLoop {
         status.clients = counts.clients
         status.received = counts.received
         status.completed = counts.answered
+        status.heldUp = counts.heldUp ?? 0
+        status.partsRefused = counts.partsRefused ?? 0
+        status.oversizedMessages = counts.oversized ?? 0
+        status.abandonedMessages = counts.abandoned ?? 0
+        status.forgottenNews = counts.forgottenNews ?? 0
         status.isDraining = counts.isDraining
         guard let link = self.clientLinks[client] else { return }
         let payload = packed { writer throws(CodecError) in try status.pack(into: &writer) }
@@ -280,7 +294,7 @@ extension BrokerLoop {
         retryAfter: UInt32 = 0
     ) {
         self.core.counters.refused.countAlone()
-        guard let link = self.clientLinks[client] else { return }
+        guard self.mayAnswerItself(client), let link = self.clientLinks[client] else { return }
         self.answer(
             Header(.error, id: id),
             self.errorPayload(code, message, isRetryable, retryAfter),

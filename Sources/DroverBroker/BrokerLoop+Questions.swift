@@ -60,6 +60,7 @@ extension BrokerLoop {
             let question = self.questions[QuestionKey(client: client, number: header.number)],
             let link = self.clientLinks[client]
         else { return false }
+        guard self.mayAnswerItself(client) else { return true }
         if let right = question.right, let access = link.access,
             !self.mayAsk(question, right, access, header.id, client)
         {

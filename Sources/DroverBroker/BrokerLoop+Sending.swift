@@ -52,8 +52,9 @@ extension BrokerLoop {
             self.forget(slot)
         case .release(let slot): self.forget(slot)
         case .clientLost(let client, _):
-            if client < self.clientLinks.count {
-                self.clientLinks[client]?.forgetOutgoing()
+            if client < self.clientLinks.count, let link = self.clientLinks[client] {
+                link.forgetOutgoing()
+                self.forgetUnread(of: link)
                 self.clientLinks[client] = nil
             }
             self.forgetQuestions(of: client)
@@ -139,7 +140,15 @@ extension BrokerLoop {
         case .large(let payload):
             var header = payload.header
             self.rewrite(&header, slot: slot, as: id, isResent: isResent)
-            self.sendLarge(header, payload.box, payload.range, deadline: call.deadline, to: link)
+            let goesInParts = link.line.takes(header.kind, payloadCount: payload.range.count)
+            self.sendLarge(
+                header,
+                payload.box,
+                payload.range,
+                deadline: call.deadline,
+                to: link,
+                goesInParts: goesInParts
+            )
         }
     }
 
@@ -296,11 +305,12 @@ extension BrokerLoop {
         _ range: Range<Int>,
         deadline: Instant?,
         to link: PeerLink,
+        goesInParts: Bool,
         isBehindEvents: Bool = false
     ) {
         var header = header
         header.payloadLength = UInt32(range.count)
-        if link.line.takes(header.kind, payloadCount: range.count), let source = PartSource(range, of: box) {
+        if goesInParts, let source = PartSource(range, of: box) {
             if !link.line.isSending { self.sendingParts.append(link) }
             return link.line.add(header, deadline: deadline, source, isBehindEvents: isBehindEvents)
         }
@@ -329,6 +339,7 @@ extension BrokerLoop {
                 }
             }
             if !link.batch.isEmpty { self.appended(to: link) }
+            if link.client >= 0 { self.lookAfter(link) }
             return !link.line.isSending
         }
     }
@@ -346,13 +357,22 @@ extension BrokerLoop {
         }
         var header = header
         header.flags.remove(.attached)
-        if link.line.keepsOrder, unsafe !link.line.takes(header.kind, payloadCount: incoming.payload.count),
+        let goesInParts = unsafe link.line.takes(header.kind, payloadCount: incoming.payload.count)
+        if !goesInParts, link.line.keepsOrder,
             unsafe link.line.holds(header, incoming.payload, isBehindEvents: isBehindEvents)
         {
             return true
         }
         if let box = incoming.box {
-            self.sendLarge(header, box, incoming.range, deadline: nil, to: link, isBehindEvents: isBehindEvents)
+            self.sendLarge(
+                header,
+                box,
+                incoming.range,
+                deadline: nil,
+                to: link,
+                goesInParts: goesInParts,
+                isBehindEvents: isBehindEvents
+            )
         } else {
             unsafe link.batch.append(header, payload: incoming.payload)
             self.appended(to: link)
@@ -378,6 +398,7 @@ extension BrokerLoop {
             self.sendParts()
         }
         self.flushDirty()
+        self.lookAfterReaders()
         if self.partBudget.hasNews, let report = self.partBudget.report(at: self.now) {
             self.core.configuration.logger.warning(
                 "\(PartBudget.reportMessage)",
@@ -386,9 +407,13 @@ extension BrokerLoop {
         }
     }
 
-    private func flushDirty() {
+    func flushDirty() {
         guard !self.dirty.isEmpty else { return }
-        for link in self.dirty {
+        var index = 0
+        // A client may be asked, behind what it is sent, whether it has read that.
+        while index < self.dirty.count {
+            let link = self.dirty[index]
+            index += 1
             link.isDirty = false
             if !link.batch.isEmpty { self.put(link.batch.take(&self.frames), attached: nil, on: link) }
         }
@@ -396,6 +421,14 @@ extension BrokerLoop {
     }
 
     private func put(_ frame: consuming Message, attached: consuming Message?, on link: PeerLink) {
+        if link.client >= 0 {
+            var count = frame.count
+            if let second = attached.take() {
+                count += second.count
+                attached = consume second
+            }
+            self.sent(count, to: link)
+        }
         guard link.parked.isEmpty else {
             link.parked.append(PeerLink.Parked(frame, attached: attached))
             return

@@ -25,6 +25,16 @@ final class BrokerLoop {
     /// Peers to which messages go in parts.
     @safe @exclusivity(unchecked) var sendingParts: [PeerLink] = []
     let partBudget: PartBudget
+    /// What waits to go to clients in parts.
+    let unsent = UnsentTally()
+    /// What all clients were sent and have not read.
+    @safe @exclusivity(unchecked) var unreadBytes = 0
+    let unreadLimit: UnreadLimit
+    @safe @exclusivity(unchecked) var lastUnreadQuestion: UInt64 = 0
+    /// When it may be logged again that a client's calls wait for it to read.
+    @safe @exclusivity(unchecked) var nextHoldUpReport = Instant(nanoseconds: 0)
+    /// When it may be logged again that requests take as many bytes as they may.
+    @safe @exclusivity(unchecked) var nextBytesReport = Instant(nanoseconds: 0)
     /// Workers to which something could not be sent in this turn, with the route that it was to go by.
     @safe @exclusivity(unchecked) var unreachable: [(link: PeerLink, routingID: [UInt8])] = []
     /// Tells that connections were closed; nil if it can't be watched.
@@ -70,6 +80,7 @@ final class BrokerLoop {
             maxPayloadBytes: configuration.maxPayloadBytes,
             counters: core.counters.parts
         )
+        self.unreadLimit = UnreadLimit(perClient: configuration.maxUnreadBytes)
         let socket = try Socket(.router, in: core.context.context)
         try socket.set(.routerMandatory, true)
         try socket.prepare(for: [address], maxPayloadBytes: configuration.maxPayloadBytes)
@@ -95,6 +106,8 @@ final class BrokerLoop {
         machine.window = configuration.window
         machine.maxQueued = configuration.maxQueuedCalls
         machine.maxQueuedPerRoute = configuration.maxQueuedCalls
+        machine.maxQueuedBytes = configuration.roomForRequests
+        machine.maxUnreadBytes = configuration.maxUnreadBytes
         machine.maxClients = configuration.maxClients
         machine.maxWorkers = configuration.maxWorkers
         machine.maxAttempts = UInt8(clamping: configuration.maxAttempts)
@@ -256,7 +269,8 @@ final class BrokerLoop {
         case (.partEnded, .worker(let worker)): self.workerLinks[worker]?.line.ended(incoming.header)
         case (let kind?, .client(let client)):
             self.take(incoming, kind, fromClient: client)
-            if kind == .goodbye { peer = nil }
+            // It said goodbye, or was given up.
+            if !self.machine.clients[client].isLive { peer = nil }
         case (let kind?, .worker(let worker)):
             self.take(incoming, kind, fromWorker: worker)
             // A goodbye or another epoch may have ended it.
@@ -266,6 +280,7 @@ final class BrokerLoop {
             if incoming.header.flags.contains(.mustUnderstand) {
                 let message = "this broker does not know messages of kind \(incoming.header.rawKind); update it"
                 self.refuse(incoming.header.id, .unsupported, message, to: client)
+                if !self.machine.clients[client].isLive { peer = nil }
             }
         case (nil, .worker): self.core.counters.unknown.countAlone()
         case (.refused, nil), (.reset, nil): self.core.counters.unknown.countAlone()
@@ -371,6 +386,10 @@ final class BrokerLoop {
         self.core.counters.clients.store(self.machine.clientCount, ordering: .relaxed)
         self.core.counters.workers.store(self.machine.workerCount, ordering: .relaxed)
         self.core.counters.queued.store(self.machine.queuedCount, ordering: .relaxed)
+        self.core.counters.keptBytes.store(self.machine.keptBytes, ordering: .relaxed)
+        self.core.counters.unreadBytes.store(self.unreadBytes + self.unsent.bytes, ordering: .relaxed)
+        self.core.counters.heldUp.store(self.machine.heldUp.count, ordering: .relaxed)
+        self.core.counters.forgottenNews.store(self.machine.forgottenNews, ordering: .relaxed)
         self.core.counters.sent.store(self.machine.sentCount, ordering: .relaxed)
         self.core.counters.starved.store(Int(clamping: self.machine.starvedCount), ordering: .relaxed)
         self.core.counters.slots.store(self.machine.slotCount, ordering: .relaxed)

@@ -18,6 +18,16 @@ public struct BrokerStatus: Hashable, Codable, Sendable {
     public var queued = 0
     /// Calls that workers have.
     public var sent = 0
+    /// Bytes of the requests of those that wait or run; nil of a broker that doesn't tell it.
+    public var queuedBytes: Int?
+    /// Calls that were refused since those bytes were as many as may be; nil of a broker that doesn't tell it.
+    public var refusedForBytes: Int?
+    /// Bytes that clients were sent and may not have read; nil of a broker that doesn't tell it.
+    public var unreadBytes: Int?
+    /// Clients whose calls wait until they have read more of their answers; nil of a broker that doesn't tell it.
+    public var heldUp: Int?
+    /// How often that began for a client; nil of a broker that doesn't tell it.
+    public var holdUps: Int?
     /// Calls that came.
     public var received = 0
     /// Calls that workers answered, with a value or an error.
@@ -41,6 +51,9 @@ public struct BrokerStatus: Hashable, Codable, Sendable {
     /// Large messages that were under way in parts when their connection ended, or that their addressee did not take; nil of a
     /// broker that doesn't tell it.
     public var abandoned: Int?
+    /// News of callbacks, that they had ended or were to pause, which were forgotten since there was too much of them; nil of a
+    /// broker that doesn't tell it.
+    public var forgottenNews: Int?
     /// Peers that were asked to introduce themselves again.
     public var resets = 0
     /// Times that a worker said it was idle though suitable calls waited.

@@ -45,13 +45,34 @@ final class PeerLink {
     /// Calls that the worker answered.
     @safe @exclusivity(unchecked) var answered = 0
 
+    /// What a client has not read.
+    @safe @exclusivity(unchecked) var unread = UnreadAnswers()
+    /// The PING that asks for that; 0 if none is open.
+    @safe @exclusivity(unchecked) var unreadQuestion: UInt64 = 0
+    /// How often the broker itself answered a client while its calls had to wait for it to read.
+    @safe @exclusivity(unchecked) var answersWhileHeldUp = 0
+
+    /// The client that it leads to, or -1 for a worker's.
+    let client: Int
     /// The worker that it leads to, or -1 for a client's.
     let worker: Int
     /// Which life of a worker it belongs to; 0 for a client's.
     let incarnation: UInt64
 
-    init(routingID: [UInt8], maxPayloadBytes: Int, line: PartLine, worker: Int = -1, incarnation: UInt64 = 0) {
+    /// A link to a client.
+    init(routingID: [UInt8], maxPayloadBytes: Int, line: PartLine, client: Int) {
         self.line = line
+        self.routingID = routingID
+        self.maxPayloadBytes = maxPayloadBytes
+        self.client = client
+        self.worker = -1
+        self.incarnation = 0
+    }
+
+    /// A link to a worker.
+    init(routingID: [UInt8], maxPayloadBytes: Int, line: PartLine, worker: Int, incarnation: UInt64) {
+        self.line = line
+        self.client = -1
         self.routingID = routingID
         self.maxPayloadBytes = maxPayloadBytes
         self.worker = worker

@@ -48,6 +48,14 @@ struct BrokerCommand: AsyncParsableCommand {
     @Option(help: "How many calls may wait in all; beyond it clients are told to come back later.")
     var maxQueued = 4 << 20
 
+    @Option(
+        help: "How many bytes requests may take here, half of it of one client; beyond it clients are told to wait."
+    )
+    var maxQueuedBytes = 2 << 30
+
+    @Option(help: "How many bytes a client may leave unread; beyond it its calls wait until it has read half.")
+    var maxUnread = 64 << 20
+
     @Option(help: "How many bytes a request or a reply may take.")
     var maxPayload = 64 << 20
 
@@ -88,6 +96,8 @@ struct BrokerCommand: AsyncParsableCommand {
         var configuration = BrokerConfiguration()
         configuration.name = self.name
         configuration.maxQueuedCalls = self.maxQueued
+        configuration.maxQueuedBytes = self.maxQueuedBytes
+        configuration.maxUnreadBytes = self.maxUnread
         configuration.maxPayloadBytes = self.maxPayload
         configuration.maxAttempts = self.maxAttempts
         configuration.noWorkerPatience = .seconds(self.patience)

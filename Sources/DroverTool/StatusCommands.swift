@@ -23,6 +23,10 @@ struct StatusCommand: AsyncParsableCommand {
         table.add(["workers", "\(status.workers) with \(status.slots) slots"])
         table.add(["clients", "\(status.clients)"])
         table.add(["calls", "\(status.queued) waiting, \(status.sent) at workers"])
+        if let bytes = status.queuedBytes { table.add(["their requests", Self.size(bytes)]) }
+        if let heldUp = status.heldUp, let bytes = status.unreadBytes {
+            table.add(["unread", Self.size(bytes) + (heldUp > 0 ? "; calls of \(heldUp) clients wait for that" : "")])
+        }
         table.add(["answered", "\(status.answered) of \(status.received)"])
         table.add(["re-sent", "\(status.resent)"])
         table.add(["lost", "\(status.lost)"])
@@ -31,9 +35,15 @@ struct StatusCommand: AsyncParsableCommand {
         table.add(["undeliverable", "\(status.undeliverable) messages"])
         if let abandoned = status.abandoned { table.add(["abandoned", "\(abandoned) large messages"]) }
         if let oversized = status.oversized { table.add(["oversized", "\(oversized) messages"]) }
+        if let forgotten = status.forgottenNews { table.add(["forgotten", "\(forgotten) news of callbacks"]) }
         if let refused = status.partsRefused { table.add(["parts refused", "\(refused)"]) }
         table.add(["starved", "\(status.starved) reports"])
         print(table.lines.joined(separator: "\n"))
+    }
+
+    /// A number of bytes for people.
+    static func size(_ bytes: Int) -> String {
+        bytes < 1 << 20 ? "\((bytes + 1023) >> 10) KiB" : "\((bytes + (1 << 19)) >> 20) MiB"
     }
 
     /// A time for people.

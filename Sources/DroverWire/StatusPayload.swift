@@ -24,6 +24,17 @@ public struct WorkerStatus: Hashable, Codable, Sendable {
     public var dropped = 0
     /// Handlers that run on after their hard time limits, and keep their slots.
     public var stuck = 0
+    /// How often the requests of a client had to wait, since it had left too much of its answers unread; a broker says how many
+    /// clients' have to.
+    public var heldUp = 0
+    /// Parts of large messages that came and were not wanted.
+    public var partsRefused = 0
+    /// Large messages that were announced with more bytes than it takes.
+    public var oversizedMessages = 0
+    /// Large messages that were under way in parts when their connection ended, or that their addressee did not take.
+    public var abandonedMessages = 0
+    /// News of callbacks, that they had ended or were to pause, which were forgotten since there was too much of them.
+    public var forgottenNews = 0
     /// Whether the worker takes no new requests.
     public var isDraining = false
 
@@ -41,7 +52,9 @@ extension WorkerStatus: WireCodable {
             ("running", self.running), ("queued", self.queued), ("concurrency", self.concurrency),
             ("clients", self.clients), ("received", self.received), ("completed", self.completed),
             ("failed", self.failed), ("dropped", self.dropped),
-            ("stuck", self.stuck),
+            ("stuck", self.stuck), ("heldUp", self.heldUp), ("partsRefused", self.partsRefused),
+            ("oversized", self.oversizedMessages), ("abandoned", self.abandonedMessages),
+            ("forgottenNews", self.forgottenNews),
         ]
         try writer.packMapHeader(counts.count + 2)
         try writer.pack("worker")
@@ -73,6 +86,11 @@ extension WorkerStatus: WireCodable {
             case "failed": status.failed = Int(clamping: try reader.readInt64())
             case "dropped": status.dropped = Int(clamping: try reader.readInt64())
             case "stuck": status.stuck = Int(clamping: try reader.readInt64())
+            case "heldUp": status.heldUp = Int(clamping: try reader.readInt64())
+            case "partsRefused": status.partsRefused = Int(clamping: try reader.readInt64())
+            case "oversized": status.oversizedMessages = Int(clamping: try reader.readInt64())
+            case "abandoned": status.abandonedMessages = Int(clamping: try reader.readInt64())
+            case "forgottenNews": status.forgottenNews = Int(clamping: try reader.readInt64())
             case "draining": status.isDraining = try reader.readBool()
             default: try reader.skip()
             }

@@ -306,6 +306,42 @@ import Testing
         #expect(isEmpty)
     }
 
+    @Test("what waits in streams and behind events counts as not gone out, until it goes or is dropped")
+    func unsentBytes() {
+        var queue = PartQueue<Int>()
+        let event = Header(.event, payloadLength: 1000, number: 1)
+        let header = Header.byteCount
+        func expect(_ count: Int, _ queue: borrowing PartQueue<Int>, at line: SourceLocation = #_sourceLocation) {
+            let unsent = queue.unsentBytes
+            #expect(unsent == count, sourceLocation: line)
+        }
+        queue.add(event, deadline: nil, 0)
+        queue.add(event, deadline: nil, 0)
+        expect(2 * (1000 + header), queue)
+        let isHeld = queue.hold([UInt8](repeating: 0, count: 300), in: .subscription(1))
+        let isOtherHeld = queue.hold([UInt8](repeating: 0, count: 300), in: .subscription(2))
+        let isAnswerHeld = queue.hold([UInt8](repeating: 0, count: 50), of: 7, isBehindEvents: true)
+        #expect(isHeld && !isOtherHeld && isAnswerHeld)
+        queue.add(Header(.reply, payloadLength: 500, id: 8), deadline: nil, 0, isBehindEvents: true)
+        expect(2 * (1000 + header) + 300 + 50 + 500 + header, queue)
+        let isDropped = queue.cancel({ $0 == .reply }, id: 8)
+        #expect(isDropped)
+        expect(2 * (1000 + header) + 300 + 50, queue)
+        _ = queue.next(at: Self.at(0))
+        queue.acknowledged(1, end: header, at: Self.at(0))
+        _ = queue.next(at: Self.at(0))
+        expect(1000 + header + 300 + 50, queue)
+        // The second one isn't wanted there.
+        _ = queue.next(at: Self.at(1))
+        queue.acknowledged(2, end: header, isWanted: false, at: Self.at(1))
+        expect(350, queue)
+        while queue.next(at: Self.at(2)) != nil {}
+        expect(0, queue)
+        queue.add(event, deadline: nil, 0)
+        queue.reset()
+        expect(0, queue)
+    }
+
     @Test("whatever is large, refused or cancelled, each stream keeps its order and nothing stays")
     func order() {
         for seed in 1...300 as ClosedRange<UInt64> {
@@ -355,7 +391,8 @@ import Testing
                 }
             }
             let isEmpty = queue.isEmpty
-            #expect(isEmpty && heard == said, "seed \(seed)")
+            let unsent = queue.unsentBytes
+            #expect(isEmpty && unsent == 0 && heard == said, "seed \(seed)")
         }
     }
 

@@ -23,6 +23,23 @@ struct UnreadAnswersTests {
         #expect(!isDone && unread.bytes == 0)
     }
 
+    @Test("one whose requests wait is asked about all that may keep them waiting, however little that is")
+    func asksWhileHeldUp() {
+        var unread = UnreadAnswers()
+        let isAsked = unread.sent(1000, limit: 64_000)
+        let isAskedNow = unread.heldUp(limit: 64_000)
+        #expect(!isAsked && isAskedNow)
+        let isAskedTwice = unread.sent(900, limit: 64_000, isHeldUp: true)
+        let isAskedAgain = unread.answered(limit: 64_000, isHeldUp: true)
+        #expect(!isAskedTwice && isAskedAgain && unread.bytes == 900)
+        // The question itself.
+        _ = unread.sent(24, limit: 64_000, isHeldUp: true)
+        let isAskedForEver = unread.answered(limit: 64_000, isHeldUp: true)
+        #expect(!isAskedForEver)
+        let limit = UnreadLimit(perClient: 64_000)
+        #expect(limit.share(clients: 1 << 20) >= 64_000 / 1024)
+    }
+
     @Test("who has left much unread waits until half is read; when all have, those wait who left more than their share")
     func limits() {
         let limit = UnreadLimit(perClient: 6400)

@@ -18,6 +18,11 @@ struct StatusPayloadTests {
         status.failed = 7
         status.dropped = 8
         status.stuck = 9
+        status.heldUp = 10
+        status.partsRefused = 11
+        status.oversizedMessages = 12
+        status.abandonedMessages = 13
+        status.forgottenNews = 14
         status.isDraining = true
         return status
     }

@@ -211,7 +211,7 @@ final class SimulatedBroker {
         case .indeterminate:
             try check(!request.isIdempotent, "an idempotent request is indeterminate")
             self.send(.answer(id: header.id, token: token, isError: true), toClient: client)
-        case .busy, .draining, .tooManyRoutes:
+        case .busy, .tooManyBytes, .draining, .tooManyRoutes:
             self.send(.answer(id: header.id, token: token, isError: true), toClient: client)
         case .lapsed:
             try check(record.earliest <= self.now, "request \(header.id) lapsed before its time was over")

@@ -117,6 +117,13 @@ package final class IncomingMessage {
     func take() -> MessageBox { MessageBox(self.message.take()) }
 }
 
+/// What waits to go out in parts, or behind such, over all of a loop's links to clients.
+package final class UnsentTally {
+    @safe @exclusivity(unchecked) package fileprivate(set) var bytes = 0
+
+    package init() {}
+}
+
 /// What goes out and comes in by one link in parts.
 ///
 /// Belongs, like the link, to the loop's thread.
@@ -148,9 +155,20 @@ package final class PartLine {
         var deadline: Instant
     }
 
-    package init(budget: PartBudget) { self.budget = budget }
+    /// What of that has not gone out, with all that waits behind it, in bytes.
+    @safe @exclusivity(unchecked) package private(set) var unsentBytes = 0
+    private let tally: UnsentTally?
+
+    /// - Parameters:
+    ///   - budget: What messages that come may take.
+    ///   - tally: Where it is summed up what has not gone out.
+    package init(budget: PartBudget, tally: UnsentTally? = nil) {
+        self.budget = budget
+        self.tally = tally
+    }
 
     deinit {
+        self.tally?.bytes -= self.unsentBytes
         self.budget.waiting -= self.announced.count
         self.budget.count(abandoned: self.outgoing.count + self.incoming.count + self.announced.count)
     }
@@ -160,6 +178,9 @@ package final class PartLine {
         defer {
             self.isSending = !self.outgoing.isEmpty
             self.keepsOrder = self.outgoing.keepsOrder
+            let unsent = self.outgoing.unsentBytes
+            self.tally?.bytes += unsent - self.unsentBytes
+            self.unsentBytes = unsent
         }
         return body(&self.outgoing)
     }
@@ -195,6 +216,7 @@ package final class PartLine {
     /// Whether a message goes in parts.
     ///
     /// What calls and callbacks carry does; what follows it in its ``PartStream`` has to be given to ``holds(_:in:)`` then.
+    /// To be asked once for each message, since what goes whole is counted.
     package func takes(_ kind: MessageKind?, payloadCount: Int) -> Bool {
         guard payloadCount > Self.threshold, self.isTaken, let kind, Self.isSplit(kind) else { return false }
         if payloadCount > self.outgoing.window.wholeBytes || self.wholeBytes > Self.trialBytes { return true }
@@ -209,9 +231,6 @@ package final class PartLine {
         default: false
         }
     }
-
-    /// What of that has not gone out, in bytes.
-    package var unsentBytes: Int { self.isSending ? self.outgoing.unsentBytes : 0 }
 
     /// Adds a message to those that go out in parts; a request's time is what is left of it when it goes.
     ///

@@ -51,13 +51,19 @@ extension WorkerLoop {
     /// An answer goes to a client; one that has left too much unread is held up.
     func sentAnswer(_ count: Int, by link: WorkerLink, _ session: Int) {
         guard link.broker == nil else { return }
-        if link.unread.sent(count, limit: self.unreadLimit.perClient) { self.askForAnswers(link, session) }
+        let isHeldUp = link.holdUp.isOn
+        if link.unread.sent(count, limit: self.unreadLimit.perClient, isHeldUp: isHeldUp) {
+            self.askForAnswers(link, session)
+        }
         self.unreadBytes += count
-        guard link.unread.bytes >= self.unreadLimit.share || link.line.isSending, !link.holdUp.isOn, self.mustWait(link)
-        else { return }
+        guard !link.holdUp.isOn, self.mustWait(link) else { return }
         link.holdUp.isOn = true
         self.heldUp.insert(session)
+        if link.unread.heldUp(limit: self.unreadLimit.perClient) { self.askForAnswers(link, session) }
         self.core.counters.heldUp.count()
+        // One that reads, and asks for much, may be held up many times a second.
+        guard self.now >= self.nextHoldUpReport else { return }
+        self.nextHoldUpReport = self.now.advanced(byNanoseconds: 1_000_000_000)
         self.core.logger.warning(
             "requests of a client wait until it has read its answers",
             metadata: [
@@ -79,7 +85,9 @@ extension WorkerLoop {
         link.answersQuestion = 0
         let before = link.unread.bytes
         defer { self.unreadBytes -= before - link.unread.bytes }
-        if link.unread.answered(limit: self.unreadLimit.perClient) { self.askForAnswers(link, session) }
+        if link.unread.answered(limit: self.unreadLimit.perClient, isHeldUp: link.holdUp.isOn) {
+            self.askForAnswers(link, session)
+        }
         return true
     }
 
@@ -112,6 +120,11 @@ extension WorkerLoop {
     private func unread(of link: WorkerLink) -> Int { link.unread.bytes + link.line.unsentBytes }
 
     private func mustWait(_ link: WorkerLink) -> Bool {
-        self.unreadLimit.mustWait(unread: self.unread(of: link), total: self.unreadBytes, isHeldUp: link.holdUp.isOn)
+        self.unreadLimit.mustWait(
+            unread: self.unread(of: link),
+            total: self.unreadBytes + self.unsent.bytes,
+            clients: self.machine.sessionCount,
+            isHeldUp: link.holdUp.isOn
+        )
     }
 }

@@ -185,6 +185,8 @@ final class SubscriberTable: Sendable {
         var subscribers: [Key: Subscriber] = [:]
         /// What peers said of callbacks that are not, or no longer, among the subscribers.
         var memories: [PeerID: CallbackMemory<CallbackID>] = [:]
+        /// How much of that was forgotten since there was too much.
+        var forgottenCount = 0
         /// The worker has stopped: whoever comes now has ended already.
         var isClosed = false
 
@@ -194,13 +196,16 @@ final class SubscriberTable: Sendable {
         ) {
             guard !self.isClosed else { return }
             let id = CallbackID(client: key.client, subscription: key.subscription)
+            let before = self.memories[key.peer]?.forgottenCount ?? 0
             change(&self.memories[key.peer, default: CallbackMemory()], id)
+            self.forgottenCount += (self.memories[key.peer]?.forgottenCount ?? 0) - before
         }
     }
 
     private let state = Mutex(State())
 
     var count: Int { self.state.withLock { $0.subscribers.count } }
+    var forgottenCount: Int { self.state.withLock { $0.forgottenCount } }
 
     func subscriber(
         _ subscription: SubscriptionID,

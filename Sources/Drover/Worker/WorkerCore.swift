@@ -110,6 +110,11 @@ final class WorkerCore: Sendable {
         status.failed = self.counters.failed.current
         status.dropped = self.counters.dropped.current
         status.stuck = self.counters.stuck.current
+        status.heldUp = self.counters.heldUp.current
+        status.partsRefused = self.counters.parts.refused.current
+        status.oversizedMessages = self.counters.parts.oversized.current
+        status.abandonedMessages = self.counters.parts.abandoned.current
+        status.forgottenNews = self.subscribers.forgottenCount
         status.isDraining = self.life.state != .running
         return status
     }

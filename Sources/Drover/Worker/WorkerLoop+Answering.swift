@@ -308,11 +308,9 @@ extension WorkerLoop {
         } else {
             self.machine.forgetResult(header.id, of: session)
         }
-        // What goes in parts is counted until it has gone out.
         let count = block.count
-        let goesInParts = self.links[session]?.line.takes(header.kind, payloadCount: block.payloadCount) ?? false
-        self.send(block, as: header, to: session, isBehindEvents: isBehindEvents)
-        if let link = self.links[session] { self.sentAnswer(goesInParts ? 0 : count, by: link, session) }
+        let isCounted = self.send(block, as: header, to: session, isBehindEvents: isBehindEvents)
+        if let link = self.links[session] { self.sentAnswer(isCounted ? 0 : count, by: link, session) }
     }
 
     /// Says that there is a result, or an error, that the client would not take.

@@ -17,9 +17,9 @@ extension WorkerLoop {
 
     /// Sends an encoded message.
     ///
-    /// Returns whether it was large and went from its own memory.
-    ///
     /// An answer `isBehindEvents` if they may be for its caller.
+    ///
+    /// - Returns: Whether it goes in parts, or waits for what does: the line counts it until it has gone out.
     @discardableResult
     func send(_ block: RequestBytes, as header: Header, to session: Int, isBehindEvents: Bool = false) -> Bool {
         var block = block
@@ -35,14 +35,14 @@ extension WorkerLoop {
         }
         if link.line.keepsOrder {
             let payload = unsafe UnsafeRawBufferPointer(start: base + Header.byteCount, count: block.payloadCount)
-            if unsafe link.line.holds(header, payload, isBehindEvents: isBehindEvents) { return false }
+            if unsafe link.line.holds(header, payload, isBehindEvents: isBehindEvents) { return true }
         }
         unsafe header.write(to: base)
         if block.payloadCount >= OutgoingBatch.flushBytes, let shared = block.share() {
             self.flush(link, session)
             let frame = unsafe Message(adopting: shared.base, count: block.count, owner: shared)
             self.put(frame, on: link, session)
-            return true
+            return false
         }
         unsafe link.batch.append(message: UnsafeRawBufferPointer(start: base, count: block.count))
         self.appended(to: link, session)

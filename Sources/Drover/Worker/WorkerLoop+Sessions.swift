@@ -86,7 +86,7 @@ extension WorkerLoop {
                 self.core.subscribers.goOn(of: hello.client)
             } else {
                 let broker = hello.isBroker ? BrokerSide(identity: hello.client, core: self.core) : nil
-                let line = PartLine(budget: self.partBudget)
+                let line = PartLine(budget: self.partBudget, tally: hello.isBroker ? nil : self.unsent)
                 line.reset(takesParts: hello.takesParts)
                 self.links[session] = WorkerLink(
                     routingID: routingID,

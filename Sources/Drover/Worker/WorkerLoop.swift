@@ -38,6 +38,10 @@ final class WorkerLoop {
     let unreadLimit: UnreadLimit
     /// Bytes of answers that clients have not read.
     @safe @exclusivity(unchecked) var unreadBytes = 0
+    /// When it may be logged again that a client's requests wait for it to read.
+    @safe @exclusivity(unchecked) var nextHoldUpReport = Instant(nanoseconds: 0)
+    /// What waits to go to clients in parts.
+    let unsent = UnsentTally()
     /// Sessions to which messages go in parts.
     @safe @exclusivity(unchecked) var sendingParts: [Int] = []
     let partBudget: PartBudget

@@ -79,6 +79,8 @@ package enum BrokerVerdict: Equatable, Sendable {
     case tooManyRoutes(own: Int)
     /// Too much waits.
     case busy(retryAfterMilliseconds: UInt32)
+    /// The requests that are kept take as many bytes as they may, of which the client has so many.
+    case tooManyBytes(own: Int, retryAfterMilliseconds: UInt32)
     case draining
     case lapsed
     /// An id that is in use.

@@ -2,7 +2,7 @@
 
 internal import DroverWire
 
-/// What a broker knows of one call that has not ended: 56 bytes.
+/// What a broker knows of one call that has not ended: 72 bytes.
 package struct BrokerCall: BitwiseCopyable, Sendable {
     /// Where a call is.
     package enum State: UInt8, BitwiseCopyable, Sendable {
@@ -32,6 +32,8 @@ package struct BrokerCall: BitwiseCopyable, Sendable {
     let key: UInt32
     var next = CallSlab.none
     var previous = CallSlab.none
+    /// What its request takes, with its header.
+    let byteCount: UInt32
     package let priority: UInt8
     /// How often a worker got it that might have run it.
     package internal(set) var sends: UInt8 = 0
@@ -71,6 +73,7 @@ package struct BrokerCall: BitwiseCopyable, Sendable {
         self.isIdempotent = request.isIdempotent
         self.attempts = request.attempts
         self.isBundle = request.isBundle
+        self.byteCount = UInt32(clamping: request.byteCount)
     }
 }
 
@@ -79,6 +82,8 @@ package struct BrokerRequest: Equatable, Sendable {
     package var id: UInt64
     /// The client's number of the function.
     package var number: UInt32
+    /// What it takes, with its header.
+    package var byteCount = 0
     /// The milliseconds left.
     package var time = Header.noTimeLimit
     package var isIdempotent = false

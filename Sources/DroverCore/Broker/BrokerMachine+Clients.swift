@@ -103,6 +103,7 @@ extension BrokerMachine {
         self.clientOf[self.clients[index].client] = nil
         self.peerOf[self.clients[index].route] = nil
         self.peerWheel.cancel(UInt32(2 * index))
+        self.heldUp.removeAll { $0 == index }
         var waiting: [UInt32] = []
         // Those behind an ordering key first: the key must pass to nobody who goes as well.
         for key in self.keyOf.values.sorted() {

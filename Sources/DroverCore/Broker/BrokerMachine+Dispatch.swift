@@ -12,7 +12,9 @@ extension BrokerMachine {
             return self.placeApart(at: now, actions: &actions)
         }
         let route = Int(call.route)
-        if self.routes[route].topPriority < Int(call.priority), let worker = self.choose(route, call.priority) {
+        if self.routes[route].topPriority < Int(call.priority), !self.clients[Int(call.client)].isHeldUp,
+            let worker = self.choose(route, call.priority)
+        {
             self.serves += 1
             self.wheel.cancel(slot)
             return self.assign(slot, to: worker, at: now, actions: &actions)
@@ -64,7 +66,6 @@ extension BrokerMachine {
             return self.startTimer(of: slot, at: now)
         }
         let flow = self.flow(client: Int(call.client), route: Int(call.route), priority: call.priority, makes: true)
-        let route = Int(call.route)
         if atFront {
             self.calls.prepend(slot, to: &self.flows[flow].calls)
         } else {
@@ -73,17 +74,22 @@ extension BrokerMachine {
         self.calls[slot].state = .queued
         self.calls[slot].isStalled = false
         self.queuedCount += 1
-        let level = Int(call.priority)
-        self.routes[route].waitingCount += 1
-        self.waiting[route << 3 | level] += 1
-        if self.waiting[route << 3 | level] == 1 {
-            self.routes[route].waitingLevels |= 1 << call.priority
-            self.busy[level].insert(route)
-            self.busyCounts[level] += 1
-            self.busyLevels |= 1 << call.priority
-        }
+        if !self.flows[flow].isAside { self.count(1, in: flow) }
         if self.flows[flow].calls.count == 1 { self.flows[flow].waitsSince = self.serves }
         self.startTimer(of: slot, at: now)
+    }
+
+    /// So many calls of a flow wait for workers now.
+    mutating func count(_ count: Int, in flow: Int) {
+        let (route, level) = (self.flows[flow].route, Int(self.flows[flow].priority))
+        let former = self.waiting[route << 3 | level]
+        self.routes[route].waitingCount += count
+        self.waiting[route << 3 | level] = former + count
+        guard former == 0 else { return }
+        self.routes[route].waitingLevels |= 1 << UInt8(level)
+        self.busy[level].insert(route)
+        self.busyCounts[level] += 1
+        self.busyLevels |= 1 << UInt8(level)
     }
 
     /// Takes a call that waits out of where it waits.
@@ -102,14 +108,20 @@ extension BrokerMachine {
     }
 
     private mutating func takeOut(_ slot: UInt32, of flow: Int) {
-        let (route, level) = (self.flows[flow].route, Int(self.flows[flow].priority))
         self.queuedCount -= 1
         self.calls.unlink(slot, from: &self.flows[flow].calls)
-        self.waiting[route << 3 | level] -= 1
-        self.routes[route].waitingCount -= 1
+        guard self.flows[flow].isAside else { return self.discount(1, in: flow) }
+        if self.flows[flow].calls.count == 0, !self.flows[flow].isInHeap { self.dropFlow(flow) }
+    }
+
+    /// So many calls of a flow wait for workers no more.
+    mutating func discount(_ count: Int, in flow: Int) {
+        let (route, level) = (self.flows[flow].route, Int(self.flows[flow].priority))
+        self.waiting[route << 3 | level] -= count
+        self.routes[route].waitingCount -= count
         guard self.waiting[route << 3 | level] == 0 else { return }
-        // What is left in the heap are flows without calls.
-        while let empty = self.queues[route << 3 | level].popAny() { self.dropFlow(empty) }
+        // What is left in the heap are flows without calls, or put aside.
+        while let other = self.queues[route << 3 | level].popAny() { self.leftHeap(other) }
         self.routes[route].waitingLevels &= ~(1 << UInt8(level))
         self.busy[level].remove(route)
         self.busyCounts[level] -= 1
@@ -249,9 +261,9 @@ extension BrokerMachine {
         let queue = route << 3 | priority
         while let top = self.queues[queue].top {
             let flow = self.flows[top.flow]
-            if flow.calls.count == 0 {
+            if flow.calls.count == 0 || flow.isAside {
                 self.queues[queue].removeTop()
-                self.dropFlow(top.flow)
+                self.leftHeap(top.flow)
                 continue
             }
             let pass = self.clients[flow.client].pass
@@ -388,7 +400,9 @@ extension BrokerMachine {
             index = known
         } else {
             precondition(makes, "a call waits in a flow that doesn't exist")
-            let flow = Flow(client: client, route: route, priority: priority)
+            var flow = Flow(client: client, route: route, priority: priority)
+            flow.isAside = self.clients[client].isHeldUp
+            flow.isInHeap = !flow.isAside
             if let free = self.freeFlows.popLast() {
                 index = free
                 self.flows[index] = flow
@@ -398,11 +412,19 @@ extension BrokerMachine {
             }
             self.clients[client].flows[key] = index
             self.clients[client].pass = max(self.clients[client].pass, self.virtualTime)
-            let entry = FairQueue.Entry(pass: self.clients[client].pass, served: 0, flow: index)
-            self.queues[route << 3 | Int(priority)].insert(entry)
+            if flow.isInHeap {
+                let entry = FairQueue.Entry(pass: self.clients[client].pass, served: 0, flow: index)
+                self.queues[route << 3 | Int(priority)].insert(entry)
+            }
         }
         self.clients[client].lastFlow = (key, index)
         return index
+    }
+
+    /// A flow that nothing waits in for a worker was taken out of its heap.
+    private mutating func leftHeap(_ index: Int) {
+        guard self.flows[index].isAside, self.flows[index].calls.count > 0 else { return self.dropFlow(index) }
+        self.flows[index].isInHeap = false
     }
 
     private mutating func dropFlow(_ index: Int) {

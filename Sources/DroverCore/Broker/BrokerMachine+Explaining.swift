@@ -48,6 +48,8 @@ extension BrokerMachine {
         package var isStarted: Bool
         /// What it waits for at its worker, if it is not a slot.
         package var hold: HoldReason
+        /// Its client has left so much unread that its calls wait until it has read more.
+        package var isHeldUp: Bool
         /// The worker that has it.
         package var worker: String?
         /// Calls of its own client, function, demands and priority, or of its ordering key, that go first.
@@ -88,6 +90,7 @@ extension BrokerMachine {
             isStalled: call.isStalled,
             isStarted: call.isStarted,
             hold: call.hold,
+            isHeldUp: self.clients[client].isHeldUp,
             worker: call.worker < 0 ? nil : self.workers[Int(call.worker)].offer.name
         )
         guard call.state != .sent else { return explanation }

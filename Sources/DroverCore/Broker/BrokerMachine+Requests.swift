@@ -38,12 +38,13 @@ extension BrokerMachine {
         guard let route = self.route(of: function, demands: request.demands, for: client, at: now) else {
             return .tooManyRoutes(own: self.clients[client].routeCount)
         }
-        if let busy = self.refusal(route: route, client: client) { return busy }
+        if let busy = self.refusal(request, route: route, client: client) { return busy }
         let key = request.key.map { self.line(of: $0) }
         let slot = self.calls.insert(
             BrokerCall(request, client: client, route: route, key: key?.index ?? CallSlab.none, deadline: deadline)
         )
         self.routes[route].callCount += 1
+        self.keeps(request.byteCount, of: client)
         self.clients[client].requests.insert(request.id, slot: slot)
         if let key, !key.isNew {
             self.calls.append(slot, to: &self.keys[Int(key.index)].waiting)
@@ -231,7 +232,7 @@ extension BrokerMachine {
 
     // MARK: Inside
 
-    private func refusal(route: Int, client: Int) -> BrokerVerdict? {
+    private func refusal(_ request: BrokerRequest, route: Int, client: Int) -> BrokerVerdict? {
         let waiting = self.routes[route].waitingCount
         let own = self.clients[client].requests.count
         // What others have filled keeps nobody out who has little there: together those can stretch it by a quarter.
@@ -240,11 +241,15 @@ extension BrokerMachine {
             own >= self.configuration.window
             || (own >= share
                 && (self.queuedCount >= self.configuration.maxQueued || waiting >= self.configuration.maxQueuedPerRoute))
-        guard isFull else { return nil }
+        let lacksBytes = !self.hasRoom(for: request.byteCount, of: client)
+        guard isFull || lacksBytes else { return nil }
         // Until an eighth of what waits is gone, at the pace of late.
         let interval = self.routes[route].intervalNanoseconds
         let (time, overflow) = interval.multipliedReportingOverflow(by: UInt64(max(1, waiting / 8)))
         let milliseconds = overflow ? 30_000 : min(30_000, max(10, time / 1_000_000))
+        guard isFull else {
+            return .tooManyBytes(own: self.clients[client].keptBytes, retryAfterMilliseconds: UInt32(milliseconds))
+        }
         return .busy(retryAfterMilliseconds: UInt32(milliseconds))
     }
 
@@ -334,6 +339,7 @@ extension BrokerMachine {
         let call = self.calls[slot]
         self.wheel.cancel(slot)
         if call.client >= 0 { self.clients[Int(call.client)].requests.remove(call.id) }
+        self.frees(call)
         self.routes[Int(call.route)].callCount -= 1
         if call.attempts > 0 { self.deathsOf[slot] = nil }
         self.calls.remove(slot)

@@ -233,6 +233,9 @@ extension BrokerMachine {
                 }
             }
         }
+        for flow in self.flows.indices where self.flows[flow].isAside && self.flows[flow].route == route {
+            for slot in self.calls.slots(of: self.flows[flow].calls) { self.startTimer(of: slot, at: now) }
+        }
         for slot in self.calls.slots(of: self.apart) where Int(self.calls[slot].route) == route {
             self.startTimer(of: slot, at: now)
         }

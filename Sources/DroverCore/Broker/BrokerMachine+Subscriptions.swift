@@ -120,7 +120,14 @@ extension BrokerMachine {
     package mutating func endedReceived(_ subscription: UInt32, from client: Int, actions: inout [BrokerAction]) {
         self.endBindings(subscription, of: client, actions: &actions)
         self.clients[client].subscriptions[subscription] = nil
-        self.clients[client].callbacks.ended(subscription)
+        self.remember(of: client) { $0.ended(subscription) }
+    }
+
+    /// Remembers what a client said of a callback; the oldest of too much news is forgotten, and counted.
+    private mutating func remember(of client: Int, _ change: (inout CallbackMemory<UInt32>) -> Void) {
+        let before = self.clients[client].callbacks.forgottenCount
+        change(&self.clients[client].callbacks)
+        self.forgottenNews += self.clients[client].callbacks.forgottenCount - before
     }
 
     private mutating func endBindings(_ subscription: UInt32, of client: Int, actions: inout [BrokerAction]) {
@@ -153,7 +160,7 @@ extension BrokerMachine {
     ) {
         // Also if all workers that had bound it are gone, or none has yet: it holds for those to come.
         guard self.clients[client].subscriptions[subscription] != nil else {
-            return self.clients[client].callbacks.flow(subscription, isPaused: isPaused)
+            return self.remember(of: client) { $0.flow(subscription, isPaused: isPaused) }
         }
         self.clients[client].subscriptions[subscription]?.isPaused = isPaused
         let bindings = self.clients[client].subscriptions[subscription]?.bindings ?? [:]

@@ -21,7 +21,9 @@ extension BrokerMachine {
         for slot in self.calls.slots(of: self.apart) {
             let route = self.calls[slot].route
             // The end of one may have let another of its ordering key go.
-            guard self.calls[slot].state == .apart, !reserved.contains(route) else { continue }
+            guard self.calls[slot].state == .apart, !reserved.contains(route),
+                !self.clients[Int(self.calls[slot].client)].isHeldUp
+            else { continue }
             var choice = SuspectPlace()
             for worker in self.workers.indices
             where self.workers[worker].takesCalls && self.workers[worker].routes.contains(Int(route)) {

@@ -17,6 +17,10 @@ package struct BrokerMachine: ~Copyable {
         /// How many calls may wait in all, and in one route.
         package var maxQueued = 4 << 20
         package var maxQueuedPerRoute = 4 << 20
+        /// How many bytes of requests may be kept, waiting or at workers; half of them of one client.
+        package var maxQueuedBytes = 2 << 30
+        /// How many bytes a client may leave unread before its calls wait.
+        package var maxUnreadBytes = 64 << 20
         package var maxClients = 4096
         package var maxWorkers = 4096
         /// How many function names one client may use, and how many the workers may offer in all: they have numbers on the wire.
@@ -161,6 +165,12 @@ package struct BrokerMachine: ~Copyable {
 
     /// Calls that wait for a worker or for their ordering key.
     package internal(set) var queuedCount = 0
+    /// Bytes of the requests that have not ended.
+    package internal(set) var keptBytes = 0
+    /// Clients whose calls wait until they have read more of their answers.
+    package internal(set) var heldUp: [Int] = []
+    /// News of callbacks that were forgotten since there was too much of them.
+    package internal(set) var forgottenNews = 0
     /// Handlers that the workers have, together.
     package internal(set) var slotCount = 0
     /// Takes no new requests.

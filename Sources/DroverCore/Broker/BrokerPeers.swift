@@ -34,6 +34,10 @@ package struct BrokerClient {
     var subscriptions: [UInt32: BrokerSubscription] = [:]
     /// What it said of others.
     var callbacks = CallbackMemory<UInt32>()
+    /// Its calls wait until it has read more of its answers.
+    package internal(set) var isHeldUp = false
+    /// The bytes of its requests that are kept here.
+    package internal(set) var keptBytes = 0
     package internal(set) var isLive = true
 
     static var undefinedFunction: Int { -1 }

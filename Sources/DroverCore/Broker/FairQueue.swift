@@ -80,6 +80,10 @@ struct Flow: BitwiseCopyable, Sendable {
     var served: UInt64 = 0
     /// How many calls had been sent when it was served last, or began to wait.
     var waitsSince: UInt64 = 0
+    /// Its client doesn't read its answers: its calls wait for that, not for workers.
+    var isAside = false
+    /// One that was put aside leaves its heap when it comes to the top.
+    var isInHeap = true
 }
 
 /// All calls that the same workers may take: of one function, with the same demands.

@@ -58,6 +58,7 @@ package struct PartQueue<Source>: ~Copyable {
         /// What follows in this waits for it.
         var stream: PartStream?
         var count: Int { Header.byteCount + Int(self.message.payloadLength) }
+        var unsent: Int { self.count - self.sent }
     }
 
     /// What to send next.
@@ -122,10 +123,8 @@ package struct PartQueue<Source>: ~Copyable {
         return count
     }
 
-    /// What of their payloads has not gone out, in bytes.
-    package var unsentBytes: Int {
-        self.active.reduce(0) { $0 + $1.count - $1.sent } + self.waiting.reduce(0) { $0 + $1.count - $1.sent }
-    }
+    /// What has not gone out, in bytes: of those that go in parts, and all that waits behind them.
+    package private(set) var unsentBytes = 0
 
     /// Adds a message.
     ///
@@ -144,6 +143,7 @@ package struct PartQueue<Source>: ~Copyable {
     ) {
         self.lastID += 1
         var transfer = Transfer(id: self.lastID, message: message, deadline: deadline, source: source)
+        self.unsentBytes += transfer.count
         guard let stream = stream ?? PartStream(of: message) else {
             guard message.kind == .reply || message.kind == .error else { return self.waiting.append(transfer) }
             let content = Answer.Content.transfer(transfer)
@@ -165,8 +165,11 @@ package struct PartQueue<Source>: ~Copyable {
     /// - Returns: False if nothing is before them: they may be sent at once.
     package mutating func hold(_ messages: [UInt8], in stream: PartStream) -> Bool {
         guard let last = self.streams[stream]?.popLast() else {
-            return self.streams[stream]?.append(.messages(messages)) != nil
+            guard self.streams[stream]?.append(.messages(messages)) != nil else { return false }
+            self.unsentBytes += messages.count
+            return true
         }
+        self.unsentBytes += messages.count
         if case .messages(var bytes) = last, bytes.count < PartWindow.partBytes / 4 {
             bytes.append(contentsOf: messages)
             self.streams[stream]?.append(.messages(bytes))
@@ -181,7 +184,9 @@ package struct PartQueue<Source>: ~Copyable {
     ///
     /// - Returns: False if nothing is before it: it may be sent at once.
     package mutating func hold(_ answer: [UInt8], of request: UInt64, isBehindEvents: Bool) -> Bool {
-        self.hold(.message(answer), of: request, isBehindEvents: isBehindEvents)
+        guard self.hold(.message(answer), of: request, isBehindEvents: isBehindEvents) else { return false }
+        self.unsentBytes += answer.count
+        return true
     }
 
     private mutating func hold(_ content: Answer.Content, of request: UInt64, isBehindEvents: Bool) -> Bool {
@@ -200,7 +205,9 @@ package struct PartQueue<Source>: ~Copyable {
             case nil:
                 self.streams[stream] = nil
                 self.finished.removeFirst()
-            case .messages(let bytes): return bytes
+            case .messages(let bytes):
+                self.unsentBytes -= bytes.count
+                return bytes
             case .transfer(let transfer):
                 self.finished.removeFirst()
                 self.waiting.append(transfer)
@@ -211,7 +218,9 @@ package struct PartQueue<Source>: ~Copyable {
                     continue
                 }
                 switch answer.content {
-                case .message(let bytes): return bytes
+                case .message(let bytes):
+                    self.unsentBytes -= bytes.count
+                    return bytes
                 case .transfer(let transfer): self.waiting.append(transfer)
                 }
             }
@@ -231,6 +240,7 @@ package struct PartQueue<Source>: ~Copyable {
         if self.active.count < Self.mostAtOnce, var first = self.waiting.popFirst() {
             if let deadline = first.deadline { first.message.time = deadline.headerTime(at: now) }
             first.sent = Header.byteCount
+            self.unsentBytes -= Header.byteCount
             self.active.append(first)
             return .header(first.message, transfer: first.id)
         }
@@ -239,6 +249,7 @@ package struct PartQueue<Source>: ~Copyable {
         let start = transfer.sent
         transfer.sent = min(transfer.count, start + self.window.partBytes)
         let range = start - Header.byteCount..<transfer.sent - Header.byteCount
+        self.unsentBytes -= range.count
         self.window.sent(transfer.id, end: transfer.sent, count: range.count, at: now)
         if transfer.sent < transfer.count { self.active.append(transfer) } else { self.ended(transfer) }
         return .payload(transfer.source, range, transfer: transfer.id, end: transfer.sent)
@@ -257,7 +268,13 @@ package struct PartQueue<Source>: ~Copyable {
         // The first part may wait for room there, which says nothing of the way.
         if end > Header.byteCount { self.window.acknowledged(transfer, end: end, at: now) }
         guard let index = self.active.firstIndex(where: { $0.id == transfer }) else { return false }
-        if isWanted { self.active[index].isGranted = true } else { self.ended(self.active.remove(at: index)) }
+        if isWanted {
+            self.active[index].isGranted = true
+        } else {
+            let unwanted = self.active.remove(at: index)
+            self.unsentBytes -= unwanted.unsent
+            self.ended(unwanted)
+        }
         return true
     }
 
@@ -272,19 +289,30 @@ package struct PartQueue<Source>: ~Copyable {
     private mutating func cancel(_ isMeant: (Header) -> Bool) -> Bool {
         let before = self.count
         for transfer in self.active where isMeant(transfer.message) {
+            self.unsentBytes -= transfer.unsent
             self.ended(transfer)
             self.abandoned.append(transfer.id)
         }
-        for transfer in self.waiting where isMeant(transfer.message) { self.ended(transfer) }
+        for transfer in self.waiting where isMeant(transfer.message) {
+            self.unsentBytes -= transfer.unsent
+            self.ended(transfer)
+        }
         self.active.removeAll { isMeant($0.message) }
         self.waiting.removeAll { isMeant($0.message) }
         for stream in self.streams.keys {
+            var dropped = 0
             self.streams[stream]?
-                .removeAll { if case .transfer(let transfer) = $0 { isMeant(transfer.message) } else { false } }
+                .removeAll {
+                    guard case .transfer(let transfer) = $0, isMeant(transfer.message) else { return false }
+                    dropped += transfer.unsent
+                    return true
+                }
+            self.unsentBytes -= dropped
         }
         for (number, answer) in self.answers {
             guard case .transfer(let transfer) = answer.content, isMeant(transfer.message) else { continue }
             self.answers[number] = nil
+            self.unsentBytes -= transfer.unsent
         }
         return self.count < before
     }
@@ -313,6 +341,7 @@ package struct PartQueue<Source>: ~Copyable {
         self.streams.removeAll()
         self.finished.removeAll()
         self.answers.removeAll()
+        self.unsentBytes = 0
         self.window.reset()
     }
 }

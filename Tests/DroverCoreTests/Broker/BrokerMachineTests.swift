@@ -59,7 +59,8 @@ struct BrokerBench: ~Copyable {
         isIdempotent: Bool = false,
         priority: UInt8 = 4,
         demands: Demands? = nil,
-        key: String? = nil
+        key: String? = nil,
+        byteCount: Int = 0
     ) -> BrokerVerdict {
         var request = BrokerRequest(id: id, number: 0)
         request.time = time
@@ -67,6 +68,7 @@ struct BrokerBench: ~Copyable {
         request.priority = priority
         request.demands = demands
         request.key = key
+        request.byteCount = byteCount
         return self.machine.requestReceived(request, from: client, at: self.now, actions: &self.actions)
     }
 

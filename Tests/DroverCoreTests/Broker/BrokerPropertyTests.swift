@@ -24,6 +24,8 @@ import Testing
                 case .transmit(let slot, let worker, let id, _):
                     let call = bench.machine.call(in: slot)
                     sent.insert(worker)
+                    let isHeldUp = bench.machine.clients[Int(call.client)].isHeldUp
+                    try check(!isHeldUp, "a client that doesn't read had call \(call.id) sent")
                     self.held[worker, default: [:]][id] = [UInt64(call.client), call.id]
                 case .finish(_, let client, let id, _): try self.end(client, id)
                 case .workerLost(let worker, _, _): self.held[worker] = [:]
@@ -61,7 +63,7 @@ import Testing
             func live() { lives += 1 }
             for _ in 0..<120 {
                 bench.now = bench.now.advanced(byNanoseconds: UInt64(random.below(3_000_000)))
-                switch random.below(16) {
+                switch random.below(17) {
                 case 0 where clients.count < 3:
                     live()
                     clients.append(try bench.client(lives))
@@ -87,12 +89,17 @@ import Testing
                         isIdempotent: random.oneIn(2),
                         priority: UInt8(random.below(8)),
                         demands: random.oneIn(4) ? Demands(resources: ["gpu": 1]) : nil,
-                        key: random.oneIn(4) ? "k\(random.below(2))" : nil
+                        key: random.oneIn(4) ? "k\(random.below(2))" : nil,
+                        byteCount: random.below(1000)
                     )
                     guard case .taken = verdict else { throw Violation("call \(id) was refused: \(verdict)") }
                 case 9, 10, 11, 12:
                     try Self.answer(&bench, &model, &random)
-                case 13:
+                case 13 where !clients.isEmpty:
+                    // One doesn't read, or has read.
+                    let client = clients[random.below(clients.count)]
+                    bench.reads(random.oneIn(2) ? .max / 2 : 0, client)
+                case 14:
                     guard let call = model.open.sorted(by: { $0[1] < $1[1] }).first else { continue }
                     _ = bench.machine.cancelReceived(
                         call[1],
@@ -107,6 +114,8 @@ import Testing
                 }
                 try model.perform(&bench)
             }
+            for client in clients { bench.reads(0, client) }
+            try model.perform(&bench)
             live()
             if workers.isEmpty { _ = try bench.worker(lives, resources: ["gpu": 2]) }
             try model.perform(&bench)
@@ -122,6 +131,7 @@ import Testing
             let machine = (bench.machine.sentCount, bench.machine.timerCount, bench.machine.queuedCount)
             try check(machine == (0, 0, 0), "tables are not empty: \(machine)")
             let lines = (bench.machine.keyCount, bench.machine.flowCount)
+            try check(bench.machine.keptBytes == 0, "\(bench.machine.keptBytes) bytes are kept")
             try check(lines == (0, 0), "keys or flows are left: \(lines)")
         }
     }

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Drover
+internal import DroverCore
+internal import DroverWire
+internal import Logging
+
+// What clients don't read, and what requests take: what is counted, told and logged.
+
+extension BrokerLoop {
+    /// So often the broker itself answers a client that doesn't read.
+    private static let mostAnswersWhileHeldUp = 1 << 16
+
+    /// Bytes go to a client: they stay here until it reads them.
+    func sent(_ count: Int, to link: PeerLink) {
+        self.unreadBytes += count
+        let isHeldUp = self.machine.clients[link.client].isHeldUp
+        if link.unread.sent(count, limit: self.unreadLimit.perClient, isHeldUp: isHeldUp) { self.askHowFar(link) }
+        self.lookAfter(link)
+    }
+
+    /// Asks a client whether it has read what it was sent so far.
+    private func askHowFar(_ link: PeerLink) {
+        self.lastUnreadQuestion &+= 1
+        // Workers' questions count from 1.
+        link.unreadQuestion = 1 << 63 | self.lastUnreadQuestion
+        self.send(Header(.ping, id: link.unreadQuestion), to: link)
+    }
+
+    /// A client answered a question.
+    ///
+    /// - Returns: Whether it was that.
+    func hasRead(_ client: Int, _ nonce: UInt64) -> Bool {
+        guard let link = self.clientLinks[client], link.unreadQuestion != 0, link.unreadQuestion == nonce else {
+            return false
+        }
+        link.unreadQuestion = 0
+        let before = link.unread.bytes
+        let isHeldUp = self.machine.clients[client].isHeldUp
+        let asksAgain = link.unread.answered(limit: self.unreadLimit.perClient, isHeldUp: isHeldUp)
+        self.unreadBytes -= before - link.unread.bytes
+        if asksAgain { self.askHowFar(link) }
+        return true
+    }
+
+    /// A client goes on by its connection, whose bytes are on their way still, or by another one.
+    func resumed(_ link: PeerLink, isSameRoute: Bool) {
+        guard isSameRoute else { return self.forgetUnread(of: link) }
+        link.unreadQuestion = 0
+        let isHeldUp = self.machine.clients[link.client].isHeldUp
+        if link.unread.questionLost(limit: self.unreadLimit.perClient, isHeldUp: isHeldUp) { self.askHowFar(link) }
+    }
+
+    /// What a client was sent is gone with it, or with its former connection.
+    func forgetUnread(of link: PeerLink) {
+        self.unreadBytes -= link.unread.bytes
+        link.unread = UnreadAnswers()
+        link.unreadQuestion = 0
+    }
+
+    /// Lets a client's calls wait, or go on, by what it has not read.
+    func lookAfter(_ link: PeerLink) {
+        let unread = link.unread.bytes + link.line.unsentBytes
+        let total = self.unreadBytes + self.unsent.bytes
+        guard
+            unread >= self.unreadLimit.perClient || total >= self.unreadLimit.inAll
+                || !self.machine.heldUp.isEmpty, self.clientLinks[link.client] === link
+        else { return }
+        let reading = self.machine.hasUnread(
+            unread,
+            of: link.client,
+            inAll: total,
+            at: self.now,
+            actions: &self.actions
+        )
+        guard reading == .isHeldUp else { return }
+        link.answersWhileHeldUp = 0
+        if link.unread.heldUp(limit: self.unreadLimit.perClient) { self.askHowFar(link) }
+        self.core.counters.holdUps.countAlone()
+        // One that reads, and asks for much, may be held up many times a second.
+        guard self.now >= self.nextHoldUpReport else { return }
+        self.nextHoldUpReport = self.now.advanced(byNanoseconds: 1_000_000_000)
+        let client = self.machine.clients[link.client]
+        self.core.configuration.logger.warning(
+            "calls of a client wait until it has read its answers",
+            metadata: [
+                "drover.client": "\(client.name) \(client.client)", "drover.bytes": "\(unread)",
+                "drover.count": "\(self.machine.heldUp.count)",
+            ]
+        )
+    }
+
+    /// Lets the calls of those go on who have read enough, and carries out what was decided while things were sent.
+    func lookAfterReaders() {
+        for client in self.machine.heldUp {
+            if let link = self.clientLinks[client] { self.lookAfter(link) }
+        }
+        guard !self.actions.isEmpty else { return }
+        self.performActions()
+        self.flushDirty()
+    }
+
+    /// Whether the broker may answer a client itself: not without bound while that reads nothing.
+    func mayAnswerItself(_ client: Int) -> Bool {
+        guard self.machine.clients[client].isHeldUp, let link = self.clientLinks[client] else { return true }
+        link.answersWhileHeldUp += 1
+        guard link.answersWhileHeldUp > Self.mostAnswersWhileHeldUp else { return true }
+        self.giveUp(client, "\(link.answersWhileHeldUp) answers of the broker itself")
+        return false
+    }
+
+    /// A client reads nothing, and draws more and more that it doesn't read: its session ends.
+    private func giveUp(_ client: Int, _ reason: String) {
+        self.core.counters.undeliverable.countAlone()
+        let known = self.machine.clients[client]
+        self.core.configuration.logger.warning(
+            "a client that doesn't read its answers was given up",
+            metadata: ["drover.client": "\(known.name) \(known.client)", "drover.reason": "\(reason)"]
+        )
+        self.machine.clientLeft(client, at: self.now, actions: &self.actions)
+    }
+
+    /// There is no room for a request's bytes.
+    func refuseForBytes(_ id: UInt64, own: Int, of client: Int, retryAfter milliseconds: UInt32) {
+        let limit = self.core.configuration.roomForRequests
+        let name = self.core.configuration.name
+        let message =
+            "\(name) keeps \(self.machine.keptBytes) bytes of calls, \(own) of this client, and takes \(limit), half of "
+            + "them of one client: wait for some of the calls, send less at once, add workers, or raise maxQueuedBytes "
+            + "there; try again in \(milliseconds) ms"
+        if self.now >= self.nextBytesReport {
+            self.nextBytesReport = self.now.advanced(byNanoseconds: 1_000_000_000)
+            self.core.configuration.logger.warning(
+                "calls are refused: those that wait take as many bytes as they may",
+                metadata: [
+                    "drover.client": "\(self.machine.clients[client].name)",
+                    "drover.bytes": "\(self.machine.keptBytes)", "drover.limit": "\(limit)",
+                ]
+            )
+        }
+        self.core.counters.refusedForBytes.countAlone()
+        self.refuse(id, .busy, message, to: client, isRetryable: true, retryAfter: milliseconds)
+    }
+}
