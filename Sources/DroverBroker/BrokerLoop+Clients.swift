@@ -50,7 +50,7 @@ extension BrokerLoop {
             while self.clientLinks.count <= client { self.clientLinks.append(nil) }
             if isResumed, let link = self.clientLinks[client] {
                 let isSameRoute = link.routingID == self.route.bytes
-                if isSameRoute { link.forgetFrames() } else { link.moved(to: self.route.bytes) }
+                if isSameRoute { link.departures.forget() } else { link.moved(to: self.route.bytes) }
                 self.resumed(link, isSameRoute: isSameRoute)
                 link.maxPayloadBytes = limit
             } else {

@@ -80,6 +80,8 @@ final class PeerLink {
     }
 
     /// What was on its way by an old connection is gone, or will be asked for again.
+    ///
+    /// Not for a peer that introduces itself again by the same one: all is still to go out, and nobody asks for events again.
     func moved(to routingID: [UInt8]) {
         self.routingID = routingID
         self.forgetOutgoing()
@@ -87,14 +89,9 @@ final class PeerLink {
 
     /// The peer is gone: nothing of what waits may reach whoever comes by its route next.
     func forgetOutgoing() {
-        self.forgetFrames()
-        self.line.reset()
-    }
-
-    /// The peer introduced itself again by its connection: small answers are asked for again.
-    func forgetFrames() {
         self.parked.removeAll()
         self.batch.removeAll()
         self.departures.forget()
+        self.line.reset()
     }
 }

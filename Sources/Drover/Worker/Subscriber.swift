@@ -85,17 +85,21 @@ final class Subscriber: RoomGiver, Told {
     func take(_ block: RequestBytes, orTell waiter: PendingReply?) throws -> Bool {
         let isLarge = block.payloadCount >= OutgoingBatch.flushBytes
         let core = isLarge ? try self.openCore() : nil
-        let mustAnnounce = try self.outbox.withLock { outbox -> Bool? in
+        let isTaken = try self.outbox.withLock { outbox in
             guard !self.isEnded.load(ordering: .sequentiallyConsistent) else { throw Self.gone(self.subscription) }
             guard outbox.hasRoom else {
                 if let waiter { outbox.add(waiter) }
-                return nil
+                return false
             }
-            guard isLarge else { return outbox.append(block) }
-            outbox.largePosted(byteCount: block.payloadCount)
-            return false
+            if isLarge {
+                outbox.largePosted(byteCount: block.payloadCount)
+            } else if outbox.append(block) {
+                // Under the lock: another handler that adds its events to these may end, and its answer must come after them.
+                try self.openCore().post(.events(self))
+            }
+            return true
         }
-        guard let mustAnnounce else { return false }
+        guard isTaken else { return false }
         if let core {
             // libzmq is to send it from where it is.
             core.post(.event(self, block))
@@ -103,7 +107,6 @@ final class Subscriber: RoomGiver, Told {
         }
         var block = block
         block.free()
-        if mustAnnounce { try self.openCore().post(.events(self)) }
         return true
     }
 

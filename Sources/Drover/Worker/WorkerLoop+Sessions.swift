@@ -76,13 +76,16 @@ extension WorkerLoop {
             let own = self.core.configuration.maxPayloadBytes
             let limit = hello.maxPayloadBytes > 0 ? min(hello.maxPayloadBytes, own) : own
             if isResumed, let link = self.links[session] {
-                // What was on its way by the old connection is gone or will be asked for again.
-                if link.routingID != routingID { link.line.reset() }
+                // What was on its way by the old connection is gone or will be asked for again. By the same one, which may be
+                // introduced twice, all is still to go out: nobody asks for events again.
+                if link.routingID != routingID {
+                    link.line.reset()
+                    link.parked.removeAll()
+                    link.batch.removeAll()
+                }
                 link.line.introduced(takesParts: hello.takesParts)
                 link.routingID = routingID
                 link.maxPayloadBytes = limit
-                link.parked.removeAll()
-                link.batch.removeAll()
                 self.core.subscribers.goOn(of: hello.client)
             } else {
                 let broker = hello.isBroker ? BrokerSide(identity: hello.client, core: self.core) : nil
