@@ -189,6 +189,38 @@ import Testing
         #expect(machine.endpoints[0].hasRoom)
     }
 
+    @Test("S9 S88 what comes behind a suspect of its ordering key waits for it, also while its worker takes others")
+    func keyedSuspect() throws {
+        var configuration = ClientMachine.Configuration()
+        configuration.aloneNanoseconds = 1_000_000_000
+        var machine = ClientMachine(endpointCount: 1, configuration: configuration)
+        var actions: [ClientAction] = []
+        for id in UInt64(1)...2 {
+            _ = machine.submitted(Call(id: id, isIdempotent: true, affinity: id == 1 ? 0 : 8), at: Self.at(1))
+        }
+        Self.open(&machine, 0, epoch: 7, slots: 4, at: Self.at(2))
+        machine.dispatch(actions: &actions)
+        machine.beatReceived(from: 0, epoch: 8, at: Self.at(3), actions: &actions)
+        Self.open(&machine, 0, epoch: 8, slots: 4, at: Self.at(3))
+        machine.dispatch(actions: &actions)
+        // One more of the key, which has not been sent when both die for the second time.
+        machine.beatReceived(from: 0, epoch: 9, at: Self.at(4), actions: &actions)
+        _ = machine.submitted(Call(id: 3, affinity: 8), at: Self.at(4))
+        Self.open(&machine, 0, epoch: 9, slots: 4, at: Self.at(5))
+        var sent = Self.pass(&machine, from: 5, to: 900).map(\.id)
+        #expect(sent == [1], "the first suspect is alone")
+        // The first has had its time, and runs on: others may come, and the next suspect may not, yet.
+        _ = machine.submitted(Call(id: 4, affinity: 8), at: Self.at(1100))
+        sent = Self.pass(&machine, from: 1105, to: 1200).map(\.id)
+        #expect(machine.submitted(Call(id: 5, affinity: 10), at: Self.at(1200))?.endpoint == 0)
+        #expect(machine.submitted(Call(id: 6, affinity: 8), at: Self.at(1200))?.endpoint == nil)
+        sent += Self.pass(&machine, from: 1200, to: 20_000).map(\.id)
+        #expect(sent == [2, 3, 4, 6], "\(sent)")
+        for id in UInt64(1)...6 { _ = machine.replied(id, from: 0, at: Self.at(20_000)) }
+        let left = machine.queuedIDs
+        #expect(left == 0 && machine.callCount == 0)
+    }
+
     @Test("quick calls open the credit to all that a millisecond covers, within few answers")
     func opening() throws {
         for (slots, microseconds, expected) in [(1, UInt32(1), 1001), (1, 10, 101), (4, 2, 1024), (16, 1000, 32)] {

@@ -37,8 +37,11 @@ package struct ClientMachine: ~Copyable {
     var parked: [UInt32: Deque<UInt64>] = [:]
     /// Signs of life that wait for a session.
     private var pings: [UInt64] = []
-    /// Calls that go to a worker that has nothing else, lowest id first; may name calls that have ended.
+    /// Calls that go to a worker that has nothing else, and those that wait behind such of their ordering keys, lowest id first;
+    /// may name calls that have ended.
     private var apart: [UInt64] = []
+    /// The ordering keys of which calls wait there, each with the first of them.
+    private var apartKeys: [UInt64: UInt64] = [:]
     /// Where suspects were when their workers died; a place for each death.
     private var deathsOf: [UInt64: [Int]] = [:]
     let configuration: Configuration
@@ -99,7 +102,7 @@ package struct ClientMachine: ~Copyable {
             self.setApart(call.id)
             return (slot, nil)
         }
-        if self.waiting.isEmpty, !self.isParked(call.function, call.affinity),
+        if self.waiting.isEmpty, !self.isParked(call.function, call.affinity), !self.isBehindApart(call),
             let index = self.choose(affinity: call.affinity, function: call.function) ?? self.ahead(call)
         {
             self.assign(slot, to: index)
@@ -297,7 +300,7 @@ package struct ClientMachine: ~Copyable {
         if !self.apart.isEmpty { self.sendApart(actions: &actions) }
         for index in self.endpoints.indices where !self.endpoints[index].bound.isEmpty {
             while self.endpoints[index].takesKeyed, let id = self.endpoints[index].bound.popFirst() {
-                self.send(waiting: id, to: index, actions: &actions)
+                if !self.setBehindApart(id) { self.send(waiting: id, to: index, actions: &actions) }
             }
         }
         if !self.parked.isEmpty { self.sendParked(actions: &actions) }
@@ -307,6 +310,10 @@ package struct ClientMachine: ~Copyable {
                 continue
             }
             let affinity = self.calls[slot].affinity
+            if self.setBehindApart(id) {
+                _ = self.waiting.popFirst()
+                continue
+            }
             if affinity != 0, let index = self.home(of: affinity),
                 !(self.endpoints[index].takesKeyed && self.endpoints[index].bound.isEmpty)
             {
@@ -462,6 +469,7 @@ package struct ClientMachine: ~Copyable {
         self.parked = [:]
         self.pings = []
         self.apart = []
+        self.apartKeys = [:]
     }
 
     // MARK: Time
@@ -513,6 +521,7 @@ package struct ClientMachine: ~Copyable {
         for index in self.endpoints.indices { self.endpoints[index].bound = [] }
         self.pings = []
         self.apart = []
+        self.apartKeys = [:]
         self.deathsOf = [:]
         return open
     }
@@ -650,16 +659,70 @@ package struct ClientMachine: ~Copyable {
         if self.isMostlyEnded(self.apart.count) { self.apart = self.open(self.apart) }
         let place = self.apart.firstIndex { $0 > id } ?? self.apart.count
         self.apart.insert(id, at: place)
+        guard let slot = self.calls.slot(of: id), self.calls[slot].affinity != 0 else { return }
+        let affinity = self.calls[slot].affinity
+        self.apartKeys[affinity] = min(id, self.apartKeys[affinity] ?? id)
+    }
+
+    /// Whether a call goes behind a suspect of its ordering key, which may have to wait for longer than others (contract S9).
+    private func isBehindApart(_ call: Call) -> Bool {
+        guard !self.apartKeys.isEmpty, let first = self.apartKeys[call.affinity] else { return false }
+        return first < call.id
+    }
+
+    /// Puts a call that waits behind the suspect that it goes behind, if there is one.
+    private mutating func setBehindApart(_ id: UInt64) -> Bool {
+        guard !self.apartKeys.isEmpty, let slot = self.calls.slot(of: id), self.isBehindApart(self.calls[slot]) else {
+            return false
+        }
+        self.setApart(id)
+        return true
+    }
+
+    /// Whether one that came before a suspect of its ordering key waits to be sent again.
+    private func hasEarlier(_ id: UInt64, affinity: UInt64, boundTo home: Int) -> Bool {
+        func isEarlier(_ other: UInt64) -> Bool {
+            guard other < id, let slot = self.calls.slot(of: other) else { return false }
+            return self.calls[slot].affinity == affinity && self.calls[slot].endpoint == Call.noEndpoint
+        }
+        return self.waiting.contains(where: isEarlier) || self.endpoints[home].bound.contains(where: isEarlier)
+    }
+
+    /// Calls whose ordering keys no suspect has any more wait before those that came later.
+    private mutating func leaveApart(_ ids: [UInt64]) {
+        for id in ids.reversed() {
+            guard let slot = self.calls.slot(of: id) else { continue }
+            if let index = self.home(of: self.calls[slot].affinity) {
+                self.endpoints[index].bound.prepend(id)
+            } else {
+                self.waiting.prepend(id)
+            }
+        }
     }
 
     /// Sends suspects, each to a worker that has nothing else, and keeps a worker free for the next.
     private mutating func sendApart(actions: inout [ClientAction]) {
         var left: [UInt64] = []
         var emptied: Set<Int> = []
+        var keys: [UInt64: UInt64] = [:]
+        var free: [UInt64] = []
         for (place, id) in self.apart.enumerated() {
             guard let slot = self.calls.slot(of: id), self.calls[slot].endpoint == Call.noEndpoint else { continue }
             let affinity = self.calls[slot].affinity
+            guard keys[affinity] == nil else {
+                left.append(id)
+                continue
+            }
+            guard self.mustBeAlone(self.calls[slot]) else {
+                free.append(id)
+                continue
+            }
             let home = affinity == 0 ? nil : self.home(of: affinity)
+            if let home, self.hasEarlier(id, affinity: affinity, boundTo: home) {
+                left.append(id)
+                keys[affinity] = id
+                continue
+            }
             var choice = SuspectPlace()
             for index in self.endpoints.indices where self.endpoints[index].takesCalls {
                 if let home, home != index { continue }
@@ -691,15 +754,29 @@ package struct ClientMachine: ~Copyable {
                     self.endpoints[index].solitude.begin(with: id, at: self.latest)
                 }
             }
+            if affinity != 0, left.last == id { keys[affinity] = id }
             if !emptied.isEmpty, self.apart.count - place > 64 {
-                left += self.apart[(place + 1)...]
+                let others = self.apart[(place + 1)...]
+                left += others
+                if !self.apartKeys.isEmpty { self.addKeys(of: others, to: &keys) }
                 break
             }
         }
         self.apart = left
+        self.apartKeys = keys
+        if !free.isEmpty { self.leaveApart(free) }
         for index in self.endpoints.indices where self.endpoints[index].solitude.isReserved && !emptied.contains(index)
         {
             self.endpoints[index].solitude.end(at: self.latest)
+        }
+    }
+
+    /// Adds the ordering keys of those of the calls that have not ended, each with its first.
+    private func addKeys(of ids: some Sequence<UInt64>, to keys: inout [UInt64: UInt64]) {
+        for id in ids {
+            guard let slot = self.calls.slot(of: id), self.calls[slot].affinity != 0 else { continue }
+            let affinity = self.calls[slot].affinity
+            if keys[affinity] == nil { keys[affinity] = id }
         }
     }
 
