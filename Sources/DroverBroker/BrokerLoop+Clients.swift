@@ -57,7 +57,11 @@ extension BrokerLoop {
                 self.clientLinks[client] = PeerLink(
                     routingID: self.route.bytes,
                     maxPayloadBytes: limit,
-                    line: PartLine(budget: self.partBudget, tally: self.unsent),
+                    line: PartLine(
+                        budget: self.partBudget,
+                        tally: self.unsent,
+                        session: UInt64(self.machine.clients[client].number)
+                    ),
                     client: client
                 )
             }

@@ -69,7 +69,7 @@ extension BrokerLoop {
             self.workerLinks[worker] = PeerLink(
                 routingID: routingID,
                 maxPayloadBytes: limit,
-                line: PartLine(budget: self.partBudget),
+                line: PartLine(budget: self.partBudget, session: incarnation),
                 worker: worker,
                 incarnation: incarnation
             )
@@ -146,7 +146,8 @@ extension BrokerLoop {
     private func welcomed(_ incoming: Incoming, _ worker: Int) {
         do throws(WireError) {
             let welcome = try unsafe Welcome(reading: incoming.payload)
-            self.workerLinks[worker]?.line.welcomed(takesParts: welcome.takesParts)
+            self.workerLinks[worker]?.line
+                .welcomed(takesParts: welcome.takesParts, session: incoming.header.number)
             if welcome.maxPayloadBytes > 0 {
                 self.workerLinks[worker]?.maxPayloadBytes = min(
                     welcome.maxPayloadBytes,

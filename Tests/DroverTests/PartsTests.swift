@@ -219,4 +219,48 @@ private final class Numbers: Sendable {
         #expect(budget.report(at: Instant(nanoseconds: 2_000_000_000))?.hasPrefix("3 ") == true)
         #expect(budget.report(at: Instant(nanoseconds: 4_000_000_000)) == nil, "nothing is new")
     }
+
+    @Test("the first welcome of a session ends what the peer had begun in a former one; the next ones don't")
+    func sessions() {
+        let counters = PartCounters()
+        let line = PartLine(budget: PartBudget(maxPayloadBytes: 1 << 21, counters: counters))
+        func begin(_ transfer: UInt64) {
+            let (begin, message) = Self.first(Header(.event, payloadLength: 1 << 20, id: transfer), transfer: transfer)
+            #expect(Self.take(begin, message, by: line)?.number == 0)
+        }
+        // Said before the peer read that this side begins anew.
+        begin(1)
+        line.welcomed(takesParts: true, session: 2)
+        #expect(counters.abandoned.current == 1)
+        // As many as may be under way.
+        for transfer in UInt64(2)...5 { begin(transfer) }
+        line.welcomed(takesParts: true, session: 2)
+        #expect(counters.abandoned.current == 1)
+        for transfer in UInt64(2)...5 {
+            let part = Header(.part, id: transfer, time: UInt32(Header.byteCount))
+            #expect(Self.take(part, [1], by: line)?.number == 0, "transfer \(transfer) was dropped")
+        }
+    }
+
+    @Test("a session's transfers are not numbered like those of a former one by the same connection")
+    func numbers() throws {
+        var numbers: [UInt64] = []
+        for session in UInt64(1)...2 {
+            let line = PartLine(
+                budget: PartBudget(maxPayloadBytes: 1 << 21, counters: PartCounters()),
+                session: session
+            )
+            line.reset(takesParts: true)
+            let source = try #require(PartSource(0..<10, of: MessageBox(Message(size: 10))))
+            line.add(Header(.reply, payloadLength: 10, id: 3), deadline: nil, source)
+            var batch = OutgoingBatch()
+            _ = line.next(into: &batch, at: Instant(nanoseconds: 0))
+            numbers.append(unsafe batch.withBytes(from: 0) { bytes in unsafe (try? Header(reading: bytes))?.id ?? 0 })
+            // What was answered in a former session is nothing to it.
+            guard session == 2 else { continue }
+            line.acknowledged(Header(.partTaken, id: numbers[0], number: 1), at: Instant(nanoseconds: 0))
+            #expect(line.isSending)
+        }
+        #expect(numbers[0] < numbers[1])
+    }
 }

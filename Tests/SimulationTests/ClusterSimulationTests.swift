@@ -28,7 +28,10 @@ import Testing
 
     @Test(
         "histories that once failed hold",
-        arguments: [(Histories.World.brokered, UInt64(19131)), (.brokered, 98338)]
+        arguments: [
+            (Histories.World.brokered, UInt64(19131)), (.brokered, 98338), (.brokered, 27951), (.direct, 4706),
+            (.direct, 15285),
+        ]
     )
     func kept(world: Histories.World, seed: UInt64) throws { _ = try Histories(of: world, seed: seed) }
 

@@ -20,6 +20,8 @@ final class SimulatedLine {
     /// Packets that wait for others, by the numbers that stand for their bytes.
     private var kept: [UInt64: Packet] = [:]
     private var lastKept: UInt64 = 0
+    /// The session that the other side's last welcome named.
+    private var theirSession: UInt32?
 
     /// How many packets are under way in parts, or wait behind such.
     var count: Int { self.outgoing.count + self.incoming.count }
@@ -164,7 +166,15 @@ final class SimulatedLine {
     /// The other side introduces itself again: it sends again what has not come.
     func forgetIncoming() { self.incoming.reset() }
 
-    /// The other side has answered an introduction, or another session begins.
+    /// The other side has answered an introduction; what came before the first answer of a session was of another one.
+    func welcomed(by session: UInt32) {
+        self.outgoing.reset(isSameConnection: true)
+        self.kept.removeAll()
+        if self.theirSession != session { self.incoming.reset() }
+        self.theirSession = session
+    }
+
+    /// Another session begins.
     func forgetOutgoing() {
         self.outgoing.reset()
         self.kept.removeAll()

@@ -11,7 +11,7 @@ extension ClientLoop {
     func welcome(_ welcome: Welcome, _ header: Header, from link: ClientLink) {
         link.accepted()
         link.forgetFunctions()
-        link.line.welcomed(takesParts: welcome.takesParts)
+        link.line.welcomed(takesParts: welcome.takesParts, session: header.number)
         // Workers that don't say take what this client allows.
         link.maxPayloadBytes = welcome.maxPayloadBytes > 0 ? welcome.maxPayloadBytes : Int.max
         self.core.met(limit: link.maxPayloadBytes)

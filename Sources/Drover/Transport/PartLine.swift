@@ -133,7 +133,7 @@ package final class PartLine {
     /// After so many bytes that went whole, since the line was quick, a message goes in parts again, to see whether it still is.
     private static let trialBytes = 256 << 20
 
-    @safe @exclusivity(unchecked) private var outgoing = PartQueue<PartSource>()
+    @safe @exclusivity(unchecked) private var outgoing: PartQueue<PartSource>
     @safe @exclusivity(unchecked) private var incoming = PartAssembly<IncomingMessage>()
     // Asked for each message, where the queue's type, which is generic and another module's, would cost more than the message.
     /// Whether something has not gone out.
@@ -147,6 +147,8 @@ package final class PartLine {
     /// Messages that were announced, and wait for room.
     @safe @exclusivity(unchecked) private var announced: [Announcement] = []
     private let budget: PartBudget
+    /// The session that the peer's last welcome named.
+    @safe @exclusivity(unchecked) private var theirSession: UInt32?
 
     private struct Announcement {
         let transfer: UInt64
@@ -162,8 +164,11 @@ package final class PartLine {
     /// - Parameters:
     ///   - budget: What messages that come may take.
     ///   - tally: Where it is summed up what has not gone out.
-    package init(budget: PartBudget, tally: UnsentTally? = nil) {
+    ///   - session: The number of the session, if there may have been others by the same connection: no transfer is to be taken for one
+    ///     of theirs, of which parts or answers may be on their way.
+    package init(budget: PartBudget, tally: UnsentTally? = nil, session: UInt64 = 0) {
         self.budget = budget
+        self.outgoing = PartQueue(after: session << 32)
         self.tally = tally
     }
 
@@ -194,7 +199,13 @@ package final class PartLine {
     }
 
     /// The peer answered an introduction by this connection: what it has not got is sent again.
-    package func welcomed(takesParts: Bool?) { self.forgetOutgoing(isSameConnection: true, takesParts: takesParts) }
+    ///
+    /// With the first welcome of a session, what the peer was sending belongs to a former one, and goes no further.
+    package func welcomed(takesParts: Bool?, session: UInt32) {
+        self.forgetOutgoing(isSameConnection: true, takesParts: takesParts)
+        if self.theirSession != session { self.forgetIncoming() }
+        self.theirSession = session
+    }
 
     private func forgetOutgoing(isSameConnection: Bool, takesParts: Bool?) {
         self.budget.count(abandoned: self.outgoing.count)
@@ -204,11 +215,15 @@ package final class PartLine {
 
     /// The peer introduced itself again by this connection: it sends again what has not come.
     package func introduced(takesParts: Bool?) {
+        self.forgetIncoming()
+        if let takesParts { self.isTaken = takesParts }
+    }
+
+    private func forgetIncoming() {
         self.budget.count(abandoned: self.incoming.count + self.announced.count)
         self.incoming.reset()
         self.budget.waiting -= self.announced.count
         self.announced.removeAll()
-        if let takesParts { self.isTaken = takesParts }
     }
 
     // MARK: Sending

@@ -89,7 +89,11 @@ extension WorkerLoop {
                 self.core.subscribers.goOn(of: hello.client)
             } else {
                 let broker = hello.isBroker ? BrokerSide(identity: hello.client, core: self.core) : nil
-                let line = PartLine(budget: self.partBudget, tally: hello.isBroker ? nil : self.unsent)
+                let line = PartLine(
+                    budget: self.partBudget,
+                    tally: hello.isBroker ? nil : self.unsent,
+                    session: UInt64(self.machine.sessions[session].number)
+                )
                 line.reset(takesParts: hello.takesParts)
                 self.links[session] = WorkerLink(
                     routingID: routingID,

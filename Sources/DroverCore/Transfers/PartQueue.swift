@@ -96,7 +96,7 @@ package struct PartQueue<Source>: ~Copyable {
     /// Those that take turns, the next one first.
     private var active: Deque<Transfer> = []
     private var waiting: Deque<Transfer> = []
-    private var lastID: UInt64 = 0
+    private var lastID: UInt64
     /// The streams of which a message goes in parts, and what follows it.
     private var streams: [PartStream: Deque<Follower>] = [:]
     /// Those whose message has gone out or isn't wanted: the followers are next.
@@ -107,7 +107,8 @@ package struct PartQueue<Source>: ~Copyable {
     private var abandoned: Deque<UInt64> = []
     package private(set) var window = PartWindow()
 
-    package init() {}
+    /// - Parameter last: The number of the last transfer by the same connection.
+    package init(after last: UInt64 = 0) { self.lastID = last }
 
     package var isEmpty: Bool {
         self.active.isEmpty && self.waiting.isEmpty && self.streams.isEmpty && self.abandoned.isEmpty
