@@ -189,6 +189,31 @@ import Testing
         #expect(machine.endpoints[0].hasRoom)
     }
 
+    @Test(
+        "S9 calls of an ordering key stay where some of it are when another worker comes or goes, and may move once those ended"
+    )
+    func homes() throws {
+        var machine = ClientMachine(endpointCount: 3)
+        var actions: [ClientAction] = []
+        Self.open(&machine, 0, epoch: 7, slots: 4, at: Self.at(1))
+        var id: UInt64 = 0
+        func submit(_ affinity: UInt64) -> Int? {
+            id += 1
+            return machine.submitted(Call(id: id, affinity: affinity), at: Self.at(2))?.endpoint
+        }
+        for affinity in UInt64(1)...6 { #expect(submit(affinity) == 0) }
+        for endpoint in 1...2 { Self.open(&machine, endpoint, epoch: 7, slots: 4, at: Self.at(3)) }
+        for affinity in UInt64(1)...6 { #expect(submit(affinity) == 0) }
+        let spread = Set((7...12 as ClosedRange<UInt64>).map { submit($0) })
+        #expect(spread == [0, 1, 2], "new ones go to all")
+        let before = (7...12 as ClosedRange<UInt64>).map { ($0, submit($0)) }
+        machine.goodbyeReceived(from: 2, reason: .draining, at: Self.at(4), actions: &actions)
+        for (affinity, endpoint) in before where endpoint != 2 { #expect(submit(affinity) == endpoint) }
+        // None is left of the first six: they go where they would have gone at first.
+        for ended in UInt64(1)...12 { _ = machine.replied(ended, from: 0, at: Self.at(5)) }
+        #expect(Set((1...6 as ClosedRange<UInt64>).map { submit($0) }) == [0, 1])
+    }
+
     @Test("S9 S88 what comes behind a suspect of its ordering key waits for it, also while its worker takes others")
     func keyedSuspect() throws {
         var configuration = ClientMachine.Configuration()

@@ -647,6 +647,39 @@ extension ServingTests.EventTests {
     }
 
     @Test(
+        "S76 no handler's events overtake each other, large or small, while another one emits to the same callback",
+        .timeLimit(.minutes(1))
+    )
+    func largeAmongSmall() throws {
+        var configuration = WorkerConfiguration()
+        configuration.concurrency = 2
+        let worker = Worker(configuration: configuration)
+        let mixed = Function<Callback<Int, Int, [UInt8], Nothing>, Int, Int>("mixed")
+        worker.register(mixed) { (callback: Callback<Int, Int, [UInt8], Nothing>, tag: Int) in
+            for number in 0..<1000 {
+                try callback.emit(tag, number, [UInt8](repeating: 0, count: number % 50 == 7 ? 200_000 : 20))
+            }
+            return tag
+        }
+        let running = try worker.start(.bind("tcp://127.0.0.1:*"))
+        let client = try Client(running.endpoint)
+        for _ in 0..<8 {
+            let seen = Mutex<[Int: [Int]]>([:])
+            let callback = client.callback(CallbackOptions(lifetime: .untilCancelled)) {
+                (tag: Int, number: Int, _: [UInt8]) -> Void in
+                seen.withLock { $0[tag, default: []].append(number) }
+            }
+            let calls = try (0..<2).map { try client.function(mixed).async(callback, $0) }
+            for call in calls { _ = try call.get() }
+            eventually("all have come") { seen.withLock { $0.values.reduce(0) { $0 + $1.count } } == 2000 }
+            for numbers in seen.withLock({ $0 }).values { #expect(numbers == Array(0..<1000)) }
+            client.cancel(callback)
+        }
+        client.closeBlocking()
+        running.stopBlocking(grace: .zero)
+    }
+
+    @Test(
         "A34 a client that vanishes during its events is noticed; the worker serves the next",
         .timeLimit(.minutes(1))
     )

@@ -85,28 +85,28 @@ final class Subscriber: RoomGiver, Told {
     func take(_ block: RequestBytes, orTell waiter: PendingReply?) throws -> Bool {
         let isLarge = block.payloadCount >= OutgoingBatch.flushBytes
         let core = isLarge ? try self.openCore() : nil
+        // All is posted under the lock. Another handler that adds its events to a run may end, and its answer must come after them;
+        // and what it adds may not be announced before a large one that closed the run, or that would be overtaken.
         let isTaken = try self.outbox.withLock { outbox in
             guard !self.isEnded.load(ordering: .sequentiallyConsistent) else { throw Self.gone(self.subscription) }
             guard outbox.hasRoom else {
                 if let waiter { outbox.add(waiter) }
                 return false
             }
-            if isLarge {
+            if let core {
                 outbox.largePosted(byteCount: block.payloadCount)
+                // libzmq is to send it from where it is.
+                core.post(.event(self, block))
             } else if outbox.append(block) {
-                // Under the lock: another handler that adds its events to these may end, and its answer must come after them.
                 try self.openCore().post(.events(self))
             }
             return true
         }
         guard isTaken else { return false }
-        if let core {
-            // libzmq is to send it from where it is.
-            core.post(.event(self, block))
-            return true
+        if !isLarge {
+            var block = block
+            block.free()
         }
-        var block = block
-        block.free()
         return true
     }
 
@@ -124,8 +124,10 @@ final class Subscriber: RoomGiver, Told {
             throw error
         }
         let (id, reply) = core.replies.add(for: self)
-        self.outbox.withLock { $0.close() }
-        core.post(.invoke(self, id: id, block))
+        self.outbox.withLock { outbox in
+            outbox.close()
+            core.post(.invoke(self, id: id, block))
+        }
         // The loop may have been left in between: then nobody reads the post, and whoever waits is told here.
         if self.isEnded.load(ordering: .sequentiallyConsistent) {
             core.replies.take(id, from: self.peer)?.finish(.failure(Self.gone(self.subscription)))

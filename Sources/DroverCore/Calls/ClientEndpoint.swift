@@ -185,6 +185,10 @@ struct KeyedCalls: Sendable {
     private var idleLines = 0
 
     var count: Int { self.affinities.count }
+    /// The keys that it has calls of.
+    var keys: some Collection<UInt64> { self.lines.keys }
+
+    func hasCalls(of affinity: UInt64) -> Bool { self.lines[affinity] != nil }
 
     /// How many of them need no slot: all but one of each key, and that one too if it is held.
     var idleCount: Int { self.affinities.count - self.lines.count + self.idleLines }

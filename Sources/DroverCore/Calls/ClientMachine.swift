@@ -42,6 +42,8 @@ package struct ClientMachine: ~Copyable {
     private var apart: [UInt64] = []
     /// The ordering keys of which calls wait there, each with the first of them.
     private var apartKeys: [UInt64: UInt64] = [:]
+    /// Where ordering keys had calls when an endpoint last came or went; see ``keepHomes()``.
+    var homes: [UInt64: Int] = [:]
     /// Where suspects were when their workers died; a place for each death.
     private var deathsOf: [UInt64: [Int]] = [:]
     let configuration: Configuration
@@ -345,6 +347,7 @@ package struct ClientMachine: ~Copyable {
     ///
     /// The session may go on when it is back: time and epoch decide (contract S87).
     package mutating func disconnected(_ endpoint: Int, at now: Instant, actions: inout [ClientAction]) {
+        self.keepHomes()
         self.endpoints[endpoint].isOpen = false
         self.perform(self.endpoints[endpoint].session.disconnected(at: now), of: endpoint, at: now, actions: &actions)
     }
@@ -392,6 +395,7 @@ package struct ClientMachine: ~Copyable {
         self.endpoints[endpoint].slots = max(0, slots)
         if !isSameLife { self.endpoints[endpoint].begin() }
         self.adapt(endpoint)
+        self.keepHomes()
         self.endpoints[endpoint].isOpen = true
         self.endpoints[endpoint].isDraining = false
         self.endpoints[endpoint].isRefused = false
@@ -419,6 +423,7 @@ package struct ClientMachine: ~Copyable {
 
     /// The worker doesn't know our session: introduce ourselves again.
     package mutating func resetReceived(from endpoint: Int, at now: Instant, actions: inout [ClientAction]) {
+        self.keepHomes()
         self.endpoints[endpoint].isOpen = false
         self.perform(self.endpoints[endpoint].session.resetReceived(at: now), of: endpoint, at: now, actions: &actions)
     }
@@ -443,6 +448,7 @@ package struct ClientMachine: ~Copyable {
     ) {
         switch reason {
         case .draining:
+            self.keepHomes()
             self.endpoints[endpoint].isDraining = true
             self.unbind(endpoint)
         case .leaving:
@@ -564,6 +570,7 @@ package struct ClientMachine: ~Copyable {
         at now: Instant,
         actions: inout [ClientAction]
     ) {
+        self.keepHomes()
         self.endpoints[endpoint].isOpen = false
         self.endpoints[endpoint].epoch = nil
         self.endpoints[endpoint].losses &+= 1
@@ -954,8 +961,9 @@ package struct ClientMachine: ~Copyable {
         return found
     }
 
-    /// The open endpoint that all calls of an ordering key go to.
+    /// The endpoint that all calls of an ordering key go to.
     private func home(of affinity: UInt64) -> Int? {
+        if let former = self.formerHome(of: affinity) { return former }
         let open = self.endpoints.indices.filter { self.endpoints[$0].isOpen && !self.endpoints[$0].isDraining }
         return open.isEmpty ? nil : open[Int(affinity % UInt64(open.count))]
     }
