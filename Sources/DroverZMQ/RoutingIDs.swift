@@ -5,9 +5,7 @@ import Synchronization
 
 /// The ids by which a ROUTER socket knows its connections.
 ///
-/// Makes the ids that libzmq gives to the connections of a ROUTER socket hard to foresee.
-///
-/// libzmq counts them upwards from a `rand()` that it never seeds, so the first ones of every process are the same. A
+/// Those that libzmq gives are made hard to foresee. It counts them upwards from a `rand()` that it never seeds, so the first ones of every process are the same. A
 /// peer may claim an id of its own for its connection: whoever knows the next one makes `router.cpp` abort the process,
 /// and whoever knows a broken peer's is sent what was meant for it. The kernel's randomness can't be foreseen; that the
 /// start has 32 bits, and that ids count up from there, can't be changed from outside.

@@ -34,7 +34,8 @@ public struct ClientConfiguration: Sendable {
     ///
     /// Before its last attempt such a call is kept apart: it goes to a worker that has nothing else to do, and gets nothing else for
     /// five seconds, so that it alone can be to blame. With 1 the first death is the last: it ends all idempotent calls that the worker
-    /// may have been running, whichever was to blame. Calls that wait on this side, or that a worker has sent back, spend no attempt. Brokers count for themselves.
+    /// may have been running, whichever was to blame. Calls that wait on this side, or that a worker has sent back, spend no attempt.
+    /// Brokers count for themselves.
     public var maxAttempts = 3
     /// How many events of a callback may wait, and what happens to more.
     public var eventQueueLimit = 10_000

@@ -49,10 +49,10 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         var eventChannel: ResultChannel?
         /// The limit that was set after the call was made.
         var limit: UInt64?
-        /// The request whose handler made it; never changes.
-        let maker: ObjectIdentifier?
+        /// The request whose handler made it; never changes, but may be gone: another may be where it was.
+        weak let maker: JobContext?
 
-        init(affinity: UInt64 = 0, references: [SubscriptionID] = [], maker: ObjectIdentifier? = nil) {
+        init(affinity: UInt64 = 0, references: [SubscriptionID] = [], maker: JobContext? = nil) {
             self.affinity = affinity
             self.references = references
             self.maker = maker
@@ -112,7 +112,7 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         if ticket.isIdempotent { flags.insert(.idempotent) }
         if ticket.request.hasMetadata { flags.insert(.metadata) }
         if ticket.cancelsWithWaiter { flags.insert(.endsWithWaiter) }
-        let maker = CurrentJob.maker.map { ObjectIdentifier($0) }
+        let maker = CurrentJob.maker
         if maker != nil { flags.insert(.nested) }
         if ticket.affinity != 0 || !ticket.request.references.isEmpty || maker != nil {
             flags.insert(.rarities)
@@ -149,7 +149,7 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     /// Whether the handler of a request made it, or it ends with whoever waits for it: then it ends with that request.
     final func ends(with context: JobContext) -> Bool {
         self.cancelsWithWaiter
-            || (self.flags.contains(.nested) && self.rarities?.maker == ObjectIdentifier(context))
+            || (self.flags.contains(.nested) && self.rarities?.maker === context)
     }
 
     private final var cancelsWithWaiter: Bool { self.flags.contains(.endsWithWaiter) }

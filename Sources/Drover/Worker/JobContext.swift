@@ -308,17 +308,16 @@ extension JobContext: Told {
 
 extension JobContext: RoomGiver {
     func take(_ block: RequestBytes, orTell waiter: PendingReply?) -> Bool {
-        let sequence = self.progress.withLock { progress -> UInt32? in
+        self.progress.withLock { progress in
             guard progress.window.hasRoom else {
                 if let waiter { progress.waiters.append(waiter) }
-                return nil
+                return false
             }
             progress.window.take(EventWindow.units(ofPayload: block.payloadCount))
-            return self.lastSequence.add(1, ordering: .relaxed).oldValue
+            // Under the lock, so that what several threads of a handler report goes out by its numbers.
+            self.core.post(.progress(self, self.lastSequence.add(1, ordering: .relaxed).oldValue, block))
+            return true
         }
-        guard let sequence else { return false }
-        self.core.post(.progress(self, sequence, block))
-        return true
     }
 
     func forget(_ waiter: PendingReply) { self.progress.withLock { $0.waiters.removeAll { $0 === waiter } } }

@@ -122,7 +122,9 @@ final class WorkerLoop {
         if brokers.isEmpty, core.access == nil {
             self.monitorDescriptor = -1
         } else {
-            let monitor = try socket.monitor([.handshake, .accepted, .disconnected, .connectRetried])
+            var events: Monitor.Events = [.handshake, .disconnected, .connectRetried]
+            if core.access != nil { events.insert(.accepted) }
+            let monitor = try socket.monitor(events)
             self.monitorDescriptor = try monitor.fileDescriptor
             self.monitor = consume monitor
         }

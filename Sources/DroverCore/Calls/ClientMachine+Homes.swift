@@ -9,7 +9,8 @@ extension ClientMachine {
     /// An endpoint comes or goes: keys that have calls somewhere stay there until those have ended (contract S9).
     mutating func keepHomes() {
         guard self.endpoints.count > 1 else { return }
-        var homes = self.homes.filter { self.formerHome(of: $0.key) == $0.value }
+        self.trimHomes()
+        var homes = self.homes
         for index in self.endpoints.indices where !self.endpoints[index].isDraining {
             for affinity in self.endpoints[index].keyed.keys where homes[affinity] == nil { homes[affinity] = index }
             for id in self.endpoints[index].bound {
@@ -18,6 +19,12 @@ extension ClientMachine {
             }
         }
         self.homes = homes
+    }
+
+    /// Forgets keys whose calls have ended.
+    mutating func trimHomes() {
+        guard !self.homes.isEmpty else { return }
+        self.homes = self.homes.filter { self.formerHome(of: $0.key) == $0.value }
     }
 
     /// The endpoint that had calls of a key when another came or went, as long as it is there and has some.

@@ -528,6 +528,7 @@ package struct ClientMachine: ~Copyable {
         self.pings = []
         self.apart = []
         self.apartKeys = [:]
+        self.homes = [:]
         self.deathsOf = [:]
         return open
     }
@@ -545,6 +546,7 @@ package struct ClientMachine: ~Copyable {
         self.calls.trim()
         self.wheel.trim()
         if self.waiting.isEmpty { self.waiting = [] }
+        self.trimHomes()
     }
 
     // MARK: Inside

@@ -73,17 +73,33 @@ final class PlainPeer {
         return count < 0 ? nil : Array(bytes.prefix(Int(count)))
     }
 
+    /// Waits until a message of a kind has come.
+    func awaits(_ kind: UInt8) -> Bool {
+        for _ in 0..<1000 {
+            guard let frame = self.receive(within: 10_000) else { return false }
+            if Self.messages(in: frame).contains(where: { $0.kind == kind }) { return true }
+        }
+        return false
+    }
+
+    /// The messages of a frame: kind and id.
+    static func messages(in frame: [UInt8]) -> [(kind: UInt8, id: UInt64)] {
+        var messages: [(UInt8, UInt64)] = []
+        var place = 0
+        while place + 24 <= frame.count {
+            func number(_ offset: Int, _ count: Int) -> UInt64 {
+                (0..<count).reduce(0) { $0 | UInt64(frame[place + offset + $1]) << (8 * UInt64($1)) }
+            }
+            messages.append((frame[place + 1], number(8, 8)))
+            place += 24 + Int(number(4, 4))
+        }
+        return messages
+    }
+
     /// The kinds of the messages in the frames that come until none does for a while.
     func kinds(within milliseconds: CInt = 1000) -> [UInt8] {
         var kinds: [UInt8] = []
-        while let frame = self.receive(within: milliseconds) {
-            var place = 0
-            while place + 24 <= frame.count {
-                kinds.append(frame[place + 1])
-                let length = (0..<4).reduce(0) { $0 | Int(frame[place + 4 + $1]) << (8 * $1) }
-                place += 24 + length
-            }
-        }
+        while let frame = self.receive(within: milliseconds) { kinds += Self.messages(in: frame).map { $0.kind } }
         return kinds
     }
 }
@@ -91,6 +107,7 @@ final class PlainPeer {
 /// Messages as the protocol's page has them.
 enum Plain {
     static let (hello, welcome, refused): (UInt8, UInt8, UInt8) = (1, 2, 8)
+    static let (reset, ping, pong, event): (UInt8, UInt8, UInt8, UInt8) = (3, 6, 7, 32)
     static let (define, request, reply, control): (UInt8, UInt8, UInt8, UInt8) = (16, 17, 18, 52)
 
     /// A message: the header of 24 bytes, and what follows it.
