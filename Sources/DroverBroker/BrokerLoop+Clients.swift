@@ -69,7 +69,8 @@ extension BrokerLoop {
             if let link = self.clientLinks[client] { self.introduced(link, access) }
             let number = self.machine.clients[client].number
             if let link = self.clientLinks[client] {
-                let header = Header(.welcome, id: self.core.epoch, number: number)
+                let connection = self.machine.clients[client].connection
+                let header = Header(.welcome, id: self.core.epoch, time: connection, number: number)
                 self.send(header, self.welcomePayload(isResumed: isResumed), to: link)
             }
             return .client(client)
@@ -154,13 +155,17 @@ extension BrokerLoop {
             guard let (worker, id) = self.machine.invocationAnswered(header.id, by: client) else {
                 return self.core.counters.unknown.countAlone()
             }
-            var answer = header
-            answer.id = id
-            guard let link = self.workerLinks[worker] else { return }
-            if !self.forward(answer, incoming, to: link) {
-                let message =
-                    "the callback's answer is larger than the worker takes, \(link.maxPayloadBytes) bytes: return less"
-                self.send(Header(.error, id: id), self.errorPayload(.tooLarge, message, false, 0), to: link)
+            self.answerInvocation(id, of: worker, incoming)
+        case .pending:
+            do throws(WireError) {
+                self.machine.pendingReceived(
+                    try unsafe PendingPayload.ids(in: incoming.payload),
+                    connection: header.number,
+                    from: client,
+                    actions: &self.actions
+                )
+            } catch {
+                self.malformed(error)
             }
         case .ended: self.machine.endedReceived(header.number, from: client, actions: &self.actions)
         case .flow:

@@ -76,7 +76,8 @@ extension BrokerLoop {
         case .sendFlow(let worker, let number, let isPaused):
             self.send(Header(.flow, id: isPaused ? 0 : 1, number: number), toWorker: worker)
         case .answerQuestion(let worker, let id): self.send(Header(.pong, id: id), toWorker: worker)
-        case .failInvocation(let worker, let id): self.failInvocation(id, worker: worker)
+        case .failInvocation(let worker, let id, let isLost):
+            self.failInvocation(id, worker: worker, isLost: isLost)
         }
     }
 

@@ -69,7 +69,7 @@ extension BrokerLoop {
             self.workerLinks[worker] = PeerLink(
                 routingID: routingID,
                 maxPayloadBytes: limit,
-                line: PartLine(budget: self.partBudget, session: incarnation),
+                line: PartLine(budget: self.partBudget, session: incarnation, keepsAnswers: true),
                 worker: worker,
                 incarnation: incarnation
             )
@@ -146,8 +146,11 @@ extension BrokerLoop {
     private func welcomed(_ incoming: Incoming, _ worker: Int) {
         do throws(WireError) {
             let welcome = try unsafe Welcome(reading: incoming.payload)
-            self.workerLinks[worker]?.line
-                .welcomed(takesParts: welcome.takesParts, session: incoming.header.number)
+            if let link = self.workerLinks[worker] {
+                link.line.welcomed(takesParts: welcome.takesParts, session: incoming.header.number)
+                // Answers that begin anew.
+                if link.line.isSending { self.sendingParts.append(link) }
+            }
             if welcome.maxPayloadBytes > 0 {
                 self.workerLinks[worker]?.maxPayloadBytes = min(
                     welcome.maxPayloadBytes,
@@ -162,6 +165,10 @@ extension BrokerLoop {
                 at: self.now,
                 actions: &self.actions
             )
+            // Before all that the session's going on brings with it.
+            if self.machine.isInSession(worker) {
+                self.restateInvocations(of: worker, connection: incoming.header.time)
+            }
         } catch {
             self.malformed(error)
         }
@@ -297,11 +304,5 @@ extension BrokerLoop {
         header.id = delivery.id
         header.number = delivery.subscription
         return self.forward(header, incoming, to: link)
-    }
-
-    func failInvocation(_ id: UInt64, worker: Int) {
-        guard let link = self.workerLinks[worker] else { return }
-        let message = "nobody listens to the callback any more: it was cancelled, or its client is gone"
-        self.send(Header(.error, id: id), self.errorPayload(.subscriberGone, message, false, 0), to: link)
     }
 }

@@ -45,6 +45,9 @@ final class PeerLink {
     /// Calls that the worker answered.
     @safe @exclusivity(unchecked) var answered = 0
 
+    /// Answers to a worker's invocations that came while it was away, to be sent when its session goes on.
+    @safe @exclusivity(unchecked) var heldAnswers: [HeldAnswer] = []
+
     /// What a client has not read.
     @safe @exclusivity(unchecked) var unread = UnreadAnswers()
     /// The PING that asks for that; 0 if none is open.

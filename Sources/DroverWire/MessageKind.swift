@@ -60,6 +60,8 @@ package enum MessageKind: UInt8, CaseIterable, Sendable {
     case ended = 34
     /// Asks the sender of a subscription's events to pause (`id` 0) or to go on (1).
     case flow = 35
+    /// After a session went on, the invocations that a client still works on.
+    case pending = 36
 
     // Between workers and brokers: 48...63.
 

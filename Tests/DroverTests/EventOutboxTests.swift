@@ -109,7 +109,7 @@ import Testing
         #expect(!isNext && start.count == 2)
         var waiting = WaitingEvents()
         waiting.append(run(0, count: 10))
-        let invocation = Subscription.Invocation(endpoint: 0, id: 1, deadline: Instant(nanoseconds: .max))
+        let invocation = Subscription.Invocation(endpoint: 0, session: 0, id: 1, deadline: Instant(nanoseconds: .max))
         waiting.append(ArrivedEvents(20..<21, of: frame, sequence: nil, invocation: invocation))
         waiting.append(run(10, count: 10))
         #expect(waiting.count == 21)

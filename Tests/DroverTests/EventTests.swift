@@ -167,6 +167,37 @@ extension ServingTests.EventTests {
         raw.stop()
     }
 
+    @Test("the answer to a call of a former session is not taken for one of the next", .timeLimit(.minutes(1)))
+    func formerAnswer() throws {
+        let raw = try RawWorker()
+        let client = try Client.forTest(raw.endpoint)
+        let gate = Gate()
+        let callback = client.callback(.init(lifetime: .untilCancelled)) { (key: String) -> String in
+            gate.enter(key)
+            while !gate.isOpen(key) { usleep(1000) }
+            return key
+        }
+        let number = callback.subscription.rawValue
+        let call = try client.function(Job.echo).async(1)
+        eventually("there is a session") { raw.requests.count == 1 }
+        raw.send(RawMessage(.invoke, id: 1, number: number, payload: Packed.arguments("former")))
+        eventually("it runs") { gate.begun == ["former"] }
+        raw.update { $0.epoch = 78 }
+        raw.send(RawMessage(.beat, id: 78))
+        eventually("the call is lost") { call.isReady }
+        eventually("another session") { client.statistics.sessions == 2 }
+        // The worker in its new life gives the same number.
+        raw.send(RawMessage(.invoke, id: 1, number: number, payload: Packed.arguments("next")))
+        gate.open("former")
+        eventually("the next runs") { gate.begun == ["former", "next"] }
+        gate.open("next")
+        eventually("it is answered") { raw.messages.contains { $0.kind == .reply } }
+        let answers = try raw.messages.filter { $0.kind == .reply }.map { try $0.value(as: String.self) }
+        #expect(answers == ["next"])
+        client.closeBlocking()
+        raw.stop()
+    }
+
     @Test("S77 an event's callback may call the worker, blocking or async, and order is kept", .timeLimit(.minutes(1)))
     func callingBack() throws {
         let rig = try Rig()

@@ -263,4 +263,32 @@ private final class Numbers: Sendable {
         }
         #expect(numbers[0] < numbers[1])
     }
+
+    @Test("answers that nobody asks for again outlive their connection, but not their session")
+    func keptAnswers() throws {
+        for outlives in [true, false] {
+            let counters = PartCounters()
+            let budget = PartBudget(maxPayloadBytes: 1 << 21, counters: counters)
+            let line = PartLine(budget: budget, keepsAnswers: true)
+            line.welcomed(takesParts: true, session: 1)
+            for id in [4, 3] as [UInt64] {
+                let source = try #require(PartSource(0..<10, of: MessageBox(Message(size: 10))))
+                line.add(Header(.reply, payloadLength: 10, id: id), deadline: nil, source)
+            }
+            let source = try #require(PartSource(0..<10, of: MessageBox(Message(size: 10))))
+            line.add(Header(.request, payloadLength: 10, id: 5), deadline: nil, source)
+            var batch = OutgoingBatch()
+            _ = line.next(into: &batch, at: Instant(nanoseconds: 0))
+            line.reset()
+            // Nothing goes by a connection on which the peer has not said who it is.
+            #expect(!line.isSending && line.unsentAnswers == [4, 3])
+            line.welcomed(takesParts: true, session: outlives ? 1 : 2)
+            #expect(line.isSending == outlives && line.unsentAnswers == (outlives ? [4, 3] : []))
+            #expect(counters.abandoned.load(ordering: .relaxed) == (outlives ? 1 : 3))
+            guard outlives else { continue }
+            // Again by the same connection.
+            line.welcomed(takesParts: true, session: 1)
+            #expect(line.isSending && line.unsentAnswers == [4, 3])
+        }
+    }
 }

@@ -100,10 +100,10 @@ struct HeaderTests {
             .hello, .welcome, .reset, .goodbye, .beat, .ping, .pong, .refused, .part, .partTaken, .partEnded, .define,
             .request,
             .reply, .error,
-            .cancel, .accepted, .started, .progress, .cancelled, .deadline, .event, .invoke, .ended, .flow,
+            .cancel, .accepted, .started, .progress, .cancelled, .deadline, .event, .invoke, .ended, .flow, .pending,
             .offer, .ready, .credit, .bind, .control,
         ]
-        #expect(kinds.map { $0.rawValue } == [UInt8](1...11) + [UInt8](16...25) + [UInt8](32...35) + [UInt8](48...52))
+        #expect(kinds.map { $0.rawValue } == [UInt8](1...11) + [UInt8](16...25) + [UInt8](32...36) + [UInt8](48...52))
         #expect(kinds.count == MessageKind.allCases.count)
         let flags: [Header.Flags] = [.idempotent, .resent, .metadata, .attached, .mustUnderstand]
         #expect(flags.map { $0.rawValue } == [1, 2, 4, 8, 0x80])

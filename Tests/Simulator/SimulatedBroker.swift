@@ -428,7 +428,7 @@ final class SimulatedBroker {
         case .sendFlow(let worker, let number, let isPaused):
             self.send(.flow(number, isPaused: isPaused), toWorker: worker)
         case .answerQuestion: break
-        case .failInvocation(let worker, let id): self.send(.invocationFailed(id: id), toWorker: worker)
+        case .failInvocation(let worker, let id, _): self.send(.invocationFailed(id: id), toWorker: worker)
         }
     }
 

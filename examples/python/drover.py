@@ -24,7 +24,7 @@ HEADER = struct.Struct("<BBBBIQII")  # first byte, kind, flags, content type, le
 FIRST = 0xD1
 HELLO, WELCOME, RESET, GOODBYE, BEAT, PING, PONG, REFUSED = range(1, 9)
 DEFINE, REQUEST, REPLY, ERROR, CANCEL, ACCEPTED, STARTED, PROGRESS, CANCELLED, DEADLINE = range(16, 26)
-EVENT, INVOKE, ENDED, FLOW = range(32, 36)
+EVENT, INVOKE, ENDED, FLOW, PENDING = range(32, 37)
 IDEMPOTENT, RESENT, METADATA, ATTACHED, RENEWED, MUST_UNDERSTAND = 1, 2, 4, 8, 0x10, 0x80
 NO_LIMIT = 0xFFFFFFFF
 MAX_PAYLOAD = 64 << 20
@@ -257,6 +257,8 @@ class Client(Loop):
         self.sent = set()  # ids that count against the window until the worker has answered them
         self.waiting = collections.deque()
         self.subscriptions = {}
+        self.invocations = set()  # ids of those that are not answered
+        self.answers = collections.deque()  # given while there was no session
         self.worker, self.workerEpoch, self.session = None, None, 0
         self.isOpen = self.isDraining = False
         self.isClockNew = False  # the worker shall not go by earlier stamps
@@ -373,6 +375,8 @@ class Client(Loop):
         self.isOpen, self.worker, self.workerEpoch, self.session = False, None, None, 0
         self.nextHello, self.helloPause = time.monotonic() + 0.05, 0.1
         self.sent.clear()
+        self.invocations.clear()
+        self.answers.clear()
         for result in list(self.calls.values()):
             if result.phase == "local":
                 continue
@@ -435,7 +439,7 @@ class Client(Loop):
         elif part.kind == ENDED:
             self.subscriptions.pop(part.number, None)
         elif part.kind == WELCOME:
-            self.welcome(part.id, part.number, msgpack.unpackb(part.payload))
+            self.welcome(part.id, part.number, part.time, msgpack.unpackb(part.payload))
         elif part.kind == RESET and self.isOpen:
             self.isOpen, self.nextHello, self.helloPause = False, 0.0, 0.1
         elif part.kind == BEAT and self.workerEpoch not in (None, part.id):
@@ -452,7 +456,7 @@ class Client(Loop):
         elif part.kind not in (BEAT, PONG, ACCEPTED, STARTED, PROGRESS):
             self.strange += 1
 
-    def welcome(self, epoch, session, fields):
+    def welcome(self, epoch, session, connection, fields):
         """A session begins, or goes on (6.3)."""
         former = (self.workerEpoch, self.session, True)
         if self.workerEpoch is not None and former != (epoch, session, fields.get("resumed", False)):
@@ -461,6 +465,11 @@ class Client(Loop):
         self.window, self.isOpen, self.isDraining = max(1, fields["window"]), True, False
         self.defined.clear()
         self.sent.clear()
+        if connection > 1:  # the worker ends what it invoked by former connections and is not named here (5, PENDING)
+            ids = b"".join(struct.pack("<Q", invocation) for invocation in self.invocations)
+            self.send(message(PENDING, ids, number=connection))
+        while self.answers:
+            self.answered(*self.answers.popleft())
         for result in list(self.calls.values()):
             if result.phase != "local":
                 self.transmit(result, RESENT)  # only if the session goes on: `lose` has put the others back
@@ -481,15 +490,26 @@ class Client(Loop):
         if part.kind == EVENT:
             self.callbacks.submit(guarded, callback.body, *arguments)
         else:
-            self.callbacks.submit(self.answer, part, callback.body, arguments)
+            self.invocations.add(part.id)
+            self.callbacks.submit(self.answer, part, self.epoch, callback.body, arguments)
 
-    def answer(self, part, body, arguments):
+    def answer(self, part, life, body, arguments):
         """Runs on the callback thread: answers a worker that waits (7.3)."""
         try:
             frame = message(REPLY, pack(body(*arguments)), id=part.id)
         except Exception as error:
             frame = message(ERROR, RemoteError.of(error, f"callback {part.number} of {self.name}").packed(), id=part.id)
-        self.post(self.send, frame)
+        self.post(self.answered, part.id, life, frame)
+
+    def answered(self, invocation, life, frame):
+        """Sends an answer, or keeps it until the session goes on; in another one the id may be another invocation's."""
+        if life != self.epoch:
+            return
+        if not self.isOpen:
+            self.answers.append((invocation, life, frame))
+            return
+        self.invocations.discard(invocation)
+        self.send(frame)
 
     def leave(self):
         for result in list(self.calls.values()):

@@ -67,6 +67,12 @@ final class ClientLink {
     /// What goes out and comes in in parts.
     let line: PartLine
     let partBudget: PartBudget
+    /// The worker's invocations that this side has not answered.
+    @safe @exclusivity(unchecked) var invocations = OpenInvocations()
+    /// Answers to them that were given while there was no way to the worker, to be sent when it has welcomed this side.
+    @safe @exclusivity(unchecked) private var heldAnswers: Deque<(header: Header, block: RequestBytes)> = []
+    /// Which of the session's connections this is, as the worker's welcome said; 0 if it did not.
+    @safe @exclusivity(unchecked) var connection: UInt32 = 0
     /// What the worker was told of this side's clock, in this session.
     @safe @exclusivity(unchecked) var departures = DepartureClock()
     /// What this client's life is called in the session.
@@ -84,8 +90,10 @@ final class ClientLink {
         self.endpoint = endpoint
         self.core = core
         self.partBudget = PartBudget(limit: .max, counters: core.counters.parts)
-        self.line = PartLine(budget: self.partBudget)
+        self.line = PartLine(budget: self.partBudget, keepsAnswers: true)
     }
+
+    deinit { self.forgetInvocations() }
 
     /// Whether frames wait for room in the socket.
     var isBlocked: Bool { !self.parked.isEmpty }
@@ -199,6 +207,62 @@ final class ClientLink {
     /// A session begins: the worker knows no function numbers.
     func forgetFunctions() {
         self.defined.removeAll(keepingCapacity: true)
+    }
+
+    // MARK: Invocations
+
+    /// Sends an answer to an invocation, or keeps it until the session goes on; one that nobody waits for is dropped.
+    ///
+    /// - Parameters:
+    ///   - invocation: What is answered.
+    ///   - header: The answer's.
+    ///   - block: What it says.
+    ///   - isOpen: Whether the session is: what is sent while it isn't is lost.
+    /// - Returns: Whether somebody waits for it.
+    /// - Throws: What the socket says.
+    @available(*, noasync)
+    func answer(
+        _ invocation: Subscription.Invocation,
+        _ header: Header,
+        consuming block: RequestBytes,
+        isOpen: Bool
+    ) throws(ZMQError) -> Bool {
+        guard self.invocations.isOpen(invocation.id, in: invocation.session) else {
+            var block = block
+            block.free()
+            return false
+        }
+        guard isOpen else {
+            self.heldAnswers.append((header, block))
+            return true
+        }
+        self.invocations.answered(invocation.id)
+        try self.send(header, consuming: block)
+        return true
+    }
+
+    /// The session goes on: tells the worker what of its invocations will be answered, then what was kept.
+    @available(*, noasync)
+    func restateInvocations() throws(ZMQError) {
+        // The first connection lost none. A list that is too long to send leaves all as it is.
+        let ids = self.invocations.ids + self.line.unsentAnswers
+        if self.connection > 1, ids.count <= PendingPayload.most(in: self.maxPayloadBytes) {
+            let payload = PendingPayload.bytes(of: ids)
+            let header = Header(.pending, payloadLength: UInt32(payload.count), number: self.connection)
+            unsafe payload.withUnsafeBytes { unsafe self.batch.append(header, payload: $0) }
+            try self.flushIfFull()
+        }
+        while !self.heldAnswers.isEmpty {
+            let (header, block) = self.heldAnswers.removeFirst()
+            self.invocations.answered(header.id)
+            try self.send(header, consuming: block)
+        }
+    }
+
+    /// The session is over, and with it all that was asked in it.
+    func forgetInvocations() {
+        self.invocations.begin()
+        for (_, var block) in exchange(&self.heldAnswers, with: []) { block.free() }
     }
 
     /// Another thread uses the sockets from now on; see ``LoopSeat``.

@@ -333,7 +333,13 @@ extension ClientLoop {
             let deadline =
                 header.time == Header.noTimeLimit
                 ? Instant.distantFuture : self.now.advanced(byNanoseconds: UInt64(header.time) * 1_000_000)
-            invocation = Subscription.Invocation(endpoint: link.index, id: header.id, deadline: deadline)
+            link.invocations.received(header.id)
+            invocation = Subscription.Invocation(
+                endpoint: link.index,
+                session: link.invocations.session,
+                id: header.id,
+                deadline: deadline
+            )
             self.book.machine.asked(by: link.index)
         }
         let sequence = invocation == nil ? header.id : nil
@@ -364,7 +370,8 @@ extension ClientLoop {
             if let invocation = arrived.invocation {
                 let body = ErrorBody(code: .subscriberGone, message: "the callback's subscription \(id) is over")
                 self.attempt(link) { link throws(ZMQError) in
-                    try link.send(Header(.error, id: invocation.id), consuming: body.packed())
+                    let header = Header(.error, id: invocation.id)
+                    _ = try link.answer(invocation, header, consuming: body.packed(), isOpen: true)
                 }
             }
         }

@@ -11,6 +11,7 @@ extension ClientLoop {
     func welcome(_ welcome: Welcome, _ header: Header, from link: ClientLink) {
         link.accepted()
         link.forgetFunctions()
+        link.connection = header.time
         link.line.welcomed(takesParts: welcome.takesParts, session: header.number)
         // Workers that don't say take what this client allows.
         link.maxPayloadBytes = welcome.maxPayloadBytes > 0 ? welcome.maxPayloadBytes : Int.max
@@ -286,6 +287,11 @@ extension ClientLoop {
             metadata: [LogKeys.endpoint: "\(link.endpoint)", LogKeys.worker: "\(worker)"]
         )
         link.lastProblem = nil
+        if isResumed {
+            self.attempt(link) { link throws(ZMQError) in try link.restateInvocations() }
+        } else {
+            link.forgetInvocations()
+        }
         for subscription in self.core.subscriptions.all {
             if !isResumed { subscription.forgetSequence(of: link.index) }
             // A pause, or its end, may have gone with the former connection. Also where the session is new to this side: the peer
@@ -300,6 +306,7 @@ extension ClientLoop {
 
     @available(*, noasync)
     func sessionLost(_ link: ClientLink, reason: LossReason) {
+        link.forgetInvocations()
         // Who is refused tries again and again; users hear of it once.
         if link.isRefusedAgain { return }
         self.core.counters.disconnections.count()

@@ -263,8 +263,10 @@ final class ClientLoop {
             guard let subscription = self.core.subscriptions.find(id), !subscription.isPaused else { break }
             self.tellAll(Header(.flow, id: 1, number: id.rawValue))
         case .answer(let invocation, let block, let isError):
+            let isOpen = self.book.machine.endpoints[invocation.endpoint].isOpen
+            let header = Header(isError ? .error : .reply, id: invocation.id)
             self.attempt(self.links[invocation.endpoint]) { link throws(ZMQError) in
-                try link.send(Header(isError ? .error : .reply, id: invocation.id), consuming: block)
+                _ = try link.answer(invocation, header, consuming: block, isOpen: isOpen)
             }
         case .lookedUp(let endpoint, let lookUp, let answer):
             self.lookedUp(self.links[endpoint], lookUp, answer)

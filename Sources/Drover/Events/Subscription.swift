@@ -46,6 +46,8 @@ public struct SubscriptionStatistics: Hashable, Sendable {
 final class Subscription: Sendable {
     struct Invocation: Sendable {
         let endpoint: Int
+        /// The session of the endpoint that it came in; in another its id may stand for another.
+        let session: UInt64
         let id: UInt64
         let deadline: Instant
     }

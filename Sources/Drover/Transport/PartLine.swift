@@ -149,6 +149,10 @@ package final class PartLine {
     private let budget: PartBudget
     /// The session that the peer's last welcome named.
     @safe @exclusivity(unchecked) private var theirSession: UInt32?
+    /// Whether answers begin anew once the peer has welcomed this side again: to invocations, which nobody makes again.
+    private let keepsAnswers: Bool
+    /// Those that had not gone out when the connection ended.
+    @safe @exclusivity(unchecked) private var keptAnswers: [(message: Header, source: PartSource)] = []
 
     private struct Announcement {
         let transfer: UInt64
@@ -166,8 +170,10 @@ package final class PartLine {
     ///   - tally: Where it is summed up what has not gone out.
     ///   - session: The number of the session, if there may have been others by the same connection: no transfer is to be taken for one
     ///     of theirs, of which parts or answers may be on their way.
-    package init(budget: PartBudget, tally: UnsentTally? = nil, session: UInt64 = 0) {
+    ///   - keepsAnswers: Whether answers outlive their connection, as a client's to invocations do.
+    package init(budget: PartBudget, tally: UnsentTally? = nil, session: UInt64 = 0, keepsAnswers: Bool = false) {
         self.budget = budget
+        self.keepsAnswers = keepsAnswers
         self.outgoing = PartQueue(after: session << 32)
         self.tally = tally
     }
@@ -175,7 +181,9 @@ package final class PartLine {
     deinit {
         self.tally?.bytes -= self.unsentBytes
         self.budget.waiting -= self.announced.count
-        self.budget.count(abandoned: self.outgoing.count + self.incoming.count + self.announced.count)
+        self.budget.count(
+            abandoned: self.outgoing.count + self.incoming.count + self.announced.count + self.keptAnswers.count
+        )
     }
 
     /// Changes what goes out.
@@ -200,15 +208,29 @@ package final class PartLine {
 
     /// The peer answered an introduction by this connection: what it has not got is sent again.
     ///
-    /// With the first welcome of a session, what the peer was sending belongs to a former one, and goes no further.
+    /// With the first welcome of a session, what the peer was sending belongs to a former one, and goes no further; nor do
+    /// answers to what it asked in that.
     package func welcomed(takesParts: Bool?, session: UInt32) {
         self.forgetOutgoing(isSameConnection: true, takesParts: takesParts)
-        if self.theirSession != session { self.forgetIncoming() }
+        let kept = exchange(&self.keptAnswers, with: [])
+        if self.theirSession == session {
+            for answer in kept { self.add(answer.message, deadline: nil, answer.source) }
+        } else {
+            self.budget.count(abandoned: kept.count)
+            self.forgetIncoming()
+        }
         self.theirSession = session
     }
 
+    /// The answers that go out in parts, or will once the peer has welcomed this side again, by their ids.
+    package var unsentAnswers: [UInt64] {
+        self.keptAnswers.map { $0.message.id } + self.outgoing.unsentAnswers.map { $0.message.id }
+    }
+
     private func forgetOutgoing(isSameConnection: Bool, takesParts: Bool?) {
-        self.budget.count(abandoned: self.outgoing.count)
+        let kept = self.keepsAnswers ? self.outgoing.unsentAnswers : []
+        self.keptAnswers += kept
+        self.budget.count(abandoned: self.outgoing.count - kept.count)
         self.change { $0.reset(isSameConnection: isSameConnection) }
         if let takesParts { self.isTaken = takesParts }
     }

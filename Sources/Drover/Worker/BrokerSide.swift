@@ -90,6 +90,8 @@ struct BrokerDial {
     var offeredAt = Instant(nanoseconds: 0)
     /// A connection stands.
     var isUp = false
+    /// It was made since the broker introduced itself last.
+    var isReconnected = false
     /// Its name is being looked up.
     var isLookingUp = false
     /// Attempts to connect that failed since it was dialled, or its name was looked up.

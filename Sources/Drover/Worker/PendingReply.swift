@@ -63,6 +63,8 @@ final class ReplyTable: Sendable {
         let client: PeerID
         let subscription: SubscriptionID
         let reply: PendingReply
+        /// Which of the peer's connections it was sent by; 0 before that.
+        var connection: UInt32 = 0
     }
 
     private struct State: Sendable {
@@ -94,6 +96,26 @@ final class ReplyTable: Sendable {
             guard state.entries[id]?.peer == peer else { return nil }
             return state.entries.removeValue(forKey: id)?.reply
         }
+    }
+
+    /// A client was asked, by one of its connections.
+    func sent(_ id: UInt64, by connection: UInt32) {
+        self.state.withLock { $0.entries[id]?.connection = connection }
+    }
+
+    /// A peer whose session went on by `connection` says which invocations it works on.
+    ///
+    /// All others that went by a former one were lost with it, or their answers were: whoever waits is told.
+    func endLost(of peer: PeerID, before connection: UInt32, except ids: Set<UInt64>) {
+        let lost = self.state.withLock { state in
+            let lost = state.entries.filter {
+                $0.value.peer == peer && $0.value.connection != 0 && $0.value.connection != connection
+                    && !ids.contains($0.key)
+            }
+            for id in lost.keys { state.entries[id] = nil }
+            return lost.values.map { ($0.reply, $0.subscription) }
+        }
+        for (reply, subscription) in lost { reply.finish(.failure(Subscriber.lost(subscription))) }
     }
 
     /// The worker stops: whoever still waits is told.

@@ -159,6 +159,15 @@ final class Subscriber: RoomGiver, Told {
         return (Header(.ping, id: nonce, time: QuestionSubject.events.rawValue, number: number), [])
     }
 
+    static func lost(_ subscription: SubscriptionID) -> ConnectionError {
+        ConnectionError(
+            .lost,
+            message:
+                "the call of callback \(subscription), or its answer, was lost with a connection; whether it ran is unknown: "
+                + "make it again if it may run twice"
+        )
+    }
+
     static func gone(_ subscription: SubscriptionID) -> RemoteError {
         RemoteError(
             .subscriberGone,

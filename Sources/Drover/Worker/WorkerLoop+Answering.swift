@@ -59,6 +59,7 @@ extension WorkerLoop {
                 time: Header.noTimeLimit,
                 number: self.number(of: subscriber, in: session)
             )
+            self.core.replies.sent(id, by: self.machine.sessions[session].connection)
             self.send(block, as: header, to: session)
         case .ended(let subscriber):
             self.core.subscribers.end(subscriber)
@@ -191,7 +192,20 @@ extension WorkerLoop {
         }
         guard header.kind == .error else { return reply.finish(.success(unsafe [UInt8](payload))) }
         let body = unsafe ErrorBody(reading: payload) ?? ErrorBody(code: .internal, message: "an unreadable error")
+        if body.isLoss { return reply.finish(.failure(ConnectionError(.lost, message: body.message))) }
         reply.finish(.failure(body.error(function: "callback", correlationID: CorrelationID(header.id))))
+    }
+
+    /// A client says which callbacks it runs, after its session went on by another connection.
+    func takePending(_ header: Header, _ payload: UnsafeRawBufferPointer, _ session: Int) {
+        // It may be about a connection before the present one.
+        guard header.number == self.machine.sessions[session].connection else { return }
+        do throws(WireError) {
+            let ids = try unsafe PendingPayload.ids(in: payload)
+            self.core.replies.endLost(of: self.machine.sessions[session].client, before: header.number, except: ids)
+        } catch {
+            self.malformed(error)
+        }
     }
 
     // MARK: Answers

@@ -32,6 +32,7 @@ extension WorkerLoop {
                     self.dials[index].failedHandshakes = 0
                     self.dials[index].refusals = 0
                     self.dials[index].isUp = true
+                    self.dials[index].isReconnected = true
                     self.connected(to: index)
                 case .disconnected: self.dials[index].isUp = false
                 case .connectRetried: self.failedToConnect(to: index)

@@ -39,6 +39,10 @@ extension WorkerLoop {
             self.refuse(ErrorBody(code: .forbidden, message: problem, worker: self.core.name), to: routingID)
             return nil
         }
+        // The connection to a broker keeps its route when libzmq makes it anew.
+        if route >= Self.dialledRoutes { self.observeDials() }
+        let dial = self.dials.firstIndex { $0.route == route }
+        let isReconnected = dial.map { exchange(&self.dials[$0].isReconnected, with: false) } ?? false
         var access: LinkAccess?
         if let control = self.core.access, route < Self.dialledRoutes {
             self.observeDials()
@@ -51,6 +55,7 @@ extension WorkerLoop {
             claimed: header.number,
             name: hello.name,
             route: route,
+            isReconnected: isReconnected,
             at: self.now,
             actions: &self.actions
         )
@@ -79,10 +84,11 @@ extension WorkerLoop {
                 // What was on its way by the old connection is gone or will be asked for again. By the same one, which may be
                 // introduced twice, all is still to go out: nobody asks for events again.
                 if link.routingID != routingID {
-                    link.line.reset()
                     link.parked.removeAll()
                     link.batch.removeAll()
                 }
+                // What has not left goes by the new connection, but parts that have left are answered by nobody.
+                if link.routingID != routingID || isReconnected { link.line.reset() }
                 link.line.introduced(takesParts: hello.takesParts)
                 link.routingID = routingID
                 link.maxPayloadBytes = limit
@@ -110,7 +116,8 @@ extension WorkerLoop {
                 self.links[session]?.connection.introduced(by: descriptor, isOpen: isOpen)
             }
             let number = self.machine.sessions[session].number
-            let header = Header(.welcome, id: self.core.epoch, number: number)
+            let connection = self.machine.sessions[session].connection
+            let header = Header(.welcome, id: self.core.epoch, time: connection, number: number)
             self.send(self.welcomePayload(isResumed: isResumed), as: header, to: session)
             self.core.counters.clients.store(self.machine.sessionCount, ordering: .relaxed)
             if hello.isBroker {

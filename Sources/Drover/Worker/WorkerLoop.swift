@@ -401,6 +401,7 @@ final class WorkerLoop {
         case .pong: self.pongReceived(header.id, session)
         case .goodbye: self.machine.goodbyeReceived(from: session, at: self.now, actions: &self.actions)
         case .reply, .error: unsafe self.takeAnswer(header, payload, session)
+        case .pending: unsafe self.takePending(header, payload, session)
         case .ended: self.subscriptionEnded(header.number, in: session)
         case .flow: self.flow(header, in: session)
         case .credit: self.creditReceived(header, session)

@@ -44,8 +44,8 @@ package enum BrokerAction: Equatable, Sendable {
     case sendFlow(worker: Int, number: UInt32, isPaused: Bool)
     /// Answer a worker's question whether a client has read what it was sent.
     case answerQuestion(worker: Int, id: UInt64)
-    /// Answer a worker's invocation: its subscriber is gone.
-    case failInvocation(worker: Int, id: UInt64)
+    /// Answer a worker's invocation: its subscriber is gone, or it was lost with a connection.
+    case failInvocation(worker: Int, id: UInt64, isLost: Bool)
 }
 
 /// How a call ends without a worker's answer.

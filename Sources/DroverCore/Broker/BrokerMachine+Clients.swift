@@ -21,6 +21,7 @@ extension BrokerMachine {
                 self.peerOf[former] = nil
                 self.peerOf[route] = .client(index)
                 self.clients[index].route = route
+                self.clients[index].connection &+= 1
             }
             self.clients[index].session.established(at: now)
             self.watchClient(index)

@@ -101,7 +101,8 @@ extension BrokerMachine {
             var delivery = self.advance(number, to: binding.expected, of: worker)
         else { return nil }
         self.lastInvocation += 1
-        let invocation = Invocation(client: binding.client, worker: worker, id: id)
+        let connection = self.clients[binding.client].connection
+        let invocation = Invocation(client: binding.client, worker: worker, id: id, connection: connection)
         _ = self.invocations.insert(self.lastInvocation, invocation)
         self.workers[worker].invocationCount += 1
         delivery.id = self.lastInvocation
@@ -114,6 +115,31 @@ extension BrokerMachine {
         let invocation = self.invocations.remove(slot)
         self.workers[invocation.worker].invocationCount -= 1
         return (invocation.worker, invocation.id)
+    }
+
+    /// What a worker has not been answered, by its own ids.
+    package func invocations(of worker: Int) -> [UInt64] {
+        self.invocationSlots { $0.worker == worker }.map { $0.1.id }
+    }
+
+    /// A client whose session went on says which invocations it works on.
+    ///
+    /// All others that went by a former connection were lost with it, or their answers were: nobody will answer them.
+    package mutating func pendingReceived(
+        _ ids: Set<UInt64>,
+        connection: UInt32,
+        from client: Int,
+        actions: inout [BrokerAction]
+    ) {
+        guard connection == self.clients[client].connection else { return }
+        let lost = self.invocationSlots {
+            $0.client == client && $0.connection != connection
+        }
+        for (slot, invocation) in lost where !ids.contains(self.invocations.id(of: slot)) {
+            self.invocations.remove(slot)
+            self.workers[invocation.worker].invocationCount -= 1
+            actions.append(.failInvocation(worker: invocation.worker, id: invocation.id, isLost: true))
+        }
     }
 
     /// A client's subscription is over.
@@ -192,7 +218,7 @@ extension BrokerMachine {
         for (slot, invocation) in self.invocationSlots(where: { $0.client == client }) {
             self.invocations.remove(slot)
             self.workers[invocation.worker].invocationCount -= 1
-            actions.append(.failInvocation(worker: invocation.worker, id: invocation.id))
+            actions.append(.failInvocation(worker: invocation.worker, id: invocation.id, isLost: false))
         }
     }
 

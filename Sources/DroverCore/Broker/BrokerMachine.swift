@@ -91,6 +91,8 @@ package struct BrokerMachine: ~Copyable {
         var worker: Int
         /// The worker's id.
         var id: UInt64
+        /// Which of the client's connections it was sent by.
+        var connection: UInt32
     }
 
     let configuration: Configuration

@@ -11,6 +11,8 @@ package struct BrokerClient {
     package let name: String
     /// Where its messages come from now.
     package internal(set) var route: UInt64
+    /// Counts the connections that it had so far, from 1.
+    package internal(set) var connection: UInt32 = 1
     var session: PeerSession
     /// What its deadlines count from.
     var transit = TransitClock()

@@ -331,6 +331,14 @@ package struct PartQueue<Source>: ~Copyable {
         }
     }
 
+    /// The answers that have not gone out wholly, in their order; nothing is changed.
+    package var unsentAnswers: [(message: Header, source: Source)] {
+        func isAnswer(_ transfer: Transfer) -> Bool {
+            transfer.message.kind == .reply || transfer.message.kind == .error
+        }
+        return (self.active + self.waiting).filter(isAnswer).sorted { $0.id < $1.id }.map { ($0.message, $0.source) }
+    }
+
     /// The connection is another, or the session: who wants a message still asks for it again.
     ///
     /// By the same connection the other side is told what was begun.

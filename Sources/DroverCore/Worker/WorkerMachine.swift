@@ -119,12 +119,15 @@ package struct WorkerMachine: ~Copyable {
     /// `claimed` is the session that it wants to go on with. If that is gone, none is made: what the client sent after a
     /// welcome to the former one, requests for the second time above all, would be taken for part of the new one, which
     /// doesn't know what has run.
+    ///
+    /// It `isReconnected` if its connection is another though its route is the same, as of a broker that was dialled.
     package mutating func helloReceived(
         client: PeerID,
         epoch: UInt64,
         claimed: UInt32 = 0,
         name: String,
         route: UInt64,
+        isReconnected: Bool = false,
         at now: Instant,
         actions: inout [WorkerAction]
     ) -> Introduction {
@@ -132,6 +135,7 @@ package struct WorkerMachine: ~Copyable {
         if let index = self.clients[client], self.sessions[index].epoch == epoch {
             guard claimed == 0 || claimed == self.sessions[index].number else { return .forgotten }
             let former = self.sessions[index].route
+            if former != route || isReconnected { self.sessions[index].connection &+= 1 }
             if former != route {
                 // One connection, another client: the former one is gone.
                 if let other = self.routes[route] { self.loseSession(other, at: now, actions: &actions) }

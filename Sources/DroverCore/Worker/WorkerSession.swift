@@ -13,6 +13,8 @@ package struct WorkerSession {
     package let name: String
     /// Where its messages come from now; changes with each reconnection.
     package var route: UInt64
+    /// Counts the connections that it had so far, from 1.
+    package internal(set) var connection: UInt32 = 1
     package var session: PeerSession
     /// What its deadlines count from.
     var transit = TransitClock()

@@ -894,7 +894,48 @@ extension BrokerBench {
         #expect(bench.machine.invocationCount == 1)
         bench.actions = []
         bench.machine.clientLeft(client, at: bench.now, actions: &bench.actions)
-        #expect(bench.actions.contains(.failInvocation(worker: two, id: 5)))
+        #expect(bench.actions.contains(.failInvocation(worker: two, id: 5, isLost: false)))
         #expect(bench.machine.invocationCount == 0)
+    }
+
+    @Test("what a client doesn't name of a former connection's invocations is lost, and nothing else")
+    func pending() throws {
+        var bench = BrokerBench()
+        let client = try bench.client(1)
+        let worker = try bench.worker(1)
+        _ = bench.bind(0, to: 9, by: worker)
+        var ids: [UInt64] = []
+        func invoke(_ bench: inout BrokerBench, _ id: UInt64) {
+            ids.append(bench.machine.invocationReceived(0, id: id, from: worker)?.id ?? 0)
+        }
+        func pending(_ bench: inout BrokerBench, _ named: [UInt64], connection: UInt32) {
+            bench.actions = []
+            bench.machine.pendingReceived(Set(named), connection: connection, from: client, actions: &bench.actions)
+        }
+        for id in [5, 6, 7] as [UInt64] { invoke(&bench, id) }
+        let known = bench.machine.clients[client]
+        let again = bench.machine.helloReceived(
+            client: known.client,
+            epoch: known.epoch,
+            route: 1 << 40,
+            at: bench.now,
+            actions: &bench.actions
+        )
+        #expect(again == .welcome(session: client, isResumed: true))
+        #expect(bench.machine.clients[client].connection == 2)
+        // It went by the new connection before the list came.
+        invoke(&bench, 8)
+        pending(&bench, [], connection: 1)
+        #expect(bench.actions.isEmpty, "a list of a former connection says nothing")
+        pending(&bench, [ids[1], 999], connection: 2)
+        #expect(
+            bench.actions == [
+                .failInvocation(worker: worker, id: 5, isLost: true),
+                .failInvocation(worker: worker, id: 7, isLost: true),
+            ]
+        )
+        #expect(bench.machine.invocations(of: worker).sorted() == [6, 8])
+        let answered = bench.machine.invocationAnswered(ids[1], by: client)
+        #expect(answered?.id == 6)
     }
 }

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Drover
+internal import DroverCore
+internal import DroverWire
+internal import DroverZMQ
+
+// Answers of clients' callbacks, on their way to the workers that called them.
+
+/// An answer that came while there was no way to its worker.
+struct HeldAnswer {
+    let header: Header
+    /// The frame that it came in and its place there, or its payload alone.
+    let frame: (box: MessageBox, range: Range<Int>)?
+    let payload: [UInt8]
+}
+
+extension BrokerLoop {
+    /// Passes a callback's answer on; to a worker that is away, once it is back.
+    func answerInvocation(_ id: UInt64, of worker: Int, _ incoming: Incoming) {
+        guard let link = self.workerLinks[worker] else { return }
+        var answer = incoming.header
+        answer.id = id
+        answer.flags.remove(.attached)
+        guard self.machine.workers[worker].isOpen else {
+            let frame = incoming.box.map { ($0, incoming.range) }
+            let payload = unsafe frame == nil ? [UInt8](incoming.payload) : []
+            return link.heldAnswers.append(HeldAnswer(header: answer, frame: frame, payload: payload))
+        }
+        self.passAnswer(answer, incoming, to: link)
+    }
+
+    private func passAnswer(_ answer: Header, _ incoming: Incoming, to link: PeerLink) {
+        if self.forward(answer, incoming, to: link) { return }
+        let message =
+            "the callback's answer is larger than the worker takes, \(link.maxPayloadBytes) bytes: return less"
+        self.send(Header(.error, id: answer.id), self.errorPayload(.tooLarge, message, false, 0), to: link)
+    }
+
+    /// The session with a worker goes on: tells it what of its invocations will be answered, then what was kept.
+    func restateInvocations(of worker: Int, connection: UInt32) {
+        guard let link = self.workerLinks[worker] else { return }
+        let held = link.heldAnswers
+        link.heldAnswers = []
+        let ids = self.machine.invocations(of: worker) + held.map { $0.header.id } + link.line.unsentAnswers
+        // The first connection lost none. A list that is too long to send leaves all as it is.
+        if connection > 1, ids.count <= PendingPayload.most(in: link.maxPayloadBytes) {
+            self.send(Header(.pending, number: connection), PendingPayload.bytes(of: ids), to: link)
+        }
+        for answer in held {
+            if let (box, range) = answer.frame {
+                unsafe box.withUnsafeBytes { bytes in
+                    let payload = unsafe UnsafeRawBufferPointer(rebasing: bytes[range])
+                    let incoming = unsafe Incoming(header: answer.header, payload: payload, range: range, box: box)
+                    self.passAnswer(answer.header, incoming, to: link)
+                }
+            } else {
+                unsafe answer.payload.withUnsafeBytes { payload in
+                    let incoming = unsafe Incoming(
+                        header: answer.header,
+                        payload: payload,
+                        range: 0..<payload.count,
+                        box: nil
+                    )
+                    self.passAnswer(answer.header, incoming, to: link)
+                }
+            }
+        }
+    }
+
+    func failInvocation(_ id: UInt64, worker: Int, isLost: Bool = false) {
+        guard let link = self.workerLinks[worker] else { return }
+        let message =
+            isLost
+            ? "the call of a callback, or its answer, was lost with a connection; whether it ran is unknown: make it again if it "
+                + "may run twice"
+            : "nobody listens to the callback any more: it was cancelled, or its client is gone"
+        self.send(
+            Header(.error, id: id),
+            self.errorPayload(isLost ? .lost : .subscriberGone, message, false, 0),
+            to: link
+        )
+    }
+}
