@@ -23,7 +23,8 @@ public struct BrokerConfiguration: Sendable {
     /// How many bytes of answers and events one client may leave unread; beyond it its calls wait here until it has read half.
     ///
     /// What a client doesn't read stays in this process. All clients together may leave four times as much; then the calls of
-    /// those wait who left more than a small share of it.
+    /// those wait who left more than a small share of it. As many bytes of large answers are kept for a client, and for all, until
+    /// they have been read, in case that its connection breaks.
     public var maxUnreadBytes = 64 << 20
     /// How many clients there may be.
     public var maxClients = 4096
@@ -31,7 +32,10 @@ public struct BrokerConfiguration: Sendable {
     public var maxWorkers = 4096
     /// The largest request or reply, in bytes.
     public var maxPayloadBytes = 64 << 20
-    /// How many bytes of answers are kept per client, for requests that are sent again after a reconnection.
+    /// How many bytes of small answers are kept per client, for requests that are sent again after a reconnection.
+    ///
+    /// Answers of more than a sixteenth of this are kept beside it until the client has read them, up to ``maxUnreadBytes``. 0 keeps
+    /// none of either.
     public var maxCachedResultBytes = 256 << 10
     /// How long a call waits for a worker that may run it, if there is none.
     public var noWorkerPatience: Duration = .seconds(10)

@@ -52,6 +52,7 @@ extension BrokerLoop {
                 let isSameRoute = link.routingID == self.route.bytes
                 if isSameRoute { link.departures.forget() } else { link.moved(to: self.route.bytes) }
                 self.resumed(link, isSameRoute: isSameRoute)
+                link.kept?.introduced()
                 link.maxPayloadBytes = limit
             } else {
                 self.clientLinks[client] = PeerLink(
@@ -62,6 +63,7 @@ extension BrokerLoop {
                         tally: self.unsent,
                         session: UInt64(self.machine.clients[client].number)
                     ),
+                    kept: AnswerKeep(tally: self.kept),
                     client: client
                 )
             }
@@ -119,6 +121,7 @@ extension BrokerLoop {
             if !self.machine.defined(header.number, name: name, by: client) { self.core.counters.refused.countAlone() }
         case .cancel:
             self.clientLinks[client]?.line.cancelTheirs(header.id)
+            self.dropKept(header.id, client)
             let reason = CancelReason(rawValue: header.number) ?? .requested
             let isHere = self.machine.cancelReceived(
                 header.id,
@@ -147,7 +150,7 @@ extension BrokerLoop {
             self.stamped(header, client)
         case .ping: if self.mayAnswerItself(client) { self.pong(header.id, client) }
         case .pong:
-            if self.hasRead(client, header.id) { break }
+            if self.hasRead(client, header.id) || self.keptRead(client, header.id) { break }
             guard let (worker, id) = self.machine.questionAnswered(header.id, by: client) else { break }
             self.send(Header(.pong, id: id), toWorker: worker)
         case .goodbye: self.machine.clientLeft(client, at: self.now, actions: &self.actions)
@@ -213,6 +216,7 @@ extension BrokerLoop {
         {
             return
         }
+        if request.isResent, self.answerAgain(header.id, client) { return }
         let verdict = self.machine.requestReceived(request, from: client, at: self.now, actions: &self.actions)
         switch verdict {
         case .taken(let slot): self.store(incoming, in: slot)
@@ -285,6 +289,7 @@ extension BrokerLoop {
         status.oversizedMessages = counts.oversized ?? 0
         status.abandonedMessages = counts.abandoned ?? 0
         status.forgottenNews = counts.forgottenNews ?? 0
+        status.forgottenAnswers = counts.forgottenAnswers ?? 0
         status.isDraining = counts.isDraining
         guard let link = self.clientLinks[client] else { return }
         let payload = packed { writer throws(CodecError) in try status.pack(into: &writer) }

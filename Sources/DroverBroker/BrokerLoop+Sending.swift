@@ -30,7 +30,9 @@ extension BrokerLoop {
             let name = Array(self.machine.functionName(function).utf8)
             self.send(Header(.define, number: self.machine.number(of: function)), name, to: link)
         case .sendHello(let worker, let session): self.sendHello(to: worker, session: session)
-        case .sendClientBeat(let client): self.send(Header(.beat, id: self.core.epoch), toClient: client)
+        case .sendClientBeat(let client):
+            self.send(Header(.beat, id: self.core.epoch), toClient: client)
+            self.askForKept(client, isBeat: true)
         case .sendWorkerBeat(let worker): self.sendBeat(toWorker: worker)
         case .restamp(let worker): self.workerLinks[worker]?.departures.wasMistaken()
         case .sendCredit(let worker, let credit, let waiting):
@@ -300,7 +302,7 @@ extension BrokerLoop {
     /// Sends a payload from the frame it came in, without a copy: in parts, or in a frame of its own.
     ///
     /// A request has a deadline: its time is what is left when it goes.
-    private func sendLarge(
+    func sendLarge(
         _ header: Header,
         _ box: MessageBox,
         _ range: Range<Int>,
@@ -421,7 +423,7 @@ extension BrokerLoop {
         self.dirty.removeAll(keepingCapacity: true)
     }
 
-    private func put(_ frame: consuming Message, attached: consuming Message?, on link: PeerLink) {
+    func put(_ frame: consuming Message, attached: consuming Message?, on link: PeerLink) {
         if link.client >= 0 {
             var count = frame.count
             if let second = attached.take() {

@@ -21,10 +21,15 @@ extension BrokerLoop {
 
     /// Asks a client whether it has read what it was sent so far.
     private func askHowFar(_ link: PeerLink) {
+        link.unreadQuestion = self.nextQuestion()
+        self.send(Header(.ping, id: link.unreadQuestion), to: link)
+    }
+
+    /// A number for a question of the broker itself.
+    func nextQuestion() -> UInt64 {
         self.lastUnreadQuestion &+= 1
         // Workers' questions count from 1.
-        link.unreadQuestion = 1 << 63 | self.lastUnreadQuestion
-        self.send(Header(.ping, id: link.unreadQuestion), to: link)
+        return 1 << 63 | self.lastUnreadQuestion
     }
 
     /// A client answered a question.

@@ -210,7 +210,9 @@ extension BrokerLoop {
             self.machine.forgetResult(addressee.id, of: client)
             return self.refuse(addressee.id, .tooLarge, message, to: client)
         }
-        if incoming.box == nil {
+        if unsafe Header.byteCount + incoming.payload.count > self.leastKeptBytes {
+            self.answerLargely(header, incoming, of: client, by: link, isBehindEvents: isBehindEvents)
+        } else if incoming.box == nil {
             unsafe self.answer(
                 header,
                 incoming.payload,

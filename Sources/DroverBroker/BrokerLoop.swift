@@ -30,6 +30,11 @@ final class BrokerLoop {
     /// What all clients were sent and have not read.
     @safe @exclusivity(unchecked) var unreadBytes = 0
     let unreadLimit: UnreadLimit
+    /// What is kept of large answers, and from which size on it is.
+    let kept: KeptTally
+    let leastKeptBytes: Int
+    /// When it may be logged again that answers were forgotten.
+    @safe @exclusivity(unchecked) var nextForgottenReport = Instant(nanoseconds: 0)
     @safe @exclusivity(unchecked) var lastUnreadQuestion: UInt64 = 0
     /// When it may be logged again that a client's calls wait for it to read.
     @safe @exclusivity(unchecked) var nextHoldUpReport = Instant(nanoseconds: 0)
@@ -61,7 +66,7 @@ final class BrokerLoop {
     @safe @exclusivity(unchecked) var questions: [QuestionKey: Question] = [:]
     /// Which allow-list the links were last held against.
     @safe @exclusivity(unchecked) var accessGeneration: UInt64 = 1
-    @safe @exclusivity(unchecked) private var idle = IdleWatch()
+    @safe @exclusivity(unchecked) var idle = IdleWatch()
     /// How many calls had come when the loop looked last.
     @safe @exclusivity(unchecked) private var lastReceived = 0
     private let descriptor: CInt
@@ -80,7 +85,10 @@ final class BrokerLoop {
             maxPayloadBytes: configuration.maxPayloadBytes,
             counters: core.counters.parts
         )
-        self.unreadLimit = UnreadLimit(perClient: configuration.maxUnreadBytes)
+        let limit = UnreadLimit(perClient: configuration.maxUnreadBytes)
+        self.unreadLimit = limit
+        self.kept = KeptTally(limit: limit)
+        self.leastKeptBytes = AnswerKeep.leastBytes(maxCachedBytes: configuration.maxCachedResultBytes)
         let socket = try Socket(.router, in: core.context.context)
         try socket.set(.routerMandatory, true)
         try socket.prepare(for: [address], maxPayloadBytes: configuration.maxPayloadBytes)
@@ -262,7 +270,7 @@ final class BrokerLoop {
         case (.part, .worker(let worker)):
             self.takePart(incoming, by: self.workerLinks[worker], route: route, &peer)
         case (.partTaken, .client(let client)):
-            self.clientLinks[client]?.line.acknowledged(incoming.header, at: self.now)
+            self.partTaken(incoming.header, client)
         case (.partTaken, .worker(let worker)):
             self.workerLinks[worker]?.line.acknowledged(incoming.header, at: self.now)
         case (.partEnded, .client(let client)): self.clientLinks[client]?.line.ended(incoming.header)

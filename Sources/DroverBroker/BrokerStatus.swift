@@ -54,6 +54,8 @@ public struct BrokerStatus: Hashable, Codable, Sendable {
     /// News of callbacks, that they had ended or were to pause, which were forgotten since there was too much of them; nil of a
     /// broker that doesn't tell it.
     public var forgottenNews: Int?
+    /// Large answers that were kept no longer though their clients may not have read them; nil of a broker that doesn't tell it.
+    public var forgottenAnswers: Int?
     /// Peers that were asked to introduce themselves again.
     public var resets = 0
     /// Times that a worker said it was idle though suitable calls waited.

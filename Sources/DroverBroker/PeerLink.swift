@@ -52,6 +52,8 @@ final class PeerLink {
     @safe @exclusivity(unchecked) var unread = UnreadAnswers()
     /// The PING that asks for that; 0 if none is open.
     @safe @exclusivity(unchecked) var unreadQuestion: UInt64 = 0
+    /// Large answers that a client may not have read; nil of a worker's.
+    let kept: AnswerKeep?
     /// How often the broker itself answered a client while its calls had to wait for it to read.
     @safe @exclusivity(unchecked) var answersWhileHeldUp = 0
 
@@ -63,8 +65,9 @@ final class PeerLink {
     let incarnation: UInt64
 
     /// A link to a client.
-    init(routingID: [UInt8], maxPayloadBytes: Int, line: PartLine, client: Int) {
+    init(routingID: [UInt8], maxPayloadBytes: Int, line: PartLine, kept: AnswerKeep, client: Int) {
         self.line = line
+        self.kept = kept
         self.routingID = routingID
         self.maxPayloadBytes = maxPayloadBytes
         self.client = client
@@ -75,6 +78,7 @@ final class PeerLink {
     /// A link to a worker.
     init(routingID: [UInt8], maxPayloadBytes: Int, line: PartLine, worker: Int, incarnation: UInt64) {
         self.line = line
+        self.kept = nil
         self.client = -1
         self.routingID = routingID
         self.maxPayloadBytes = maxPayloadBytes

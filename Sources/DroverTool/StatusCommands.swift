@@ -35,7 +35,10 @@ struct StatusCommand: AsyncParsableCommand {
         table.add(["undeliverable", "\(status.undeliverable) messages"])
         if let abandoned = status.abandoned { table.add(["abandoned", "\(abandoned) large messages"]) }
         if let oversized = status.oversized { table.add(["oversized", "\(oversized) messages"]) }
-        if let forgotten = status.forgottenNews { table.add(["forgotten", "\(forgotten) news of callbacks"]) }
+        if let forgotten = status.forgottenNews {
+            let answers = status.forgottenAnswers.map { ", \($0) large answers" } ?? ""
+            table.add(["forgotten", "\(forgotten) news of callbacks\(answers)"])
+        }
         if let refused = status.partsRefused { table.add(["parts refused", "\(refused)"]) }
         table.add(["starved", "\(status.starved) reports"])
         print(table.lines.joined(separator: "\n"))

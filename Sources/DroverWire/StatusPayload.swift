@@ -35,6 +35,8 @@ public struct WorkerStatus: Hashable, Codable, Sendable {
     public var abandonedMessages = 0
     /// News of callbacks, that they had ended or were to pause, which were forgotten since there was too much of them.
     public var forgottenNews = 0
+    /// Large answers that were kept no longer though their clients may not have read them.
+    public var forgottenAnswers = 0
     /// Whether the worker takes no new requests.
     public var isDraining = false
 
@@ -54,7 +56,7 @@ extension WorkerStatus: WireCodable {
             ("failed", self.failed), ("dropped", self.dropped),
             ("stuck", self.stuck), ("heldUp", self.heldUp), ("partsRefused", self.partsRefused),
             ("oversized", self.oversizedMessages), ("abandoned", self.abandonedMessages),
-            ("forgottenNews", self.forgottenNews),
+            ("forgottenNews", self.forgottenNews), ("forgottenAnswers", self.forgottenAnswers),
         ]
         try writer.packMapHeader(counts.count + 2)
         try writer.pack("worker")
@@ -91,6 +93,7 @@ extension WorkerStatus: WireCodable {
             case "oversized": status.oversizedMessages = Int(clamping: try reader.readInt64())
             case "abandoned": status.abandonedMessages = Int(clamping: try reader.readInt64())
             case "forgottenNews": status.forgottenNews = Int(clamping: try reader.readInt64())
+            case "forgottenAnswers": status.forgottenAnswers = Int(clamping: try reader.readInt64())
             case "draining": status.isDraining = try reader.readBool()
             default: try reader.skip()
             }

@@ -125,6 +125,32 @@ import Testing
         #expect(next == ["3 0", "5: 1800"])
     }
 
+    @Test("an answer has been read when its last part is acknowledged, or isn't wanted")
+    func settled() {
+        var queue = PartQueue<String>()
+        for id in 1...3 as ClosedRange<UInt64> {
+            queue.add(Header(.reply, payloadLength: 10, id: 70 + id), deadline: nil, "\(id)")
+        }
+        queue.add(Self.request(8, 10), deadline: nil, "4")
+        _ = Self.take(&queue)
+        for transfer in 1...4 as ClosedRange<UInt64> {
+            let granted = queue.settledAnswer(transfer, end: Header.byteCount)
+            #expect(granted == nil)
+            if transfer != 3 { queue.acknowledged(transfer, end: Header.byteCount, at: Self.at(0)) }
+        }
+        _ = Self.take(&queue)
+        let whole = queue.settledAnswer(1, end: Header.byteCount + 10)
+        let twice = queue.settledAnswer(1, end: Header.byteCount + 10)
+        #expect(whole == 71 && twice == nil)
+        let request = queue.settledAnswer(4, end: Header.byteCount + 10)
+        #expect(request == nil)
+        let refused = queue.settledAnswer(3, end: Header.byteCount, isWanted: false)
+        #expect(refused == 73)
+        queue.cancel({ $0 == .reply }, id: 72)
+        let cancelled = queue.settledAnswer(2, end: Header.byteCount + 10)
+        #expect(cancelled == nil)
+    }
+
     @Test("what is cancelled, or not wanted there, goes no further")
     func cancelled() {
         var queue = PartQueue<String>()

@@ -23,6 +23,7 @@ struct StatusPayloadTests {
         status.oversizedMessages = 12
         status.abandonedMessages = 13
         status.forgottenNews = 14
+        status.forgottenAnswers = 15
         status.isDraining = true
         return status
     }

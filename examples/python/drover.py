@@ -700,6 +700,7 @@ class Session:
         self.news = collections.OrderedDict()  # subscription -> ENDED or FLOW, of those without a subscriber
         self.questions = {}  # id of a PING -> the room that its PONG makes, and the PING's payload and fields
         self.results = collections.OrderedDict()  # id -> the answer as it was sent (8.3)
+        self.kept = 0  # their bytes
         self.forgottenUpTo = 0
         self.lastHeard = self.lastSent = time.monotonic()
 
@@ -924,8 +925,11 @@ class Worker(Loop):
     def answer(self, session, id, frame):
         """Answers, and keeps the answer for a copy of the request that may come (8.3)."""
         session.results[id] = frame
-        while len(session.results) > 256 or (len(frame) > 16384 and session.results):
-            session.forgottenUpTo = max(session.forgottenUpTo, session.results.popitem(last=False)[0])
+        session.kept += len(frame)
+        while len(session.results) > 256 or session.kept > 16 << 20:
+            oldest, frame_of_oldest = session.results.popitem(last=False)
+            session.kept -= len(frame_of_oldest)
+            session.forgottenUpTo = max(session.forgottenUpTo, oldest)
         if self.sessions.get(session.route) is session:
             self.send(session, frame)
 

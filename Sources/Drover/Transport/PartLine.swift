@@ -27,7 +27,7 @@ package struct PartSource {
     }
 
     /// A message of a piece, without a copy.
-    func message(_ range: Range<Int>) -> Message {
+    package func message(_ range: Range<Int>) -> Message {
         unsafe Message(adopting: self.base + range.lowerBound, count: range.count, owner: self.owner)
     }
 }
@@ -374,12 +374,17 @@ package final class PartLine {
     }
 
     /// The peer has a part.
-    package func acknowledged(_ header: Header, at now: Instant) {
+    ///
+    /// - Returns: The request whose answer the peer has wholly now, or doesn't want.
+    @discardableResult
+    package func acknowledged(_ header: Header, at now: Instant) -> UInt64? {
         let isWanted = header.number == 0
+        let settled = self.change { $0.settledAnswer(header.id, end: Int(header.time), isWanted: isWanted) }
         let isKnown = self.change {
             $0.acknowledged(header.id, end: Int(header.time), isWanted: isWanted, at: now)
         }
         if isKnown, !isWanted { self.budget.count(abandoned: 1) }
+        return settled
     }
 
     /// This side wants a request of its own no more: neither that nor its answer need go on.
@@ -400,6 +405,12 @@ package final class PartLine {
         self.cancelOutgoing({ $0 == .reply || $0 == .error || $0 == .progress }, id: id)
         self.forget({ $0 == .request }, id: id)
     }
+
+    /// An answer is about to be sent anew: what of it is under way goes no further.
+    package func cancelAnswer(_ id: UInt64) { self.cancelOutgoing({ $0 == .reply || $0 == .error }, id: id) }
+
+    /// Whether messages come in parts, or are about to.
+    package var isReceiving: Bool { self.incoming.count > 0 || !self.announced.isEmpty }
 
     /// The peer gave a message up that it had begun to send.
     package func ended(_ header: Header) {

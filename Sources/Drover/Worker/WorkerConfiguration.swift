@@ -17,11 +17,15 @@ public struct WorkerConfiguration: Sendable {
     public var maxClients = 1024
     /// The largest request or reply, in bytes.
     public var maxPayloadBytes = 64 << 20
-    /// How many bytes of answers are kept per client, for requests that are sent again after a reconnection.
+    /// How many bytes of small answers are kept per client, for requests that are sent again after a reconnection.
+    ///
+    /// Answers of more than a sixteenth of this are kept beside it until the client has read them, up to ``maxUnreadBytes``. 0 keeps
+    /// none of either.
     public var maxCachedResultBytes = 256 << 10
     /// How many bytes of answers a client may leave unread; its further requests wait until it has read half, and others go on.
     ///
-    /// All clients together may leave four times as many: then those wait who left more than a small part of it.
+    /// All clients together may leave four times as many: then those wait who left more than a small part of it. As many bytes of
+    /// large answers are kept for a client, and for all, until they have been read, in case that its connection breaks.
     public var maxUnreadBytes = 64 << 20
     /// A request that is unanswered for so long is reported to its client as accepted or started.
     public var reportDelay: Duration = .milliseconds(5)

@@ -115,6 +115,7 @@ final class WorkerCore: Sendable {
         status.oversizedMessages = self.counters.parts.oversized.current
         status.abandonedMessages = self.counters.parts.abandoned.current
         status.forgottenNews = self.subscribers.forgottenCount
+        status.forgottenAnswers = self.counters.forgottenAnswers.current
         status.isDraining = self.life.state != .running
         return status
     }
@@ -216,6 +217,8 @@ struct WorkerCounters: ~Copyable, Sendable {
     let refused = Atomic<Int>(0)
     let answeredAgain = Atomic<Int>(0)
     let undeliverable = Atomic<Int>(0)
+    /// Large answers that were kept no longer though their client may not have read them.
+    let forgottenAnswers = Atomic<Int>(0)
     /// Handlers that run on after their hard limits.
     let stuck = Atomic<Int>(0)
     /// Answers of handlers that came after their hard limits.

@@ -34,6 +34,8 @@ final class WorkerLink {
     @safe @exclusivity(unchecked) var unread = UnreadAnswers()
     /// The PING that asks for that; 0 if none is open.
     @safe @exclusivity(unchecked) var answersQuestion: UInt64 = 0
+    /// Large answers that it may not have read.
+    let kept: AnswerKeep
     /// Whether its requests wait until it has read more.
     let holdUp: HoldUp
     /// Has something to flush in this turn.
@@ -45,11 +47,19 @@ final class WorkerLink {
     /// What is kept for a session with a broker; nil for one with a client.
     @safe @exclusivity(unchecked) let broker: BrokerSide?
 
-    init(routingID: [UInt8], maxPayloadBytes: Int, broker: BrokerSide?, line: PartLine, maxUnreadBytes: Int) {
+    init(
+        routingID: [UInt8],
+        maxPayloadBytes: Int,
+        broker: BrokerSide?,
+        line: PartLine,
+        kept: AnswerKeep,
+        maxUnreadBytes: Int
+    ) {
         self.routingID = routingID
         self.maxPayloadBytes = maxPayloadBytes
         self.broker = broker
         self.line = line
+        self.kept = kept
         self.holdUp = HoldUp(mostFinished: maxUnreadBytes)
     }
 }

@@ -141,7 +141,9 @@ extension WorkerLoop {
 
     /// A client, or a broker, has read what came before a PING.
     func pongReceived(_ nonce: UInt64, _ session: Int) {
-        guard let link = self.links[session], !self.answersRead(nonce, by: link, session) else { return }
+        guard let link = self.links[session], !self.answersRead(nonce, by: link, session),
+            !self.keptRead(nonce, by: link, session)
+        else { return }
         if let told = link.questions.answered(nonce) { self.read(told, session) }
     }
 
@@ -264,7 +266,9 @@ extension WorkerLoop {
             self.core.counters.undeliverable.count()
             return
         }
-        if writer.count > PartLine.threshold || link.line.keepsOrder, writer.count <= link.maxPayloadBytes {
+        if writer.count > PartLine.threshold || Header.byteCount + writer.count > self.leastKeptBytes
+            || link.line.keepsOrder, writer.count <= link.maxPayloadBytes
+        {
             let block = RequestBytes(copying: writer)
             let header = Header(.reply, id: addressee.id, time: microseconds)
             return self.answer(header, block, to: session, isBehindEvents: addressee.isBehindEvents)
@@ -309,13 +313,16 @@ extension WorkerLoop {
         self.answer(header, block, to: session, isBehindEvents: addressee.isBehindEvents)
     }
 
-    /// Sends an answer, and keeps it if it isn't large.
+    /// Sends an answer, and keeps it.
     func answer(_ header: Header, _ block: RequestBytes, to session: Int, isBehindEvents: Bool = false) {
         var header = header
         header.payloadLength = UInt32(block.payloadCount)
+        if block.count > self.leastKeptBytes {
+            return self.answerLargely(header, block, to: session, isBehindEvents: isBehindEvents)
+        }
         // Before it is sent: sending may empty the batch, and an answer that is neither kept nor passed over would let a
         // request that comes again run again.
-        if block.payloadCount < OutgoingBatch.flushBytes, let base = unsafe block.base {
+        if let base = unsafe block.base {
             unsafe header.write(to: base)
             let message = unsafe UnsafeRawBufferPointer(start: base, count: block.count)
             unsafe self.machine.remember(header.id, message: message, of: session)

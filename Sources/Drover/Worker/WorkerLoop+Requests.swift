@@ -49,6 +49,7 @@ extension WorkerLoop {
                 to: session
             )
         }
+        if header.flags.contains(.resent), self.answerAgain(header.id, session) { return }
         var verdict = self.machine.requestReceived(header, key: key, from: session, at: self.now)
         if case .unknownFunction = verdict, self.core.handlerCount > self.handlers.count {
             // It was registered after this turn began, maybe before the request was sent.
@@ -212,6 +213,7 @@ extension WorkerLoop {
 
     func cancel(_ header: Header, _ session: Int) {
         self.links[session]?.line.cancelTheirs(header.id)
+        self.dropKept(header.id, session)
         switch self.machine.cancelReceived(header.id, from: session, actions: &self.actions) {
         case .unknown:
             self.send(Header(.cancelled, id: header.id, number: CancelledStage.unknown.rawValue), to: session)

@@ -17,17 +17,24 @@ extension WorkerLoop {
 
     /// Sends an encoded message.
     ///
-    /// An answer `isBehindEvents` if they may be for its caller.
+    /// An answer `isBehindEvents` if they may be for its caller. One that `isKept` goes in parts if it may have to wait for what does.
     ///
     /// - Returns: Whether it goes in parts, or waits for what does: the line counts it until it has gone out.
     @discardableResult
-    func send(_ block: RequestBytes, as header: Header, to session: Int, isBehindEvents: Bool = false) -> Bool {
+    func send(
+        _ block: RequestBytes,
+        as header: Header,
+        to session: Int,
+        isBehindEvents: Bool = false,
+        isKept: Bool = false
+    ) -> Bool {
         var block = block
         defer { block.free() }
         guard let link = self.links[session], let base = unsafe block.base else { return false }
         var header = header
         header.payloadLength = UInt32(block.payloadCount)
-        if link.line.takes(header.kind, payloadCount: block.payloadCount), let shared = block.share() {
+        let takesParts = link.line.takes(header.kind, payloadCount: block.payloadCount)
+        if takesParts || isKept && link.line.keepsOrder, let shared = block.share() {
             let source = unsafe PartSource(shared.base + Header.byteCount, owner: shared)
             if !link.line.isSending { self.sendingParts.append(session) }
             link.line.add(header, deadline: nil, source, isBehindEvents: isBehindEvents)
@@ -215,7 +222,9 @@ extension WorkerLoop {
             // Its start is told of by itself once it was told that it waits.
             if let job = self.job(in: slot), job.mustReportStart, job.isRunning { break }
             self.report(slot, session: session, id: id)
-        case .sendBeat(let session): self.sendBeat(to: session)
+        case .sendBeat(let session):
+            self.sendBeat(to: session)
+            self.askForKept(session, isBeat: true)
         case .sessionLost(let session, let client):
             if let link = self.links[session] {
                 self.release(link)

@@ -90,6 +90,7 @@ extension WorkerLoop {
                 // What has not left goes by the new connection, but parts that have left are answered by nobody.
                 if link.routingID != routingID || isReconnected { link.line.reset() }
                 link.line.introduced(takesParts: hello.takesParts)
+                link.kept.introduced()
                 link.routingID = routingID
                 link.maxPayloadBytes = limit
                 self.core.subscribers.goOn(of: hello.client)
@@ -106,6 +107,7 @@ extension WorkerLoop {
                     maxPayloadBytes: limit,
                     broker: broker,
                     line: line,
+                    kept: AnswerKeep(tally: self.kept),
                     maxUnreadBytes: self.unreadLimit.perClient
                 )
             }

@@ -40,6 +40,11 @@ final class WorkerLoop {
     @safe @exclusivity(unchecked) var unreadBytes = 0
     /// When it may be logged again that a client's requests wait for it to read.
     @safe @exclusivity(unchecked) var nextHoldUpReport = Instant(nanoseconds: 0)
+    /// What is kept of large answers, and from which size on it is.
+    let kept: KeptTally
+    let leastKeptBytes: Int
+    /// When it may be logged again that answers were forgotten.
+    @safe @exclusivity(unchecked) var nextForgottenReport = Instant(nanoseconds: 0)
     /// What waits to go to clients in parts.
     let unsent = UnsentTally()
     /// Sessions to which messages go in parts.
@@ -113,7 +118,10 @@ final class WorkerLoop {
             maxPayloadBytes: core.configuration.maxPayloadBytes,
             counters: core.counters.parts
         )
-        self.unreadLimit = UnreadLimit(perClient: core.configuration.maxUnreadBytes)
+        let limit = UnreadLimit(perClient: core.configuration.maxUnreadBytes)
+        self.unreadLimit = limit
+        self.kept = KeptTally(limit: limit)
+        self.leastKeptBytes = AnswerKeep.leastBytes(maxCachedBytes: core.configuration.maxCachedResultBytes)
         let socket = try Socket(.router, in: core.context.context)
         try socket.set(.routerMandatory, true)
         let addresses = [address].compactMap { $0 } + brokers.map(\.address)
@@ -389,7 +397,7 @@ final class WorkerLoop {
             }
         case .deadline: self.moveDeadline(header, session)
         case .part: unsafe self.takePart(header, payload, route: route, session)
-        case .partTaken: self.links[session]?.line.acknowledged(header, at: self.now)
+        case .partTaken: self.partTaken(header, session)
         case .partEnded: self.links[session]?.line.ended(header)
         case .beat:
             if self.machine.beatReceived(header.id, from: session, at: self.now, actions: &self.actions) {

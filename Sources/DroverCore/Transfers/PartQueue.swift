@@ -59,6 +59,7 @@ package struct PartQueue<Source>: ~Copyable {
         var stream: PartStream?
         var count: Int { Header.byteCount + Int(self.message.payloadLength) }
         var unsent: Int { self.count - self.sent }
+        var isAnswer: Bool { self.message.kind == .reply || self.message.kind == .error }
     }
 
     /// What to send next.
@@ -103,6 +104,10 @@ package struct PartQueue<Source>: ~Copyable {
     private var finished: Deque<PartStream> = []
     private var answers: [UInt64: Answer] = [:]
     private var lastAnswer: UInt64 = 0
+    /// Answers that have gone out to the last part, which isn't acknowledged.
+    private var sentAnswers: Deque<(transfer: UInt64, message: Header)> = []
+    /// More can't be on their way to a peer that says what it has.
+    private static var mostSentAnswers: Int { 1024 }
     /// Transfers that were begun and given up, of which the other side has not been told.
     private var abandoned: Deque<UInt64> = []
     package private(set) var window = PartWindow()
@@ -252,7 +257,15 @@ package struct PartQueue<Source>: ~Copyable {
         let range = start - Header.byteCount..<transfer.sent - Header.byteCount
         self.unsentBytes -= range.count
         self.window.sent(transfer.id, end: transfer.sent, count: range.count, at: now)
-        if transfer.sent < transfer.count { self.active.append(transfer) } else { self.ended(transfer) }
+        if transfer.sent < transfer.count {
+            self.active.append(transfer)
+        } else {
+            if transfer.isAnswer {
+                if self.sentAnswers.count >= Self.mostSentAnswers { self.sentAnswers.removeFirst() }
+                self.sentAnswers.append((transfer.id, transfer.message))
+            }
+            self.ended(transfer)
+        }
         return .payload(transfer.source, range, transfer: transfer.id, end: transfer.sent)
     }
 
@@ -279,6 +292,21 @@ package struct PartQueue<Source>: ~Copyable {
         return true
     }
 
+    /// The other side has a part, of an answer perhaps; to be asked before ``acknowledged(_:end:isWanted:at:)``.
+    ///
+    /// - Returns: The request whose answer the other side has wholly now, or doesn't want.
+    package mutating func settledAnswer(_ transfer: UInt64, end: Int, isWanted: Bool = true) -> UInt64? {
+        if let index = self.sentAnswers.firstIndex(where: { $0.transfer == transfer }) {
+            let count = Header.byteCount + Int(self.sentAnswers[index].message.payloadLength)
+            guard !isWanted || end == count else { return nil }
+            return self.sentAnswers.remove(at: index).message.id
+        }
+        guard !isWanted, let unwanted = self.active.first(where: { $0.id == transfer }), unwanted.isAnswer else {
+            return nil
+        }
+        return unwanted.message.id
+    }
+
     /// Nobody wants a message any more.
     ///
     /// - Returns: Whether it was on its way.
@@ -299,6 +327,7 @@ package struct PartQueue<Source>: ~Copyable {
             self.ended(transfer)
         }
         self.active.removeAll { isMeant($0.message) }
+        self.sentAnswers.removeAll { isMeant($0.message) }
         self.waiting.removeAll { isMeant($0.message) }
         for stream in self.streams.keys {
             var dropped = 0
@@ -346,6 +375,7 @@ package struct PartQueue<Source>: ~Copyable {
         if isSameConnection { for transfer in self.active { self.abandoned.append(transfer.id) } }
         if !isSameConnection { self.abandoned.removeAll() }
         self.active.removeAll()
+        self.sentAnswers.removeAll()
         self.waiting.removeAll()
         self.streams.removeAll()
         self.finished.removeAll()

@@ -43,6 +43,9 @@ package struct ResultCache: Sendable {
     /// How many answers are held.
     package var count: Int { self.entries.count }
 
+    /// An answer that would push out most others isn't worth its place; see ``KeptAnswers``.
+    package static func largestAnswer(maxBytes: Int) -> Int { maxBytes / 16 }
+
     /// Creates a cache of at most `maxBytes`; one of 0 bytes holds nothing.
     package init(maxBytes: Int) {
         self.maxBytes = maxBytes
@@ -56,8 +59,7 @@ package struct ResultCache: Sendable {
     ///   - isRemoval: It says that the request was taken out before it ran.
     package mutating func remember(_ id: UInt64, message: UnsafeRawBufferPointer, isRemoval: Bool = false) {
         let count = message.count
-        // An answer that would push out most others isn't worth its place.
-        guard count <= self.maxBytes / 16 else {
+        guard count <= Self.largestAnswer(maxBytes: self.maxBytes) else {
             self.pass(over: id)
             return
         }

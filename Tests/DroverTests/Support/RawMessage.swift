@@ -123,8 +123,10 @@ enum Packed {
     }
 
     /// What a client says of itself.
-    static func hello(client: PeerID) -> [UInt8] {
-        let hello = Hello(client: client, name: "raw", beatMilliseconds: 100, maxPayloadBytes: 1 << 20)
+    static func hello(client: PeerID, takesParts: Bool = false) -> [UInt8] {
+        let limit = takesParts ? 64 << 20 : 1 << 20
+        var hello = Hello(client: client, name: "raw", beatMilliseconds: 100, maxPayloadBytes: limit)
+        hello.takesParts = takesParts
         var writer = PackWriter(capacity: 64)
         try? hello.pack(into: &writer)
         return writer.withBytes { [UInt8]($0) }

@@ -279,8 +279,9 @@ final class RawClient: Sendable {
     func send(frames: [[UInt8]]) { self.peer.send(frames) }
 
     /// Introduces itself, with beats from then on, and gives the functions the numbers 0, 1, ...
-    func introduce(functions: String...) {
-        self.send(RawMessage(.hello, id: self.epoch, payload: Packed.hello(client: self.identity)))
+    func introduce(functions: String..., takesParts: Bool = false) {
+        let hello = Packed.hello(client: self.identity, takesParts: takesParts)
+        self.send(RawMessage(.hello, id: self.epoch, payload: hello))
         self.isIntroduced.set()
         for (number, name) in functions.enumerated() {
             self.send(RawMessage(.define, number: UInt32(number), payload: Array(name.utf8)))

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Drover
+import DroverBroker
+import Synchronization
+import Testing
+
+/// Answers that are lost with a connection.
+@Suite("Large answers by a link that flaps", .serialized, .timeLimit(.minutes(2)))
+struct KeptAnswerTests {
+    /// Where the link is that breaks.
+    enum Hop: String, CaseIterable, Sendable { case direct, toClient, toWorker }
+
+    private static let grow = Function<Int, Int, [UInt8]>("grow")
+    private static let sizes = [20_000, 40_000, 600 << 10, 4 << 20]
+
+    /// A worker whose answers wait for the test, and a client that reaches it by a link that breaks.
+    private final class Scene: Sendable {
+        let pool: Pool?
+        let link: FlakyLink
+        let worker: RunningWorker
+        let client: Client
+        let runs = Mutex<[Int: Int]>([:])
+        let mayAnswer = Atomic<Bool>(true)
+
+        init(_ hop: Hop) throws {
+            let box = Box()
+            var configuration = WorkerConfiguration()
+            configuration.concurrency = 4
+            let worker = Worker(configuration: configuration)
+            worker.register(KeptAnswerTests.grow) { (number: Int, count: Int) async throws -> [UInt8] in
+                box.scene.withLock { $0?.runs.withLock { $0[number, default: 0] += 1 } }
+                while box.scene.withLock({ $0?.mayAnswer.load(ordering: .acquiring) }) == false {
+                    try await Task.sleep(for: .milliseconds(1))
+                }
+                return [UInt8](repeating: UInt8(truncatingIfNeeded: number), count: count)
+            }
+            if hop == .direct {
+                self.pool = nil
+                self.worker = try worker.start(.bind("tcp://127.0.0.1:*"))
+                self.link = try FlakyLink(to: self.worker.endpoint)
+                self.client = try Client(self.link.endpoint)
+            } else {
+                let pool = try Pool(workers: 0)
+                self.pool = pool
+                self.link = try FlakyLink(to: pool.endpoint)
+                let broker = hop == .toWorker ? self.link.endpoint : pool.endpoint
+                self.worker = try worker.start(.bind(nil, connecting: [broker]))
+                self.client = try Client(hop == .toClient ? self.link.endpoint : pool.endpoint)
+            }
+            box.scene.withLock { $0 = self }
+        }
+
+        private final class Box: Sendable {
+            let scene = Mutex<Scene?>(nil)
+        }
+
+        /// How many answers have reached the side that is to lose them.
+        func answered(_ hop: Hop) -> Int {
+            hop == .toClient ? self.pool?.broker.status.answered ?? 0 : self.worker.status.completed
+        }
+
+        func close() async {
+            await self.client.close(grace: .zero)
+            await self.worker.stop(grace: .zero)
+            await self.pool?.close()
+            self.link.close()
+        }
+    }
+
+    @Test("S97 answers of calls that may run once come after all, and none runs twice", arguments: Hop.allCases)
+    func lost(hop: Hop) async throws {
+        let scene = try Scene(hop)
+        let grow = scene.client.function(Self.grow)
+        for (number, size) in Self.sizes.enumerated() {
+            scene.mayAnswer.store(false, ordering: .releasing)
+            let before = scene.answered(hop)
+            let call = try grow.async(number, size)
+            try await becomesTrue("it runs") { scene.runs.withLock { $0[number] == 1 } }
+            // The answer goes into the sockets, and no further.
+            scene.link.hold(true)
+            scene.mayAnswer.store(true, ordering: .releasing)
+            try await becomesTrue("it was answered") { scene.answered(hop) == before + 1 }
+            scene.link.cut(for: .milliseconds(50))
+            scene.link.hold(false)
+            call.setExpiry(.seconds(20))
+            let value = try await call.value
+            #expect(value == [UInt8](repeating: UInt8(number), count: size), "\(size) bytes")
+        }
+        #expect(scene.runs.withLock { $0 == [0: 1, 1: 1, 2: 1, 3: 1] })
+        #expect(scene.client.statistics.losses == 0)
+        await scene.close()
+    }
+
+    @Test("S97 however often the link breaks, each call is answered, and ran once", arguments: Hop.allCases)
+    func often(hop: Hop) async throws {
+        let scene = try Scene(hop)
+        let grow = scene.client.function(Self.grow)
+        var calls: [(Int, AsyncResult<[UInt8]>)] = []
+        for round in 0..<8 {
+            for size in Self.sizes + [2_000_000] { calls.append((size, try grow.async(calls.count, size))) }
+            try await Task.sleep(for: .milliseconds(20 + 17 * (round % 3)))
+            scene.link.cut(for: .milliseconds(50))
+            try await Task.sleep(for: .milliseconds(150))
+        }
+        for (number, (size, call)) in calls.enumerated() {
+            call.setExpiry(.seconds(40))
+            let value = try await call.value
+            #expect(value == [UInt8](repeating: UInt8(truncatingIfNeeded: number), count: size))
+        }
+        #expect(scene.runs.withLock { runs in runs.count == calls.count && runs.values.allSatisfy { $0 == 1 } })
+        #expect(scene.client.statistics.losses == 0)
+        await scene.close()
+    }
+}
