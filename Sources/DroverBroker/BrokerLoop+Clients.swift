@@ -34,7 +34,10 @@ extension BrokerLoop {
             at: self.now,
             actions: &self.actions
         )
-        if case .welcome(let client, _) = introduction { self.stamped(incoming.header, client) }
+        if case .welcome(let client, _) = introduction {
+            self.stamped(incoming.header, client)
+            self.machine.givenUp(by: .client(client), afterNanoseconds: hello.silenceNanoseconds)
+        }
         self.performActions()
         switch introduction {
         case .forgotten:

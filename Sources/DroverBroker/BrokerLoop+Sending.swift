@@ -99,6 +99,7 @@ extension BrokerLoop {
             isBroker: true
         )
         hello.takesParts = true
+        hello.silenceMilliseconds = Int(configuration.silenceLimit.clampedNanoseconds / 1_000_000)
         let payload = packed { writer throws(CodecError) in try hello.pack(into: &writer) }
         // This may be long after the turn began; whatever comes later is measured by it.
         let stamp = link.departures.hello(at: self.core.now())

@@ -165,6 +165,7 @@ extension BrokerLoop {
                 at: self.now,
                 actions: &self.actions
             )
+            self.machine.givenUp(by: .worker(worker), afterNanoseconds: welcome.silenceNanoseconds)
             // Before all that the session's going on brings with it.
             if self.machine.isInSession(worker) {
                 self.restateInvocations(of: worker, connection: incoming.header.time)

@@ -10,6 +10,8 @@ package struct Hello: Equatable, Sendable {
     package var client: PeerID
     package var name: String
     package var beatMilliseconds: Int
+    /// After how much silence it gives the other side up; 0 if it doesn't say.
+    package var silenceMilliseconds = 0
     package var maxPayloadBytes: Int
     /// Asks for others: their callbacks go through the sender.
     package var isBroker: Bool
@@ -32,7 +34,9 @@ package struct Hello: Equatable, Sendable {
 
     /// Writes the payload.
     package func pack(into writer: inout PackWriter) throws(CodecError) {
-        try writer.packMapHeader(5 + (self.isBroker ? 1 : 0) + (self.takesParts ? 1 : 0))
+        try writer.packMapHeader(
+            5 + (self.isBroker ? 1 : 0) + (self.takesParts ? 1 : 0) + (self.silenceMilliseconds > 0 ? 1 : 0)
+        )
         try writer.pack("minor")
         try writer.pack(UInt64(self.minor))
         try writer.pack("client")
@@ -43,6 +47,10 @@ package struct Hello: Equatable, Sendable {
         try writer.pack(Int64(self.beatMilliseconds))
         try writer.pack("maxPayload")
         try writer.pack(Int64(self.maxPayloadBytes))
+        if self.silenceMilliseconds > 0 {
+            try writer.pack("silence")
+            try writer.pack(Int64(self.silenceMilliseconds))
+        }
         if self.isBroker {
             try writer.pack("broker")
             try writer.pack(true)
@@ -61,6 +69,7 @@ package struct Hello: Equatable, Sendable {
         var client: PeerID?
         var name = ""
         var beat = 0
+        var silence = 0
         var maxPayload = 0
         try unsafe readPayloadMap(payload, of: "hello") { key, reader throws(CodecError) in
             switch key {
@@ -68,6 +77,7 @@ package struct Hello: Equatable, Sendable {
             case "client": client = PeerID(bytes: try reader.readBytes())
             case "name": name = try reader.readPeerName()
             case "beat": beat = Int(clamping: try reader.readInt64())
+            case "silence": silence = Int(clamping: try reader.readInt64())
             case "maxPayload": maxPayload = Int(clamping: try reader.readInt64())
             case "broker": isBroker = try reader.readBool()
             case "parts": takesParts = try reader.readBool()
@@ -80,6 +90,7 @@ package struct Hello: Equatable, Sendable {
         self.client = client
         self.name = name
         self.beatMilliseconds = beat
+        self.silenceMilliseconds = silence
         self.maxPayloadBytes = maxPayload
         self.isBroker = isBroker
         self.takesParts = takesParts
@@ -215,4 +226,20 @@ package func readPayloadMap(
     } catch {
         throw WireError(.badPayload, "the payload of \(kind) can't be read: \(error)")
     }
+}
+
+extension Hello {
+    /// ``silenceMilliseconds`` in nanoseconds.
+    package var silenceNanoseconds: UInt64 { nanoseconds(ofMilliseconds: self.silenceMilliseconds) }
+}
+
+extension Welcome {
+    /// ``silenceMilliseconds`` in nanoseconds.
+    package var silenceNanoseconds: UInt64 { nanoseconds(ofMilliseconds: self.silenceMilliseconds) }
+}
+
+/// A peer may say any number.
+private func nanoseconds(ofMilliseconds milliseconds: Int) -> UInt64 {
+    let (nanoseconds, overflow) = UInt64(max(0, milliseconds)).multipliedReportingOverflow(by: 1_000_000)
+    return overflow ? .max : nanoseconds
 }

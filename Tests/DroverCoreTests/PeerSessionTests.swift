@@ -31,6 +31,17 @@ import Testing
         #expect(events.map { $0.1 } == [.sendHeartbeat, .sendHeartbeat, .endSession(.silent)])
     }
 
+    @Test("S87 signs of life go three times in what a less patient peer said, twenty times a second at most")
+    func impatientPeer() {
+        for (said, beat) in [(1500, 500), (0, 2000), (60_000, 2000), (1, 50)] as [(UInt64, UInt64)] {
+            var session = Self.established()
+            session.givenUp(afterNanoseconds: said * 1_000_000)
+            let events = Self.events(&session, until: 60_000)
+            #expect(events.first?.0 == beat && events.first?.1 == .sendHeartbeat, "it said \(said) ms")
+            #expect(events.last?.0 == 6000 && events.last?.1 == .endSession(.silent))
+        }
+    }
+
     @Test("S87 anything heard counts as a sign of life, anything sent saves one")
     func traffic() {
         var session = Self.established()

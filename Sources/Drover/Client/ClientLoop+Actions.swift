@@ -40,6 +40,7 @@ extension ClientLoop {
                 maxPayloadBytes: self.core.configuration.maxPayloadBytes
             )
             hello.takesParts = true
+            hello.silenceMilliseconds = Int(self.core.configuration.silenceLimit.clampedNanoseconds / 1_000_000)
             self.attempt(self.links[endpoint]) { link throws(ZMQError) in
                 let claimed = self.book.machine.endpoints[endpoint].claimedSession
                 link.epoch = self.epoch(for: endpoint)

@@ -27,6 +27,7 @@ extension ClientLoop {
             at: self.now,
             actions: &self.actions
         )
+        self.book.machine.givenUp(by: link.index, afterNanoseconds: welcome.silenceNanoseconds)
     }
 
     /// What the monitor saw of the connection.

@@ -75,6 +75,7 @@ extension WorkerLoop {
             return nil
         case .welcome(let session, let isResumed):
             self.stamped(header, session)
+            self.machine.givenUp(by: session, afterNanoseconds: hello.silenceNanoseconds)
             self.performActions()
             while self.links.count <= session { self.links.append(nil) }
             // Clients that don't say take what this worker allows.

@@ -56,6 +56,19 @@ extension BrokerMachine {
         return .welcome(session: index, isResumed: false)
     }
 
+    /// A peer said after how much silence it gives the broker up; 0 if it did not.
+    package mutating func givenUp(by peer: BrokerPeer, afterNanoseconds silence: UInt64) {
+        switch peer {
+        case .client(let index):
+            self.clients[index].session.givenUp(afterNanoseconds: silence)
+            self.watchClient(index)
+        case .worker(let index):
+            guard self.workers[index].isLive else { return }
+            self.workers[index].session.givenUp(afterNanoseconds: silence)
+            self.watchWorker(index)
+        }
+    }
+
     /// A client said, in a HELLO or a BEAT, what its clock shows; `now` is when that was read, not earlier.
     package mutating func stamped(_ header: Header, from client: Int, at now: Instant) {
         self.clients[client].transit.received(header, at: now)

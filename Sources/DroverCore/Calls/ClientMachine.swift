@@ -421,6 +421,11 @@ package struct ClientMachine: ~Copyable {
         }
     }
 
+    /// A worker said after how much silence it gives this side up; 0 if it did not.
+    package mutating func givenUp(by endpoint: Int, afterNanoseconds silence: UInt64) {
+        self.endpoints[endpoint].session.givenUp(afterNanoseconds: silence)
+    }
+
     /// The worker doesn't know our session: introduce ourselves again.
     package mutating func resetReceived(from endpoint: Int, at now: Instant, actions: inout [ClientAction]) {
         self.keepHomes()

@@ -32,10 +32,12 @@ package struct PeerSession: Equatable, Sendable {
         /// by this side's kernel, since nothing was acknowledged any more: then silence decides.
         var closingNanoseconds: UInt64 { self.beatNanoseconds + self.returnNanoseconds / 2 * 3 }
 
-        /// When a beat has passed, at the latest.
-        func beat(after last: Instant) -> Instant {
-            let due = last.advanced(byNanoseconds: self.beatNanoseconds)
-            guard self.gridNanoseconds > 0, due != .distantFuture else { return due }
+        /// When a beat of a length has passed, at the latest.
+        func beat(of length: UInt64, after last: Instant) -> Instant {
+            let due = last.advanced(byNanoseconds: length)
+            guard self.gridNanoseconds > 0, self.gridNanoseconds <= length / 4, due != .distantFuture else {
+                return due
+            }
             return max(last, Instant(nanoseconds: due.nanoseconds / self.gridNanoseconds * self.gridNanoseconds))
         }
 
@@ -72,12 +74,25 @@ package struct PeerSession: Equatable, Sendable {
 
     private var state = State.idle
     private let limits: Limits
+    /// How often this side gives a sign of life: more often than its limits say if the peer is less patient.
+    private var beatNanoseconds: UInt64
     /// The last reading this side acted at, to notice that it stood still.
     private var lastTick: Instant?
 
     package init(limits: Limits) {
         self.limits = limits
+        self.beatNanoseconds = limits.beatNanoseconds
     }
+
+    /// The peer said after how much silence it gives this side up; 0 if it did not.
+    ///
+    /// Three signs of life go in that time. No peer can have more than twenty a second.
+    package mutating func givenUp(afterNanoseconds silence: UInt64) {
+        let wanted = silence == 0 ? UInt64.max : max(silence / 3, Self.leastBeatNanoseconds)
+        self.beatNanoseconds = min(self.limits.beatNanoseconds, wanted)
+    }
+
+    private static var leastBeatNanoseconds: UInt64 { 50_000_000 }
 
     package var isEstablished: Bool {
         if case .established = self.state { true } else { false }
@@ -145,7 +160,7 @@ package struct PeerSession: Equatable, Sendable {
     /// If one of this side is due soon it goes now, so that both wake once for both.
     package mutating func beatReceived(at now: Instant) -> Action {
         guard case .established(let lastHeard, let lastSent) = self.state,
-            now.nanoseconds(since: lastSent) >= self.limits.beatNanoseconds / 4 * 3
+            now.nanoseconds(since: lastSent) >= self.beatNanoseconds / 4 * 3
         else { return .none }
         self.state = .established(lastHeard: lastHeard, lastSent: now)
         return .sendHeartbeat
@@ -182,7 +197,7 @@ package struct PeerSession: Equatable, Sendable {
             return self.end(.disconnected)
         case .established(let lastHeard, let lastSent):
             if self.isSilent(since: lastHeard, at: now) { return self.end(.silent) }
-            guard now >= self.limits.beat(after: lastSent) else { return .none }
+            guard now >= self.beat(after: lastSent) else { return .none }
             self.state = .established(lastHeard: lastHeard, lastSent: now)
             return .sendHeartbeat
         }
@@ -214,11 +229,13 @@ package struct PeerSession: Equatable, Sendable {
         case .established(let lastHeard, let lastSent):
             min(
                 lastHeard.advanced(byNanoseconds: self.limits.silenceNanoseconds),
-                self.limits.beat(after: lastSent),
-                self.lastTick.map { self.limits.beat(after: $0) } ?? .distantFuture
+                self.beat(after: lastSent),
+                self.lastTick.map { self.limits.beat(of: self.limits.beatNanoseconds, after: $0) } ?? .distantFuture
             )
         }
     }
+
+    private func beat(after last: Instant) -> Instant { self.limits.beat(of: self.beatNanoseconds, after: last) }
 
     private mutating func introduce(at now: Instant, lastHeard: Instant?) -> Action {
         let interval = Self.firstHelloNanoseconds

@@ -194,6 +194,11 @@ package struct WorkerMachine: ~Copyable {
         return self.clients[client]
     }
 
+    /// A client said after how much silence it gives the worker up; 0 if it did not.
+    package mutating func givenUp(by session: Int, afterNanoseconds silence: UInt64) {
+        self.sessions[session].session.givenUp(afterNanoseconds: silence)
+    }
+
     /// Something came from a client; called once per received frame.
     package mutating func heard(from session: Int, at now: Instant) {
         self.sessions[session].session.heard(at: now)
