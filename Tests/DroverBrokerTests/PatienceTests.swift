@@ -11,7 +11,8 @@ struct PatienceTests {
     @Test("S87 a worker whose beat is longer than its broker's patience, or its client's, isn't lost while it is idle")
     func idle() async throws {
         let pool = try Pool(workers: 0)
-        let worker = try pool.addWorker("slow", brokers: [pool.endpoint], binding: "tcp://127.0.0.1:*") { configuration in
+        let worker = try pool.addWorker("slow", brokers: [pool.endpoint], binding: "tcp://127.0.0.1:*") {
+            configuration in
             configuration.heartbeatInterval = .seconds(3600)
             configuration.silenceLimit = .seconds(7200)
         }
