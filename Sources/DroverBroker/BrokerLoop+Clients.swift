@@ -112,14 +112,14 @@ extension BrokerLoop {
         switch kind {
         case .request: self.takeRequest(incoming, client)
         case .define:
-            let isShort = unsafe incoming.payload.count <= WireLimits.standard.maxNameBytes
-            let name = unsafe String(decoding: incoming.payload, as: UTF8.self)
-            if isShort, self.defined(name, as: header.number, by: client) { return }
-            guard isShort else {
+            // Measured before anything is built from it.
+            guard unsafe incoming.payload.count <= WireLimits.standard.maxNameBytes else {
                 self.machine.refusedName(header.number, of: client)
                 let limit = WireLimits.standard.maxNameBytes
                 return self.malformed(WireError(.tooLarge, "a function's name is longer than \(limit) bytes"))
             }
+            let name = unsafe String(decoding: incoming.payload, as: UTF8.self)
+            if self.defined(name, as: header.number, by: client) { return }
             // Its calls are told why they can't be made.
             if !self.machine.defined(header.number, name: name, by: client) { self.core.counters.refused.countAlone() }
         case .cancel:
