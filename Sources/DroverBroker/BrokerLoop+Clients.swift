@@ -51,8 +51,10 @@ extension BrokerLoop {
             let own = self.core.configuration.maxPayloadBytes
             let limit = hello.maxPayloadBytes > 0 ? min(hello.maxPayloadBytes, own) : own
             while self.clientLinks.count <= client { self.clientLinks.append(nil) }
+            var isMoved = false
             if isResumed, let link = self.clientLinks[client] {
                 let isSameRoute = link.routingID == self.route.bytes
+                isMoved = !isSameRoute
                 if isSameRoute { link.departures.forget() } else { link.moved(to: self.route.bytes) }
                 self.resumed(link, isSameRoute: isSameRoute)
                 link.kept?.introduced()
@@ -78,6 +80,7 @@ extension BrokerLoop {
                 let header = Header(.welcome, id: self.core.epoch, time: connection, number: number)
                 self.send(header, self.welcomePayload(isResumed: isResumed), to: link)
             }
+            if isMoved { self.restateCallbacks(to: client) }
             return .client(client)
         }
     }

@@ -255,6 +255,8 @@ extension BrokerLoop {
         case .event:
             guard let delivery = self.machine.eventReceived(header.number, sequence: header.id, from: worker) else {
                 self.core.counters.undeliverable.countAlone()
+                // In front of a welcome its BIND may have been lost, and be stated again behind that.
+                guard self.machine.workers[worker].isOpen else { return }
                 // Whoever emits is told that nobody listens.
                 return self.send(Header(.ended, number: header.number), toWorker: worker)
             }
@@ -284,18 +286,45 @@ extension BrokerLoop {
         let question: BrokerMachine.PassedQuestion?
         switch QuestionSubject(rawValue: header.time) {
         case .events:
-            question = self.machine.questionReceived(header.id, afterEventsOf: header.number, from: worker)
-        case .progress:
-            let request = unsafe incoming.payload.count == 8 ? incoming.payload.loadUnaligned(as: UInt64.self) : 0
             question = self.machine.questionReceived(
                 header.id,
-                afterProgressOf: UInt64(littleEndian: request),
+                afterEventsOf: header.number,
+                next: unsafe QuestionSubject.number(in: incoming.payload),
+                from: worker
+            )
+        case .progress:
+            question = self.machine.questionReceived(
+                header.id,
+                afterProgressOf: unsafe QuestionSubject.number(in: incoming.payload) ?? 0,
                 from: worker
             )
         case .nothing, nil: question = nil
         }
         guard let question else { return self.send(Header(.pong, id: header.id), toWorker: worker) }
-        self.send(Header(.ping, id: question.id), in: question.stream, toClient: question.client)
+        self.ask(question)
+    }
+
+    /// Asks a client whether it has read what stands in front of the question, and tells it how many events there were.
+    func ask(_ question: BrokerMachine.PassedQuestion) {
+        guard case .subscription(let number) = question.stream, let next = question.next else {
+            return self.send(Header(.ping, id: question.id), in: question.stream, toClient: question.client)
+        }
+        guard question.client < self.clientLinks.count, let link = self.clientLinks[question.client] else { return }
+        let header = Header(.ping, id: question.id, time: QuestionSubject.events.rawValue, number: number)
+        let payload = QuestionSubject.payload(next)
+        let isHeld = unsafe payload.withUnsafeBytes { unsafe link.line.holds(header, $0, in: question.stream) }
+        if !isHeld { self.send(header, payload, to: link) }
+    }
+
+    /// A client's session goes on by another connection: what was said of its callbacks by the former one may be lost.
+    ///
+    /// To be told before anything else: what was lost is counted before the answers come that are sent again.
+    func restateCallbacks(to client: Int) {
+        for statement in self.machine.statements(to: client) {
+            self.ask(statement)
+            guard statement.isEnded, case .subscription(let number) = statement.stream else { continue }
+            self.send(Header(.ended, number: number), in: statement.stream, toClient: client)
+        }
     }
 
     private func deliver(_ incoming: Incoming, _ delivery: BrokerMachine.Delivery) -> Bool {
@@ -306,6 +335,10 @@ extension BrokerLoop {
         var header = incoming.header
         header.id = delivery.id
         header.number = delivery.subscription
-        return self.forward(header, incoming, to: link)
+        if self.forward(header, incoming, to: link) { return true }
+        // It took its number: no later event need come to show that it is missing.
+        let statement = self.machine.statement(of: delivery.subscription, to: delivery.client)
+        if let statement { self.ask(statement) }
+        return false
     }
 }

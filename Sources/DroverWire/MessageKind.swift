@@ -123,10 +123,21 @@ package enum PhaseReport {
 package enum QuestionSubject: UInt32, Sendable {
     /// Nothing that is passed on: whoever reads the PING answers it.
     case nothing = 0
-    /// EVENTs of the subscription in the header.
+    /// EVENTs of the subscription in the header; the payload, if there is one, is the number of the next.
     case events = 1
-    /// PROGRESS of the request whose id is the payload, 8 bytes.
+    /// PROGRESS of the request whose id is the payload.
     case progress = 2
+
+    /// A number as a PING's payload: 8 bytes.
+    package static func payload(_ number: UInt64) -> [UInt8] {
+        (0..<8).map { UInt8(truncatingIfNeeded: number >> (8 * $0)) }
+    }
+
+    /// The number that a PING's payload holds; nil if it holds none.
+    package static func number(in payload: UnsafeRawBufferPointer) -> UInt64? {
+        guard payload.count == 8 else { return nil }
+        return UInt64(littleEndian: unsafe payload.loadUnaligned(as: UInt64.self))
+    }
 }
 
 /// `number` of a ``MessageKind/goodbye``.

@@ -24,6 +24,8 @@ enum Job {
     static let weigh = Function<String, [UInt8], Int>("weigh")
     static let count = Function<Int, Int>("count")
     static let tick = Function<Callback<Int, Nothing>, Int, Int>("tick")
+    /// Waits until the gate is open, emits bytes, so many each time, perhaps gives the callback up, and enters the gate again.
+    static let swell = Function<Callback<[UInt8], Nothing>, String, [Int], Bool, Int>("swell")
     static let double = Function<Callback<Int, Int>, Int, Int>("double")
     static let append = Function<Int, Int>("append")
 }
@@ -118,6 +120,14 @@ final class Pool: Sendable {
         worker.register(Job.tick) { callback, count in
             for number in 0..<count { try callback.emit(number) }
             return count
+        }
+        worker.register(Job.swell) { callback, gate, sizes, givesUp in
+            self.gates.enter(gate)
+            while !self.gates.isOpen(gate) { usleep(1000) }
+            for size in sizes { try callback.emit([UInt8](repeating: 1, count: size)) }
+            if givesUp { callback.cancel() }
+            self.gates.enter(gate)
+            return sizes.count
         }
         worker.register(Job.double) { (callback: Callback<Int, Int>, number: Int) async throws -> Int in
             try await callback(number)

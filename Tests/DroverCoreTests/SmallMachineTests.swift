@@ -78,12 +78,14 @@ import Testing
 }
 
 @Suite struct SequenceTrackerTests {
-    @Test("S76 what is missing is told, what came before is a duplicate, a call takes a number")
+    @Test(
+        "S76 what is missing is told, what came before is a duplicate, what comes late was not missing, a call takes a number"
+    )
     func arrivals() {
         var tracker = SequenceTracker()
         let numbers: [UInt64?] = [0, 1, nil, 3, 5, 4, 5, 6]
         let verdicts = numbers.map { tracker.received($0) }
-        #expect(verdicts == [.inOrder, .inOrder, .inOrder, .inOrder, .gap(1), .duplicate, .duplicate, .inOrder])
+        #expect(verdicts == [.inOrder, .inOrder, .inOrder, .inOrder, .gap(1), .late(1), .duplicate, .inOrder])
     }
 
     @Test("S76 numbers that come together count like one after the other")
@@ -92,8 +94,38 @@ import Testing
         #expect(tracker.received(0, count: 5) == .inOrder)
         #expect(tracker.received(5) == .inOrder)
         #expect(tracker.received(8, count: 2) == .gap(2))
-        #expect(tracker.received(3, count: 4) == .duplicate)
+        #expect(tracker.received(3, count: 2) == .duplicate)
         #expect(tracker.received(10) == .inOrder)
+    }
+
+    @Test("S76 numbers that are said to be over are missing, once, and what is read late of them is not")
+    func told() {
+        var tracker = SequenceTracker()
+        #expect(tracker.received(0, count: 3) == .inOrder)
+        #expect(tracker.passed(upTo: 3) == 0)
+        #expect(tracker.passed(upTo: 10) == 7)
+        #expect(tracker.passed(upTo: 10) == 0)
+        #expect(tracker.passed(upTo: 4) == 0)
+        // A call takes the number behind them.
+        #expect(tracker.received(nil) == .inOrder)
+        #expect(tracker.received(11) == .inOrder)
+        // By the former connection, whose last messages were read after the first of the new one: 3 is lost.
+        #expect(tracker.received(4, count: 2) == .late(2))
+        #expect(tracker.received(4) == .duplicate)
+        #expect(tracker.received(6, count: 4) == .late(4))
+        #expect(tracker.received(12) == .inOrder)
+        #expect(tracker.received(7) == .duplicate)
+    }
+
+    @Test("whatever a peer claims, the numbers are taken, and only the latest gaps are kept")
+    func claims() {
+        var tracker = SequenceTracker()
+        for number in stride(from: UInt64(1), through: 19, by: 2) { #expect(tracker.received(number) == .gap(1)) }
+        #expect(tracker.received(0) == .duplicate)
+        #expect(tracker.received(18) == .late(1))
+        #expect(tracker.received(.max) == .gap(.max - 20))
+        #expect(tracker.received(.max, count: 3) == .inOrder)
+        #expect(tracker.passed(upTo: .max) == 0)
     }
 }
 

@@ -89,6 +89,8 @@ package final class Cluster {
     private var brokers: [SimulatedBroker] = []
     /// By broker and worker.
     private var brokerPaths: [[Path]] = []
+    /// All callbacks that workers knew, with the brokers that they were bound at.
+    var subscribers: [(broker: PeerID, SimulatedSubscriber)] = []
     private var stalledBrokers: [Int: [Event]] = [:]
     private var stalledClients: [Int: [Event]] = [:]
     private var stalledWorkers: [Int: [Event]] = [:]
@@ -183,7 +185,8 @@ package final class Cluster {
         // What was said last has arrived by then.
         let settledAt = healedAt + 500 * Self.millisecond
         try self.proceed {
-            self.now > settledAt && self.isIdle || self.now > healedAt + 30_000 * Self.millisecond
+            self.now > settledAt && self.isIdle && self.disagreement == nil
+                || self.now > healedAt + 30_000 * Self.millisecond
         }
         try self.checkEnd()
         if self.isCalm { try self.checkCalm() }
@@ -232,7 +235,29 @@ package final class Cluster {
             && broker.machine.workers.allSatisfy { !$0.isLive || $0.isOpen }
     }
 
+    /// What was sent to callbacks, came, or is missing agrees, or this tells where it doesn't.
+    private var disagreement: String? {
+        let living = Set(self.workers.flatMap { $0.callbacks.bound.map { $0.token } })
+        for (endpoint, broker) in self.brokers.enumerated() {
+            let bound = self.subscribers.filter { $0.broker == broker.identity }.map { $0.1 }
+            for client in self.clients {
+                let own = bound.filter { $0.client == client.identity }
+                for (subscription, sources) in Dictionary(grouping: own, by: { $0.subscription }) {
+                    let found = client.callbacks.disagreement(
+                        subscription,
+                        from: endpoint,
+                        with: sources,
+                        living: living
+                    )
+                    if let found { return "client \(client.index): \(found)" }
+                }
+            }
+        }
+        return nil
+    }
+
     private func checkEnd() throws(Violation) {
+        if let disagreement { throw Violation(disagreement) }
         for client in self.clients {
             for record in client.calls {
                 try check(record.end != nil, "call \(record.id) of client \(client.index) never ended")

@@ -19,7 +19,7 @@ final class SimulatedBroker {
     let index: Int
     let life: Int
     unowned let cluster: Cluster
-    private let identity: PeerID
+    let identity: PeerID
     private let epoch: UInt64
     private(set) var machine: BrokerMachine
     private var actions: [BrokerAction] = []
@@ -164,6 +164,7 @@ final class SimulatedBroker {
             .welcome(epoch: self.epoch, session: number, window: Self.window, isResumed: isResumed),
             toClient: client
         )
+        if isResumed { for statement in self.machine.statements(to: client) { self.send(statement) } }
     }
 
     private func stamped(_ header: Header, _ client: Int, by connection: Connection) {
@@ -292,7 +293,7 @@ final class SimulatedBroker {
                 actions: &self.actions
             )
             if let client = addressee.client { self.send(.phase(addressee.id, phase, hold), toClient: client) }
-        case .bind, .event, .invoke, .ended:
+        case .bind, .event, .invoke, .emitted, .ended:
             if self.machine.isInSession(worker) { self.takeCallback(packet, worker) }
         case .part, .partTaken, .partEnded: break
         default: throw Violation("a broker received \(packet) from a worker")
@@ -318,11 +319,22 @@ final class SimulatedBroker {
                 return self.send(.invocationFailed(id: id), toWorker: worker)
             }
             self.send(.invoke(delivery.subscription, id: delivery.id, source), toClient: delivery.client)
+        case .emitted(let number, let next):
+            let question = self.machine.questionReceived(0, afterEventsOf: number, next: next, from: worker)
+            guard let question else { return }
+            _ = self.machine.questionAnswered(question.id, by: question.client)
+            self.send(question)
         case .ended(let number):
             guard let ended = self.machine.endedReceived(number, by: worker, actions: &self.actions) else { return }
             self.send(.ended(ended.subscription), toClient: ended.client)
         default: break
         }
+    }
+
+    private func send(_ question: BrokerMachine.PassedQuestion) {
+        guard case .subscription(let subscription) = question.stream, let next = question.next else { return }
+        self.send(.emitted(subscription, next: next), toClient: question.client)
+        if question.isEnded { self.send(.ended(subscription), toClient: question.client) }
     }
 
     private func answered(_ id: UInt64, _ token: UInt64, _ isError: Bool, from worker: Int) throws(Violation) {

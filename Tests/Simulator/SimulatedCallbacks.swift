@@ -16,11 +16,14 @@ struct ClientCallbacks {
     private struct Arrivals {
         var tracker = SequenceTracker()
         var count: UInt64 = 0
-        /// By the sources' tokens: what came, what may come next, and what was missing when the last event came.
+        /// By the sources' tokens: what came, and what may come next.
         var seen: [UInt64: UInt64] = [:]
         var next: [UInt64: UInt64] = [:]
-        var skipped: [UInt64: UInt64] = [:]
         var missing: UInt64 = 0
+        /// What is missing of what sources sent before the last that came of them.
+        var skipped: UInt64 { self.next.values.reduce(0, +) - self.count }
+
+        mutating func passed(upTo number: UInt64) { self.missing += self.tracker.passed(upTo: number) }
     }
 
     private let endpointCount: Int
@@ -79,7 +82,10 @@ struct ClientCallbacks {
         }
         guard self.states[subscription]?.isOpen == true else { return false }
         let verdict = arrivals.tracker.received(sequence)
-        try check(verdict != .duplicate, "an event of callback \(subscription) has a number that is over")
+        var isOver = false
+        if case .duplicate = verdict { isOver = true }
+        if case .late = verdict { isOver = true }
+        try check(!isOver, "an event of callback \(subscription) has a number that is over")
         arrivals.count += 1
         let seen = arrivals.seen[source.token, default: 0]
         try check(
@@ -88,15 +94,41 @@ struct ClientCallbacks {
         )
         arrivals.seen[source.token] = seen + 1
         arrivals.next[source.token] = source.serial + 1
-        if let sequence {
-            // What is missing must show in the numbers.
-            arrivals.skipped[source.token] = source.serial - seen
-            arrivals.missing = sequence + 1 - min(sequence + 1, arrivals.count)
-            let skipped = arrivals.skipped.values.reduce(0, +)
-            try check(skipped <= arrivals.missing, "\(skipped) events are missing, the numbers say \(arrivals.missing)")
-        }
+        if case .gap(let count) = verdict { arrivals.missing += count }
+        // What is missing must show in the numbers, and in front of an invocation, which has none, it was told.
+        let skipped = arrivals.skipped
+        try check(skipped <= arrivals.missing, "\(skipped) events are missing, the numbers say \(arrivals.missing)")
         self.states[subscription]?.arrivals[endpoint] = arrivals
         return true
+    }
+}
+
+extension ClientCallbacks {
+    /// A PING told the number of the next event.
+    mutating func passed(_ subscription: UInt32, upTo number: UInt64, from endpoint: Int) {
+        self.states[subscription]?.arrivals[endpoint].passed(upTo: number)
+    }
+
+    /// What doesn't agree with what was sent to a callback by way of an endpoint; nil if all that came and is missing was sent,
+    /// and all that was sent came or is missing.
+    ///
+    /// Of what those sent who are gone since, some may be in no count.
+    func disagreement(
+        _ subscription: UInt32,
+        from endpoint: Int,
+        with sources: [SimulatedSubscriber],
+        living: Set<UInt64>
+    ) -> String? {
+        guard let state = self.states[subscription], state.isOpen else { return nil }
+        let arrivals = state.arrivals[endpoint]
+        let counted = arrivals.count + arrivals.missing
+        let least = sources.reduce(0) {
+            $0 + (living.contains($1.token) ? $1.sequence : arrivals.next[$1.token, default: 0])
+        }
+        let most = sources.reduce(0) { $0 + $1.sequence }
+        if (least...most).contains(counted) { return nil }
+        let came = "\(arrivals.count) came, \(arrivals.missing) are missing"
+        return "of \(least) to \(most) events of callback \(subscription) \(came)"
     }
 }
 
@@ -131,6 +163,8 @@ struct WorkerCallbacks {
     private struct Side {
         var numbers: [UInt32: SimulatedSubscriber] = [:]
         var next: UInt32 = 0
+        /// What handlers gave up.
+        var givenUp: [UInt32: SimulatedSubscriber] = [:]
     }
 
     private var sides: [PeerID: Side] = [:]
@@ -150,10 +184,16 @@ struct WorkerCallbacks {
         self.invocations = self.invocations.filter { $0.value.peer != peer }
     }
 
-    /// What is bound, in the order of the numbers.
-    func bindings(with peer: PeerID) -> [Packet] {
-        (self.sides[peer]?.numbers ?? [:]).sorted { $0.key < $1.key }
-            .map { .bind($0.key, to: $0.value.subscription, of: $0.value.client) }
+    /// What is or was bound, in the order of the numbers, how many events there were, and that it was given up.
+    func statements(to peer: PeerID) -> [Packet] {
+        guard let side = self.sides[peer] else { return [] }
+        return side.givenUp.merging(side.numbers) { $1 }.sorted { $0.key < $1.key }
+            .flatMap { number, subscriber in
+                var packets = [Packet.bind(number, to: subscriber.subscription, of: subscriber.client)]
+                if subscriber.sequence > 0 { packets.append(.emitted(number, next: subscriber.sequence)) }
+                if side.givenUp[number] != nil { packets.append(.ended(number)) }
+                return packets
+            }
     }
 
     /// The callback with its number, which is bound now if it wasn't.
@@ -174,8 +214,10 @@ struct WorkerCallbacks {
         return (side.next, made, true)
     }
 
-    mutating func end(_ number: UInt32, via peer: PeerID) {
+    mutating func end(_ number: UInt32, via peer: PeerID, isOwn: Bool = false) {
+        if !isOwn { self.sides[peer]?.givenUp[number] = nil }
         guard let subscriber = self.sides[peer]?.numbers.removeValue(forKey: number) else { return }
+        if isOwn { self.sides[peer]?.givenUp[number] = subscriber }
         subscriber.isEnded = true
         self.invocations = self.invocations.filter { $0.value.subscriber !== subscriber }
     }

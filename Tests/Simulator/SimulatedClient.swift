@@ -306,6 +306,7 @@ final class SimulatedClient {
                 self.send(.ended(subscription), to: endpoint)
                 self.send(.invocationFailed(id: id), to: endpoint)
             }
+        case .emitted(let subscription, let next): self.callbacks.passed(subscription, upTo: next, from: endpoint)
         case .ended(let subscription):
             self.callbacks.end(subscription)
             self.send(.ended(subscription), to: endpoint)

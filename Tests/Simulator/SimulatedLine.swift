@@ -49,7 +49,7 @@ final class SimulatedLine {
         case .invoke(let number, let id, _):
             let header = Header(.invoke, payloadLength: UInt32(bytes), id: id, number: number)
             return self.takes(packet, header, isLarge: isLarge, of: number)
-        case .ended(let number): return self.holds(packet, of: number)
+        case .ended(let number), .emitted(let number, _): return self.holds(packet, of: number)
         case .cancel(let id):
             self.outgoing.cancel({ $0 == .request }, id: id)
             self.incoming.cancel({ $0 == .reply }, id: id)

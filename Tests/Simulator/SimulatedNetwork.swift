@@ -31,6 +31,8 @@ package enum Packet: Sendable {
     case bind(UInt32, to: UInt32, of: PeerID)
     case event(UInt32, sequence: UInt64, EventSource)
     case invoke(UInt32, id: UInt64, EventSource)
+    /// A PING behind events, with the number of the next one.
+    case emitted(UInt32, next: UInt64)
     case invocationAnswer(id: UInt64, token: UInt64)
     case invocationFailed(id: UInt64)
     case ended(UInt32)

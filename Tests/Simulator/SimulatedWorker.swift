@@ -210,7 +210,7 @@ final class SimulatedWorker {
         case (.pong, _), (.part, _), (.partTaken, _), (.partEnded, _): break
         case (.welcome, _), (.reset, _), (.answer, _), (.cancelled, _), (.phase, _), (.offer, _), (.ready, _),
             (.bind, _),
-            (.event, _), (.invoke, _):
+            (.event, _), (.invoke, _), (.emitted, _):
             throw Violation("a worker received \(packet)")
         }
         try self.turn()
@@ -440,7 +440,10 @@ final class SimulatedWorker {
             token: self.cluster.nextToken()
         )
         guard let found else { return nil }
-        if found.isNew { self.send(.bind(found.number, to: callback.subscription, of: callback.client), to: session) }
+        if found.isNew {
+            self.cluster.subscribers.append((job.peer, found.subscriber))
+            self.send(.bind(found.number, to: callback.subscription, of: callback.client), to: session)
+        }
         return (found.number, found.subscriber)
     }
 
@@ -451,7 +454,7 @@ final class SimulatedWorker {
             let session = self.machine.session(of: job.peer),
             let (number, _) = self.subscriber(callback, of: job, session)
         else { return }
-        self.callbacks.end(number, via: job.peer)
+        self.callbacks.end(number, via: job.peer, isOwn: true)
         self.send(.ended(number), to: session)
     }
 
@@ -625,7 +628,7 @@ final class SimulatedWorker {
     private func introduced(_ broker: Int, _ peer: PeerID, isResumed: Bool, _ session: Int) {
         self.dials[broker].isOffering = false
         guard isResumed else { return self.callbacks.begin(with: peer) }
-        for packet in self.callbacks.bindings(with: peer) { self.send(packet, to: session) }
+        for packet in self.callbacks.statements(to: peer) { self.send(packet, to: session) }
         self.sendReady(to: session)
     }
 

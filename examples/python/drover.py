@@ -452,6 +452,11 @@ class Client(Loop):
             for each in list(self.calls.values()):
                 self.end(each, RemoteError.unpacked(part.payload))
         elif part.kind == PING:
+            callback = self.subscriptions.get(part.number)
+            if callback and part.time == 1 and len(part.payload) == 8:  # what has a lower number was lost (7.2)
+                following = int.from_bytes(part.payload, "little")
+                callback.missing += max(0, following - callback.next)
+                callback.next = max(following, callback.next)
             self.send(message(PONG, id=part.id))
         elif part.kind not in (BEAT, PONG, ACCEPTED, STARTED, PROGRESS):
             self.strange += 1
@@ -687,7 +692,7 @@ class Subscriber:
         limit = NO_LIMIT if kind == INVOKE else 0
         self.worker.send(self.session, message(kind, payload, id=id, time=limit, number=self.number))
         if kind == EVENT:
-            self.worker.told(self.session, self.room, time=1, number=self.number)
+            self.worker.told(self.session, self.room, struct.pack("<Q", self.next), time=1, number=self.number)
 
 
 class Session:
@@ -814,8 +819,13 @@ class Worker(Loop):
             session = Session(next(self.sessionNumbers), epoch, route, client)
         self.sessions[route] = session
         self.send(session, self.welcome(session.number, isResumed))
-        for subscriber in session.subscribers.values():  # a pause is said again (7.4)
-            subscriber.room.set(isPaused=False)
+        with session.lock:
+            subscribers = list(session.subscribers.values())
+        for subscriber in subscribers:
+            subscriber.room.set(isPaused=False)  # a pause is said again (7.4)
+            if subscriber.next:  # what went with the connection is missing, though no event may come any more (7.2)
+                payload = struct.pack("<Q", subscriber.next)
+                self.send(session, message(PING, payload, id=next(self.invocations), time=1, number=subscriber.number))
         for nonce in list(session.questions):  # what was asked about was read, or lost with the connection
             self.heard_back(session, nonce)
 

@@ -187,6 +187,7 @@ extension ClientLoop {
                 actions: &self.actions
             )
         case .ping:
+            unsafe self.noteEmitted(header, payload, from: link)
             self.attempt(link) { link throws(ZMQError) in try link.send(Header(.pong, id: header.id)) }
         default:
             unsafe self.takeSession(header, kind: kind, payload: payload, from: link)
@@ -375,6 +376,13 @@ extension ClientLoop {
                 }
             }
         }
+    }
+
+    /// A PING about events may tell the number of the next one: what of those below it has not come was lost.
+    private func noteEmitted(_ header: Header, _ payload: UnsafeRawBufferPointer, from link: ClientLink) {
+        guard QuestionSubject(rawValue: header.time) == .events, let next = unsafe QuestionSubject.number(in: payload)
+        else { return }
+        self.core.subscriptions.findOrRemember(SubscriptionID(header.number))?.passed(upTo: next, from: link.index)
     }
 
     @available(*, noasync)

@@ -37,6 +37,9 @@ public struct SubscriptionStatistics: Hashable, Sendable {
     /// Events dropped because the queue was full, or the subscription over.
     public var dropped = 0
     /// Events that a worker numbered but that never came.
+    ///
+    /// They were lost with a connection, or were larger than this client takes. Known before the call whose handler emitted them
+    /// ends, as long as the session with the worker goes on. Those of a worker that was lost are in no count.
     public var missing = 0
     /// Errors that the callback threw.
     public var failed = 0
@@ -144,6 +147,11 @@ final class Subscription: Sendable {
         if mustActivate { self.queue.activate(self) }
         if arrived.invocation != nil { self.queue.asked(by: self) }
         return outcome
+    }
+
+    /// An endpoint has sent all events below a number: what of them has not come was lost.
+    func passed(upTo number: UInt64, from endpoint: Int) {
+        self.state.withLock { $0.passed(upTo: number, from: endpoint) }
     }
 
     /// Whether a handler waits for the callback, which waits for this queue.
@@ -327,10 +335,18 @@ extension Subscription.State {
             .received(arrived.sequence, count: arrived.count)
         switch verdict {
         case .inOrder, .duplicate: break
-        case .gap(let count):
-            // A peer may claim any number.
-            let (sum, overflow) = self.statistics.missing.addingReportingOverflow(Int(clamping: count))
-            self.statistics.missing = overflow ? .max : sum
+        case .gap(let count): self.miss(count)
+        case .late(let count): self.statistics.missing -= Int(clamping: count)
         }
+    }
+
+    fileprivate mutating func passed(upTo number: UInt64, from endpoint: Int) {
+        self.miss(self.sequences[endpoint, default: SequenceTracker()].passed(upTo: number))
+    }
+
+    private mutating func miss(_ count: UInt64) {
+        // A peer may claim any number.
+        let (sum, overflow) = self.statistics.missing.addingReportingOverflow(Int(clamping: count))
+        self.statistics.missing = overflow ? .max : sum
     }
 }

@@ -288,8 +288,7 @@ extension JobContext: Told {
     var isOver: Bool { self.hasEnded.load(ordering: .relaxed) }
 
     func question(_ nonce: UInt64, in session: Int, of loop: WorkerLoop) -> (header: Header, payload: [UInt8]) {
-        let id = self.correlationID.rawValue
-        let payload = (0..<8).map { UInt8(truncatingIfNeeded: id >> (8 * $0)) }
+        let payload = QuestionSubject.payload(self.correlationID.rawValue)
         return (Header(.ping, id: nonce, time: QuestionSubject.progress.rawValue), payload)
     }
 

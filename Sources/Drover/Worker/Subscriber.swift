@@ -77,6 +77,9 @@ final class Subscriber: RoomGiver, Told {
     /// The number of the next event, or of the first of several.
     func nextSequence(count: Int = 1) -> UInt64 { self.sequence.add(UInt64(count), ordering: .relaxed).oldValue }
 
+    /// How many numbers were given out.
+    var emittedCount: UInt64 { self.sequence.load(ordering: .relaxed) }
+
     // MARK: On any thread
 
     /// Takes an event, if there is room for it; `waiter` is told when it is worth while to try again.
@@ -155,8 +158,13 @@ final class Subscriber: RoomGiver, Told {
     var isOver: Bool { self.isEnded.load(ordering: .relaxed) }
 
     func question(_ nonce: UInt64, in session: Int, of loop: WorkerLoop) -> (header: Header, payload: [UInt8]) {
-        let number = loop.number(of: self, in: session)
-        return (Header(.ping, id: nonce, time: QuestionSubject.events.rawValue, number: number), [])
+        self.statement(nonce, as: loop.number(of: self, in: session))
+    }
+
+    /// The PING that tells the peer, by the number that it knows the subscription by, which event would be the next.
+    func statement(_ nonce: UInt64, as number: UInt32) -> (header: Header, payload: [UInt8]) {
+        let payload = QuestionSubject.payload(self.emittedCount)
+        return (Header(.ping, id: nonce, time: QuestionSubject.events.rawValue, number: number), payload)
     }
 
     static func lost(_ subscription: SubscriptionID) -> ConnectionError {
@@ -281,6 +289,13 @@ final class SubscriberTable: Sendable {
             state.subscribers.filter { ($0.key.via ?? $0.key.client) == peer }.map { $0.value }
         }
         for subscriber in theirs { subscriber.pause(false) }
+    }
+
+    /// The callbacks of a client that is here without a broker.
+    func own(of client: PeerID) -> [Subscriber] {
+        self.state.withLock { state in
+            state.subscribers.filter { $0.key.client == client && $0.key.via == nil }.map { $0.value }
+        }
     }
 
     /// A client is gone, or a broker, and all clients behind it.

@@ -5,6 +5,26 @@ internal import DroverCore
 internal import DroverWire
 internal import DroverZMQ
 
+/// The callbacks that handlers gave up last: the peer may not have heard of it, nor have got all their events.
+///
+/// A client says when it has: then it has read what was in front of that. A broker says so when it is told again.
+struct GivenUp: Sequence {
+    private var callbacks = Deque<(number: UInt32, subscriber: Subscriber)>()
+    /// So many are kept, more than a client remembers of those that have ended.
+    private static var limit: Int { 512 }
+
+    mutating func append(_ callback: (number: UInt32, subscriber: Subscriber)) {
+        if self.callbacks.count == Self.limit { self.callbacks.removeFirst() }
+        self.callbacks.append(callback)
+    }
+
+    mutating func confirmed(_ number: UInt32) {
+        if !self.callbacks.isEmpty { self.callbacks.removeAll { $0.number == number } }
+    }
+
+    func makeIterator() -> Deque<(number: UInt32, subscriber: Subscriber)>.Iterator { self.callbacks.makeIterator() }
+}
+
 /// What is about to be sent to one client.
 ///
 /// Belongs, like the loop's socket, to whoever holds the loop's baton.
@@ -30,6 +50,8 @@ final class WorkerLink {
     let line: PartLine
     /// What it was asked about, events and progress that it was sent.
     @safe @exclusivity(unchecked) var questions = OpenQuestions()
+    /// The last callbacks that handlers gave up, and the numbers that the peer knew them by.
+    @safe @exclusivity(unchecked) var givenUp = GivenUp()
     /// What a client has not read of its answers; not counted for a broker, which reads always.
     @safe @exclusivity(unchecked) var unread = UnreadAnswers()
     /// The PING that asks for that; 0 if none is open.

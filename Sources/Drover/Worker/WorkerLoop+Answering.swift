@@ -34,12 +34,13 @@ extension WorkerLoop {
             // One that is too large takes its number as well: the client notices that it misses one.
             let number = self.number(of: subscriber, in: session)
             let header = Header(.event, id: subscriber.nextSequence(), number: number)
-            if self.isTaken(block, by: session, as: "an event") {
-                self.send(block, as: header, to: session)
-            } else {
-                self.drop(block)
+            let isTaken = self.isTaken(block, by: session, as: "an event")
+            if isTaken { self.send(block, as: header, to: session) } else { self.drop(block) }
+            if subscriber.sent(units) {
+                self.ask(subscriber, session)
+            } else if !isTaken {
+                self.state(subscriber, as: number, to: session)
             }
-            if subscriber.sent(units) { self.ask(subscriber, session) }
         case .invoke(let subscriber, let id, let block):
             guard let session = self.session(of: subscriber) else {
                 self.core.replies.take(id, from: subscriber.peer)?
@@ -72,9 +73,8 @@ extension WorkerLoop {
             // A broker is told of its end even if it never heard of it: only then does the client.
             let number = self.number(of: subscriber, in: session)
             self.links[session]?.broker?.unbind(number)
-            let end = Header(.ended, number: number)
-            if self.links[session]?.line.holds(end, in: .subscription(number)) == true { return }
-            self.send(end, to: session)
+            self.links[session]?.givenUp.append((number, subscriber))
+            self.sendEnd(of: number, to: session)
         }
     }
 
@@ -87,6 +87,7 @@ extension WorkerLoop {
         }
         self.core.counters.events.count(self.eventRun.count)
         let number = self.number(of: subscriber, in: session)
+        var refused = 0
         unsafe self.eventRun.number(
             from: subscriber.nextSequence(count: self.eventRun.count),
             subscription: number,
@@ -95,13 +96,18 @@ extension WorkerLoop {
             refuse: { count in
                 self.warnOfSize(self.tooLarge("an event takes", count, limit: link.maxPayloadBytes))
                 self.core.counters.undeliverable.count()
+                refused += 1
             }
         ) { messages in
             if unsafe link.line.holds(messages, in: .subscription(number)) { return }
             unsafe link.batch.append(message: messages)
             self.appended(to: link, session)
         }
-        if subscriber.sent(self.eventRun.units) { self.ask(subscriber, session) }
+        if subscriber.sent(self.eventRun.units) {
+            self.ask(subscriber, session)
+        } else if refused > 0 {
+            self.state(subscriber, as: number, to: session)
+        }
     }
 
     private func sendProgress(of context: JobContext, _ sequence: UInt32, _ block: RequestBytes) {
@@ -122,7 +128,48 @@ extension WorkerLoop {
     /// Asks a client, or a broker, whether it has read what it was sent so far.
     func ask(_ told: any Told, _ session: Int) {
         guard !told.isOver, let link = self.links[session] else { return }
-        var (header, payload) = told.question(link.questions.ask(about: told), in: session, of: self)
+        let (header, payload) = told.question(link.questions.ask(about: told), in: session, of: self)
+        self.send(question: header, payload, by: link, session)
+    }
+
+    /// Tells a peer how many events there were: what of them has not come by then was lost.
+    ///
+    /// It answers, which doesn't matter.
+    private func state(_ subscriber: Subscriber, as number: UInt32, to session: Int) {
+        guard subscriber.emittedCount > 0, let link = self.links[session] else { return }
+        let (header, payload) = subscriber.statement(link.questions.nextNonce(), as: number)
+        self.send(question: header, payload, by: link, session)
+    }
+
+    /// A session goes on by another connection, and what was said of callbacks by the former one may be lost.
+    ///
+    /// Says of each what it is bound to, if the peer is a broker, how many events there were, and perhaps that it was given up.
+    /// To be sent before anything else: the answer to a call whose events were lost comes later, so that its caller finds them
+    /// counted.
+    func restateCallbacks(to session: Int) {
+        guard session < self.links.count, let link = self.links[session] else { return }
+        var callbacks = link.givenUp.map { (number: $0.number, subscriber: $0.subscriber, isGivenUp: true) }
+        if let broker = link.broker {
+            callbacks += broker.bindings.map { ($0.number, $0.subscriber, false) }
+        } else {
+            let own = self.core.subscribers.own(of: self.machine.sessions[session].client)
+            callbacks += own.map { ($0.subscription.rawValue, $0, false) }
+        }
+        for (number, subscriber, isGivenUp) in callbacks.sorted(by: { $0.number < $1.number }) {
+            if link.broker != nil { self.sendBinding(of: subscriber, as: number, to: session) }
+            self.state(subscriber, as: number, to: session)
+            if isGivenUp { self.sendEnd(of: number, to: session) }
+        }
+    }
+
+    private func sendEnd(of number: UInt32, to session: Int) {
+        let end = Header(.ended, number: number)
+        if self.links[session]?.line.holds(end, in: .subscription(number)) == true { return }
+        self.send(end, to: session)
+    }
+
+    private func send(question header: Header, _ payload: [UInt8], by link: WorkerLink, _ session: Int) {
+        var header = header
         header.payloadLength = UInt32(payload.count)
         unsafe payload.withUnsafeBytes { payload in
             // It asks about what was told before it, some of which may go in parts.

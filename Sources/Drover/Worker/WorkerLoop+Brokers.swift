@@ -49,7 +49,11 @@ extension WorkerLoop {
         for index in self.dials.indices {
             if self.machine.isDraining { self.dials[index].offering.settled() }
             guard self.dials[index].offering.isDue(at: self.now) else { continue }
+            // What is sent from now on, an answer above all, the broker takes for the session's: what was lost must be told before.
+            let session = self.machine.session(route: self.dials[index].route)
+            if let session, session < self.links.count, let link = self.links[session] { self.flush(link, session) }
             self.offer(to: index)
+            if let session { self.restateCallbacks(to: session) }
         }
     }
 
@@ -238,15 +242,8 @@ extension WorkerLoop {
         return number
     }
 
-    /// A session with a broker goes on by another connection: what was said of bindings by the old one may be lost.
-    func restateBindings(to session: Int) {
-        for (number, subscriber) in self.links[session]?.broker?.bindings ?? [] {
-            self.sendBinding(of: subscriber, as: number, to: session)
-        }
-        self.sendBeat(to: session)
-    }
-
-    private func sendBinding(of subscriber: Subscriber, as number: UInt32, to session: Int) {
+    /// Tells a broker what a number of this worker stands for.
+    func sendBinding(of subscriber: Subscriber, as number: UInt32, to session: Int) {
         var writer = PackWriter(capacity: 32, headerBytes: RequestBytes.headerByteCount)
         // Sixteen bytes are under every limit.
         unsafe subscriber.client.bytes.withUnsafeBytes { try? unsafe writer.append($0) }
@@ -257,6 +254,7 @@ extension WorkerLoop {
     /// A client's subscription is over, by its own number or the one that it is bound to.
     func subscriptionEnded(_ number: UInt32, in session: Int) {
         let peer = self.machine.sessions[session].client
+        self.links[session]?.givenUp.confirmed(number)
         if let broker = self.links[session]?.broker {
             guard let subscriber = broker.unbind(number) else { return }
             self.core.subscribers.rememberEnd(of: subscriber.subscription, of: subscriber.client, via: peer)

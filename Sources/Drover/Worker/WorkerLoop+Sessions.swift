@@ -78,6 +78,8 @@ extension WorkerLoop {
             self.machine.givenUp(by: session, afterNanoseconds: hello.silenceNanoseconds)
             self.performActions()
             while self.links.count <= session { self.links.append(nil) }
+            // By the same connection nothing was lost; a broker wants to hear of bindings in any case.
+            let isRestated = isResumed && (hello.isBroker || self.links[session]?.routingID != routingID)
             // Clients that don't say take what this worker allows.
             let own = self.core.configuration.maxPayloadBytes
             let limit = hello.maxPayloadBytes > 0 ? min(hello.maxPayloadBytes, own) : own
@@ -123,13 +125,10 @@ extension WorkerLoop {
             let header = Header(.welcome, id: self.core.epoch, time: connection, number: number)
             self.send(self.welcomePayload(isResumed: isResumed), as: header, to: session)
             self.core.counters.clients.store(self.machine.sessionCount, ordering: .relaxed)
+            if isRestated { self.restateCallbacks(to: session) }
             if hello.isBroker {
                 self.brokersChanged()
-                if isResumed {
-                    self.restateBindings(to: session)
-                } else if self.isQuietToBrokers {
-                    self.sendBeat(to: session)
-                }
+                if isResumed || self.isQuietToBrokers { self.sendBeat(to: session) }
             }
             // What was asked about has been read or was lost.
             if isResumed { for told in self.links[session]?.questions.takeAll() ?? [] { self.read(told, session) } }

@@ -27,22 +27,34 @@ extension BrokerMachine {
         package let id: UInt64
         /// What it stands behind there.
         package let stream: PartStream
+        /// The number of the next event there, if it stands behind events.
+        package var next: UInt64?
+        /// For what is told of a subscription: a worker has ended it, and the client has not said that it knows.
+        package var isEnded = false
     }
 
     /// A worker asks whether the events of a subscription have been read.
     ///
+    /// - Parameters:
+    ///   - id: The worker's id of the question.
+    ///   - number: The worker's number for the subscription.
+    ///   - next: The number of its next event, if it says so: what of the others has not come was lost.
+    ///   - worker: The worker.
     /// - Returns: Whom to ask in its place, and by which id; nil if nobody is there: then the worker is answered at once.
     package mutating func questionReceived(
         _ id: UInt64,
         afterEventsOf number: UInt32,
+        next: UInt64? = nil,
         from worker: Int
     ) -> PassedQuestion? {
         guard let binding = self.workers[worker].bindings[number] else { return nil }
+        if let next { self.passed(number, upTo: next, of: worker) }
         let subject = Question.Subject(worker: worker, isProgress: false, number: UInt64(number))
         return PassedQuestion(
             client: binding.client,
             id: self.ask(binding.client, about: subject, id),
-            stream: .subscription(binding.subscription)
+            stream: .subscription(binding.subscription),
+            next: self.clients[binding.client].subscriptions[binding.subscription]?.next
         )
     }
 
@@ -59,6 +71,26 @@ extension BrokerMachine {
             id: self.ask(client, about: subject, id),
             stream: .request(addressee.id)
         )
+    }
+
+    /// A question that the broker itself asks a client, whose answer doesn't matter: it tells how many events there were.
+    package mutating func statement(of subscription: UInt32, to client: Int) -> PassedQuestion? {
+        guard let known = self.clients[client].subscriptions[subscription], known.next > 0 || known.isEnded else {
+            return nil
+        }
+        self.lastQuestion += 1
+        return PassedQuestion(
+            client: client,
+            id: self.lastQuestion,
+            stream: .subscription(subscription),
+            next: known.next,
+            isEnded: known.isEnded
+        )
+    }
+
+    /// A client's session goes on by another connection: what to tell it of each subscription, before all else.
+    package mutating func statements(to client: Int) -> [PassedQuestion] {
+        self.clients[client].subscriptions.keys.sorted().compactMap { self.statement(of: $0, to: client) }
     }
 
     /// A client has read what came before a question; nil if it was asked no such one.

@@ -242,11 +242,17 @@ extension BrokerMachine {
         self.clients[binding.client].subscriptions[binding.subscription]?.bindings[worker] = nil
     }
 
+    /// What a worker numbered below `next` has come by now, or was lost: then it is missing for the client as well.
+    mutating func passed(_ number: UInt32, upTo next: UInt64, of worker: Int) {
+        guard let binding = self.workers[worker].bindings[number], next > binding.expected else { return }
+        self.workers[worker].bindings[number]?.expected = next
+        self.clients[binding.client].subscriptions[binding.subscription]?.next &+= next - binding.expected
+    }
+
     private mutating func advance(_ number: UInt32, to sequence: UInt64, of worker: Int) -> Delivery? {
         guard let binding = self.workers[worker].bindings[number], sequence >= binding.expected else { return nil }
-        let next = self.clients[binding.client].subscriptions[binding.subscription]?.next ?? 0
-        // What was lost on the way from the worker is missing for the client as well.
-        let outgoing = next &+ (sequence - binding.expected)
+        self.passed(number, upTo: sequence, of: worker)
+        let outgoing = self.clients[binding.client].subscriptions[binding.subscription]?.next ?? 0
         self.workers[worker].bindings[number]?.expected = sequence &+ 1
         self.clients[binding.client].subscriptions[binding.subscription]?.next = outgoing &+ 1
         return Delivery(client: binding.client, subscription: binding.subscription, id: outgoing)

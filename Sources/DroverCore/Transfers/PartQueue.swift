@@ -27,8 +27,8 @@ package enum PartStream: Hashable, Sendable {
         switch QuestionSubject(rawValue: question.time) {
         case .events: self = .subscription(question.number)
         case .progress:
-            guard payload.count == 8 else { return nil }
-            self = .request(UInt64(littleEndian: unsafe payload.loadUnaligned(as: UInt64.self)))
+            guard let id = unsafe QuestionSubject.number(in: payload) else { return nil }
+            self = .request(id)
         case .nothing, nil: return nil
         }
     }

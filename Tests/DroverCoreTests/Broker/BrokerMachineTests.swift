@@ -450,4 +450,43 @@ struct BrokerBench: ~Copyable {
         bench.machine.clientLeft(client, at: bench.now, actions: &bench.actions)
         #expect(bench.actions.contains(.endSubscription(worker: one, number: 0)))
     }
+
+    @Test("S76 what a worker says was lost behind its last event is passed over for the client, once, and told to it")
+    func lostTail() throws {
+        var bench = BrokerBench()
+        let client = try bench.client(1)
+        let (one, two) = (try bench.worker(1), try bench.worker(2))
+        for worker in [one, two] { bench.bind(0, to: 9, by: worker) }
+        let silent = bench.machine.statements(to: client)
+        #expect(silent.isEmpty)
+        _ = bench.machine.eventReceived(0, sequence: 0, from: one)
+        _ = bench.machine.eventReceived(0, sequence: 0, from: two)
+        // Events 1 to 6 of the first one were lost.
+        let passed = bench.machine.questionReceived(5, afterEventsOf: 0, next: 7, from: one)
+        #expect(passed?.next == 8 && passed?.client == client && passed?.stream == .subscription(9))
+        let again = bench.machine.questionReceived(6, afterEventsOf: 0, next: 7, from: one)
+        #expect(again?.next == 8)
+        // One that says no number, and one that says less than came.
+        let plain = bench.machine.questionReceived(7, afterEventsOf: 0, from: two)
+        #expect(plain?.next == 8)
+        let old = bench.machine.questionReceived(8, afterEventsOf: 0, next: 0, from: two)
+        #expect(old?.next == 8)
+        let next = bench.machine.eventReceived(0, sequence: 7, from: one)
+        #expect(next?.id == 8)
+        let other = bench.machine.invocationReceived(0, id: 3, from: two)
+        #expect(other != nil)
+        // The client's connection is another: it is told how many there were, whatever has become of them.
+        let told = bench.machine.statements(to: client)
+        #expect(told.map { $0.next } == [10] && told.map { $0.stream } == [.subscription(9)])
+        let answer = bench.machine.questionAnswered(told[0].id, by: client)
+        #expect(answer == nil)
+        _ = bench.machine.endedReceived(0, by: one, actions: &bench.actions)
+        let ended = bench.machine.statements(to: client)
+        #expect(ended.map { $0.next } == [10] && ended.map { $0.isEnded } == [true])
+        bench.machine.endedReceived(9, from: client, actions: &bench.actions)
+        let over = bench.machine.statements(to: client)
+        #expect(over.isEmpty)
+        let unknown = bench.machine.questionReceived(9, afterEventsOf: 0, next: 99, from: one)
+        #expect(unknown == nil)
+    }
 }
