@@ -34,7 +34,8 @@ public struct BrokerConfiguration: Sendable {
     public var maxPayloadBytes = 64 << 20
     /// How many bytes of small answers are kept per client, for requests that are sent again after a reconnection.
     ///
-    /// Answers of more than a sixteenth of this are kept beside it until the client has read them, up to ``maxUnreadBytes``. 0 keeps
+    /// Sixteen times as many are while they are not known to have been read, for all clients together up to ``maxUnreadBytes``
+    /// more. Answers of more than a sixteenth of this are kept beside it until the client has read them, up to ``maxUnreadBytes``. 0 keeps
     /// none of either.
     public var maxCachedResultBytes = 256 << 10
     /// How long a call waits for a worker that may run it, if there is none.

@@ -21,6 +21,8 @@ extension BrokerLoop {
 
     /// Asks a client whether it has read what it was sent so far.
     private func askHowFar(_ link: PeerLink) {
+        // Answers that wait for what goes in parts come behind the question.
+        if !link.line.keepsOrder { self.machine.askedAboutResults(of: link.client) }
         link.unreadQuestion = self.nextQuestion()
         self.send(Header(.ping, id: link.unreadQuestion), to: link)
     }
@@ -40,6 +42,7 @@ extension BrokerLoop {
             return false
         }
         link.unreadQuestion = 0
+        self.machine.resultsRead(of: client)
         let before = link.unread.bytes
         let isHeldUp = self.machine.clients[client].isHeldUp
         let asksAgain = link.unread.answered(limit: self.unreadLimit.perClient, isHeldUp: isHeldUp)
@@ -50,6 +53,7 @@ extension BrokerLoop {
 
     /// A client goes on by its connection, whose bytes are on their way still, or by another one.
     func resumed(_ link: PeerLink, isSameRoute: Bool) {
+        self.machine.resultsRead(of: link.client, isLost: true)
         guard isSameRoute else { return self.forgetUnread(of: link) }
         link.unreadQuestion = 0
         let isHeldUp = self.machine.clients[link.client].isHeldUp

@@ -120,6 +120,7 @@ final class BrokerLoop {
         machine.maxWorkers = configuration.maxWorkers
         machine.maxAttempts = UInt8(clamping: configuration.maxAttempts)
         machine.maxCachedBytes = configuration.maxCachedResultBytes
+        machine.maxGrownBytes = configuration.maxUnreadBytes
         machine.patienceNanoseconds = configuration.noWorkerPatience.clampedNanoseconds
         self.machine = BrokerMachine(configuration: machine)
         self.now = core.now()

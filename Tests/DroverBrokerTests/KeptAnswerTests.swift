@@ -92,6 +92,33 @@ struct KeptAnswerTests {
         await scene.close()
     }
 
+    @Test("S97 many small answers that are lost together on the way from a broker come after all, and none runs twice")
+    func lostTogether() async throws {
+        let scene = try Scene(.toClient)
+        let broker = try #require(scene.pool?.broker)
+        let grow = scene.client.function(Self.grow)
+        scene.mayAnswer.store(false, ordering: .releasing)
+        let calls = try (0..<900).map { try grow.async($0, 2000) }
+        try await becomesTrue("all are at the broker") { broker.status.received == 900 }
+        // All are answered, and no answer gets further than into the sockets.
+        scene.link.hold(true)
+        scene.mayAnswer.store(true, ordering: .releasing)
+        try await becomesTrue("all are answered") { broker.status.answered == 900 }
+        scene.link.cut(for: .milliseconds(50))
+        scene.link.hold(false)
+        var failed = 0
+        for (number, call) in calls.enumerated() {
+            call.setExpiry(.seconds(20))
+            do {
+                let value = try await call.value
+                #expect(value == [UInt8](repeating: UInt8(truncatingIfNeeded: number), count: 2000))
+            } catch { failed += 1 }
+        }
+        #expect(failed == 0)
+        #expect(scene.runs.withLock { runs in runs.count == calls.count && runs.values.allSatisfy { $0 == 1 } })
+        await scene.close()
+    }
+
     @Test("S97 however often the link breaks, each call is answered, and ran once", arguments: Hop.allCases)
     func often(hop: Hop) async throws {
         let scene = try Scene(hop)

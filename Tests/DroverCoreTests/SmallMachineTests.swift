@@ -41,6 +41,65 @@ import Testing
         }
     }
 
+    @Test("S97 a cache that may grow forgets nothing that has not been read, and is as long as usual when it has")
+    func growth() throws {
+        try withSeeds { random in
+            var cache = ResultCache(maxBytes: 1024)
+            var unread: [UInt64: Int] = [:]
+            var asked: [UInt64] = []
+            var isOpen = false
+            for id in 1...UInt64(300) {
+                let count = 24 + random.below(40)
+                let message = [UInt8](repeating: UInt8(truncatingIfNeeded: id), count: count)
+                unsafe message.withUnsafeBytes { unsafe cache.remember(id, message: $0, mayGrow: 1 << 20) }
+                unread[id] = count
+                switch random.below(40) {
+                case 0 where !isOpen:
+                    cache.asked()
+                    (isOpen, asked) = (true, Array(unread.keys))
+                case 1...2 where isOpen:
+                    cache.read()
+                    for id in asked { unread[id] = nil }
+                    isOpen = false
+                case 3:
+                    cache.questionLost()
+                    isOpen = false
+                default: break
+                }
+                guard random.oneIn(10) else { continue }
+                for (id, count) in unread {
+                    try check(cache.find(id) == .held, "the answer to \(id) was not read, and is forgotten")
+                    var isRight = false
+                    unsafe cache.withMessage(id) { bytes in
+                        isRight =
+                            unsafe bytes.count == count && bytes.allSatisfy { $0 == UInt8(truncatingIfNeeded: id) }
+                    }
+                    try check(isRight, "the answer to \(id) is another")
+                }
+            }
+            cache.asked()
+            cache.read()
+            try check(cache.grownBytes == 0, "it is longer than usual")
+            try check(cache.find(300) == .held, "the last answer is held")
+        }
+    }
+
+    @Test("S97 a cache that may not grow further forgets, as one that never may")
+    func growthIsBounded() {
+        var cache = ResultCache(maxBytes: 1024)
+        let message = [UInt8](repeating: 1, count: 64)
+        for id in 1...UInt64(1000) {
+            unsafe message.withUnsafeBytes { unsafe cache.remember(id, message: $0, mayGrow: 3000 - cache.grownBytes) }
+        }
+        #expect(cache.grownBytes == 1024)
+        #expect(cache.find(1) == .forgotten && cache.find(1000) == .held && cache.find(970) == .held)
+        var other = ResultCache(maxBytes: 1024)
+        for id in 1...UInt64(1000) {
+            unsafe message.withUnsafeBytes { unsafe other.remember(id, message: $0, mayGrow: 1 << 30) }
+        }
+        #expect(other.grownBytes == 15 * 1024)
+    }
+
     @Test("S97 a request that was taken out is known as such, until it runs after all")
     func removal() {
         var cache = ResultCache(maxBytes: 1024)

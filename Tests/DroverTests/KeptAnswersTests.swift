@@ -68,13 +68,21 @@ extension ServingTests.KeptAnswersTests {
         #expect(again.payload == answer.payload && again.payload.count > count)
         // Asked for once more by the same connection it is on its way there.
         second.request(1, flags: .resent, Packed.arguments(count))
-        let ping = try #require(second.messages { $0.kind == .ping }.first)
+        _ = second.messages { $0.kind == .ping }
         #expect(second.messages.count { $0.kind == .reply } == 1)
-        second.send(RawMessage(.pong, id: ping.id))
-        // Now it is read, and what it took is free.
-        second.request(1, flags: .resent, Packed.arguments(count))
-        _ = second.messages { $0.kind == .error && $0.id == 1 }
-        #expect(try Self.codes(second, of: 1) == ["indeterminate"])
+        // Once it is read what it took is free. One question is about what is unread, another about what is kept.
+        var pongs = 0
+        eventually("it is kept no longer") {
+            let pings = second.messages.filter { $0.kind == .ping }
+            for ping in pings.dropFirst(pongs) {
+                second.send(RawMessage(.pong, id: ping.id))
+                second.request(1, flags: .resent, Packed.arguments(count))
+            }
+            pongs = pings.count
+            return second.messages.contains { $0.kind == .error && $0.id == 1 }
+        }
+        #expect(second.messages.count { $0.kind == .reply } == 1)
+        #expect(try Self.codes(second, of: 1).first == "indeterminate")
         #expect(serving.runs.all == 1 && serving.running.status.forgottenAnswers == 0)
         second.stop()
         serving.stop()
@@ -190,7 +198,7 @@ extension ServingTests.KeptAnswersTests {
         .timeLimit(.minutes(1))
     )
     func read() throws {
-        let serving = try Serving { $0.maxUnreadBytes = 8 << 20 }
+        let serving = try Serving { $0.maxUnreadBytes = 32 << 20 }
         let client = try Client(serving.running.endpoint)
         let growing = client.function(Self.growing)
         for count in [20_000, 600_000, 4_000_000] {

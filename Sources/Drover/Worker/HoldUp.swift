@@ -74,6 +74,8 @@ extension WorkerLoop {
 
     /// Asks a client whether it has read the answers that it was sent so far.
     private func askForAnswers(_ link: WorkerLink, _ session: Int) {
+        // Answers that wait for what goes in parts come behind the question.
+        if !link.line.keepsOrder { self.machine.askedAboutResults(of: session) }
         link.answersQuestion = link.questions.nextNonce()
         link.batch.append(Header(.ping, id: link.answersQuestion))
         self.appended(to: link, session)
@@ -83,6 +85,7 @@ extension WorkerLoop {
     func answersRead(_ nonce: UInt64, by link: WorkerLink, _ session: Int) -> Bool {
         guard nonce == link.answersQuestion else { return false }
         link.answersQuestion = 0
+        self.machine.resultsRead(of: session)
         let before = link.unread.bytes
         defer { self.unreadBytes -= before - link.unread.bytes }
         if link.unread.answered(limit: self.unreadLimit.perClient, isHeldUp: link.holdUp.isOn) {

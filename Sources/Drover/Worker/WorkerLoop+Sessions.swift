@@ -133,6 +133,7 @@ extension WorkerLoop {
             // What was asked about has been read or was lost.
             if isResumed { for told in self.links[session]?.questions.takeAll() ?? [] { self.read(told, session) } }
             if let link = self.links[session] { self.forgetUnread(of: link) }
+            self.machine.resultsRead(of: session, isLost: true)
             return session
         }
     }

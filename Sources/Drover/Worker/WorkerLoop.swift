@@ -164,6 +164,7 @@ final class WorkerLoop {
         configuration.window = core.configuration.window
         configuration.maxSessions = core.configuration.maxClients
         configuration.maxCachedBytes = core.configuration.maxCachedResultBytes
+        configuration.maxGrownBytes = core.configuration.maxUnreadBytes
         configuration.reportDelayNanoseconds = core.configuration.reportDelay.clampedNanoseconds
         configuration.stopGraceNanoseconds = core.configuration.cancellationGrace.clampedNanoseconds
         configuration.maxReplacements = core.configuration.maxReplacedSlots ?? core.configuration.concurrency

@@ -151,6 +151,7 @@ extension BrokerMachine {
         self.endSubscriptions(of: index, actions: &actions)
         self.answerQuestions(to: index, actions: &actions)
         self.clients[index].requests.clear()
+        self.grownBytes -= self.clients[index].results.grownBytes
         self.clients[index].results = ResultCache(maxBytes: 0)
         self.freeClients.append(index)
         actions.append(.clientLost(client: index, self.clients[index].client))

@@ -217,7 +217,26 @@ extension BrokerMachine {
         of client: Int,
         isRemoval: Bool = false
     ) {
-        unsafe self.clients[client].results.remember(id, message: message, isRemoval: isRemoval)
+        let before = self.clients[client].results.grownBytes
+        unsafe self.clients[client].results
+            .remember(
+                id,
+                message: message,
+                isRemoval: isRemoval,
+                mayGrow: self.configuration.maxGrownBytes - self.grownBytes
+            )
+        self.grownBytes += self.clients[client].results.grownBytes - before
+    }
+
+    /// A client is asked, behind all its answers, what it has read.
+    package mutating func askedAboutResults(of client: Int) { self.clients[client].results.asked() }
+
+    /// The client has answered that, or the question may have been lost.
+    package mutating func resultsRead(of client: Int, isLost: Bool = false) {
+        if isLost { return self.clients[client].results.questionLost() }
+        let before = self.clients[client].results.grownBytes
+        self.clients[client].results.read()
+        self.grownBytes += self.clients[client].results.grownBytes - before
     }
 
     /// An answer is not kept, being too large: a re-sent request that isn't idempotent is indeterminate.

@@ -50,6 +50,8 @@ package struct BrokerMachine: ~Copyable {
         package var aloneNanoseconds = Solitude.standardLimitNanoseconds
         /// How many bytes of answers are kept per client for re-sent requests.
         package var maxCachedBytes = 256 << 10
+        /// How many more are kept, for all clients together, that they are not known to have read.
+        package var maxGrownBytes = 0
         /// Secret randomness, so that no client can choose ids that collide.
         package let seed: UInt64
 
@@ -167,6 +169,8 @@ package struct BrokerMachine: ~Copyable {
 
     /// Calls that wait for a worker or for their ordering key.
     package internal(set) var queuedCount = 0
+    /// By how much the answers that are kept take more than usual.
+    var grownBytes = 0
     /// Bytes of the requests that have not ended.
     package internal(set) var keptBytes = 0
     /// Clients whose calls wait until they have read more of their answers.

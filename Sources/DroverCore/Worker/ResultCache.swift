@@ -5,7 +5,8 @@ internal import DequeModule
 /// The last answers of one session, so that a request that is sent again is answered again and never run twice
 /// (contract S97).
 ///
-/// A ring of bytes: the oldest answers make room for new ones. Once an answer is forgotten, the cache remembers up to
+/// A ring of bytes: the oldest answers make room for new ones. While those are not known to have been read, and it may, the ring
+/// grows instead. Once an answer is forgotten, the cache remembers up to
 /// which id that may be so; a re-sent request below that mark can't be told from one that never came.
 package struct ResultCache: Sendable {
     private struct Entry: Sendable {
@@ -39,6 +40,12 @@ package struct ResultCache: Sendable {
     private var numbers: [UInt64: Int]?
     /// How many answers were kept since one was looked for.
     private var unusedCount = 0
+    /// Answers with lower numbers have been read.
+    private var readNumber = 0
+    /// Those with lower ones will have been when the open question is answered.
+    private var askedNumber: Int?
+    /// It grows to so many times its usual size.
+    private static let mostGrowth = 16
 
     /// How many answers are held.
     package var count: Int { self.entries.count }
@@ -46,7 +53,10 @@ package struct ResultCache: Sendable {
     /// An answer that would push out most others isn't worth its place; see ``KeptAnswers``.
     package static func largestAnswer(maxBytes: Int) -> Int { maxBytes / 16 }
 
-    /// Creates a cache of at most `maxBytes`; one of 0 bytes holds nothing.
+    /// How much longer it is than usual.
+    package var grownBytes: Int { max(0, self.bytes.count - self.maxBytes) }
+
+    /// Creates a cache of at most `maxBytes`, unless it may grow; one of 0 bytes holds nothing.
     package init(maxBytes: Int) {
         self.maxBytes = maxBytes
     }
@@ -57,11 +67,21 @@ package struct ResultCache: Sendable {
     ///   - id: The request.
     ///   - message: The answer as it goes over the wire.
     ///   - isRemoval: It says that the request was taken out before it ran.
-    package mutating func remember(_ id: UInt64, message: UnsafeRawBufferPointer, isRemoval: Bool = false) {
+    ///   - mayGrow: By how many bytes it may grow rather than forget what isn't known to have been read.
+    package mutating func remember(
+        _ id: UInt64,
+        message: UnsafeRawBufferPointer,
+        isRemoval: Bool = false,
+        mayGrow: Int = 0
+    ) {
         let count = message.count
         guard count <= Self.largestAnswer(maxBytes: self.maxBytes) else {
             self.pass(over: id)
             return
+        }
+        // Messages have 24 bytes at least: so many have to make room at most, at both ends of the ring. A client that reads has read them.
+        if mayGrow > 0, self.readNumber - self.firstNumber <= count / 8 + 4, self.forgetsUnread(for: count) {
+            self.grow(atMost: mayGrow)
         }
         self.makeRoom(for: count)
         unsafe self.bytes.withUnsafeMutableBytes { ring in
@@ -108,6 +128,78 @@ package struct ResultCache: Sendable {
         unsafe self.bytes.withUnsafeBytes { ring in
             unsafe body(UnsafeRawBufferPointer(rebasing: ring[entry.offset..<entry.offset + entry.count]))
         }
+    }
+
+    // MARK: What has been read
+
+    /// The client is asked, behind all that is held, what it has read.
+    package mutating func asked() { self.askedNumber = self.firstNumber + self.entries.count }
+
+    /// The question, and what was sent before it, may have been lost.
+    package mutating func questionLost() { self.askedNumber = nil }
+
+    /// The client has answered the question.
+    package mutating func read() {
+        guard let asked = self.askedNumber else { return }
+        self.askedNumber = nil
+        self.readNumber = asked
+        if self.bytes.count > self.maxBytes { self.shorten() }
+    }
+
+    /// Whether one that isn't known to have been read has to make room.
+    private func forgetsUnread(for count: Int) -> Bool {
+        guard self.bytes.count >= self.maxBytes else { return false }
+        let wraps = self.end + count > self.bytes.count
+        for (place, entry) in self.entries.enumerated() {
+            let isInTheWay =
+                wraps
+                ? entry.offset >= self.end || entry.offset < count
+                : entry.offset >= self.end && entry.offset < self.end + count
+            guard isInTheWay else { return false }
+            if self.firstNumber + place >= self.readNumber { return true }
+        }
+        return false
+    }
+
+    private mutating func grow(atMost bytes: Int) {
+        let count = min(self.bytes.count * 2, self.maxBytes * Self.mostGrowth)
+        if count > self.bytes.count, count - self.bytes.count <= bytes { self.move(to: count) }
+    }
+
+    /// Back to the usual size, if what isn't known to have been read takes little of that.
+    private mutating func shorten() {
+        var count = 0
+        var unread = 0
+        var kept = 0
+        for entry in self.entries.reversed() {
+            guard count + entry.count <= self.maxBytes else { break }
+            count += entry.count
+            kept += 1
+            if self.firstNumber + self.entries.count - kept >= self.readNumber { unread = count }
+        }
+        let isAllUnreadKept = self.firstNumber + self.entries.count - kept <= self.readNumber
+        guard isAllUnreadKept, unread <= self.maxBytes / 2 else { return }
+        while self.entries.count > kept, let first = self.entries.first { self.forget(first) }
+        self.move(to: self.maxBytes)
+    }
+
+    /// Moves what is held, in its order, to other memory.
+    private mutating func move(to count: Int) {
+        var moved = [UInt8](repeating: 0, count: count)
+        self.end = 0
+        unsafe moved.withUnsafeMutableBytes { new in
+            unsafe self.bytes.withUnsafeBytes { old in
+                for place in self.entries.indices {
+                    let entry = self.entries[place]
+                    let source = unsafe UnsafeRawBufferPointer(rebasing: old[entry.offset..<entry.offset + entry.count])
+                    unsafe UnsafeMutableRawBufferPointer(rebasing: new[self.end..<self.end + entry.count])
+                        .copyMemory(from: source)
+                    self.entries[place].offset = self.end
+                    self.end += entry.count
+                }
+            }
+        }
+        self.bytes = moved
     }
 
     private mutating func makeRoom(for count: Int) {

@@ -2,7 +2,7 @@
 
 /// How many bytes of answers one client was sent and isn't known to have read.
 ///
-/// What a client doesn't read stays in this process: in libzmq, or in messages that go in parts. So after a quarter of the limit
+/// What a client doesn't read stays in this process: in libzmq, or in messages that go in parts. So after a quarter of the limit, or 128 KiB,
 /// the client is asked, by a PING behind the answers, how far it is; its PONG says that it has read them. One whose requests
 /// wait for it to read is asked about less: whatever keeps them waiting has been asked about.
 package struct UnreadAnswers: Equatable, Sendable {
@@ -10,6 +10,8 @@ package struct UnreadAnswers: Equatable, Sendable {
     package private(set) var bytes = 0
     private var sent = 0
     private var asked = 0
+    /// What is known to have been read need not be kept for requests that are sent again; see ``ResultCache/read()``.
+    private static let askedBytes = 128 << 10
 
     package init() {}
 
@@ -46,7 +48,9 @@ package struct UnreadAnswers: Equatable, Sendable {
     }
 
     private mutating func askIfDue(_ limit: Int, _ isHeldUp: Bool) -> Bool {
-        guard self.asked == 0, self.sent >= (isHeldUp ? limit / UnreadLimit.leastShare : limit / 4) else {
+        guard self.asked == 0,
+            self.sent >= (isHeldUp ? limit / UnreadLimit.leastShare : min(limit / 4, Self.askedBytes))
+        else {
             return false
         }
         self.asked = self.sent

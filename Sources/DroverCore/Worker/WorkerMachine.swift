@@ -19,6 +19,8 @@ package struct WorkerMachine: ~Copyable {
         package var maxFunctions = WireLimits.standard.maxFunctions
         /// How many bytes of answers are kept per client for re-sent requests.
         package var maxCachedBytes = 256 << 10
+        /// How many more are kept, for all clients together, that they are not known to have read.
+        package var maxGrownBytes = 0
         /// A request that is unanswered for so long is reported as accepted or started.
         package var reportDelayNanoseconds: UInt64 = 5_000_000
         /// Secret randomness, so that no client can choose ids that collide.
@@ -64,6 +66,8 @@ package struct WorkerMachine: ~Copyable {
     var unreported = Deque<(slot: UInt32, id: UInt64, dueAt: Instant)>()
     var due: [UInt32] = []
     let configuration: Configuration
+    /// By how much the answers that are kept take more than usual.
+    private var grownBytes = 0
     private var lastRoute: (route: UInt64, session: Int)?
 
     /// Requests that have not ended.
@@ -499,7 +503,26 @@ package struct WorkerMachine: ~Copyable {
         of session: Int,
         isRemoval: Bool = false
     ) {
-        unsafe self.sessions[session].results.remember(id, message: message, isRemoval: isRemoval)
+        let before = self.sessions[session].results.grownBytes
+        unsafe self.sessions[session].results
+            .remember(
+                id,
+                message: message,
+                isRemoval: isRemoval,
+                mayGrow: self.configuration.maxGrownBytes - self.grownBytes
+            )
+        self.grownBytes += self.sessions[session].results.grownBytes - before
+    }
+
+    /// A client is asked, behind all its answers, what it has read.
+    package mutating func askedAboutResults(of session: Int) { self.sessions[session].results.asked() }
+
+    /// The client has answered that, or the question may have been lost.
+    package mutating func resultsRead(of session: Int, isLost: Bool = false) {
+        if isLost { return self.sessions[session].results.questionLost() }
+        let before = self.sessions[session].results.grownBytes
+        self.sessions[session].results.read()
+        self.grownBytes += self.sessions[session].results.grownBytes - before
     }
 
     /// Gives the held answer to `id` to `body`.
@@ -598,6 +621,7 @@ package struct WorkerMachine: ~Copyable {
         let route = self.sessions[index].route
         let client = self.sessions[index].client
         let slots = self.requests.indices.filter { self.requests[$0]?.session == Int32(index) }.map { UInt32($0) }
+        self.grownBytes -= self.sessions[index].results.grownBytes
         self.sessions[index].end()
         self.freeSessions.append(index)
         if self.routes[route] == index { self.routes[route] = nil }
