@@ -934,8 +934,8 @@ class Worker(Loop):
 
     def answer(self, session, id, frame):
         """Answers, and keeps the answer for a copy of the request that may come (8.3)."""
+        session.kept += len(frame) - len(session.results.pop(id, b""))
         session.results[id] = frame
-        session.kept += len(frame)
         while len(session.results) > 256 or session.kept > 16 << 20:
             oldest, frame_of_oldest = session.results.popitem(last=False)
             session.kept -= len(frame_of_oldest)
