@@ -138,7 +138,16 @@ extension BrokerLoop {
         for client in self.clientLinks.indices {
             guard let link = self.clientLinks[client], let access = link.access else { continue }
             if let grant = control.policy.grant(of: access.key) {
+                guard grant != access.grant else { continue }
                 link.access?.grant = grant
+                let limited = link.access
+                self.machine.restrict(
+                    client,
+                    toQueues: { limited?.problem(submittingTo: $0) == nil },
+                    at: self.now,
+                    actions: &self.actions
+                )
+                self.performActions()
                 continue
             }
             control.policy.audit.refused(access.actor, "go on with a session", because: "the key was revoked")

@@ -188,10 +188,17 @@ extension BrokerLoop {
         case .revoked:
             let message = "an operator cancelled the call at \(self.core.configuration.name)"
             payload = self.errorPayload(.cancelled, message, false, 0)
-        case .lost(let reason):
+        case .lost(let reason, let worker):
             self.core.counters.lost.countAlone()
-            let message = "the worker that had the call was lost (\(reason)); whether the call ran is unknown"
-            payload = self.errorPayload(.lost, message, false, 0)
+            var error = ErrorPayload()
+            error.code = RemoteError.Code.lost.name
+            error.message = "\(worker), which had the call, was lost (\(reason)); whether the call ran is unknown"
+            error.worker = worker
+            payload = packed { writer throws(CodecError) in try error.pack(into: &writer) }
+        case .forbidden(let queue):
+            let message = link.access?.problem(submittingTo: queue) ?? "the queue \(queue) may not be used"
+            if let access = link.access { self.core.audit.refused(access.actor, "submit", because: message) }
+            payload = self.errorPayload(.forbidden, message, false, 0)
         case .poison(let attempts, let workers):
             var error = ErrorPayload()
             error.code = RemoteError.Code.poison.name

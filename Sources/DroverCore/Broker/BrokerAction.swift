@@ -53,7 +53,10 @@ package enum BrokerEnding: Equatable, Sendable {
     case cancelled(CancelledStage)
     /// An operator cancelled it, whether it ran or not.
     case revoked
-    case lost(LossReason)
+    /// Its worker, of this name, was lost.
+    case lost(LossReason, worker: String)
+    /// Its client may not use the queue any more.
+    case forbidden(queue: String)
     /// It may have been running in so many deaths of workers, and was alone in the last, unless it is a bundle.
     case poison(attempts: Int, workers: [String])
     /// Workers would not take it.

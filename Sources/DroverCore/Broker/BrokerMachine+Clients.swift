@@ -118,16 +118,7 @@ extension BrokerMachine {
         self.peerOf[self.clients[index].route] = nil
         self.peerWheel.cancel(UInt32(2 * index))
         self.heldUp.removeAll { $0 == index }
-        var waiting: [UInt32] = []
-        // Those behind an ordering key first: the key must pass to nobody who goes as well.
-        for key in self.keyOf.values.sorted() {
-            waiting += self.calls.slots(of: self.keys[Int(key)].waiting)
-                .filter { self.calls[$0].client == Int32(index) }
-        }
-        waiting += self.calls.slots(of: self.apart).filter { self.calls[$0].client == Int32(index) }
-        for flow in self.clients[index].flows.values.sorted() {
-            waiting += self.calls.slots(of: self.flows[flow].calls)
-        }
+        let waiting = self.waitingCalls(of: index)
         for worker in self.workers.indices where self.workers[worker].isLive {
             for slot in self.calls.slots(of: self.workers[worker].calls) where self.calls[slot].client == Int32(index) {
                 if !self.calls[slot].isCancelled { self.cancelAtWorker(slot, reason: .requested, actions: &actions) }
@@ -156,5 +147,20 @@ extension BrokerMachine {
         self.freeClients.append(index)
         actions.append(.clientLost(client: index, self.clients[index].client))
         self.placeApart(at: now, actions: &actions)
+    }
+
+    /// What of a client no worker has.
+    ///
+    /// Those behind an ordering key first: the key must pass to nobody who goes as well.
+    func waitingCalls(of client: Int) -> [UInt32] {
+        var waiting: [UInt32] = []
+        for key in self.keyOf.values.sorted() {
+            waiting += self.calls.slots(of: self.keys[Int(key)].waiting).filter { self.calls[$0].client == Int32(client) }
+        }
+        waiting += self.calls.slots(of: self.apart).filter { self.calls[$0].client == Int32(client) }
+        for flow in self.clients[client].flows.values.sorted() {
+            waiting += self.calls.slots(of: self.flows[flow].calls)
+        }
+        return waiting
     }
 }

@@ -349,7 +349,7 @@ extension BrokerMachine {
             self.calls[slot].moves += 1
             self.enqueue(slot, atFront: true, at: now)
         } else {
-            self.finish(slot, ending: .lost(reason), at: now, actions: &actions)
+            self.finish(slot, ending: .lost(reason, worker: self.workers[worker].offer.name), at: now, actions: &actions)
         }
     }
 

@@ -31,6 +31,26 @@ extension BrokerMachine {
         }
     }
 
+    /// A client may use only these queues from now on: its calls that wait in others end.
+    ///
+    /// Those that a worker has run on: they were sent when that was allowed.
+    package mutating func restrict(
+        _ client: Int,
+        toQueues isAllowed: (String) -> Bool,
+        at now: Instant,
+        actions: inout [BrokerAction]
+    ) {
+        for slot in self.waitingCalls(of: client) {
+            let queue = self.demandsOf[Int(self.calls[slot].route)].queue
+            // The end of another one of its ordering key may have let it go just now.
+            guard !isAllowed(queue), self.calls[slot].isWaiting else { continue }
+            let wasApart = self.calls[slot].state == .apart
+            self.takeOut(slot)
+            self.finish(slot, ending: .forbidden(queue: queue), at: now, actions: &actions)
+            if wasApart { self.placeApart(at: now, actions: &actions) }
+        }
+    }
+
     /// An operator cancels a call: one that waits ends at once, one that a worker has when the worker has said what became of
     /// it.
     package mutating func revoke(_ known: KnownCall, at now: Instant, actions: inout [BrokerAction]) {

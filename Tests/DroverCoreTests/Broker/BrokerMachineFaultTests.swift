@@ -22,7 +22,7 @@ struct BrokerMachineFaultTests {
         bench.actions = []
         for id in 1...3 as ClosedRange<UInt64> { bench.request(id, from: client, key: id == 1 ? nil : "k") }
         bench.machine.goodbyeReceived(from: worker, reason: .leaving, at: bench.now, actions: &bench.actions)
-        #expect(self.endings(bench) == [1: .lost(.left)])
+        #expect(self.endings(bench) == [1: .lost(.left, worker: "")])
         bench.actions = []
         bench.pass(milliseconds: 1100)
         bench.pass(milliseconds: 1100)

@@ -209,7 +209,7 @@ extension BrokerBench {
         for _ in 0..<19 { bench.pass(milliseconds: 50) }
         #expect(bench.endings() == [:])
         for _ in 0..<2 { bench.pass(milliseconds: 50) }
-        #expect(bench.endings() == (notices ? [1: .lost(.disconnected)] : [:]))
+        #expect(bench.endings() == (notices ? [1: .lost(.disconnected, worker: "")] : [:]))
         let again = bench.transmitted().filter { $0.worker == other }
         #expect(again.count == (notices ? 1 : 0))
     }
@@ -237,7 +237,7 @@ extension BrokerBench {
             #expect(bench.transmitted().map(\.call) == [1])
         } else {
             for _ in 0..<21 { bench.pass(milliseconds: 50) }
-            #expect(bench.endings() == [1: .lost(.disconnected)])
+            #expect(bench.endings() == [1: .lost(.disconnected, worker: "")])
         }
     }
 
@@ -494,7 +494,7 @@ extension BrokerBench {
             #expect(sent.map(\.call) == [1])
             bench.lose(worker)
         }
-        #expect(bench.endings() == [1: .lost(.left)])
+        #expect(bench.endings() == [1: .lost(.left, worker: "")])
     }
 
     @Test("a worker that falls silent loses its calls, one that restarts as well")
@@ -524,7 +524,7 @@ extension BrokerBench {
         let worker = try bench.worker(1)
         bench.request(1, from: client)
         bench.ready(worker, epoch: 2)
-        #expect(bench.endings() == [1: .lost(.restarted)])
+        #expect(bench.endings() == [1: .lost(.restarted, worker: "")])
     }
 
     @Test("a worker on a new connection is sent nothing before it says which session goes on, then all that it has")
@@ -555,7 +555,7 @@ extension BrokerBench {
         bench.request(1, from: client)
         _ = bench.offerAgain(1, route: 99)
         bench.welcome(by: worker, epoch: 1, session: session)
-        #expect(bench.endings() == [1: .lost(.forgotten)] && bench.machine.workerCount == 0)
+        #expect(bench.endings() == [1: .lost(.forgotten, worker: "")] && bench.machine.workerCount == 0)
         let again = bench.offerAgain(1, route: 99)
         let next = try #require(again)
         #expect(bench.machine.workers[next].incarnation == 2, "it would take what was sent before for part of the next")
@@ -937,5 +937,25 @@ extension BrokerBench {
         #expect(bench.machine.invocations(of: worker).sorted() == [6, 8])
         let answered = bench.machine.invocationAnswered(ids[1], by: client)
         #expect(answered?.id == 6)
+    }
+
+    @Test("calls that wait in a queue that is taken from their client end as forbidden, others and those at workers don't")
+    func restricted() throws {
+        var bench = BrokerBench()
+        let (client, other) = (try bench.client(1), try bench.client(2))
+        let worker = try bench.worker(1, queues: ["mail", "paint"])
+        for (id, queue, owner) in [
+            (1, "mail", client), (2, "mail", client), (3, "paint", client), (4, "mail", client), (5, "mail", other),
+        ] as [(UInt64, String, Int)] {
+            bench.request(id, from: owner, demands: Demands(queue: queue), key: id == 2 || id == 4 ? "k" : nil)
+        }
+        #expect(bench.transmitted().map { $0.call } == [1])
+        bench.actions = []
+        bench.machine.restrict(client, toQueues: { $0 == "paint" }, at: bench.now, actions: &bench.actions)
+        #expect(bench.endings() == [2: .forbidden(queue: "mail"), 4: .forbidden(queue: "mail")])
+        bench.actions = []
+        let first = bench.machine.calls(known: 1, to: nil)
+        #expect(first.map { $0.worker } == [bench.machine.workers[worker].offer.name])
+        #expect(bench.machine.callCount == 3)
     }
 }
