@@ -212,6 +212,39 @@ struct SecurityTests {
         await pool.close()
     }
 
+    @Test("calls that wait in a queue that is taken from their key end as forbidden; one that runs there runs on")
+    func takenQueue() async throws {
+        let keys = try KeyPair()
+        try self.ring.allow(keys, "web submit queues=mail,paint")
+        let pool = try self.ring.pool(workers: 0)
+        try pool.addWorker("mailer", concurrency: 1) {
+            $0.keys = self.ring.connection(self.ring.worker)
+            $0.queues = ["mail"]
+        }
+        let client = try pool.client { $0.keys = self.ring.connection(keys) }
+        let hold = client.function(Job.hold)
+        let running = try hold.with(CallOptions(queue: "mail")).async("running")
+        try await becomesTrue("it runs") { pool.gates.entered == ["running"] }
+        // More than the worker's credit.
+        let waiting = try (0..<200).map { _ in try hold.with(CallOptions(queue: "mail")).async("waiting") }
+        let painting = try hold.with(CallOptions(queue: "paint")).async("painting")
+        try await becomesTrue("they wait") { pool.broker.status.queued > 100 }
+        try self.ring.allow(keys, "web submit queues=paint")
+        // A few are at the worker, and run on.
+        try await becomesTrue("they ended") { waiting.count { $0.isReady } > 100 }
+        try await becomesTrue("the one that may still wait") { pool.broker.status.queued == 1 }
+        let ended = waiting.filter { $0.isReady }
+        for call in ended {
+            let error = await #expect(throws: RemoteError.self) { try await call.value }
+            #expect(error?.code == .forbidden && error?.message.contains("may not use the queue mail") == true)
+        }
+        #expect(self.ring.log.has("refused", "drover.action=submit", "drover.principal=web"))
+        for gate in ["running", "waiting"] { pool.gates.open(gate) }
+        #expect(try await running.value == "mailer")
+        painting.cancel()
+        await pool.close()
+    }
+
     @Test("a worker without the right to work is refused, and its own log says so")
     func workerWithoutRight() async throws {
         let keys = try KeyPair()
