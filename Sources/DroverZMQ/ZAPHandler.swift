@@ -18,6 +18,8 @@ package enum ZAPVerdict: Hashable, Sendable {
     case allowed(userID: String)
     /// The peer is told only that it is refused.
     case refused(reason: String)
+    /// The connection is closed without a word; libzmq tries again by itself.
+    case postponed(reason: String)
 }
 
 /// Answers libzmq's questions who may connect (ZAP, RFC 27), on a thread of its own.
@@ -130,6 +132,7 @@ package final class ZAPHandler: Sendable {
             switch verdict {
             case .allowed(let userID): answer += [Array("200".utf8), [], Array(userID.utf8), []]
             case .refused(let reason): answer += [Array("400".utf8), Array(reason.utf8), [], []]
+            case .postponed(let reason): answer += [Array("300".utf8), Array(reason.utf8), [], []]
             }
             for (index, bytes) in answer.enumerated() {
                 var frame = Message(copying: bytes)

@@ -18,6 +18,7 @@ package final class AccessPolicy: Sendable {
     private let changes = Atomic<UInt64>(1)
     private let logger: Logger
     private let list: Mutex<AccessList>
+    private let rates: Mutex<ConnectionRates>
     private let watch: Watch
 
     /// What the watching thread and its owner share.
@@ -36,12 +37,13 @@ package final class AccessPolicy: Sendable {
     /// Reads the allow-list.
     ///
     /// - Throws: ``UsageError`` if there is none, or it can't be understood.
-    package init(path: String, logger: Logger) throws {
+    package init(path: String, rates: ConnectionRates, logger: Logger) throws {
         self.path = path
         self.logger = logger
         self.audit = AuditLog(logger: logger)
         self.watch = try Watch()
         self.list = Mutex(try Self.read(path))
+        self.rates = Mutex(rates)
     }
 
     /// Reads an allow-list.
@@ -70,7 +72,19 @@ package final class AccessPolicy: Sendable {
     package func judge(_ request: ZAPRequest) -> ZAPVerdict {
         // 32 bytes are always Z85.
         guard let key = try? Z85.encode(request.publicKey) else { return .refused(reason: "no key") }
-        if self.grant(of: key) != nil { return .allowed(userID: key) }
+        if let grant = self.grant(of: key) {
+            let now = Instant(nanoseconds: MonotonicClock.now())
+            if self.rates.withLock({ $0.admits(key, at: now) }) { return .allowed(userID: key) }
+            let actor = AuditLog.Actor(principal: grant.principal, key: key, address: request.address)
+            self.audit.refused(
+                actor,
+                "connect",
+                because:
+                    "too many connections are opened with the key: raise connectionBurst or connectionsPerSecond of "
+                    + "ListenerKeys if they are all wanted"
+            )
+            return .postponed(reason: "too many connections with this key")
+        }
         let actor = AuditLog.Actor(principal: "", key: key, address: request.address)
         self.audit.refused(actor, "connect", because: "the key isn't on the allow-list \(self.path)")
         return .refused(reason: "the key isn't allowed")
@@ -140,6 +154,7 @@ package final class AccessPolicy: Sendable {
         }
         // Touched, or commented: no reason to look at every session again.
         guard !isSame else { return .same }
+        self.rates.withLock { rates in rates.forget { list.grant(of: $0) != nil } }
         self.changes.add(1, ordering: .releasing)
         self.logger.notice(
             "another allow-list is in force",

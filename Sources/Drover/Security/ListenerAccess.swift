@@ -26,7 +26,8 @@ package final class ListenerAccess: Sendable {
         logger: Logger,
         onChange: @escaping @Sendable () -> Void
     ) throws {
-        let policy = try AccessPolicy(path: keys.allowList, logger: logger)
+        let rates = ConnectionRates(burst: keys.connectionBurst, perSecond: keys.connectionsPerSecond)
+        let policy = try AccessPolicy(path: keys.allowList, rates: rates, logger: logger)
         self.policy = policy
         self.context = context
         self.zap = try context.zapHandler()
