@@ -41,7 +41,8 @@ extension BrokerLoop {
         self.performActions()
         switch introduction {
         case .forgotten:
-            self.sendDirectly(Header(.welcome, id: self.core.epoch), self.welcomePayload(isResumed: false))
+            let payload = self.welcomePayload(isResumed: false, to: incoming.header.id)
+            self.sendDirectly(Header(.welcome, id: self.core.epoch), payload)
             return nil
         case .refuse(let limit):
             self.core.counters.refused.countAlone()
@@ -78,7 +79,7 @@ extension BrokerLoop {
             if let link = self.clientLinks[client] {
                 let connection = self.machine.clients[client].connection
                 let header = Header(.welcome, id: self.core.epoch, time: connection, number: number)
-                self.send(header, self.welcomePayload(isResumed: isResumed), to: link)
+                self.send(header, self.welcomePayload(isResumed: isResumed, to: incoming.header.id), to: link)
             }
             if isMoved { self.restateCallbacks(to: client) }
             return .client(client)
@@ -92,7 +93,7 @@ extension BrokerLoop {
         self.machine.stamped(header, from: client, at: self.now)
     }
 
-    private func welcomePayload(isResumed: Bool) -> [UInt8] {
+    private func welcomePayload(isResumed: Bool, to epoch: UInt64) -> [UInt8] {
         let configuration = self.core.configuration
         var welcome = Welcome(
             worker: self.core.identity,
@@ -106,6 +107,7 @@ extension BrokerLoop {
         )
         welcome.isBroker = true
         welcome.takesParts = true
+        welcome.answeredEpoch = epoch
         return packed { writer throws(CodecError) in try welcome.pack(into: &writer) }
     }
 

@@ -146,6 +146,8 @@ extension BrokerLoop {
     private func welcomed(_ incoming: Incoming, _ worker: Int) {
         do throws(WireError) {
             let welcome = try unsafe Welcome(reading: incoming.payload)
+            // The answer to an introduction of a former session: it was on its way when the worker was given up.
+            if let answered = welcome.answeredEpoch, answered != self.epoch(for: worker) { return }
             if let link = self.workerLinks[worker] {
                 link.line.welcomed(takesParts: welcome.takesParts, session: incoming.header.number)
                 // Answers that begin anew.

@@ -117,6 +117,8 @@ package struct Welcome: Equatable, Sendable {
     package var isBroker = false
     /// Takes large messages in parts.
     package var takesParts = false
+    /// The epoch of the introduction that it answers; nil if it doesn't say.
+    package var answeredEpoch: UInt64?
 
     package init(
         worker: PeerID,
@@ -140,7 +142,9 @@ package struct Welcome: Equatable, Sendable {
 
     /// Writes the payload.
     package func pack(into writer: inout PackWriter) throws(CodecError) {
-        try writer.packMapHeader(9 + (self.isBroker ? 1 : 0) + (self.takesParts ? 1 : 0))
+        try writer.packMapHeader(
+            9 + (self.isBroker ? 1 : 0) + (self.takesParts ? 1 : 0) + (self.answeredEpoch == nil ? 0 : 1)
+        )
         try writer.pack("minor")
         try writer.pack(UInt64(self.minor))
         try writer.pack("worker")
@@ -166,6 +170,10 @@ package struct Welcome: Equatable, Sendable {
         if self.takesParts {
             try writer.pack("parts")
             try writer.pack(true)
+        }
+        if let answeredEpoch {
+            try writer.pack("answers")
+            try writer.pack(answeredEpoch)
         }
     }
 
@@ -199,6 +207,7 @@ package struct Welcome: Equatable, Sendable {
             case "resumed": welcome.isResumed = try reader.readBool()
             case "broker": welcome.isBroker = try reader.readBool()
             case "parts": welcome.takesParts = try reader.readBool()
+            case "answers": welcome.answeredEpoch = try reader.readUInt64()
             default: try reader.skip()
             }
         }

@@ -201,6 +201,25 @@ extension ServingTests.ConnectionTests {
         for rig in rigs { rig.stop() }
     }
 
+    @Test("a welcome that answers another introduction opens no session", .timeLimit(.minutes(1)))
+    func foreignWelcome() throws {
+        let raw = try RawWorker(.init(isAlive: false))
+        let client = try Client.forTest(raw.endpoint)
+        eventually("it introduces itself") { raw.messages.contains { $0.kind == .hello } }
+        let epoch = try #require(raw.messages.first { $0.kind == .hello }).id
+        func welcome(answers epoch: UInt64) -> RawMessage {
+            let payload = Packed.welcome(window: 8, isResumed: false, answers: epoch)
+            return RawMessage(.welcome, id: 77, payload: payload)
+        }
+        raw.send(welcome(answers: epoch &- 1), RawMessage(.ping, id: 5))
+        eventually("it was read") { raw.messages.contains { $0.kind == .pong } }
+        #expect(client.statistics.sessions == 0)
+        raw.send(welcome(answers: epoch))
+        eventually("there is a session") { client.statistics.sessions == 1 }
+        client.closeBlocking()
+        raw.stop()
+    }
+
     @Test("S88 attempts are bounded", .timeLimit(.minutes(1)))
     func attempts() throws {
         let raw = try RawWorker()

@@ -13,10 +13,12 @@ struct HandshakeTests {
     func roundTrip() throws {
         var hello = Self.hello
         hello.minor = 7
+        hello.silenceMilliseconds = 1500
         #expect(try readHello(payload(hello.pack)) == hello)
         var welcome = Self.welcome
         welcome.minor = 7
         welcome.isResumed = true
+        welcome.answeredEpoch = .max
         #expect(try readWelcome(payload(welcome.pack)) == welcome)
     }
 

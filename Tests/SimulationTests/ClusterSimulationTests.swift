@@ -29,7 +29,8 @@ import Testing
     @Test(
         "histories that once failed hold",
         arguments: [
-            (Histories.World.brokered, UInt64(19131)), (.brokered, 98338), (.brokered, 27951), (.direct, 4706),
+            (Histories.World.brokered, UInt64(19131)), (.brokered, 98338), (.brokered, 27951), (.brokered, 1093),
+            (.brokered, 2548), (.direct, 4706),
             (.direct, 15285),
         ]
     )

@@ -437,7 +437,7 @@ package final class Cluster {
         let (own, now) = (toWorker ? connection.far : connection.near, Instant(nanoseconds: self.now))
         let before = self.session(of: connection, atWorker: toWorker)
         switch packet {
-        case .welcome(_, let session, _, _, _) where !toWorker: own.welcomed(by: session)
+        case .welcome(_, let session, _, _, _, _) where !toWorker: own.welcomed(by: session)
         case .hello where toWorker: own.forgetIncoming()
         case .cancel(let id): own.cancelTheirs(id)
         case .cancelled(let id, _): own.cancelledByThem(id)

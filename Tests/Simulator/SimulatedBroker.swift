@@ -155,13 +155,25 @@ final class SimulatedBroker {
         }
         try self.performActions()
         if introduction == .forgotten {
-            let welcome = Packet.welcome(epoch: self.epoch, session: 0, window: Self.window, isResumed: false)
+            let welcome = Packet.welcome(
+                epoch: self.epoch,
+                session: 0,
+                window: Self.window,
+                isResumed: false,
+                answers: epoch
+            )
             return self.cluster.sendToClient(welcome, by: connection)
         }
         guard case .welcome(let client, let isResumed) = introduction else { throw Violation("a client was refused") }
         let number = self.machine.clients[client].number
         self.send(
-            .welcome(epoch: self.epoch, session: number, window: Self.window, isResumed: isResumed),
+            .welcome(
+                epoch: self.epoch,
+                session: number,
+                window: Self.window,
+                isResumed: isResumed,
+                answers: epoch
+            ),
             toClient: client
         )
         if isResumed { for statement in self.machine.statements(to: client) { self.send(statement) } }
@@ -257,7 +269,9 @@ final class SimulatedBroker {
         }
         self.machine.heard(from: .worker(worker), at: self.now)
         switch packet {
-        case .welcome(let epoch, let session, let window, _, _):
+        case .welcome(let epoch, let session, let window, _, _, let answered):
+            // The answer to an introduction of a former session.
+            guard answered == self.epoch &+ self.machine.workers[worker].incarnation else { break }
             self.machine.welcomed(
                 by: worker,
                 epoch: epoch,

@@ -259,7 +259,7 @@ final class SimulatedClient {
         guard self.links[endpoint].connection === connection else { return }
         self.machine.heard(from: endpoint, at: self.now)
         switch packet {
-        case .welcome(let epoch, let session, let window, let slots, let isResumed):
+        case .welcome(let epoch, let session, let window, let slots, let isResumed, _):
             self.links[endpoint].defined = []
             self.machine.welcomed(
                 by: endpoint,

@@ -7,7 +7,7 @@ package import DroverWire
 package enum Packet: Sendable {
     case hello(client: PeerID, epoch: UInt64, claimed: UInt32, stamp: UInt32)
     /// `slots` is 0 for a broker's.
-    case welcome(epoch: UInt64, session: UInt32, window: Int, slots: Int = 0, isResumed: Bool)
+    case welcome(epoch: UInt64, session: UInt32, window: Int, slots: Int = 0, isResumed: Bool, answers: UInt64)
     case reset
     case goodbye(GoodbyeReason)
     /// Of who sends requests with what its clock shows.

@@ -142,7 +142,13 @@ final class SimulatedWorker {
             }
             try self.performActions()
             if introduction == .forgotten {
-                let welcome = Packet.welcome(epoch: self.epoch, session: 0, window: self.window, isResumed: false)
+                let welcome = Packet.welcome(
+                    epoch: self.epoch,
+                    session: 0,
+                    window: self.window,
+                    isResumed: false,
+                    answers: epoch
+                )
                 self.cluster.sendToClient(welcome, by: connection)
                 // The broker gives this worker up when it reads that.
                 if let broker = connection.broker { self.beginOffering(to: broker) }
@@ -159,7 +165,8 @@ final class SimulatedWorker {
                     session: number,
                     window: self.window,
                     slots: self.concurrency,
-                    isResumed: isResumed
+                    isResumed: isResumed,
+                    answers: epoch
                 ),
                 to: session
             )

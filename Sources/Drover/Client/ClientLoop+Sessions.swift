@@ -9,6 +9,8 @@ internal import Logging
 extension ClientLoop {
     @available(*, noasync)
     func welcome(_ welcome: Welcome, _ header: Header, from link: ClientLink) {
+        // The answer to an introduction of a former session.
+        if let answered = welcome.answeredEpoch, answered != link.epoch { return }
         link.accepted()
         link.forgetFunctions()
         link.connection = header.time

@@ -61,7 +61,8 @@ extension WorkerLoop {
         )
         switch introduction {
         case .forgotten:
-            self.send(self.welcomePayload(isResumed: false), as: Header(.welcome, id: self.core.epoch), to: routingID)
+            let payload = self.welcomePayload(isResumed: false, to: header.id)
+            self.send(payload, as: Header(.welcome, id: self.core.epoch), to: routingID)
             // A broker gives the worker up when it reads this: the worker offers itself anew.
             if route >= Self.dialledRoutes { self.resetReceived(by: route) }
             return nil
@@ -122,8 +123,9 @@ extension WorkerLoop {
             }
             let number = self.machine.sessions[session].number
             let connection = self.machine.sessions[session].connection
-            let header = Header(.welcome, id: self.core.epoch, time: connection, number: number)
-            self.send(self.welcomePayload(isResumed: isResumed), as: header, to: session)
+            let payload = self.welcomePayload(isResumed: isResumed, to: header.id)
+            let welcome = Header(.welcome, id: self.core.epoch, time: connection, number: number)
+            self.send(payload, as: welcome, to: session)
             self.core.counters.clients.store(self.machine.sessionCount, ordering: .relaxed)
             if isRestated { self.restateCallbacks(to: session) }
             if hello.isBroker {
@@ -145,7 +147,7 @@ extension WorkerLoop {
         self.machine.stamped(header, from: session, at: self.now)
     }
 
-    func welcomePayload(isResumed: Bool) -> RequestBytes {
+    func welcomePayload(isResumed: Bool, to epoch: UInt64) -> RequestBytes {
         let configuration = self.core.configuration
         var welcome = Welcome(
             worker: self.core.identity,
@@ -158,6 +160,7 @@ extension WorkerLoop {
             isResumed: isResumed
         )
         welcome.takesParts = true
+        welcome.answeredEpoch = epoch
         var writer = PackWriter(capacity: 192, headerBytes: RequestBytes.headerByteCount)
         // A welcome has no part that could be too large.
         try? welcome.pack(into: &writer)

@@ -104,7 +104,8 @@ enum Packed {
         isResumed: Bool,
         name: String = "raw",
         maxPayloadBytes: Int = 1 << 20,
-        takesParts: Bool = false
+        takesParts: Bool = false,
+        answers epoch: UInt64? = nil
     ) -> [UInt8] {
         var welcome = Welcome(
             worker: PeerID(high: 1, low: 2),
@@ -117,6 +118,7 @@ enum Packed {
             isResumed: isResumed
         )
         welcome.takesParts = takesParts
+        welcome.answeredEpoch = epoch
         var writer = PackWriter(capacity: 64)
         try? welcome.pack(into: &writer)
         return writer.withBytes { [UInt8]($0) }
