@@ -167,17 +167,7 @@ extension BrokerLoop {
                 return self.core.counters.unknown.countAlone()
             }
             self.answerInvocation(id, of: worker, incoming)
-        case .pending:
-            do throws(WireError) {
-                self.machine.pendingReceived(
-                    try unsafe PendingPayload.ids(in: incoming.payload),
-                    connection: header.number,
-                    from: client,
-                    actions: &self.actions
-                )
-            } catch {
-                self.malformed(error)
-            }
+        case .pending: self.takePending(incoming, client)
         case .ended: self.machine.endedReceived(header.number, from: client, actions: &self.actions)
         case .flow:
             self.machine.flowReceived(header.number, isPaused: header.id == 0, from: client, actions: &self.actions)

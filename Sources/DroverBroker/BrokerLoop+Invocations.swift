@@ -23,12 +23,18 @@ extension BrokerLoop {
         answer.id = id
         answer.flags.remove(.attached)
         guard self.machine.workers[worker].isOpen else {
+            // Its session's end or the list of what is pending will tell the worker that it is lost.
+            guard link.heldAnswers.count < Self.mostHeldAnswers else {
+                return self.core.counters.undeliverable.countAlone()
+            }
             let frame = incoming.box.map { ($0, incoming.range) }
             let payload = unsafe frame == nil ? [UInt8](incoming.payload) : []
             return link.heldAnswers.append(HeldAnswer(header: answer, frame: frame, payload: payload))
         }
         self.passAnswer(answer, incoming, to: link)
     }
+
+    private static var mostHeldAnswers: Int { 4096 }
 
     private func passAnswer(_ answer: Header, _ incoming: Incoming, to link: PeerLink) {
         if self.forward(answer, incoming, to: link) { return }
@@ -42,10 +48,12 @@ extension BrokerLoop {
         guard let link = self.workerLinks[worker] else { return }
         let held = link.heldAnswers
         link.heldAnswers = []
-        let ids = self.machine.invocations(of: worker) + held.map { $0.header.id } + link.line.unsentAnswers
-        // The first connection lost none. A list that is too long to send leaves all as it is.
-        if connection > 1, ids.count <= PendingPayload.most(in: link.maxPayloadBytes) {
-            self.send(Header(.pending, number: connection), PendingPayload.bytes(of: ids), to: link)
+        // The first connection lost none.
+        if connection > 1 {
+            let ids = self.machine.invocations(of: worker) + held.map { $0.header.id } + link.line.unsentAnswers
+            for list in PendingPayload.lists(of: ids, forPayloadsOf: link.maxPayloadBytes) {
+                self.send(Header(.pending, time: list.hasMore ? 1 : 0, number: connection), list.bytes, to: link)
+            }
         }
         for answer in held {
             if let (box, range) = answer.frame {
@@ -80,5 +88,18 @@ extension BrokerLoop {
             self.errorPayload(isLost ? .lost : .subscriberGone, message, false, 0),
             to: link
         )
+    }
+
+    /// A client whose session went on says which invocations it works on.
+    func takePending(_ incoming: Incoming, _ client: Int) {
+        let header = incoming.header
+        // It may be about a connection before the present one.
+        guard header.number == self.machine.clients[client].connection else { return }
+        do throws(WireError) {
+            try unsafe PendingPayload.read(incoming.payload) { self.machine.isPending($0, from: client) }
+        } catch {
+            return self.malformed(error)
+        }
+        if header.time == 0 { self.machine.endLostInvocations(of: client, actions: &self.actions) }
     }
 }

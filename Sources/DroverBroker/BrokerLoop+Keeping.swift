@@ -91,7 +91,7 @@ extension BrokerLoop {
         guard nonce != 0, let link = self.clientLinks[client], let kept = link.kept, kept.question == nonce else {
             return false
         }
-        if let id = kept.answered(isReceiving: link.line.isReceiving) { self.gaveUp(id, client) }
+        for id in kept.answered(isReceiving: link.line.isReceiving) { self.gaveUp(id, client) }
         self.askForKept(client)
         return true
     }

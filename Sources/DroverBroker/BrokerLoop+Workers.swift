@@ -149,7 +149,11 @@ extension BrokerLoop {
             // The answer to an introduction of a former session: it was on its way when the worker was given up.
             if let answered = welcome.answeredEpoch, answered != self.epoch(for: worker) { return }
             if let link = self.workerLinks[worker] {
-                link.line.welcomed(takesParts: welcome.takesParts, session: incoming.header.number)
+                link.line.welcomed(
+                    takesParts: welcome.takesParts,
+                    epoch: incoming.header.id,
+                    session: incoming.header.number
+                )
                 // Answers that begin anew.
                 if link.line.isSending { self.sendingParts.append(link) }
             }
@@ -215,7 +219,7 @@ extension BrokerLoop {
         }
         if unsafe Header.byteCount + incoming.payload.count > self.leastKeptBytes {
             self.answerLargely(header, incoming, of: client, by: link, isBehindEvents: isBehindEvents)
-        } else if incoming.box == nil {
+        } else {
             unsafe self.answer(
                 header,
                 incoming.payload,
@@ -224,10 +228,6 @@ extension BrokerLoop {
                 isRemoval: false,
                 isBehindEvents: isBehindEvents
             )
-        } else {
-            // Before it is sent: an answer that is neither kept nor passed over would let a request run again.
-            self.machine.forgetResult(addressee.id, of: client)
-            self.forward(header, incoming, to: link, isBehindEvents: isBehindEvents)
         }
     }
 

@@ -4,8 +4,11 @@
 package enum PendingPayload {
     private static var idBytes: Int { MemoryLayout<UInt64>.size }
 
-    /// So many fit into a payload.
-    package static func most(in byteCount: Int) -> Int { byteCount / Self.idBytes }
+    /// So many at most are in one; of more, several are sent.
+    package static var mostIDs: Int { 8192 }
+
+    /// So many go into one to a peer that takes payloads of so many bytes.
+    package static func most(in byteCount: Int) -> Int { max(1, min(Self.mostIDs, byteCount / Self.idBytes)) }
 
     package static func bytes(of ids: some Collection<UInt64>) -> [UInt8] {
         var bytes: [UInt8] = []
@@ -18,14 +21,30 @@ package enum PendingPayload {
         return bytes
     }
 
-    package static func ids(in payload: UnsafeRawBufferPointer) throws(WireError) -> Set<UInt64> {
-        guard payload.count.isMultiple(of: Self.idBytes) else {
-            throw WireError(.badPayload, "a list of invocations has eight bytes for each, not \(payload.count) in all")
+    /// Gives each id to `body`.
+    package static func read(
+        _ payload: UnsafeRawBufferPointer,
+        _ body: (UInt64) -> Void
+    ) throws(WireError) {
+        guard payload.count.isMultiple(of: Self.idBytes), payload.count <= Self.mostIDs * Self.idBytes else {
+            throw WireError(
+                .badPayload,
+                "a list of invocations has eight bytes for each of \(Self.mostIDs) at most, not \(payload.count) in all"
+            )
         }
-        var ids = Set<UInt64>(minimumCapacity: payload.count / Self.idBytes)
         for offset in stride(from: 0, to: payload.count, by: Self.idBytes) {
-            ids.insert(UInt64(littleEndian: unsafe payload.loadUnaligned(fromByteOffset: offset, as: UInt64.self)))
+            body(UInt64(littleEndian: unsafe payload.loadUnaligned(fromByteOffset: offset, as: UInt64.self)))
         }
-        return ids
+    }
+
+    /// The lists that say all ids, with whether others follow.
+    package static func lists(of ids: [UInt64], forPayloadsOf byteCount: Int) -> [(bytes: [UInt8], hasMore: Bool)] {
+        let most = Self.most(in: byteCount)
+        guard ids.count > most else { return [(Self.bytes(of: ids), false)] }
+        return stride(from: 0, to: ids.count, by: most)
+            .map { start in
+                let end = min(start + most, ids.count)
+                return (Self.bytes(of: ids[start..<end]), end < ids.count)
+            }
     }
 }

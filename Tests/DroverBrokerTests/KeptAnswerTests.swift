@@ -12,6 +12,7 @@ struct KeptAnswerTests {
     enum Hop: String, CaseIterable, Sendable { case direct, toClient, toWorker }
 
     private static let grow = Function<Int, Int, [UInt8]>("grow")
+    private static let take = Function<Int, [UInt8], Int>("take")
     private static let sizes = [20_000, 40_000, 600 << 10, 4 << 20]
 
     /// A worker whose answers wait for the test, and a client that reaches it by a link that breaks.
@@ -23,8 +24,11 @@ struct KeptAnswerTests {
         let runs = Mutex<[Int: Int]>([:])
         let mayAnswer = Atomic<Bool>(true)
 
+        /// Leads from the handlers here, until it is closed.
+        private let box = Box()
+
         init(_ hop: Hop) throws {
-            let box = Box()
+            let box = self.box
             var configuration = WorkerConfiguration()
             configuration.concurrency = 4
             let worker = Worker(configuration: configuration)
@@ -34,6 +38,14 @@ struct KeptAnswerTests {
                     try await Task.sleep(for: .milliseconds(1))
                 }
                 return [UInt8](repeating: UInt8(truncatingIfNeeded: number), count: count)
+            }
+            worker.register(KeptAnswerTests.take) { (number: Int, bytes: [UInt8]) in
+                box.scene.withLock { $0?.runs.withLock { $0[number, default: 0] += 1 } }
+                return bytes.count
+            }
+            worker.register(Function<Int, [UInt8]>("size")) { (number: Int) in
+                box.scene.withLock { $0?.runs.withLock { $0[number, default: 0] += 1 } }
+                return [UInt8](repeating: 1, count: [300_000, 2000, 40_000][number % 3])
             }
             if hop == .direct {
                 self.pool = nil
@@ -61,6 +73,7 @@ struct KeptAnswerTests {
         }
 
         func close() async {
+            self.box.scene.withLock { $0 = nil }
             await self.client.close(grace: .zero)
             await self.worker.stop(grace: .zero)
             await self.pool?.close()
@@ -137,6 +150,52 @@ struct KeptAnswerTests {
         }
         #expect(scene.runs.withLock { runs in runs.count == calls.count && runs.values.allSatisfy { $0 == 1 } })
         #expect(scene.client.statistics.losses == 0)
+        await scene.close()
+    }
+
+    @Test(
+        "S97 a large request that later ones overtook comes after all, though their answers were read",
+        arguments: Hop.allCases
+    )
+    func overtaken(hop: Hop) async throws {
+        let scene = try Scene(hop)
+        let take = scene.client.function(Self.take)
+        for round in 0..<2 {
+            let slow = try take.async(round, [UInt8](repeating: 1, count: 60_000_000))
+            for index in 0..<3 {
+                _ = try await scene.client.call(Self.grow, 100 + round * 10 + index, 900_000)
+            }
+            scene.link.cut(for: .milliseconds(20))
+            slow.setExpiry(.seconds(20))
+            #expect(try await slow.value == 60_000_000)
+            #expect(scene.runs.withLock { $0[round] } == 1)
+        }
+        await scene.close()
+    }
+
+    @Test(
+        "S97 of batches with answers of all sizes none is lost or runs twice, however often the link breaks",
+        arguments: Hop.allCases
+    )
+    func batches(hop: Hop) async throws {
+        let scene = try Scene(hop)
+        let size = Function<Int, [UInt8]>("size")
+        try await scene.client.connect()
+        let cutter = Task {
+            while !Task.isCancelled {
+                // A peer that is cut off again and again before it is back is lost.
+                try? await Task.sleep(for: .milliseconds(400))
+                scene.link.cut(for: .milliseconds(10))
+            }
+        }
+        var count = 0
+        for try await (_, value) in scene.client.map(size, over: 0..<600) {
+            if value.count == 2000 || value.count == 300_000 || value.count == 40_000 { count += 1 }
+        }
+        cutter.cancel()
+        await cutter.value
+        #expect(count == 600)
+        #expect(scene.runs.withLock { $0.count == 600 && $0.values.allSatisfy { $0 == 1 } })
         await scene.close()
     }
 }

@@ -146,4 +146,47 @@ struct LostInvocationTests {
         }
         await bench.close()
     }
+
+    @Test("an answer in parts to a worker that was replaced isn't given to its successor")
+    func successor() async throws {
+        func worker(_ name: String) -> Worker {
+            var configuration = WorkerConfiguration()
+            configuration.name = name
+            configuration.logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+            let worker = Worker(configuration: configuration)
+            worker.register(Self.fetch) { callback, size in try callback.blocking(size).count }
+            return worker
+        }
+        let first = try worker("first").start(.bind("tcp://127.0.0.1:*"))
+        let link = try FlakyLink(to: first.endpoint)
+        let client = try Client(link.endpoint)
+        let isRunning = Atomic<Bool>(false)
+        let mayAnswer = Atomic<Bool>(false)
+        let former = client.callback(CallbackOptions(lifetime: .untilCancelled)) { (size: Int) -> [UInt8] in
+            isRunning.store(true, ordering: .releasing)
+            while !mayAnswer.load(ordering: .acquiring) { usleep(1000) }
+            return [UInt8](repeating: 1, count: size)
+        }
+        let fetch = client.function(Self.fetch)
+        let call = try fetch.async(former, 5_000_000)
+        try await becomesTrue("it runs") { isRunning.load(ordering: .acquiring) }
+        // The answer has begun, and goes no further.
+        link.hold(true)
+        mayAnswer.store(true, ordering: .releasing)
+        try await Task.sleep(for: .milliseconds(200))
+        link.cut(for: .milliseconds(1500))
+        link.hold(false)
+        await first.stop(grace: .zero)
+        await #expect(throws: (any Error).self) { try await call.value }
+        let second = try worker("second").start(.bind(first.endpoint))
+        // Its first invocation has the number that the former one's had.
+        let next = client.callback(CallbackOptions(lifetime: .untilCancelled)) { (size: Int) -> [UInt8] in
+            usleep(200_000)
+            return [UInt8](repeating: 2, count: size)
+        }
+        #expect(try await fetch(next, 3) == 3)
+        await client.close(grace: .zero)
+        await second.stop(grace: .zero)
+        link.close()
+    }
 }

@@ -115,8 +115,8 @@ import Testing
         var cache = ResultCache(maxBytes: 0)
         Self.remember(&cache, 3, 24)
         #expect(cache.count == 0)
-        #expect(cache.find(2) == .forgotten)
-        #expect(cache.find(4) == .never)
+        #expect(cache.find(3) == .forgotten)
+        #expect(cache.find(2) == .never && cache.find(4) == .never)
     }
 }
 

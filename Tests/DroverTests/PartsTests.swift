@@ -230,11 +230,11 @@ private final class Numbers: Sendable {
         }
         // Said before the peer read that this side begins anew.
         begin(1)
-        line.welcomed(takesParts: true, session: 2)
+        line.welcomed(takesParts: true, epoch: 5, session: 2)
         #expect(counters.abandoned.current == 1)
         // As many as may be under way.
         for transfer in UInt64(2)...5 { begin(transfer) }
-        line.welcomed(takesParts: true, session: 2)
+        line.welcomed(takesParts: true, epoch: 5, session: 2)
         #expect(counters.abandoned.current == 1)
         for transfer in UInt64(2)...5 {
             let part = Header(.part, id: transfer, time: UInt32(Header.byteCount))
@@ -270,7 +270,7 @@ private final class Numbers: Sendable {
             let counters = PartCounters()
             let budget = PartBudget(maxPayloadBytes: 1 << 21, counters: counters)
             let line = PartLine(budget: budget, keepsAnswers: true)
-            line.welcomed(takesParts: true, session: 1)
+            line.welcomed(takesParts: true, epoch: 5, session: 1)
             for id in [4, 3] as [UInt64] {
                 let source = try #require(PartSource(0..<10, of: MessageBox(Message(size: 10))))
                 line.add(Header(.reply, payloadLength: 10, id: id), deadline: nil, source)
@@ -282,12 +282,12 @@ private final class Numbers: Sendable {
             line.reset()
             // Nothing goes by a connection on which the peer has not said who it is.
             #expect(!line.isSending && line.unsentAnswers == [4, 3])
-            line.welcomed(takesParts: true, session: outlives ? 1 : 2)
+            line.welcomed(takesParts: true, epoch: 5, session: outlives ? 1 : 2)
             #expect(line.isSending == outlives && line.unsentAnswers == (outlives ? [4, 3] : []))
             #expect(counters.abandoned.load(ordering: .relaxed) == (outlives ? 1 : 3))
             guard outlives else { continue }
             // Again by the same connection.
-            line.welcomed(takesParts: true, session: 1)
+            line.welcomed(takesParts: true, epoch: 5, session: 1)
             #expect(line.isSending && line.unsentAnswers == [4, 3])
         }
     }

@@ -244,13 +244,19 @@ final class ClientLink {
     /// The session goes on: tells the worker what of its invocations will be answered, then what was kept.
     @available(*, noasync)
     func restateInvocations() throws(ZMQError) {
-        // The first connection lost none. A list that is too long to send leaves all as it is.
-        let ids = self.invocations.ids + self.line.unsentAnswers
-        if self.connection > 1, ids.count <= PendingPayload.most(in: self.maxPayloadBytes) {
-            let payload = PendingPayload.bytes(of: ids)
-            let header = Header(.pending, payloadLength: UInt32(payload.count), number: self.connection)
-            unsafe payload.withUnsafeBytes { unsafe self.batch.append(header, payload: $0) }
-            try self.flushIfFull()
+        // The first connection lost none.
+        if self.connection > 1 {
+            let ids = self.invocations.ids + self.line.unsentAnswers
+            for list in PendingPayload.lists(of: ids, forPayloadsOf: self.maxPayloadBytes) {
+                let header = Header(
+                    .pending,
+                    payloadLength: UInt32(list.bytes.count),
+                    time: list.hasMore ? 1 : 0,
+                    number: self.connection
+                )
+                unsafe list.bytes.withUnsafeBytes { unsafe self.batch.append(header, payload: $0) }
+                try self.flushIfFull()
+            }
         }
         while !self.heldAnswers.isEmpty {
             let (header, block) = self.heldAnswers.removeFirst()
@@ -262,6 +268,7 @@ final class ClientLink {
     /// The session is over, and with it all that was asked in it.
     func forgetInvocations() {
         self.invocations.begin()
+        self.line.forgetAnswers()
         for (_, var block) in exchange(&self.heldAnswers, with: []) { block.free() }
     }
 

@@ -14,7 +14,7 @@ extension ClientLoop {
         link.accepted()
         link.forgetFunctions()
         link.connection = header.time
-        link.line.welcomed(takesParts: welcome.takesParts, session: header.number)
+        link.line.welcomed(takesParts: welcome.takesParts, epoch: header.id, session: header.number)
         // Workers that don't say take what this client allows.
         link.maxPayloadBytes = welcome.maxPayloadBytes > 0 ? welcome.maxPayloadBytes : Int.max
         self.core.met(limit: link.maxPayloadBytes)

@@ -153,8 +153,9 @@ public struct ListenerKeys: Hashable, Sendable {
     public var own: KeyPair
     /// The file that says whose keys are let in, and what they may do.
     public var allowList: String
-    /// How many connections may be opened with one key at once: 4,096, and more as time passes. Those over it are closed, logged, and
-    /// tried again by libzmq.
+    /// How many connections may be opened with one key at once: 4,096, and more as time passes.
+    ///
+    /// Those over it are closed, logged, and tried again by libzmq.
     public var connectionBurst = 4096
     /// How many connections may be opened with one key for long, each second: 64.
     public var connectionsPerSecond = 64

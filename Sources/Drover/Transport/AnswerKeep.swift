@@ -86,8 +86,8 @@ package final class AnswerKeep {
 
     /// The client has read what it was asked about.
     ///
-    /// - Returns: The highest id of those that are kept no longer.
-    package func answered(isReceiving: Bool) -> UInt64? {
+    /// - Returns: The requests whose answers are kept no longer.
+    package func answered(isReceiving: Bool) -> [UInt64] {
         self.question = 0
         return self.change { $0.answered(isReceiving: isReceiving) }
     }

@@ -148,7 +148,7 @@ package final class PartLine {
     @safe @exclusivity(unchecked) private var announced: [Announcement] = []
     private let budget: PartBudget
     /// The session that the peer's last welcome named.
-    @safe @exclusivity(unchecked) private var theirSession: UInt32?
+    @safe @exclusivity(unchecked) private var theirSession: (epoch: UInt64, number: UInt32)?
     /// Whether answers begin anew once the peer has welcomed this side again: to invocations, which nobody makes again.
     private let keepsAnswers: Bool
     /// Those that had not gone out when the connection ended.
@@ -210,16 +210,28 @@ package final class PartLine {
     ///
     /// With the first welcome of a session, what the peer was sending belongs to a former one, and goes no further; nor do
     /// answers to what it asked in that.
-    package func welcomed(takesParts: Bool?, session: UInt32) {
+    package func welcomed(takesParts: Bool?, epoch: UInt64, session: UInt32) {
         self.forgetOutgoing(isSameConnection: true, takesParts: takesParts)
-        let kept = exchange(&self.keptAnswers, with: [])
-        if self.theirSession == session {
-            for answer in kept { self.add(answer.message, deadline: nil, answer.source) }
+        // Each life of a peer counts its sessions anew.
+        if let theirs = self.theirSession, theirs == (epoch, session) {
+            for answer in exchange(&self.keptAnswers, with: []) {
+                self.add(answer.message, deadline: nil, answer.source)
+            }
         } else {
-            self.budget.count(abandoned: kept.count)
+            self.forgetAnswers()
             self.forgetIncoming()
         }
-        self.theirSession = session
+        self.theirSession = (epoch, session)
+    }
+
+    /// The session is over in which the peer asked what is answered: in another one an id may stand for another invocation.
+    package func forgetAnswers() {
+        self.budget.count(abandoned: self.keptAnswers.count)
+        self.keptAnswers.removeAll()
+        guard self.isSending, self.keepsAnswers else { return }
+        let before = self.outgoing.count
+        self.change { $0.cancelAnswers() }
+        self.budget.count(abandoned: before - self.outgoing.count)
     }
 
     /// The answers that go out in parts, or will once the peer has welcomed this side again, by their ids.

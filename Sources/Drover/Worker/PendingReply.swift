@@ -103,14 +103,22 @@ final class ReplyTable: Sendable {
         self.state.withLock { $0.entries[id]?.connection = connection }
     }
 
-    /// A peer whose session went on by `connection` says which invocations it works on.
+    /// A peer whose session went on by `connection` says that it works on some of its invocations.
+    func arePending(_ ids: [UInt64], of peer: PeerID, connection: UInt32) {
+        self.state.withLock { state in
+            for id in ids where state.entries[id]?.peer == peer && state.entries[id]?.connection != 0 {
+                state.entries[id]?.connection = connection
+            }
+        }
+    }
+
+    /// That was all.
     ///
-    /// All others that went by a former one were lost with it, or their answers were: whoever waits is told.
-    func endLost(of peer: PeerID, before connection: UInt32, except ids: Set<UInt64>) {
+    /// Others that went by a former connection were lost with it, or their answers were. Whoever waits is told.
+    func endLost(of peer: PeerID, before connection: UInt32) {
         let lost = self.state.withLock { state in
             let lost = state.entries.filter {
                 $0.value.peer == peer && $0.value.connection != 0 && $0.value.connection != connection
-                    && !ids.contains($0.key)
             }
             for id in lost.keys { state.entries[id] = nil }
             return lost.values.map { ($0.reply, $0.subscription) }

@@ -249,12 +249,15 @@ extension WorkerLoop {
     func takePending(_ header: Header, _ payload: UnsafeRawBufferPointer, _ session: Int) {
         // It may be about a connection before the present one.
         guard header.number == self.machine.sessions[session].connection else { return }
+        let client = self.machine.sessions[session].client
+        var ids: [UInt64] = []
         do throws(WireError) {
-            let ids = try unsafe PendingPayload.ids(in: payload)
-            self.core.replies.endLost(of: self.machine.sessions[session].client, before: header.number, except: ids)
+            try unsafe PendingPayload.read(payload) { ids.append($0) }
         } catch {
-            self.malformed(error)
+            return self.malformed(error)
         }
+        self.core.replies.arePending(ids, of: client, connection: header.number)
+        if header.time == 0 { self.core.replies.endLost(of: client, before: header.number) }
     }
 
     // MARK: Answers

@@ -80,7 +80,7 @@ extension WorkerLoop {
     /// A client has read what it was asked about, if this is the answer to that.
     func keptRead(_ nonce: UInt64, by link: WorkerLink, _ session: Int) -> Bool {
         guard nonce == link.kept.question, nonce != 0 else { return false }
-        if let id = link.kept.answered(isReceiving: link.line.isReceiving) { self.gaveUp(id, session) }
+        for id in link.kept.answered(isReceiving: link.line.isReceiving) { self.gaveUp(id, session) }
         self.askForKept(session)
         return true
     }

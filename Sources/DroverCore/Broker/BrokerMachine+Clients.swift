@@ -155,7 +155,8 @@ extension BrokerMachine {
     func waitingCalls(of client: Int) -> [UInt32] {
         var waiting: [UInt32] = []
         for key in self.keyOf.values.sorted() {
-            waiting += self.calls.slots(of: self.keys[Int(key)].waiting).filter { self.calls[$0].client == Int32(client) }
+            let line = self.calls.slots(of: self.keys[Int(key)].waiting)
+            waiting += line.filter { self.calls[$0].client == Int32(client) }
         }
         waiting += self.calls.slots(of: self.apart).filter { self.calls[$0].client == Int32(client) }
         for flow in self.clients[client].flows.values.sorted() {

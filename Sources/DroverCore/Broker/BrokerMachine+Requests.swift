@@ -349,7 +349,8 @@ extension BrokerMachine {
             self.calls[slot].moves += 1
             self.enqueue(slot, atFront: true, at: now)
         } else {
-            self.finish(slot, ending: .lost(reason, worker: self.workers[worker].offer.name), at: now, actions: &actions)
+            let name = self.workers[worker].offer.name
+            self.finish(slot, ending: .lost(reason, worker: name), at: now, actions: &actions)
         }
     }
 

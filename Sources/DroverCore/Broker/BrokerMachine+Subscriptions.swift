@@ -122,20 +122,19 @@ extension BrokerMachine {
         self.invocationSlots { $0.worker == worker }.map { $0.1.id }
     }
 
-    /// A client whose session went on says which invocations it works on.
+    /// A client whose session went on says that it works on an invocation.
+    package mutating func isPending(_ id: UInt64, from client: Int) {
+        guard let slot = self.invocations.slot(of: id), self.invocations[slot].client == client else { return }
+        self.invocations[slot].connection = self.clients[client].connection
+    }
+
+    /// It has said so of all.
     ///
-    /// All others that went by a former connection were lost with it, or their answers were: nobody will answer them.
-    package mutating func pendingReceived(
-        _ ids: Set<UInt64>,
-        connection: UInt32,
-        from client: Int,
-        actions: inout [BrokerAction]
-    ) {
-        guard connection == self.clients[client].connection else { return }
-        let lost = self.invocationSlots {
-            $0.client == client && $0.connection != connection
-        }
-        for (slot, invocation) in lost where !ids.contains(self.invocations.id(of: slot)) {
+    /// Others that went by a former connection were lost with it, or their answers were: nobody will answer them.
+    package mutating func endLostInvocations(of client: Int, actions: inout [BrokerAction]) {
+        let connection = self.clients[client].connection
+        let lost = self.invocationSlots { $0.client == client && $0.connection != connection }
+        for (slot, invocation) in lost {
             self.invocations.remove(slot)
             self.workers[invocation.worker].invocationCount -= 1
             actions.append(.failInvocation(worker: invocation.worker, id: invocation.id, isLost: true))

@@ -315,6 +315,9 @@ package struct PartQueue<Source>: ~Copyable {
         self.cancel { $0.id == id && $0.kind.map(kinds) == true }
     }
 
+    /// Nobody wants any answer any more.
+    package mutating func cancelAnswers() { _ = self.cancel { $0.kind == .reply || $0.kind == .error } }
+
     private mutating func cancel(_ isMeant: (Header) -> Bool) -> Bool {
         let before = self.count
         for transfer in self.active where isMeant(transfer.message) {
@@ -362,10 +365,15 @@ package struct PartQueue<Source>: ~Copyable {
 
     /// The answers that have not gone out wholly, in their order; nothing is changed.
     package var unsentAnswers: [(message: Header, source: Source)] {
-        func isAnswer(_ transfer: Transfer) -> Bool {
-            transfer.message.kind == .reply || transfer.message.kind == .error
+        var answers: [Transfer] = []
+        for transfer in self.active where transfer.message.kind == .reply || transfer.message.kind == .error {
+            answers.append(transfer)
         }
-        return (self.active + self.waiting).filter(isAnswer).sorted { $0.id < $1.id }.map { ($0.message, $0.source) }
+        for transfer in self.waiting where transfer.message.kind == .reply || transfer.message.kind == .error {
+            answers.append(transfer)
+        }
+        if answers.count > 1 { answers.sort { $0.id < $1.id } }
+        return answers.map { ($0.message, $0.source) }
     }
 
     /// The connection is another, or the session: who wants a message still asks for it again.

@@ -136,13 +136,13 @@ package struct KeptAnswers<Content> {
     /// The client has read all that was sent before the question.
     ///
     /// - Parameter isReceiving: Whether something comes from it in parts, which may be a request that is sent again.
-    /// - Returns: The highest id of those that are kept no longer; nil if none was given up.
-    package mutating func answered(isReceiving: Bool) -> UInt64? {
-        guard let asked = self.asked else { return nil }
+    /// - Returns: The requests whose answers are kept no longer.
+    package mutating func answered(isReceiving: Bool) -> [UInt64] {
+        guard let asked = self.asked else { return [] }
         self.asked = nil
         if self.isAskedByBeat { self.beats = isReceiving ? 0 : self.beats + 1 }
         let isOver = self.beats >= Self.patienceBeats
-        var highest: UInt64?
+        var read: [UInt64] = []
         self.entries.removeAll { entry in
             switch entry.way {
             case .parts: return false
@@ -151,10 +151,10 @@ package struct KeptAnswers<Content> {
             case .unsent: if isOver { self.unsentCount -= 1 } else { return false }
             }
             self.bytes -= entry.count
-            highest = max(highest ?? 0, entry.id)
+            read.append(entry.id)
             return true
         }
-        return highest
+        return read
     }
 
     /// The client wants the answer to a request no more.

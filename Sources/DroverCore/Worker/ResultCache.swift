@@ -6,8 +6,7 @@ internal import DequeModule
 /// (contract S97).
 ///
 /// A ring of bytes: the oldest answers make room for new ones. While those are not known to have been read, and it may, the ring
-/// grows instead. Once an answer is forgotten, the cache remembers up to
-/// which id that may be so; a re-sent request below that mark can't be told from one that never came.
+/// grows instead. Of which requests answers were forgotten it remembers as ``ForgottenIDs`` do: a re-sent one of those may have run.
 package struct ResultCache: Sendable {
     private struct Entry: Sendable {
         var id: UInt64
@@ -32,7 +31,7 @@ package struct ResultCache: Sendable {
     private var entries = Deque<Entry>()
     private var end = 0
     private let maxBytes: Int
-    private var forgottenUpTo: UInt64 = 0
+    private var forgotten = ForgottenIDs()
     /// How many answers were kept before the first that is held.
     private var firstNumber = 0
     /// The number of each id's last answer, while requests that were sent again come: answers are kept for each request,
@@ -50,8 +49,8 @@ package struct ResultCache: Sendable {
     /// How many answers are held.
     package var count: Int { self.entries.count }
 
-    /// An answer that would push out most others isn't worth its place; see ``KeptAnswers``.
-    package static func largestAnswer(maxBytes: Int) -> Int { maxBytes / 16 }
+    /// An answer that would push out most others isn't worth its place, nor is one that is worth a copy; see ``KeptAnswers``.
+    package static func largestAnswer(maxBytes: Int) -> Int { min(maxBytes / 16, 64 << 10) }
 
     /// How much longer it is than usual.
     package var grownBytes: Int { max(0, self.bytes.count - self.maxBytes) }
@@ -100,7 +99,7 @@ package struct ResultCache: Sendable {
 
     /// An answer was sent that isn't kept.
     package mutating func pass(over id: UInt64) {
-        self.forgottenUpTo = max(self.forgottenUpTo, id)
+        self.forgotten.insert(id)
     }
 
     /// Looks for the answer to `id`.
@@ -108,7 +107,7 @@ package struct ResultCache: Sendable {
         if let number = self.number(of: id) {
             return self.entries[number - self.firstNumber].isRemoval ? .removed : .held
         }
-        return id <= self.forgottenUpTo ? .forgotten : .never
+        return self.forgotten.contains(id) ? .forgotten : .never
     }
 
     private mutating func number(of id: UInt64) -> Int? {
@@ -222,7 +221,7 @@ package struct ResultCache: Sendable {
     }
 
     private mutating func forget(_ entry: Entry) {
-        self.forgottenUpTo = max(self.forgottenUpTo, entry.id)
+        self.forgotten.insert(entry.id)
         self.entries.removeFirst()
         if self.numbers?[entry.id] == self.firstNumber { self.numbers?[entry.id] = nil }
         self.firstNumber += 1

@@ -313,7 +313,10 @@ struct BrokerBench: ~Copyable {
         for id in 1...3 { bench.request(UInt64(id), from: client, isIdempotent: id != 2) }
         _ = bench.transmitted()
         bench.machine.goodbyeReceived(from: worker, reason: .leaving, at: bench.now, actions: &bench.actions)
-        #expect(bench.actions.contains { if case .finish(_, client, 2, .lost(.left, worker: "")) = $0 { true } else { false } })
+        let isLost = bench.actions.contains {
+            if case .finish(_, client, 2, .lost(.left, worker: "")) = $0 { true } else { false }
+        }
+        #expect(isLost)
         bench.actions = []
         _ = try bench.worker(2, concurrency: 3)
         let seen6 = bench.transmitted()
