@@ -168,4 +168,21 @@ private final class DirectWorkerProcess: ChildProcess, @unchecked Sendable {
     var endpoint: String { String(self.firstLine.dropFirst("listens ".count)) }
 
     init() throws { try super.init("fault-worker", ["serve", "tcp://127.0.0.1:*"], printsLine: true) }
+
+    @Test("a worker's log says which broker it serves, when that is lost, and when nobody is there")
+    func workerLog() async throws {
+        let log = CapturedLog()
+        let pool = try Pool(workers: 0)
+        let worker = try pool.addWorker("w") { $0.logger = log.logger }
+        try await becomesTrue("it serves") { log.has("the worker serves a broker", pool.endpoint) }
+        await pool.broker.stop(grace: .zero)
+        try await becomesTrue("it is lost") { log.has("a broker is lost", pool.endpoint) }
+        try await becomesTrue("nobody is there") { log.has("a broker can't be reached", pool.endpoint) }
+        let again = try Pool(address: pool.endpoint, workers: 0)
+        try await becomesTrue("it is back") { log.lines.count { $0.contains("the worker serves a broker") } == 2 }
+        #expect(log.lines.count { $0.contains("a broker can't be reached") } == 1)
+        await worker.stop(grace: .zero)
+        await again.close()
+        await pool.close()
+    }
 }

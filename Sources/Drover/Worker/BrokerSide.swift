@@ -90,6 +90,10 @@ struct BrokerDial {
     var offeredAt = Instant(nanoseconds: 0)
     /// A connection stands.
     var isUp = false
+    /// There is a session, and the log said so.
+    var isServed = false
+    /// The log said that nobody answers there.
+    var isMissed = false
     /// It was made since the broker introduced itself last.
     var isReconnected = false
     /// Its name is being looked up.

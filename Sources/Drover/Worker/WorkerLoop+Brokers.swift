@@ -92,6 +92,32 @@ extension WorkerLoop {
         self.dials.reduce(.distantFuture) { min($0, $1.offering.nextDeadline, $1.redialsAt) }
     }
 
+    /// Says in the log which brokers the worker serves, and when that changes.
+    private func noteServed(_ index: Int, _ isServed: Bool) {
+        guard self.dials[index].isServed != isServed else { return }
+        self.dials[index].isServed = isServed
+        self.dials[index].isMissed = false
+        let metadata: Logger.Metadata = [LogKeys.endpoint: "\(self.dials[index].address)"]
+        if isServed {
+            self.core.logger.info("the worker serves a broker", metadata: metadata)
+        } else if !self.machine.isDraining {
+            self.core.logger.warning("a broker is lost; the worker goes on trying", metadata: metadata)
+        }
+    }
+
+    /// Says in the log, once, that nobody answers where a broker should be.
+    func noteMissed(_ index: Int) {
+        guard !self.dials[index].isMissed, !self.dials[index].isServed else { return }
+        self.dials[index].isMissed = true
+        self.core.logger.warning(
+            "a broker can't be reached; the worker goes on trying",
+            metadata: [
+                LogKeys.endpoint: "\(self.dials[index].address)",
+                LogKeys.error: "nobody listens there; is one running there?",
+            ]
+        )
+    }
+
     /// A broker has introduced itself, or has gone.
     func brokersChanged() {
         var count = 0
@@ -99,8 +125,10 @@ extension WorkerLoop {
             if let session = self.machine.session(route: self.dials[index].route), self.links[session]?.broker != nil {
                 self.dials[index].offering.settled()
                 count += 1
+                self.noteServed(index, true)
             } else {
                 self.dials[index].offering.restart(at: self.now)
+                self.noteServed(index, false)
             }
         }
         self.core.counters.brokers.store(count, ordering: .relaxed)

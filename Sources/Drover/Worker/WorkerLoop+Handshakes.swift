@@ -65,6 +65,7 @@ extension WorkerLoop {
     /// An attempt to connect failed: after about a second the name is looked up again, for its host may have moved.
     private func failedToConnect(to index: Int) {
         self.dials[index].retries += 1
+        if self.dials[index].retries == Self.retriesBeforeLookUp { self.noteMissed(index) }
         if self.dials[index].retries >= Self.retriesBeforeLookUp { self.lookUp(index) }
     }
 
