@@ -33,15 +33,18 @@ struct BrokerTests {
         let pool = try Pool(workers: 3)
         let client = try pool.client()
         try await becomesTrue("all workers are there") { pool.broker.status.workers == 3 }
-        let who = client.function(Job.whoAmI)
         let add = client.function(Job.add)
-        let names = try (0..<3000).map { _ in try who.async() }
         let sums = try (0..<3000).map { try add.async($0, 1) }
-        var seen: [String: Int] = [:]
-        for name in names { seen[try await name.value, default: 0] += 1 }
         for (number, sum) in sums.enumerated() { #expect(try await sum.value == number + 1) }
-        #expect(seen.count == 3, "\(seen)")
-        #expect(seen.values.allSatisfy { $0 > 100 }, "\(seen)")
+        // How quick calls are spread depends on whose threads get a processor; long ones take all slots.
+        let long = try (0..<6).map { try client.function(Job.hold).async("call \($0)") }
+        try await becomesTrue("all slots are taken") { pool.gates.entered.count == 6 }
+        var seen: [String: Int] = [:]
+        for (number, call) in long.enumerated() {
+            pool.gates.open("call \(number)")
+            seen[try await call.value, default: 0] += 1
+        }
+        #expect(seen == ["worker 0": 2, "worker 1": 2, "worker 2": 2])
         try await becomesTrue("nothing is left") {
             pool.broker.status.queued == 0 && pool.broker.status.sent == 0
         }
