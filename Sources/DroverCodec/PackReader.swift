@@ -231,6 +231,13 @@ extension PackReader {
         return try self.readWide(as: UInt64.self)
     }
 
+    /// Reads an integer of any encoding; a peer may mean "no limit" by one above `Int.max`, and it counts as that.
+    public mutating func readCount() throws(CodecError) -> Int {
+        // 64 bits, unsigned.
+        if !self.isAtEnd, self.byte(at: self.position) == 0xCF { return Int(clamping: try self.readUInt64()) }
+        return Int(clamping: try self.readInt64())
+    }
+
     /// Reads an integer of any encoding that fits `type`.
     @inlinable
     public mutating func readInteger<Number: FixedWidthInteger>(as type: Number.Type) throws(CodecError) -> Number {

@@ -64,8 +64,8 @@ package struct Offer: Equatable, Sendable {
                     hasWorker = true
                 }
             case "name": offer.name = try reader.readPeerName()
-            case "concurrency": offer.concurrency = max(1, Int(clamping: try reader.readInt64()))
-            case "stuck": offer.stuck = max(0, Int(clamping: try reader.readInt64()))
+            case "concurrency": offer.concurrency = max(1, try reader.readCount())
+            case "stuck": offer.stuck = max(0, try reader.readCount())
             case "functions":
                 offer.functions = try reader.readTerms("a function's name", most: WireLimits.standard.maxFunctions)
             case "queues": offer.queues = try reader.readTerms("a queue's name", most: WireLimits.maxTerms)

@@ -67,6 +67,8 @@ struct LostInvocationTests {
             try await self.client.connect()
         }
 
+        func stopWorker() async { await self.running.stop(grace: .zero) }
+
         func close() async {
             await self.client.close(grace: .zero)
             await self.running.stop(grace: .zero)
@@ -188,5 +190,26 @@ struct LostInvocationTests {
         await client.close(grace: .zero)
         await second.stop(grace: .zero)
         link.close()
+    }
+
+    @Test("an answer to a worker that is gone is dropped and counted")
+    func stray() async throws {
+        let bench = try await Bench(.direct)
+        let isRunning = Atomic<Bool>(false)
+        let mayAnswer = Atomic<Bool>(false)
+        let callback = bench.client.callback { (size: Int) -> [UInt8] in
+            isRunning.store(true, ordering: .releasing)
+            while !mayAnswer.load(ordering: .acquiring) { usleep(1000) }
+            return [UInt8](repeating: 1, count: size)
+        }
+        let call = try bench.client.function(Self.fetch).async(callback, 10)
+        try await becomesTrue("it runs") { isRunning.load(ordering: .acquiring) }
+        await bench.stopWorker()
+        await #expect(throws: (any Error).self) { try await call.value }
+        try await becomesTrue("the session is over") { bench.client.statistics.disconnections == 1 }
+        #expect(bench.client.statistics.strayAnswers == 0)
+        mayAnswer.store(true, ordering: .releasing)
+        try await becomesTrue("it is counted") { bench.client.statistics.strayAnswers == 1 }
+        await bench.close()
     }
 }

@@ -94,7 +94,7 @@ struct HandshakeTests {
         #expect(error?.message == "a welcome needs \"worker\" (16 bytes) and a positive \"window\"")
     }
 
-    @Test("a long name is cut, a large minor version is kept within its type")
+    @Test("a long name is cut, large numbers are kept within their types")
     func clamping() throws {
         var hello = Self.hello
         hello.name = String(repeating: "é", count: 300)
@@ -106,13 +106,20 @@ struct HandshakeTests {
         welcome.name = String(repeating: "n", count: 300)
         #expect(try readWelcome(payload(welcome.pack)).name.count == 255)
         let bytes = try payload { writer throws(CodecError) in
-            try writer.packMapHeader(2)
+            try writer.packMapHeader(4)
             try writer.pack("minor")
+            try writer.pack(UInt64.max)
+            try writer.pack("silence")
+            try writer.pack(UInt64.max)
+            try writer.pack("maxPayload")
             try writer.pack(UInt64.max)
             try writer.pack("client")
             try writer.pack(Self.hello.client.bytes)
         }
         #expect(try readHello(bytes).minor == UInt32.max)
+        #expect(try readHello(bytes).silenceMilliseconds == Int.max)
+        #expect(try readHello(bytes).silenceNanoseconds == UInt64.max)
+        #expect(try readHello(bytes).maxPayloadBytes == Int.max)
     }
 
     @Test("a payload that is no map is refused")

@@ -586,6 +586,7 @@ final class ClientCore: Sendable {
         statistics.unknownMessages = self.counters.unknownMessages.current
         statistics.events = self.counters.events.current
         statistics.strayEvents = self.counters.strayEvents.current
+        statistics.strayAnswers = self.counters.strayAnswers.current
         statistics.sessions = self.counters.sessions.current
         statistics.disconnections = self.counters.disconnections.current
         statistics.outstandingNow = self.outstandingCount

@@ -211,14 +211,13 @@ final class ClientLink {
 
     // MARK: Invocations
 
-    /// Sends an answer to an invocation, or keeps it until the session goes on; one that nobody waits for is dropped.
+    /// Sends an answer to an invocation, or keeps it until the session goes on; one that nobody waits for is dropped and counted.
     ///
     /// - Parameters:
     ///   - invocation: What is answered.
     ///   - header: The answer's.
     ///   - block: What it says.
     ///   - isOpen: Whether the session is: what is sent while it isn't is lost.
-    /// - Returns: Whether somebody waits for it.
     /// - Throws: What the socket says.
     @available(*, noasync)
     func answer(
@@ -226,19 +225,19 @@ final class ClientLink {
         _ header: Header,
         consuming block: RequestBytes,
         isOpen: Bool
-    ) throws(ZMQError) -> Bool {
+    ) throws(ZMQError) {
         guard self.invocations.isOpen(invocation.id, in: invocation.session) else {
             var block = block
             block.free()
-            return false
+            self.core.counters.strayAnswers.count()
+            return
         }
         guard isOpen else {
             self.heldAnswers.append((header, block))
-            return true
+            return
         }
         self.invocations.answered(invocation.id)
         try self.send(header, consuming: block)
-        return true
     }
 
     /// The session goes on: tells the worker what of its invocations will be answered, then what was kept.
@@ -269,7 +268,9 @@ final class ClientLink {
     func forgetInvocations() {
         self.invocations.begin()
         self.line.forgetAnswers()
-        for (_, var block) in exchange(&self.heldAnswers, with: []) { block.free() }
+        let held = exchange(&self.heldAnswers, with: [])
+        for (_, var block) in held { block.free() }
+        self.core.counters.strayAnswers.count(held.count)
     }
 
     /// Another thread uses the sockets from now on; see ``LoopSeat``.

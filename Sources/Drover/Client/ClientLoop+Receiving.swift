@@ -372,7 +372,7 @@ extension ClientLoop {
                 let body = ErrorBody(code: .subscriberGone, message: "the callback's subscription \(id) is over")
                 self.attempt(link) { link throws(ZMQError) in
                     let header = Header(.error, id: invocation.id)
-                    _ = try link.answer(invocation, header, consuming: body.packed(), isOpen: true)
+                    try link.answer(invocation, header, consuming: body.packed(), isOpen: true)
                 }
             }
         }

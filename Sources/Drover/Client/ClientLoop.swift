@@ -266,7 +266,7 @@ final class ClientLoop {
             let isOpen = self.book.machine.endpoints[invocation.endpoint].isOpen
             let header = Header(isError ? .error : .reply, id: invocation.id)
             self.attempt(self.links[invocation.endpoint]) { link throws(ZMQError) in
-                _ = try link.answer(invocation, header, consuming: block, isOpen: isOpen)
+                try link.answer(invocation, header, consuming: block, isOpen: isOpen)
             }
         case .lookedUp(let endpoint, let lookUp, let answer):
             self.lookedUp(self.links[endpoint], lookUp, answer)

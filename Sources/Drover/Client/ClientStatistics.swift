@@ -36,6 +36,8 @@ public struct ClientStatistics: Hashable, Sendable {
     public var events = 0
     /// Events for subscriptions that were over.
     public var strayEvents = 0
+    /// Answers of callbacks that nobody waited for any more: the worker gave its question up, or its session ended.
+    public var strayAnswers = 0
     /// Parts of large messages that came and were not wanted.
     public var partsRefused = 0
     /// Large messages that were announced with more bytes than this client takes.
@@ -74,6 +76,7 @@ struct ClientCounters: ~Copyable, Sendable {
     let unknownMessages = Atomic<Int>(0)
     let events = Atomic<Int>(0)
     let strayEvents = Atomic<Int>(0)
+    let strayAnswers = Atomic<Int>(0)
     let sessions = Atomic<Int>(0)
     let disconnections = Atomic<Int>(0)
     /// Requests that their callers sent while the poller slept.
