@@ -81,6 +81,31 @@ package struct FrameReader {
         return Part(header: header, payload: start..<start + length)
     }
 
+    /// The payload of the next message if that is the event of a subscription with this number, as most are in a row of events.
+    ///
+    /// Nil leaves the reader where it is: ``next()`` says what is there.
+    @inlinable
+    package mutating func nextEvent(of subscription: UInt32, sequence: UInt64) -> Range<Int>? {
+        let start = self.offset + Header.byteCount
+        guard unsafe start <= self.bytes.count else { return nil }
+        let header = unsafe UnsafeRawBufferPointer(rebasing: self.bytes[self.offset..<start])
+        let length = unsafe Int(UInt32(littleEndian: header.loadUnaligned(fromByteOffset: 4, as: UInt32.self)))
+        guard unsafe header[0] == ProtocolVersion.firstByte && header[1] == MessageKind.event.rawValue,
+            unsafe header[2] == 0 && header[3] == ContentType.messagePack.rawValue,
+            unsafe UInt64(littleEndian: header.loadUnaligned(fromByteOffset: 8, as: UInt64.self)) == sequence,
+            unsafe UInt32(littleEndian: header.loadUnaligned(fromByteOffset: 20, as: UInt32.self)) == subscription,
+            length <= self.limits.maxPayloadBytes, unsafe length <= self.bytes.count - start
+        else { return nil }
+        self.offset = start + length
+        return start..<start + length
+    }
+
+    /// How many messages with payloads of this size the rest of the frame can hold.
+    @inlinable
+    package func mostMessagesLeft(ofPayload byteCount: Int) -> Int {
+        unsafe (self.bytes.count - self.offset) / (Header.byteCount + byteCount)
+    }
+
     /// The header read last, so that a broken message can still be laid at its correlation id's door.
     package var lastHeader: Header?
     @usableFromInline var usedAttached = false

@@ -100,13 +100,8 @@ import Testing
     func waiting() {
         let frame = MessageBox(Message(copying: [UInt8](repeating: 0, count: 64)))
         func run(_ first: UInt64, count: Int) -> ArrivedEvents {
-            var run = ArrivedEvents(0..<1, of: frame, sequence: first)
-            for index in 1..<count { _ = run.append(index..<index + 1, sequence: first + UInt64(index)) }
-            return run
+            ArrivedEvents((0..<count).map { $0..<$0 + 1 }, of: frame, sequence: first)
         }
-        var start = run(3, count: 2)
-        let isNext = start.append(9..<10, sequence: 9)
-        #expect(!isNext && start.count == 2)
         var waiting = WaitingEvents()
         waiting.append(run(0, count: 10))
         let invocation = Subscription.Invocation(endpoint: 0, session: 0, id: 1, deadline: Instant(nanoseconds: .max))

@@ -18,6 +18,43 @@ struct FrameReaderTests {
         #expect(found.messages.map { $0.payload } == [Array("echo".utf8), [0x91, 0x07], []])
     }
 
+    @Test("S76 events in a row are found at once, and what is none of them is left to be read")
+    func rows() throws {
+        func event(_ sequence: UInt64, of subscription: UInt32 = 7, flags: Header.Flags = []) -> [UInt8] {
+            var header = Header(.event, id: sequence, number: subscription)
+            header.flags = flags
+            return message(header, [0x91, UInt8(truncatingIfNeeded: sequence)])
+        }
+        let row = event(3) + event(4) + event(5)
+        let others = [
+            event(7), event(6, of: 8), event(6, flags: .attached), message(Header(.reply, id: 6, number: 7)),
+            Array(event(6).dropLast()), Array(event(6).prefix(20)), [],
+        ]
+        for other in others {
+            let bytes = row + other
+            unsafe bytes.withUnsafeBytes { bytes in
+                var reader = unsafe FrameReader(bytes)
+                #expect(reader.nextEvent(of: 7, sequence: 4) == nil)
+                #expect(reader.mostMessagesLeft(ofPayload: 2) >= 3)
+                var found: [UInt8] = []
+                var next: UInt64 = 3
+                while let payload = reader.nextEvent(of: 7, sequence: next) {
+                    unsafe found.append(bytes[payload.upperBound - 1])
+                    next += 1
+                }
+                #expect(found == [3, 4, 5])
+                #expect(reader.mostMessagesLeft(ofPayload: 0) == other.count / Header.byteCount)
+                #expect(reader.lastHeader == nil)
+            }
+        }
+        unsafe row.withUnsafeBytes { bytes in
+            var limits = WireLimits.standard
+            limits.maxPayloadBytes = 1
+            var reader = unsafe FrameReader(bytes, limits: limits)
+            #expect(reader.nextEvent(of: 7, sequence: 3) == nil)
+        }
+    }
+
     @Test("an empty frame holds no message")
     func empty() {
         let found = read([])

@@ -76,15 +76,17 @@ extension ClientLoop {
         do throws(WireError) {
             while let part = try reader.next() {
                 if part.isAttached {
-                    self.deliverGathered(from: link)
                     let box = MessageBox(self.attached.take())
                     unsafe box.withUnsafeBytes { payload in
                         unsafe self.take(part.header, payload: payload, range: 0..<payload.count, of: box, from: link)
                     }
                 } else {
                     if let box {
-                        if self.gather(part, of: box, from: link) { continue }
-                        self.deliverGathered(from: link)
+                        if Self.isEvent(part.header) {
+                            let arrived = ArrivedEvents(first: part, of: box, followedIn: &reader)
+                            self.deliver(arrived, to: SubscriptionID(part.header.number), from: link)
+                            continue
+                        }
                     } else if Self.keepsFrame(part.header) {
                         return part.payload.lowerBound - Header.byteCount
                     }
@@ -92,9 +94,7 @@ extension ClientLoop {
                     unsafe self.take(part.header, payload: payload, range: part.payload, of: box, from: link)
                 }
             }
-            self.deliverGathered(from: link)
         } catch {
-            self.deliverGathered(from: link)
             self.malformed(error, from: link, header: reader.lastHeader)
         }
         return nil
@@ -105,27 +105,8 @@ extension ClientLoop {
         header.rawKind == MessageKind.event.rawValue || header.rawKind == MessageKind.invoke.rawValue
     }
 
-    /// Puts an event to those of its subscription that stand right before it.
-    ///
-    /// - Returns: False if the message is something else, which is to be taken after what was gathered.
-    @available(*, noasync)
-    func gather(_ part: FrameReader.Part, of box: MessageBox, from link: ClientLink) -> Bool {
-        let header = part.header
-        guard header.rawKind == MessageKind.event.rawValue, header.contentType == ContentType.messagePack.rawValue
-        else { return false }
-        if self.gatheredFor == header.number, self.gathered?.append(part.payload, sequence: header.id) == true {
-            return true
-        }
-        self.deliverGathered(from: link)
-        self.gathered = ArrivedEvents(part.payload, of: box, sequence: header.id)
-        self.gatheredFor = header.number
-        return true
-    }
-
-    @available(*, noasync)
-    func deliverGathered(from link: ClientLink) {
-        guard let arrived = self.gathered.take() else { return }
-        self.deliver(arrived, to: SubscriptionID(self.gatheredFor), from: link)
+    private static func isEvent(_ header: Header) -> Bool {
+        header.rawKind == MessageKind.event.rawValue && header.contentType == ContentType.messagePack.rawValue
     }
 
     private func phaseReported(_ phase: CallPhase, _ header: Header, from link: ClientLink) {

@@ -29,9 +29,6 @@ final class ClientLoop {
     @safe @exclusivity(unchecked) var attached = Message()
     @safe @exclusivity(unchecked) var poll: DescriptorPoll
     @safe @exclusivity(unchecked) var lastSubscription: Subscription?
-    /// Events that stand one behind the other in the frame that is being taken, and their subscription.
-    @safe @exclusivity(unchecked) var gathered: ArrivedEvents?
-    @safe @exclusivity(unchecked) var gatheredFor: UInt32 = 0
     @safe @exclusivity(unchecked) var turns = 0
     /// Whether to look out for the answer to a lone call, and for the call after it.
     @safe @exclusivity(unchecked) var answerSpin = SpinPolicy()

@@ -12,6 +12,8 @@ struct ArrivedEvents: Sendable {
     let frame: MessageBox
     /// Where the arguments stand, in the order of the events.
     private(set) var payloads: ArraySlice<Range<Int>>
+    /// More are never made room for at once.
+    private static let mostReserved = 1024
     /// The first event's number; nil for a call, which takes the next one without carrying it.
     let sequence: UInt64?
     /// How many result callbacks were queued before; see ``CallbackQueue``.
@@ -26,13 +28,31 @@ struct ArrivedEvents: Sendable {
         self.invocation = invocation
     }
 
+    /// Events whose numbers rise by one.
+    init(_ payloads: [Range<Int>], of frame: MessageBox, sequence: UInt64) {
+        self.frame = frame
+        self.payloads = payloads[...]
+        self.sequence = sequence
+        self.invocation = nil
+    }
+
     var count: Int { self.payloads.count }
 
-    /// Adds the event that stands behind them; false if it can't be the next of them.
-    mutating func append(_ payload: Range<Int>, sequence: UInt64) -> Bool {
-        guard let first = self.sequence, sequence == first &+ UInt64(self.payloads.count) else { return false }
-        self.payloads.append(payload)
-        return true
+    /// Events that stand one behind the other: the first, and those behind it that a reader finds.
+    init(first part: FrameReader.Part, of frame: MessageBox, followedIn reader: inout FrameReader) {
+        let subscription = part.header.number
+        var next = part.header.id &+ 1
+        var payloads = [part.payload]
+        if let second = reader.nextEvent(of: subscription, sequence: next) {
+            payloads.reserveCapacity(2 + min(reader.mostMessagesLeft(ofPayload: second.count), Self.mostReserved))
+            payloads.append(second)
+            next &+= 1
+            while let payload = reader.nextEvent(of: subscription, sequence: next) {
+                payloads.append(payload)
+                next &+= 1
+            }
+        }
+        self.init(payloads, of: frame, sequence: part.header.id)
     }
 
     mutating func dropFirst(_ count: Int = 1) { self.payloads.removeFirst(count) }

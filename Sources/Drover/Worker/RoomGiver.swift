@@ -30,13 +30,15 @@ extension RoomGiver {
     ///
     /// - Parameters:
     ///   - block: The message; it is freed if it isn't taken.
-    ///   - context: The request that the handler works on, whose cancellation ends the wait.
+    ///   - context: The request that the handler works on, whose cancellation ends the wait; looked up only for that, since it costs
+    ///     as much as the rest.
     /// - Throws: `CancellationError`, or an error that says that nobody takes it any more.
     @available(*, noasync)
-    func giveBlocking(_ block: RequestBytes, for context: JobContext?) throws {
+    func giveBlocking(_ block: RequestBytes, for context: @autoclosure () -> JobContext?) throws {
         _ = try Self.freeing(block) {
             if try self.take(block, orTell: nil) { return true }
             self.heldBack()
+            let context = context()
             while true {
                 let waiter = PendingReply()
                 if try self.take(block, orTell: waiter) { return true }
@@ -48,10 +50,11 @@ extension RoomGiver {
     }
 
     /// As the blocking form, but suspends; it ends when the task is cancelled, too.
-    func give(_ block: RequestBytes, for context: JobContext?) async throws {
+    func give(_ block: RequestBytes, for context: @autoclosure () -> JobContext?) async throws {
         do {
             if try self.take(block, orTell: nil) { return }
             self.heldBack()
+            let context = context()
             while true {
                 let waiter = PendingReply()
                 if try self.take(block, orTell: waiter) { return }
