@@ -642,7 +642,7 @@ extension ServingTests.CorrelationTests {
         raw.stop()
     }
 
-    @Test("A41 sixteen threads mix calls on one client; each ends right, nothing leaks", .timeLimit(.minutes(5)))
+    @Test("A41 sixteen threads mix calls on one client; each ends right, nothing leaks", .timeLimit(.minutes(20)))
     func stress() throws {
         // Sixteen busy threads may keep a sanitized loop, or one on a loaded machine, from the processor for longer.
         let silenceLimit = isSanitized ? Duration.seconds(10) : scaled(.milliseconds(600))
@@ -678,7 +678,7 @@ extension ServingTests.CorrelationTests {
             }
         }
         #expect(wrong.values.isEmpty, "\(wrong.values.prefix(5))")
-        if !isSanitized { #expect(time < .seconds(60), "it took \(time)") }
+        if !isSanitized { #expect(time < .seconds(60) * max(1, perThread / 10_000), "it took \(time)") }
         #expect(client.statistics.calls == 16 * perThread)
         eventually("nothing is left") {
             let now = client.statistics
