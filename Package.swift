@@ -176,7 +176,7 @@ let package = Package(
             name: "Benchmarks",
             dependencies: ["Drover"],
             path: "Tests/Benchmarks",
-            exclude: ["rpyc_baseline.py"],
+            exclude: ["msgpack_baseline.py", "rpyc_baseline.py"],
             swiftSettings: strict
         ),
         .executableTarget(name: "PlainZMQ", path: "Tests/PlainZMQ", linkerSettings: [.linkedLibrary("zmq")]),

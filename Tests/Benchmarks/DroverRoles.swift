@@ -40,12 +40,13 @@ enum DroverRoles {
         let worker = Worker(configuration: configuration)
         worker.register(Self.echo) { bytes in bytes }
         worker.register(BrokerRoles.following) { number in number + 1 }
+        worker.register(OrderCalls.repeated) { order in order }
         return worker
     }
 
     // MARK: Clients
 
-    private static func client(_ arguments: [String], coalesces: Bool = true) throws -> Client {
+    static func client(_ arguments: [String], coalesces: Bool = true) throws -> Client {
         guard let endpoint = arguments.first else { throw Failure("the role needs an endpoint") }
         var configuration = ClientConfiguration()
         configuration.coalescesMessages = coalesces

@@ -31,6 +31,9 @@ enum DroverRows {
             key: "mib_per_s"
         ),
         "codec": .value("Drover") { try CodecRole.nanosecondsPerCall() },
+        "codec-order": StructRole.order,
+        "codec-points": StructRole.points,
+        "order-calls": OrderCalls.drover,
         "callback-latency": pair(
             client: "callback-latency",
             [Workload.latencyCalls, Workload.payloadBytes, Workload.latencyPauseMicroseconds],
@@ -65,6 +68,7 @@ enum DroverRows {
         "bulk": DroverRoles.bulk,
         "callback-latency": DroverRoles.callbackLatency,
         "idle": DroverRoles.idle,
+        "order-calls": OrderCalls.role,
         "pool-worker": BrokerRoles.worker,
         "pool-workers": BrokerRoles.manyWorkers,
         "holding-worker": BrokerRoles.holdingWorker,
@@ -77,12 +81,19 @@ enum DroverRows {
     ///
     /// The worker's role prints `endpoint=...` once it can be reached; the client's role gets that endpoint as its first
     /// argument and prints one line of `key=value` words.
-    static func pair(worker: String = "worker", client: String, _ arguments: [Int], key: String) -> Side {
+    static func pair(
+        _ name: String = "Drover",
+        executable: String = Executable.path,
+        worker: String = "worker",
+        client: String,
+        _ arguments: [Int],
+        key: String
+    ) -> Side {
         .pair(
-            "Drover",
+            name,
             ProcessPair(
-                server: Command(Executable.path, ["--role", worker]),
-                client: { Command(Executable.path, ["--role", client, $0] + arguments.map { String($0) }) },
+                server: Command(executable, ["--role", worker]),
+                client: { Command(executable, ["--role", client, $0] + arguments.map { String($0) }) },
                 key: key
             )
         )

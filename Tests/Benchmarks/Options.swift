@@ -6,6 +6,7 @@ import Foundation
 ///
 /// - `ROWS="a b"` or arguments: these rows only.
 /// - `RUNS=n`: pairs of runs per row, 5 unless told.
+/// - `BEFORE=path`: the `Benchmarks` of an earlier build, which `order-calls` is compared with.
 /// - `--baselines`: every baseline, without Drover.
 /// - `IDLE_SECONDS=n`: how long idle processes are watched, 30 unless told.
 /// - `QUICK=1`: a twentieth of the work and one run, to see that everything still works. Its figures mean nothing.
@@ -46,6 +47,9 @@ enum Workload {
     static let pipelinedCalls = scaled(2_000_000)
     static let events = scaled(3_000_000)
     static let bulkCalls = scaled(2000)
+    static let codecOrders = scaled(200_000)
+    static let codecPointArrays = scaled(2000)
+    static let orderCalls = scaled(500_000)
     static let latencyCalls = scaled(2000)
     static let queuedCalls = scaled(1_000_000)
     static let idleWorkers = isQuick ? 20 : 200

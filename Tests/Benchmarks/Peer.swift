@@ -15,6 +15,11 @@ struct Peer: Sendable {
         remedy: "run deploy/setup.sh, or install rpyc for the Python that DROVER_PYTHON names",
         version: { RPyCBaseline.version }
     )
+    static let msgpack = Peer(
+        name: "msgpack",
+        remedy: "run deploy/setup.sh, or install msgpack for the Python that DROVER_PYTHON names",
+        version: { msgpackVersion }
+    )
     static let nats = Peer(
         name: "nats",
         remedy: "apt-get install nats-server libnats-dev, then run deploy/setup-bench.sh",
@@ -38,6 +43,11 @@ struct Peer: Sendable {
     )
 
     // Looked up once: Python takes its time.
+    private static let msgpackVersion = word(
+        of: RPyCBaseline.python,
+        ["-c", "import msgpack; print('version', '.'.join(map(str, msgpack.version)))"],
+        after: "version"
+    )
     private static let natsVersion =
         has("nats_peer") ? word(of: "nats-server", ["--version"], after: "nats-server:") : nil
     private static let gearmanVersion =

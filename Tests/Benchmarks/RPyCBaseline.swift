@@ -57,7 +57,8 @@ enum RPyCBaseline {
         }
     }()
 
-    private static let python: String = {
+    /// The Python that measures, and has what it measures.
+    static let python: String = {
         let chosen = ProcessInfo.processInfo.environment["DROVER_PYTHON"] ?? ""
         return chosen.isEmpty ? "python3" : chosen
     }()

@@ -58,6 +58,29 @@ extension Row {
         ),
         Row("codec", unit: "ns", better: .lower, goals: [Goal(.value, .atMost, 100)]),
         Row(
+            "codec-order",
+            unit: "ns",
+            better: .lower,
+            goals: [Goal(.ratio, .atMost, 1.0)],
+            baseline: StructRole.pythonOrder,
+            needs: .msgpack
+        ),
+        Row(
+            "codec-points",
+            unit: "ns",
+            better: .lower,
+            goals: [Goal(.ratio, .atMost, 1.0)],
+            baseline: StructRole.pythonPoints,
+            needs: .msgpack
+        ),
+        Row(
+            "order-calls",
+            unit: "calls/s",
+            better: .higher,
+            goals: [Goal(.ratio, .atLeast, 4.0)],
+            baseline: OrderCalls.earlier
+        ),
+        Row(
             "callback-latency",
             unit: "us",
             better: .lower,
