@@ -31,12 +31,8 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
     @usableFromInline
     typealias ResultUnpacker = @Sendable (inout PackReader) throws(CodecError) -> Result
 
-    @usableFromInline let packArguments: ArgumentPacker
-    @usableFromInline let unpackArguments: ArgumentUnpacker
-    @usableFromInline let packResult: ResultPacker
-    @usableFromInline let readResult: ResultReader
-    /// Reads a result that is not all of its payload.
-    @usableFromInline let unpackResult: ResultUnpacker
+    /// How arguments and results travel.
+    @usableFromInline let codec: FunctionCodec<repeat each Argument, Result>
 
     /// Declares a function.
     ///
@@ -45,20 +41,23 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
     ///   - isIdempotent: Whether it may run more than once without harm; such calls survive the loss of a worker.
     @inlinable
     public init(_ name: String, isIdempotent: Bool = false) {
-        let (pack, unpack) = Self.argumentCodec()
-        let (packResult, readResult, unpackResult) = Self.resultCodec()
-        self.init(
-            name: name,
-            isIdempotent: isIdempotent,
-            packArguments: pack,
-            unpackArguments: unpack,
-            packResult: packResult,
-            readResult: readResult,
-            unpackResult: unpackResult
-        )
+        self.name = name
+        self.isIdempotent = isIdempotent
+        // Declarations are computed at each mention, as `static var` has it; the codec isn't.
+        self.codec = FunctionCodec.shared {
+            let (pack, unpack) = Self.argumentCodec()
+            let (packResult, readResult, unpackResult) = Self.resultCodec()
+            return FunctionCodec(
+                packArguments: pack,
+                unpackArguments: unpack,
+                packResult: packResult,
+                readResult: readResult,
+                unpackResult: unpackResult
+            )
+        }
     }
 
-    /// How arguments are written and read: decided here, once, and not in each call.
+    /// How arguments are written and read: decided here, once for each signature, and not in each call.
     @inlinable
     static func argumentCodec() -> (pack: ArgumentPacker, unpack: ArgumentUnpacker) {
         if areCommon(repeat (each Argument).self) {
@@ -117,26 +116,52 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
             unpack
         )
     }
+}
+
+extension Function {
+    @inlinable var packArguments: ArgumentPacker { self.codec.packArguments }
+    @inlinable var unpackArguments: ArgumentUnpacker { self.codec.unpackArguments }
+    @inlinable var packResult: ResultPacker { self.codec.packResult }
+    @inlinable var readResult: ResultReader { self.codec.readResult }
+    /// Reads a result that is not all of its payload.
+    @inlinable var unpackResult: ResultUnpacker { self.codec.unpackResult }
+}
+
+/// How the arguments and results of all functions with one signature are written and read.
+@usableFromInline
+final class FunctionCodec<each Argument: Codable & Sendable, Result: Codable & Sendable>: Sendable {
+    @usableFromInline let packArguments: Function<repeat each Argument, Result>.ArgumentPacker
+    @usableFromInline let unpackArguments: Function<repeat each Argument, Result>.ArgumentUnpacker
+    @usableFromInline let packResult: Function<repeat each Argument, Result>.ResultPacker
+    @usableFromInline let readResult: ResultReader
+    @usableFromInline let unpackResult: Function<repeat each Argument, Result>.ResultUnpacker
 
     @usableFromInline
     init(
-        name: String,
-        isIdempotent: Bool,
-        packArguments: @escaping ArgumentPacker,
-        unpackArguments: @escaping ArgumentUnpacker,
-        packResult: @escaping ResultPacker,
+        packArguments: @escaping Function<repeat each Argument, Result>.ArgumentPacker,
+        unpackArguments: @escaping Function<repeat each Argument, Result>.ArgumentUnpacker,
+        packResult: @escaping Function<repeat each Argument, Result>.ResultPacker,
         readResult: @escaping ResultReader,
-        unpackResult: @escaping ResultUnpacker
+        unpackResult: @escaping Function<repeat each Argument, Result>.ResultUnpacker
     ) {
-        self.name = name
-        self.isIdempotent = isIdempotent
         self.packArguments = packArguments
         self.unpackArguments = unpackArguments
         self.packResult = packResult
         self.readResult = readResult
         self.unpackResult = unpackResult
     }
+
+    /// The one codec of this signature; `make` builds it at the first mention.
+    @usableFromInline
+    static func shared(
+        _ make: () -> FunctionCodec<repeat each Argument, Result>
+    ) -> FunctionCodec<repeat each Argument, Result> {
+        functionCodecs.entry(of: Self.self, make)
+    }
 }
+
+/// The codecs of all signatures.
+private let functionCodecs = SharedTypeTable()
 
 /// A function as one client knows it: its name and its number on the wire.
 @usableFromInline
