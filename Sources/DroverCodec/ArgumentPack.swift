@@ -32,14 +32,10 @@ public func isCommon<Value>(_ type: Value.Type) -> Bool {
     type == String.self || type == Int.self || type == Double.self || type == Bool.self || type == [UInt8].self
 }
 
-/// Writes a value whose way has to be looked up.
+/// Writes a value whose way has to be looked up: the thread knows it, where a cast would ask the runtime each time.
 @inlinable
 func packOther<Value: Encodable>(_ value: Value, into writer: inout PackWriter) throws(CodecError) {
-    if let wire = value as? any WireCodable {
-        try wire.pack(into: &writer)
-    } else {
-        try encodeValue(value, into: &writer)
-    }
+    try encodeValue(value, into: &writer)
 }
 
 /// Reads a value: by its own ``WireCodable`` conformance if it has one, else by `Decodable`.
@@ -70,17 +66,13 @@ public func unpackValue<Value: Decodable>(
     }
 }
 
-/// Reads a value whose way has to be looked up.
+/// Reads a value whose way has to be looked up, as ``packOther(_:into:)``.
 @inlinable
 func unpackOther<Value: Decodable>(_ type: Value.Type, from reader: inout PackReader) throws(CodecError) -> Value {
-    if let wire = type as? any WireCodable.Type {
-        return try unpackWire(wire, as: type, from: &reader)
-    }
-    return try decodeValue(type, from: &reader)
+    try decodeValue(type, from: &reader)
 }
 
 /// Reads a `Wire`, which is known to be the same type as `Value`.
-@inlinable
 func unpackWire<Wire: WireCodable, Value>(
     _ wire: Wire.Type,
     as type: Value.Type,

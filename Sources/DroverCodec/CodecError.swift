@@ -8,7 +8,7 @@ public struct CodecError: Error, Sendable {
     public struct Code: Hashable, Sendable, CustomStringConvertible {
         private enum Name: String, Sendable {
             case countMismatch, invalidUTF8, malformed, missingField, notDecodable, notEncodable, outOfMemory, overflow
-            case tooDeep, tooLarge, trailingBytes, truncated, typeMismatch
+            case tooDeep, tooLarge, trailingBytes, truncated, typeMismatch, unknownCase
         }
 
         private let name: Name
@@ -39,6 +39,8 @@ public struct CodecError: Error, Sendable {
         public static let truncated = Code(name: .truncated)
         /// A value of another kind than was asked for.
         public static let typeMismatch = Code(name: .typeMismatch)
+        /// An enumeration has no such case: the other side's has more.
+        public static let unknownCase = Code(name: .unknownCase)
 
         /// The code's name.
         public var description: String { self.name.rawValue }

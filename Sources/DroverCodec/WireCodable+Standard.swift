@@ -223,14 +223,7 @@ extension Array: WireCodable where Element: WireCodable {
         }
         try writer.enter()
         try writer.packArrayHeader(self.count)
-        // The commonest elements are told apart here, as a generic loop is many times slower where it isn't specialised.
-        if Element.self == Int.self {
-            for element in unsafe unsafeBitCast(self, to: [Int].self) { try writer.pack(Int64(element)) }
-        } else if Element.self == Double.self {
-            for element in unsafe unsafeBitCast(self, to: [Double].self) { try writer.pack(element) }
-        } else if Element.self == String.self {
-            for element in unsafe unsafeBitCast(self, to: [String].self) { try writer.pack(element) }
-        } else {
+        if try !writer.packCommon(elements: self) {
             for element in self { try element.pack(into: &writer) }
         }
         writer.leave()
@@ -243,15 +236,7 @@ extension Array: WireCodable where Element: WireCodable {
             let bytes = try reader.readBytes()
             return unsafe unsafeBitCast(bytes, to: [Element].self)
         }
-        if Element.self == Int.self {
-            return unsafe unsafeBitCast(try reader.readElements(Int.self), to: [Element].self)
-        }
-        if Element.self == Double.self {
-            return unsafe unsafeBitCast(try reader.readElements(Double.self), to: [Element].self)
-        }
-        if Element.self == String.self {
-            return unsafe unsafeBitCast(try reader.readElements(String.self), to: [Element].self)
-        }
+        if let common = try reader.readCommonElements(Element.self) { return common }
         return try reader.readElements(Element.self)
     }
 }
@@ -282,26 +267,17 @@ extension Set: WireCodable where Element: WireCodable {
     public func pack(into writer: inout PackWriter) throws(CodecError) {
         try writer.enter()
         try writer.packArrayHeader(self.count)
-        for element in self { try element.pack(into: &writer) }
+        if try !writer.packCommon(members: self) {
+            for element in self { try element.pack(into: &writer) }
+        }
         writer.leave()
     }
 
     /// Reads an array; elements that occur twice are taken once.
     @inlinable
     public static func unpack(from reader: inout PackReader) throws(CodecError) -> Set<Element> {
-        let count = try reader.readArrayHeader()
-        try reader.enter()
-        var elements: Set<Element> = []
-        elements.reserveCapacity(PackReader.firstReservation(count))
-        for index in 0..<count {
-            do {
-                elements.insert(try Element.unpack(from: &reader))
-            } catch {
-                throw error.under(index: index)
-            }
-        }
-        reader.leave()
-        return elements
+        if let common = try reader.readCommonMembers(Element.self) { return common }
+        return try reader.readMembers(Element.self)
     }
 }
 
@@ -311,9 +287,11 @@ extension Dictionary: WireCodable where Key: WireCodable, Value: WireCodable {
     public func pack(into writer: inout PackWriter) throws(CodecError) {
         try writer.enter()
         try writer.packMapHeader(self.count)
-        for (key, value) in self {
-            try key.pack(into: &writer)
-            try value.pack(into: &writer)
+        if try !writer.packCommon(entries: self) {
+            for (key, value) in self {
+                try key.pack(into: &writer)
+                try value.pack(into: &writer)
+            }
         }
         writer.leave()
     }
@@ -321,19 +299,51 @@ extension Dictionary: WireCodable where Key: WireCodable, Value: WireCodable {
     /// Reads a map; of a key that occurs twice, the last value counts.
     @inlinable
     public static func unpack(from reader: inout PackReader) throws(CodecError) -> [Key: Value] {
-        let count = try reader.readMapHeader()
-        try reader.enter()
-        var entries: [Key: Value] = [:]
-        entries.reserveCapacity(PackReader.firstReservation(count))
+        if let common = try reader.readCommonEntries(Key.self, Value.self) { return common }
+        return try reader.readEntries(Key.self, Value.self)
+    }
+}
+
+extension PackReader {
+    /// Reads an array into a set.
+    @inlinable
+    mutating func readMembers<Element: WireCodable & Hashable>(
+        _ type: Element.Type
+    ) throws(CodecError) -> Set<Element> {
+        let count = try self.readArrayHeader()
+        try self.enter()
+        var elements: Set<Element> = []
+        elements.reserveCapacity(PackReader.firstReservation(count))
         for index in 0..<count {
             do {
-                let key = try Key.unpack(from: &reader)
-                entries[key] = try Value.unpack(from: &reader)
+                elements.insert(try Element.unpack(from: &self))
             } catch {
                 throw error.under(index: index)
             }
         }
-        reader.leave()
+        self.leave()
+        return elements
+    }
+
+    /// Reads a map.
+    @inlinable
+    mutating func readEntries<Key: WireCodable & Hashable, Value: WireCodable>(
+        _ key: Key.Type,
+        _ value: Value.Type
+    ) throws(CodecError) -> [Key: Value] {
+        let count = try self.readMapHeader()
+        try self.enter()
+        var entries: [Key: Value] = [:]
+        entries.reserveCapacity(PackReader.firstReservation(count))
+        for index in 0..<count {
+            do {
+                let key = try Key.unpack(from: &self)
+                entries[key] = try Value.unpack(from: &self)
+            } catch {
+                throw error.under(index: index)
+            }
+        }
+        self.leave()
         return entries
     }
 }

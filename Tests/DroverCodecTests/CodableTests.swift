@@ -162,7 +162,7 @@ struct CodableTests {
         let error = #expect(throws: CodecError.self) { try unpacked(Outer<Inner>.self, bytes) }
         #expect(error?.code == .missingField)
         #expect(error?.path == ["list", "[0]"])
-        #expect(error.map { "\($0)" }?.contains("list[0]: the field \"x\" is missing") == true)
+        #expect(error.map { "\($0)" }?.contains("list[0]: the field \"x\" of Inner is missing") == true)
     }
 
     @Test("a wrong kind is named with its path")
@@ -397,39 +397,65 @@ struct CodableTests {
 
     /// Holds what a decoder is made of, without keeping it alive.
     final class Traces: @unchecked Sendable {
-        @TaskLocal static var current = Traces()
         private(set) var count = 0
-        // Used by one test's task only.
+        // Used by one thread at a time.
         private let objects = WeakReferences()
 
         func note(_ decoder: any Decoder) {
-            guard let frame = Mirror(reflecting: decoder).descendant("frame") else { return }
+            guard let link = Mirror(reflecting: decoder).descendant("link") else { return }
             self.count += 1
-            self.objects.add(frame as AnyObject)
+            self.objects.add(link as AnyObject)
         }
 
         var living: Int { self.objects.living }
     }
 
-    @Test("nothing stays in memory when decoding fails between nested containers")
+    /// Runs `body` on a thread of its own, and returns when that is gone with all that it had.
+    private func onOwnThread(_ body: @escaping @Sendable () -> Void) {
+        final class Box: Sendable {
+            let body: @Sendable () -> Void
+            init(_ body: @escaping @Sendable () -> Void) { self.body = body }
+        }
+        var thread = pthread_t()
+        let box = Unmanaged.passRetained(Box(body)).toOpaque()
+        let failed = pthread_create(
+            &thread,
+            nil,
+            { box in
+                guard let box else { return nil }
+                Unmanaged<Box>.fromOpaque(box).takeRetainedValue().body()
+                return nil
+            },
+            box
+        )
+        #expect(failed == 0)
+        pthread_join(thread, nil)
+    }
+
+    struct Leaver: Codable {
+        static let traces = Traces()
+
+        init() {}
+
+        init(from decoder: any Decoder) throws {
+            Self.traces.note(decoder)
+            let container = try decoder.container(keyedBy: NamedKey.self)
+            var list = try container.nestedUnkeyedContainer(forKey: NamedKey("list"))
+            let inner = try list.nestedContainer(keyedBy: NamedKey.self)
+            _ = try inner.nestedContainer(keyedBy: NamedKey.self, forKey: NamedKey("deep"))
+            throw CancellationError()
+        }
+    }
+
+    @Test("a thread that ends leaves nothing of its decoding in memory, even if that failed between nested containers")
     func failureFreesEverything() throws {
-        struct Leaver: Decodable {
-            init(from decoder: any Decoder) throws {
-                Traces.current.note(decoder)
-                let container = try decoder.container(keyedBy: NamedKey.self)
-                var list = try container.nestedUnkeyedContainer(forKey: NamedKey("list"))
-                let inner = try list.nestedContainer(keyedBy: NamedKey.self)
-                _ = try inner.nestedContainer(keyedBy: NamedKey.self, forKey: NamedKey("deep"))
-                throw CancellationError()
-            }
-        }
         let bytes = try packed(["list": [["deep": ["x": 1]]]])
-        let traces = Traces()
-        Traces.$current.withValue(traces) {
+        self.onOwnThread {
             #expect(throws: CodecError.self) { try unpacked(Leaver.self, bytes) }
+            #expect(throws: CodecError.self) { try unpacked([Leaver].self, [0x91] + bytes) }
         }
-        #expect(traces.count == 1)
-        #expect(traces.living == 0)
+        #expect(Leaver.traces.count == 2)
+        #expect(Leaver.traces.living == 0)
     }
 
     @Test("misused encoders are errors")
