@@ -2,6 +2,15 @@
 
 internal import Glibc
 
+/// The field names of a container and the frames that wait for a value; frames look here with each field and value, and
+/// it lies in memory of its own, so that they need not count a reference to get there.
+@safe
+struct DecodingMemory: ~Copyable {
+    var keys = PreparedKeys()
+    /// The first of the frames that wait, of each of which there is one reference here.
+    var spare: Unmanaged<DecodingFrame>?
+}
+
 /// What is remembered of a container in a type's decoding: its field names and the frame that reads it.
 ///
 /// A type has one, and one more for each nested container that its `init(from:)` asks for.
@@ -12,8 +21,7 @@ final class DecodingNode {
 
     /// The type whose value it is.
     let type: Any.Type
-    let keys: UnsafeMutablePointer<PreparedKeys>
-    @safe @exclusivity(unchecked) private var spare: DecodingFrame?
+    let memory: UnsafeMutablePointer<DecodingMemory>
     @safe @exclusivity(unchecked) private var nested: [Int: DecodingNode] = [:]
     @safe @exclusivity(unchecked) private var nodes = 0
     private unowned let root: DecodingNode?
@@ -21,28 +29,24 @@ final class DecodingNode {
     init(of type: Any.Type, inside root: DecodingNode? = nil) {
         self.type = type
         self.root = root
-        unsafe self.keys = .allocate(capacity: 1)
-        unsafe self.keys.initialize(to: PreparedKeys())
+        unsafe self.memory = .allocate(capacity: 1)
+        unsafe self.memory.initialize(to: DecodingMemory())
     }
 
     deinit {
-        unsafe self.keys.deinitialize(count: 1)
-        unsafe self.keys.deallocate()
+        self.dismantle()
+        unsafe self.memory.deinitialize(count: 1)
+        unsafe self.memory.deallocate()
     }
 
     /// A frame for a value that begins now.
     @inline(__always)
     func takeFrame(in session: DecodingSession) -> DecodingFrame {
-        guard let frame = self.spare.take() else { return DecodingFrame(self, in: session) }
-        self.spare = frame.nextSpare.take()
+        guard let spare = unsafe self.memory.pointee.spare else { return DecodingFrame(self, in: session) }
+        let frame = unsafe spare.takeRetainedValue()
+        unsafe self.memory.pointee.spare = frame.nextSpare
+        unsafe frame.nextSpare = nil
         return frame
-    }
-
-    /// Takes back a frame that is done.
-    @inline(__always)
-    func takeBack(_ frame: DecodingFrame) {
-        frame.nextSpare = self.spare.take()
-        self.spare = frame
     }
 
     /// The node of the nested container at the index of a key.
@@ -58,8 +62,10 @@ final class DecodingNode {
     }
 
     func dismantle() {
-        while let frame = self.spare.take() {
-            self.spare = frame.nextSpare.take()
+        while let spare = unsafe self.memory.pointee.spare {
+            let frame = unsafe spare.takeRetainedValue()
+            unsafe self.memory.pointee.spare = frame.nextSpare
+            unsafe frame.nextSpare = nil
             frame.dismantle()
         }
         for child in self.nested.values { child.dismantle() }
@@ -106,9 +112,9 @@ final class DecodingFrame {
     private static let mostNoted = 64
 
     /// The next of the frames that wait for a value; types that contain themselves need several.
-    @safe @exclusivity(unchecked) fileprivate var nextSpare: DecodingFrame?
+    @exclusivity(unchecked) fileprivate var nextSpare: Unmanaged<DecodingFrame>?
     private unowned(unsafe) let node: DecodingNode
-    private let names: UnsafeMutablePointer<PreparedKeys>
+    private let memory: UnsafeMutablePointer<DecodingMemory>
     private unowned(unsafe) let session: DecodingSession
     private let place: UnsafeMutablePointer<UnsafeMutablePointer<PackReader>?>
     @safe @exclusivity(unchecked) private(set) var kind = Kind.untouched
@@ -150,7 +156,8 @@ final class DecodingFrame {
 
     init(_ node: DecodingNode, in session: DecodingSession) {
         unsafe self.node = node
-        unsafe self.names = node.keys
+        unsafe self.memory = node.memory
+        unsafe self.nextSpare = nil
         unsafe self.session = session
         unsafe self.place = session.place
         unsafe self.step = nil
@@ -202,7 +209,8 @@ final class DecodingFrame {
         }
         self.kind = .untouched
         self.pending = nil
-        unsafe self.node.takeBack(self)
+        unsafe self.nextSpare = self.memory.pointee.spare
+        unsafe self.memory.pointee.spare = Unmanaged.passRetained(self)
     }
 
     private var isHeld: Bool {
@@ -397,11 +405,11 @@ final class DecodingFrame {
         if self.pending != nil { try self.settle() }
         let index = self.next.index
         if index < self.count {
-            let known = unsafe self.names.pointee.index(of: key.stringValue, expected: self.expected)
+            let known = unsafe self.memory.pointee.keys.index(of: key.stringValue, expected: self.expected)
             let reader = unsafe self.reader(at: self.next.offset)
             if known >= 0 {
                 self.expected = known &+ 1
-                if unsafe reader.pointee.pass(self.names.pointee.entry(known)) {
+                if unsafe reader.pointee.pass(self.memory.pointee.keys.entry(known)) {
                     if index < Self.mostNoted { unsafe self.noted[index] = self.next.offset }
                     return index
                 }

@@ -1,5 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
+/// The field names of a container and the frames that wait for a value; frames look here with each field and value, and
+/// it lies in memory of its own, so that they need not count a reference to get there.
+@safe
+struct EncodingMemory: ~Copyable {
+    var keys = PreparedKeys()
+    /// The first of the frames that wait, of each of which there is one reference here.
+    var spare: Unmanaged<EncodingFrame>?
+}
+
 /// What is remembered of a container in a type's encoding: its field names and the frame that writes it.
 ///
 /// A type has one, and one more for each nested container that its `encode(to:)` makes.
@@ -8,36 +17,31 @@ final class EncodingNode {
     /// Types that make up containers as they go shall not make this grow without end.
     private static let most = 64
 
-    let keys: UnsafeMutablePointer<PreparedKeys>
-    @safe @exclusivity(unchecked) private var spare: EncodingFrame?
+    let memory: UnsafeMutablePointer<EncodingMemory>
     @safe @exclusivity(unchecked) private var nested: [Int: EncodingNode] = [:]
     @safe @exclusivity(unchecked) private var nodes = 0
     private unowned let root: EncodingNode?
 
     init(inside root: EncodingNode? = nil) {
         self.root = root
-        unsafe self.keys = .allocate(capacity: 1)
-        unsafe self.keys.initialize(to: PreparedKeys())
+        unsafe self.memory = .allocate(capacity: 1)
+        unsafe self.memory.initialize(to: EncodingMemory())
     }
 
     deinit {
-        unsafe self.keys.deinitialize(count: 1)
-        unsafe self.keys.deallocate()
+        self.dismantle()
+        unsafe self.memory.deinitialize(count: 1)
+        unsafe self.memory.deallocate()
     }
 
     /// A frame for a value that begins now.
     @inline(__always)
     func takeFrame(in session: EncodingSession) -> EncodingFrame {
-        guard let frame = self.spare.take() else { return EncodingFrame(self, in: session) }
-        self.spare = frame.nextSpare.take()
+        guard let spare = unsafe self.memory.pointee.spare else { return EncodingFrame(self, in: session) }
+        let frame = unsafe spare.takeRetainedValue()
+        unsafe self.memory.pointee.spare = frame.nextSpare
+        unsafe frame.nextSpare = nil
         return frame
-    }
-
-    /// Takes back a frame that is done.
-    @inline(__always)
-    func takeBack(_ frame: EncodingFrame) {
-        frame.nextSpare = self.spare.take()
-        self.spare = frame
     }
 
     /// The node of the nested container at the index of a key.
@@ -53,8 +57,10 @@ final class EncodingNode {
     }
 
     func dismantle() {
-        while let frame = self.spare.take() {
-            self.spare = frame.nextSpare.take()
+        while let spare = unsafe self.memory.pointee.spare {
+            let frame = unsafe spare.takeRetainedValue()
+            unsafe self.memory.pointee.spare = frame.nextSpare
+            unsafe frame.nextSpare = nil
             frame.dismantle()
         }
         for child in self.nested.values { child.dismantle() }
@@ -99,9 +105,9 @@ final class EncodingFrame {
     }
 
     /// The next of the frames that wait for a value; types that contain themselves need several.
-    @safe @exclusivity(unchecked) fileprivate var nextSpare: EncodingFrame?
+    @exclusivity(unchecked) fileprivate var nextSpare: Unmanaged<EncodingFrame>?
     private unowned(unsafe) let node: EncodingNode
-    private let names: UnsafeMutablePointer<PreparedKeys>
+    private let memory: UnsafeMutablePointer<EncodingMemory>
     @exclusivity(unchecked) private unowned(unsafe) var currentSession: EncodingSession
     @exclusivity(unchecked) private var state: UnsafeMutablePointer<EncodingState>
     @safe @exclusivity(unchecked) private(set) var kind = Kind.untouched
@@ -133,7 +139,8 @@ final class EncodingFrame {
 
     init(_ node: EncodingNode, in session: EncodingSession) {
         unsafe self.node = node
-        unsafe self.names = node.keys
+        unsafe self.memory = node.memory
+        unsafe self.nextSpare = nil
         unsafe self.currentSession = session
         unsafe self.state = session.state
         unsafe self.step = nil
@@ -227,7 +234,8 @@ final class EncodingFrame {
         if let object = unsafe self.containerObject, unsafe !isKnownUniquelyReferenced(&object.pointee) {
             self.dropContainer()
         }
-        unsafe self.node.takeBack(self)
+        unsafe self.nextSpare = self.memory.pointee.spare
+        unsafe self.memory.pointee.spare = Unmanaged.passRetained(self)
     }
 
     @inline(never)
@@ -320,10 +328,10 @@ final class EncodingFrame {
     func begin(_ name: String) throws(CodecError) -> Int {
         try self.check(.map)
         let mark = unsafe self.writer.pointee.used
-        let index = unsafe self.names.pointee.index(of: name, expected: self.expected)
+        let index = unsafe self.memory.pointee.keys.index(of: name, expected: self.expected)
         if index >= 0 {
             self.expected = index &+ 1
-            try unsafe self.writer.pointee.pack(self.names.pointee.entry(index))
+            try unsafe self.writer.pointee.pack(self.memory.pointee.keys.entry(index))
         } else {
             try unsafe self.writer.pointee.pack(name)
         }
