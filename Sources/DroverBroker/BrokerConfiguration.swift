@@ -92,8 +92,9 @@ public struct BrokerConfiguration: Sendable {
         try check((1...65_535).contains(self.backlog), "backlog is \(self.backlog); it must be 1 to 65535")
         try check(self.noWorkerPatience > .zero, "noWorkerPatience must be positive")
         try check(self.heartbeatInterval > .zero, "heartbeatInterval must be positive")
+        // As they are used: beyond 292 years all are the same.
         try check(
-            self.silenceLimit > self.heartbeatInterval,
+            self.silenceLimit.clampedNanoseconds > self.heartbeatInterval.clampedNanoseconds,
             "silenceLimit (\(self.silenceLimit)) must be longer than heartbeatInterval (\(self.heartbeatInterval))"
         )
         var configuration = self

@@ -57,7 +57,7 @@ public final class RunningBroker: Sendable {
     /// - Returns: Whether it turned in time.
     public func responds(within limit: Duration) async -> Bool {
         let before = self.core.turns.load(ordering: .relaxed)
-        let deadline = ContinuousClock.now + limit
+        let deadline = ContinuousClock.now + limit.clamped
         self.core.waker.wake()
         while self.core.turns.load(ordering: .relaxed) == before {
             guard ContinuousClock.now < deadline, self.core.life.state != .stopped else { return false }
@@ -82,7 +82,7 @@ public final class RunningBroker: Sendable {
     @available(*, noasync, message: "await stop(grace:) instead")
     public func stopBlocking(grace: Duration? = nil) {
         self.drain(grace: grace)
-        _ = self.thread.join(within: (grace ?? self.core.configuration.drainGrace) + .seconds(5))
+        _ = self.thread.join(within: (grace ?? self.core.configuration.drainGrace).clamped + .seconds(5))
     }
 
     /// Begins to drain and returns at once.

@@ -175,17 +175,33 @@ extension String: WireCodable {
 extension Duration: WireCodable {
     /// Writes an array of seconds and attoseconds.
     public func pack(into writer: inout PackWriter) throws(CodecError) {
+        // Beyond that the seconds don't fit, and to ask for them ends the process.
+        guard self >= Duration(secondsComponent: .min, attosecondsComponent: 0),
+            self <= Duration(secondsComponent: .max, attosecondsComponent: 0)
+        else {
+            throw CodecError(.overflow, message: "a duration of 2^63 seconds or more can't be encoded: shorten it")
+        }
         let (seconds, attoseconds) = self.components
         try writer.packArrayHeader(2)
         try writer.pack(seconds)
         try writer.pack(attoseconds)
     }
 
-    /// Reads an array of seconds and attoseconds.
+    /// Reads an array of seconds and attoseconds: less than a second of these, and of the same sign.
     public static func unpack(from reader: inout PackReader) throws(CodecError) -> Duration {
         try reader.expectArray(of: 2)
         let seconds = try reader.readInt64()
         let attoseconds = try reader.readInt64()
+        // With more of them it might be a duration that can't be taken apart: to use it would end the process.
+        guard attoseconds.magnitude < 1_000_000_000_000_000_000,
+            attoseconds == 0 || seconds == 0
+                || (seconds != .min && seconds != .max && (seconds < 0) == (attoseconds < 0))
+        else {
+            throw CodecError(
+                .overflow,
+                message: "[\(seconds), \(attoseconds)] is no duration: less than 10^18 attoseconds, of the same sign"
+            )
+        }
         return Duration(secondsComponent: seconds, attosecondsComponent: attoseconds)
     }
 }

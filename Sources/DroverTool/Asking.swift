@@ -20,6 +20,11 @@ struct AskOptions: ParsableArguments {
     @Flag(help: "Print JSON, for programs.")
     var json = false
 
+    func validate() throws {
+        try checkSeconds(self.timeout, "--timeout")
+        guard self.timeout > 0 else { throw ValidationError("--timeout must be positive") }
+    }
+
     var address: String {
         self.broker ?? ProcessInfo.processInfo.environment["DROVER_BROKER"] ?? "tcp://127.0.0.1:5570"
     }

@@ -87,12 +87,18 @@ struct BrokerCommand: AsyncParsableCommand {
         guard (self.key == nil) == (self.allowList == nil) else {
             throw ValidationError("--key and --allow-list belong together: the broker's keys, and whose it lets in")
         }
+        let times = [
+            ("--patience", self.patience), ("--grace", self.grace), ("--heartbeat", self.heartbeat),
+            ("--silence-limit", self.silenceLimit), ("--handshake-limit", self.handshakeLimit),
+        ]
+        for (option, seconds) in times { try checkSeconds(seconds, option) }
         guard self.patience > 0, self.grace >= 0, self.heartbeat > 0, self.silenceLimit > self.heartbeat else {
             throw ValidationError("times must be positive, and the silence limit longer than the heartbeat")
         }
     }
 
     func run() async throws {
+        outliveReaders()
         var configuration = BrokerConfiguration()
         configuration.name = self.name
         configuration.maxQueuedCalls = self.maxQueued
@@ -121,7 +127,15 @@ struct BrokerCommand: AsyncParsableCommand {
         configuration.logger.logLevel = Logger.Level(rawValue: self.logLevel) ?? .info
         self.raiseDescriptorLimit(configuration.logger)
         let running = try Broker(configuration: configuration).start(self.listen)
-        try FileHandle.standardOutput.write(contentsOf: Data("\(running.endpoint)\n".utf8))
+        do {
+            try FileHandle.standardOutput.write(contentsOf: Data("\(running.endpoint)\n".utf8))
+        } catch {
+            // It serves all the same.
+            configuration.logger.warning(
+                "the address can't be printed",
+                metadata: ["drover.endpoint": "\(running.endpoint)", "drover.error": "\(error.localizedDescription)"]
+            )
+        }
         await BrokerService(broker: running).run()
     }
 
@@ -132,7 +146,7 @@ struct BrokerCommand: AsyncParsableCommand {
         guard getrlimit(kind, &limit) == 0 else { return }
         limit.rlim_cur = limit.rlim_max
         _ = setrlimit(kind, &limit)
-        let wanted = self.maxClients + self.maxWorkers + 256
+        let wanted = min(self.maxClients, 1 << 32) + min(self.maxWorkers, 1 << 32) + 256
         guard getrlimit(kind, &limit) == 0, limit.rlim_cur < rlim_t(clamping: wanted) else { return }
         logger.warning(
             "fewer open files are allowed than there may be clients and workers: raise the limit (ulimit -n)",

@@ -138,6 +138,7 @@ struct WorkersStopCommand: AsyncParsableCommand {
     var grace = 30.0
 
     func validate() throws {
+        try checkSeconds(self.grace, "--grace")
         guard self.grace >= 0 else { throw ValidationError("grace can't be negative") }
     }
 

@@ -270,4 +270,64 @@ struct ToolTests {
         #expect(workers.first?["name"] as? String == configuration.name)
         await running.stop()
     }
+
+    @Test("times that aren't numbers of seconds, or that no clock holds, are refused")
+    func times() throws {
+        for (option, others) in [
+            ("--patience", []), ("--grace", []), ("--handshake-limit", []), ("--silence-limit", []),
+            ("--heartbeat", ["--silence-limit", "1e31"]),
+        ] {
+            for value in ["inf", "nan", "1e30"] {
+                let run = try self.run(["broker", "--listen", "tcp://127.0.0.1:*", option, value] + others)
+                #expect(run.status == 64 && run.errors.contains("must be a number of seconds"), "\(option) \(value)")
+            }
+        }
+        #expect(try self.run("status", "--timeout", "inf").status == 64)
+        #expect(try self.run("workers", "stop", "w", "--grace", "inf").status == 64)
+    }
+
+    /// A broker in a shell, which redirects its streams, and its log.
+    private func broker(_ redirection: String) throws -> (process: Process, log: FileHandle) {
+        let (process, log) = (Process(), Pipe())
+        process.executableURL = URL(filePath: "/bin/sh")
+        process.arguments = ["-c", "exec '\(Self.tool.path())' broker --listen 'tcp://127.0.0.1:*' \(redirection)"]
+        process.standardError = log
+        process.standardOutput = FileHandle.nullDevice
+        try process.run()
+        return (process, log.fileHandleForReading)
+    }
+
+    /// The endpoint that the log names.
+    private func endpoint(in log: FileHandle) -> String {
+        var text = ""
+        while !text.contains("drover.endpoint=tcp://127.0.0.1:") || !text.hasSuffix("\n") {
+            let more = log.availableData
+            guard !more.isEmpty else { break }
+            text += String(decoding: more, as: UTF8.self)
+        }
+        return text.split(separator: "drover.endpoint=").last.map { String($0.prefix { !$0.isWhitespace }) } ?? ""
+    }
+
+    @Test(
+        "a broker outlives who reads its log, and needs nobody to read its address",
+        arguments: [
+            "", ">/dev/full", ">&- <&-", "--max-clients \(Int.max) --max-workers \(Int.max) --max-unread \(Int.max)",
+        ]
+    )
+    func readers(redirection: String) throws {
+        let (process, log) = try self.broker(redirection)
+        defer { process.terminate() }
+        let endpoint = self.endpoint(in: log)
+        #expect(endpoint.hasPrefix("tcp://127.0.0.1:"))
+        try log.close()
+        // It logs that a worker has come.
+        let worker = try WorkerProcess(dialling: endpoint)
+        while process.isRunning, try self.run("workers", broker: endpoint).output == "no workers\n" { usleep(20_000) }
+        worker.kill()
+        while process.isRunning, try self.run("workers", broker: endpoint).output != "no workers\n" { usleep(20_000) }
+        #expect(process.isRunning)
+        process.terminate()
+        process.waitUntilExit()
+        #expect(process.terminationStatus == 0 && process.terminationReason == .exit)
+    }
 }

@@ -118,6 +118,30 @@ struct PackWriterTests {
         }
     }
 
+    @Test("no bytes make a duration that can't be taken apart, and one that can't isn't sent")
+    func longDurations() throws {
+        for value in [Duration.seconds(Int64.max), .seconds(Int64.min), .seconds(-3) + .nanoseconds(-1)] {
+            #expect(try unpacked(Duration.self, packed(value)) == value)
+        }
+        for value in [Duration.seconds(Int64.max) + .nanoseconds(1), .seconds(Int64.min) * 2] {
+            let error = #expect(throws: CodecError.self) { try packed(value) }
+            #expect(error?.code == .overflow)
+            #expect(throws: CodecError.self) { try packed([value]) }
+        }
+        let second: Int64 = 1_000_000_000_000_000_000
+        for parts in [
+            [Int64.max, Int64.max], [.min, .min], [.max, 1], [.min, -1], [0, second], [0, -second], [1, -1], [-1, 1],
+            [0, .min],
+        ] {
+            let error = #expect(throws: CodecError.self) { try unpacked(Duration.self, packed(parts)) }
+            #expect(error?.code == .overflow)
+        }
+        #expect(
+            try unpacked(Duration.self, packed([0, 1 - second]))
+                == Duration(secondsComponent: 0, attosecondsComponent: 1 - second)
+        )
+    }
+
     @Test("a unit is nil")
     func unit() throws {
         #expect(try packed(Nothing()) == [0xC0])

@@ -493,6 +493,28 @@ import Testing
         #expect(machine.callCount == 0)
     }
 
+    @Test("an endpoint without room for this client keeps its calls waiting, one that doesn't want it ends them")
+    func fullOnce() throws {
+        var machine = ClientMachine(endpointCount: 2)
+        var actions: [ClientAction] = []
+        _ = try Self.submit(&machine, Call(id: 1))
+        _ = try Self.submit(&machine, Call(id: 2))
+        machine.refused(by: 0, reason: .refused, at: Self.at(3), actions: &actions)
+        machine.refused(by: 1, reason: .full, at: Self.at(3), actions: &actions)
+        #expect(machine.callCount == 2)
+        // Not asked again at once.
+        #expect(actions.contains(.rebuild(endpoint: 1)) && machine.endpoints[1].isRefused)
+        actions = []
+        Self.open(&machine, 1, at: Self.at(4), actions: &actions)
+        machine.dispatch(actions: &actions)
+        #expect(actions.contains(.transmit(slot: 0, endpoint: 1, isResent: false)))
+        machine.refused(by: 1, reason: .full, at: Self.at(5), actions: &actions)
+        #expect(machine.callCount == 0)
+        _ = try Self.submit(&machine, Call(id: 3))
+        machine.refused(by: 1, reason: .authentication, at: Self.at(6), actions: &actions)
+        #expect(machine.callCount == 0)
+    }
+
     @Test("S102 calls that end while no worker is there leave nothing behind, even behind one that stays")
     func queueOfEnded() throws {
         var machine = ClientMachine(endpointCount: 1)

@@ -51,4 +51,16 @@ struct UnreadAnswersTests {
         #expect(!limit.mustWait(unread: 99, total: 25600, isHeldUp: false))
         #expect(!limit.mustWait(unread: 100, total: 12799, isHeldUp: true))
     }
+
+    @Test("limits as large as numbers are no more than that")
+    func hugeLimits() {
+        let limit = UnreadLimit(perClient: .max)
+        #expect(!limit.mustWait(unread: 1 << 40, total: 1 << 50, isHeldUp: false))
+        var cache = ResultCache(maxBytes: .max)
+        let answer: [UInt8] = [1, 2, 3]
+        answer.withUnsafeBytes { cache.remember(1, message: $0, mayGrow: .max) }
+        #expect(cache.count == 1)
+        let recycling = Recycling(limits: .init(ageNanoseconds: .max), at: Instant(nanoseconds: 5), spread: 0)
+        #expect(recycling.nextLook == .distantFuture)
+    }
 }

@@ -129,6 +129,44 @@ struct CallbackTests {
         await rig.running.stop(grace: .zero)
     }
 
+    @Test(
+        "draining within a callback returns at once, in a task that it leaves behind it waits",
+        .timeLimit(.minutes(1))
+    )
+    func drainingInside() async throws {
+        let rig = try Rig()
+        let client = try rig.client()
+        let left = Gathered<Task<Void, Never>>()
+        let (stream, ending) = AsyncStream<Void>.makeStream()
+        let seen = Gathered<Int>()
+        let drains = client.asyncCallback { (number: Int) async throws -> Int in
+            left.add(
+                Task {
+                    for await _ in stream { break }
+                    await client.drainCallbacks()
+                    seen.add(1)
+                }
+            )
+            await client.drainCallbacks()
+            return number
+        }
+        #expect(try await client.call(Job.ask, drains, 7, timeout: .seconds(20)) == 7)
+        let gate = DispatchSemaphore(value: 0)
+        let next = try client.function(Job.echo).async(1)
+        next.addCallback { _ in
+            _ = gate.wait(timeout: .now() + 20)
+            seen.add(0)
+        }
+        _ = try await next.value
+        // The callback is over, so its task waits for others like any.
+        ending.yield()
+        gate.signal()
+        for task in left.values { await task.value }
+        #expect(seen.values == [0, 1])
+        await client.close()
+        rig.stop()
+    }
+
     @Test("S51 draining waits for the callbacks of a call whose end was only just seen", .timeLimit(.minutes(1)))
     func drainingAtOnce() async throws {
         let rig = try Rig()

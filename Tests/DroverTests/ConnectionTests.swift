@@ -52,6 +52,28 @@ extension ServingTests.ConnectionTests {
         raw.stop()
     }
 
+    @Test(
+        "a worker that has no room for a client keeps its calls waiting until another has left",
+        .timeLimit(.minutes(1))
+    )
+    func fullWorker() async throws {
+        let rig = try Rig { $0.maxClients = 1 }
+        let first = try rig.client()
+        #expect(try await first.call(Job.echo, 1) == 1)
+        let second = try rig.client()
+        let waiting = try second.function(Job.echo).async(2)
+        let brief = try second.function(Job.echo).async(3)
+        try await becomesTrue("it was refused more than once") { second.statistics.disconnections >= 1 }
+        brief.setExpiry(.milliseconds(1))
+        let error = await #expect(throws: AsyncResultTimeout.self) { try await brief.value }
+        #expect("\(error as Any)".contains("1 clients, its limit"))
+        #expect(!waiting.isTerminal)
+        await first.close()
+        #expect(try await waiting.value == 2)
+        await second.close()
+        rig.stop()
+    }
+
     @Test("S86 calls without a worker queue up to the limit and expire normally", .timeLimit(.minutes(1)))
     func peerNotThere() throws {
         let endpoint = try Self.unusedEndpoint()

@@ -31,6 +31,55 @@ struct ExpiryTests {
         rig.stop()
     }
 
+    @Test("no time is too long: graces, expiries and limits beyond all clocks mean never", .timeLimit(.minutes(1)))
+    func endless() throws {
+        for endless in [Duration.seconds(Int64.max), .seconds(Int64.max) + .seconds(10), .seconds(Int64.max) * 10] {
+            let rig = try Rig {
+                $0.drainGrace = endless
+                $0.cancellationGrace = endless
+                $0.reportDelay = endless
+                $0.recycling.maxAge = endless
+                $0.silenceLimit = endless
+                $0.timeLimits = TimeLimits(soft: endless, hard: endless)
+            }
+            let client = try rig.client { $0.silenceLimit = endless }
+            _ = try client.connectBlocking(timeout: endless)
+            let result = try client.function(Job.gated).async("a")
+            #expect(result.setExpiry(endless) && result.setDeadline(at: .now + .seconds(Int64.max)))
+            rig.gate.open("a")
+            #expect(try result.wait(timeout: endless) && result.get() == "a")
+            #expect(try timed(client.function(Job.echo), endless)(1).get() == 1)
+            let thread = try LoopThread.start(named: "closes") {
+                client.closeBlocking(grace: endless)
+                rig.running.stopBlocking(grace: endless)
+            }
+            expectEnd(of: [thread])
+        }
+    }
+
+    @Test(
+        "beats and silences that clocks can't tell apart are refused",
+        arguments: [Duration.seconds(1 << 40), .seconds(Int64.max)]
+    )
+    func endlessBeats(beat: Duration) {
+        func expectRefused(_ body: () throws -> Void) {
+            let error = #expect(throws: UsageError.self, performing: body)
+            #expect(error?.message.contains("silenceLimit") == true)
+        }
+        expectRefused {
+            _ = try Client.forTest("tcp://127.0.0.1:1") {
+                $0.heartbeatInterval = beat
+                $0.silenceLimit = beat * 2
+            }
+        }
+        expectRefused {
+            _ = try Rig {
+                $0.heartbeatInterval = beat
+                $0.silenceLimit = beat * 2
+            }
+        }
+    }
+
     @Test("S27 S28 S39 A8 A9 a later expiry replaces the former, also while somebody waits", .timeLimit(.minutes(1)))
     func replacing() throws {
         let rig = try Rig()

@@ -109,6 +109,11 @@ struct TidyTests {
         .init(name: "DispatchQueue", remedy: "use a thread or a task of ours", places: inSourcesAndExamples),
         .init(name: "try!", remedy: "handle the error", places: inSourcesAndExamples),
         .init(name: "fatalError", remedy: "throw, or state an invariant by precondition", places: inSourcesAndExamples),
+        .init(
+            name: ".components",
+            remedy: "use wholeNanoseconds or clampedNanoseconds: it ends the process beyond 2^63 seconds",
+            places: inSourcesAndExamples
+        ),
         .init(name: "print(", remedy: "log through the logger that was given", places: inLibraries),
     ]
 
@@ -117,6 +122,8 @@ struct TidyTests {
         ("SystemRandomNumberGenerator", "Sources/Drover/Transport/LifeRandomness.swift", "this is that place"),
         (".random(", "Sources/Drover/Transport/LifeRandomness.swift", "this is that place"),
         (".random(", "Sources/DroverZMQ/RoutingIDs.swift", "seeds libzmq's own generator, before any life begins"),
+        (".components", "Sources/DroverZMQ/Threads/MonotonicClock.swift", "within bounds that were compared first"),
+        (".components", "Sources/DroverCodec/WireCodable+Standard.swift", "within bounds that were compared first"),
         ("@unchecked Sendable", "Sources/DroverZMQ/Context.swift", "a libzmq context may be used from any thread"),
         ("@unchecked Sendable", "Sources/DroverZMQ/Message.swift", "a shared message is never changed again"),
         ("@unchecked Sendable", "Sources/DroverZMQ/Threads/Baton.swift", "what its constant pointer names is atomic"),

@@ -67,7 +67,7 @@ final class Notes: Sendable {
 }
 
 func seconds(_ duration: Duration) -> Double {
-    Double(duration.components.seconds) + Double(duration.components.attoseconds) / 1e18
+    duration / .seconds(1)
 }
 
 /// Bytes for people.

@@ -449,8 +449,10 @@ class Client(Loop):
             if part.number != 0:
                 self.lose("the worker has left")
         elif part.kind == REFUSED:
-            for each in list(self.calls.values()):
-                self.end(each, RemoteError.unpacked(part.payload))
+            error = RemoteError.unpacked(part.payload)
+            if error.code != "busy":  # there may be room for this client later: it says HELLO again
+                for each in list(self.calls.values()):
+                    self.end(each, error)
         elif part.kind == PING:
             callback = self.subscriptions.get(part.number)
             if callback and part.time == 1 and len(part.payload) == 8:  # what has a lower number was lost (7.2)

@@ -209,6 +209,8 @@ public final class Client: Sendable {
 
     /// Waits until the callbacks of all calls that have ended so far, and what else was queued for the callback executor,
     /// have run (contract S51).
+    ///
+    /// Within a callback that runs there too it returns at once: what is queued waits for that callback to end.
     public func drainCallbacks() async {
         await self.core.tellers.allTold()
         await self.core.callbacks.drained()
@@ -232,7 +234,7 @@ public final class Client: Sendable {
     @available(*, noasync, message: "await close(grace:) instead")
     public func closeBlocking(grace: Duration = .zero) {
         self.poller.beginClose(grace: grace)
-        self.poller.join(within: grace + .milliseconds(150))
+        self.poller.join(within: grace.clamped + .milliseconds(150))
     }
 }
 

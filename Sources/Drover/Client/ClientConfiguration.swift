@@ -78,8 +78,9 @@ public struct ClientConfiguration: Sendable {
             "maxPayloadBytes is \(self.maxPayloadBytes); it must be between 1 KiB and 1 GiB"
         )
         try check(self.heartbeatInterval > .zero, "heartbeatInterval must be positive")
+        // As they are used: beyond 292 years all are the same.
         try check(
-            self.silenceLimit > self.heartbeatInterval,
+            self.silenceLimit.clampedNanoseconds > self.heartbeatInterval.clampedNanoseconds,
             "silenceLimit (\(self.silenceLimit)) must be longer than heartbeatInterval (\(self.heartbeatInterval))"
         )
         try check(

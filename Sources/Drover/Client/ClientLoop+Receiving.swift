@@ -218,7 +218,8 @@ extension ClientLoop {
         case .refused:
             let body = unsafe ErrorBody(reading: payload)
             link.lastProblem = body.map { "the worker refused the handshake: \($0.message)" }
-            let reason: LossReason = body?.isForbidden == true ? .authentication : .refused
+            let reason: LossReason =
+                body?.isForbidden == true ? .authentication : body?.isBusy == true ? .full : .refused
             self.book.machine.refused(by: link.index, reason: reason, at: self.now, actions: &self.actions)
         default:
             // What only workers are sent.

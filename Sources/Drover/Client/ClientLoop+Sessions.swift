@@ -237,6 +237,13 @@ extension ClientLoop {
                 .protocol,
                 message: "\(link.endpoint) can't be talked to\(detail); check the address"
             )
+        case .full:
+            return ConnectionError(
+                .lost,
+                message:
+                    "\(place) has no room for this client at the moment\(detail); whether a call that was there before ran is "
+                    + "unknown: make it again if it may run twice"
+            )
         case .refused:
             return ConnectionError(.protocol, message: "\(place) does not accept this client\(detail)")
         }

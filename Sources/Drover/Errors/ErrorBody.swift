@@ -12,6 +12,9 @@ struct ErrorBody {
     /// The peer doesn't allow this side's key, or not for this.
     var isForbidden: Bool { self.payload.code == RemoteError.Code.forbidden.name }
 
+    /// The peer has no room at the moment.
+    var isBusy: Bool { self.payload.code == RemoteError.Code.busy.name }
+
     /// The request never ran, since its time was over: the same as ``CancelledStage/lapsed``.
     var isLapse: Bool { self.payload.code == "lapsed" }
 

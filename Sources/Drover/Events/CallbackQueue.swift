@@ -30,16 +30,30 @@ final class CallbackQueue: Sendable {
     @available(*, noasync)
     static var current: CallbackQueue? { self.place.current ?? self.ofTask }
 
-    /// The queue whose thread waits for the task.
-    @TaskLocal private static var inTask: CallbackQueue?
+    /// An asynchronous callback, and the queue whose thread waits for it.
+    private final class Stay: Sendable {
+        let queue: CallbackQueue
+        let isOver = Atomic<Bool>(false)
+
+        init(of queue: CallbackQueue) { self.queue = queue }
+    }
+
+    @TaskLocal private static var stay: Stay?
     /// Whether there was such a task: else nobody needs to look.
     private static let hasTasks = Atomic<Bool>(false)
 
-    static var ofTask: CallbackQueue? { self.hasTasks.load(ordering: .relaxed) ? self.inTask : nil }
+    /// The queue whose thread waits for the task: not for one that a callback has left behind.
+    static var ofTask: CallbackQueue? {
+        guard self.hasTasks.load(ordering: .relaxed), let stay = self.stay else { return nil }
+        return stay.isOver.load(ordering: .acquiring) ? nil : stay.queue
+    }
 
     static func with<Value>(task queue: CallbackQueue?, _ body: () async throws -> Value) async rethrows -> Value {
+        guard let queue else { return try await body() }
         self.hasTasks.store(true, ordering: .relaxed)
-        return try await self.$inTask.withValue(queue, operation: body)
+        let stay = Stay(of: queue)
+        defer { stay.isOver.store(true, ordering: .releasing) }
+        return try await self.$stay.withValue(stay, operation: body)
     }
 
     private let state = Mutex(State())
@@ -171,8 +185,10 @@ final class CallbackQueue: Sendable {
         for waiter in waiters { waiter.resume() }
     }
 
-    /// Waits until everything queued so far has run, events included.
+    /// Waits until everything queued so far has run, events included; returns at once within a callback of this queue, which
+    /// what is queued waits for.
     func drained() async {
+        if Self.ofTask === self { return }
         await withResumption { continuation in
             let isDone = self.state.withLock { state in
                 guard state.isScheduled else { return true }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import DroverCore
+internal import DroverZMQ
 
 extension AnyAsyncResult {
     /// Sets when the caller stops waiting, counted from now; replaces what was set before (contract S26-S31).
@@ -32,14 +33,14 @@ extension AnyAsyncResult {
 }
 
 extension Duration {
-    /// Nanoseconds, at least 0 and at most what the clock can hold.
+    /// Nanoseconds, at least 0; `UInt64.max`, which means never, for more than 292 years.
     package var clampedNanoseconds: UInt64 {
-        let (seconds, attoseconds) = self.components
-        guard seconds >= 0, attoseconds >= 0 else { return 0 }
-        let (whole, overflow) = UInt64(seconds).multipliedReportingOverflow(by: 1_000_000_000)
-        let (sum, overflowed) = whole.addingReportingOverflow(UInt64(attoseconds) / 1_000_000_000)
-        return overflow || overflowed ? .max : sum
+        guard self > .zero else { return 0 }
+        return self.wholeNanoseconds.map { UInt64($0.count) } ?? .max
     }
+
+    /// This, but at least zero and at most 292 years, so that one can calculate with it.
+    package var clamped: Duration { Duration(nanoseconds: self.clampedNanoseconds) }
 
     /// A duration of so many nanoseconds, or the longest there is.
     init(nanoseconds: UInt64) {

@@ -87,7 +87,7 @@ public final class RunningWorker: Sendable {
     public func stopBlocking(grace: Duration? = nil) {
         self.drain(grace: grace)
         if self.core.threads.isCurrent || self.crew.isCurrent { return }
-        _ = self.crew.join(within: (grace ?? self.core.configuration.drainGrace) + .seconds(5))
+        _ = self.crew.join(within: (grace ?? self.core.configuration.drainGrace).clamped + .seconds(5))
     }
 
     /// Begins to drain and returns at once.

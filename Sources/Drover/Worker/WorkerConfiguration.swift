@@ -104,8 +104,9 @@ public struct WorkerConfiguration: Sendable {
         )
         try check(!self.queues.isEmpty, "queues is empty; a worker serves one at least, [\"\"] for the unnamed one")
         try check(self.heartbeatInterval > .zero, "heartbeatInterval must be positive")
+        // As they are used: beyond 292 years all are the same.
         try check(
-            self.silenceLimit > self.heartbeatInterval,
+            self.silenceLimit.clampedNanoseconds > self.heartbeatInterval.clampedNanoseconds,
             "silenceLimit (\(self.silenceLimit)) must be longer than heartbeatInterval (\(self.heartbeatInterval))"
         )
         var configuration = self

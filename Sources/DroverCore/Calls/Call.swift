@@ -107,6 +107,8 @@ package enum LossReason: Equatable, Sendable {
     case `protocol`
     /// The worker refused the handshake.
     case refused
+    /// The worker refused the handshake for want of room, which passes.
+    case full
 }
 
 extension LossReason {
@@ -114,7 +116,7 @@ extension LossReason {
     var mayBeDeath: Bool {
         switch self {
         case .silent, .disconnected, .restarted: true
-        case .forgotten, .left, .authentication, .protocol, .refused: false
+        case .forgotten, .left, .authentication, .protocol, .refused, .full: false
         }
     }
 

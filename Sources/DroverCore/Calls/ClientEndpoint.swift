@@ -26,6 +26,8 @@ package struct ClientEndpoint: Sendable {
     package var isDraining = false
     /// The worker refused us, and nothing has changed since.
     package var isRefused = false
+    /// It did for want of room: it may let us in when others have left.
+    var mayLetIn = false
     /// How many requests run there at once; 0 for a broker.
     package var slots = 0
     /// How many requests it gets at once: what keeps it busy, and no more, so that the others wait where any worker can take

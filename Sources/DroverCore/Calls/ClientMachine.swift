@@ -463,7 +463,7 @@ package struct ClientMachine: ~Copyable {
 
     /// The endpoint can't be talked to: it refuses us or speaks something else.
     ///
-    /// What waits for it, and has nowhere else to go, is lost.
+    /// What waits for it, and has nowhere else to go, is lost, unless it only has no room at the moment.
     package mutating func refused(
         by endpoint: Int,
         reason: LossReason,
@@ -472,7 +472,8 @@ package struct ClientMachine: ~Copyable {
     ) {
         self.lose(endpoint, reason: reason, at: now, actions: &actions)
         self.endpoints[endpoint].isRefused = true
-        guard self.endpoints.allSatisfy({ $0.isRefused }) else { return }
+        self.endpoints[endpoint].mayLetIn = reason == .full
+        guard self.endpoints.allSatisfy({ $0.isRefused && !$0.mayLetIn }) else { return }
         for slot in self.slots(of: Int(Call.noEndpoint)) {
             self.finish(slot, ending: .lost(reason), at: now, actions: &actions)
         }

@@ -41,7 +41,10 @@ package struct Recycling: Sendable {
         self.startedAt = now
         let part = 1 - 0.1 * min(max(0, spread), 1)
         self.retiresAt =
-            limits.ageNanoseconds.map { now.advanced(byNanoseconds: UInt64(Double($0) * part)) } ?? .distantFuture
+            limits.ageNanoseconds.map { age in
+                // The largest numbers have no `Double` that fits back.
+                now.advanced(byNanoseconds: age > UInt64(Int64.max) ? .max : UInt64(Double(age) * part))
+            } ?? .distantFuture
         self.nextLook = .distantFuture
         self.setNextLook(after: now)
     }

@@ -57,7 +57,8 @@ package struct ResultCache: Sendable {
 
     /// Creates a cache of at most `maxBytes`, unless it may grow; one of 0 bytes holds nothing.
     package init(maxBytes: Int) {
-        self.maxBytes = maxBytes
+        // So that as many times as much as it may grow to is a number too.
+        self.maxBytes = min(maxBytes, Int.max / (2 * Self.mostGrowth))
     }
 
     /// Keeps the answer to `id`.

@@ -67,8 +67,9 @@ package struct UnreadLimit: Equatable, Sendable {
     package let inAll: Int
 
     package init(perClient: Int) {
-        self.perClient = perClient
-        self.inAll = 4 * perClient
+        // So that four times as much is a number too.
+        self.perClient = min(perClient, Int.max / 4)
+        self.inAll = 4 * self.perClient
     }
 
     /// What a client may leave unread whatever others do: all such shares together are no more than all may leave unread.

@@ -27,14 +27,24 @@ package enum MonotonicClock {
 }
 
 extension Duration {
+    /// The longest that 64 bits of nanoseconds hold, 292 years.
+    private static var longest: Duration {
+        Duration(secondsComponent: 9_223_372_036, attosecondsComponent: 854_775_807_000_000_000)
+    }
+
+    /// In nanoseconds, and what is left over in attoseconds; nil if it is longer than 292 years, forwards or backwards.
+    ///
+    /// Nothing else may ask a duration for its `components`: beyond 2^63 seconds that ends the process.
+    package var wholeNanoseconds: (count: Int64, rest: Int64)? {
+        guard self <= Self.longest, self >= .zero - Self.longest else { return nil }
+        let (seconds, attoseconds) = self.components
+        return (seconds * 1_000_000_000 + attoseconds / 1_000_000_000, attoseconds % 1_000_000_000)
+    }
+
     /// How many units this is, rounded up; nil if that isn't an `Int64`.
     func roundedUp(toMultipleOfNanoseconds unit: Int64) -> Int64? {
-        let (seconds, attoseconds) = self.components
-        let (whole, overflow) = seconds.multipliedReportingOverflow(by: 1_000_000_000)
-        let (nanoseconds, overflow2) = whole.addingReportingOverflow(
-            attoseconds / 1_000_000_000 + (attoseconds % 1_000_000_000 > 0 ? 1 : 0)
-        )
-        guard !overflow && !overflow2 else { return nil }
+        guard let (count, rest) = self.wholeNanoseconds else { return nil }
+        let nanoseconds = count + (rest > 0 ? 1 : 0)
         return nanoseconds / unit + (nanoseconds % unit > 0 ? 1 : 0)
     }
 }
