@@ -211,6 +211,9 @@ extension BrokerLoop {
         header.id = addressee.id
         header.flags.remove(.attached)
         guard unsafe incoming.payload.count <= link.maxPayloadBytes else {
+            if let short = Self.shortened(incoming, toFit: link.maxPayloadBytes) {
+                return self.answer(header, short, of: client, by: link, isBehindEvents: isBehindEvents)
+            }
             let message =
                 unsafe "the result takes \(incoming.payload.count) bytes, the client takes \(link.maxPayloadBytes): send "
                 + "less at once, or raise maxPayloadBytes there"
@@ -229,6 +232,16 @@ extension BrokerLoop {
                 isBehindEvents: isBehindEvents
             )
         }
+    }
+
+    /// An error that is too large for who gets it, without what that one can do without; nil if it isn't one, or is still too large.
+    private static func shortened(_ incoming: Incoming, toFit limit: Int) -> [UInt8]? {
+        guard incoming.header.kind == .error, let error = unsafe try? ErrorPayload(reading: incoming.payload) else {
+            return nil
+        }
+        let short = error.shortened(toFit: limit)
+        let bytes = packed { writer throws(CodecError) in try short.pack(into: &writer) }
+        return bytes.count <= limit ? bytes : nil
     }
 
     /// Whether an error says that the worker has not taken the request at all: then another may.

@@ -81,4 +81,32 @@ package struct ErrorPayload: Equatable, Sendable {
         }
         self = read
     }
+
+    /// The same without what a peer that takes no more than so many bytes can do without: details, and the ends of long texts.
+    ///
+    /// From 1 KiB on it fits.
+    package func shortened(toFit limit: Int) -> ErrorPayload {
+        let most = max(0, min(16_384, limit))
+        var short = self
+        short.code = self.code.cut(to: most / 16)
+        short.type = self.type.cut(to: most / 8)
+        short.worker = self.worker.cut(to: most / 8)
+        short.trace = self.trace.cut(to: most / 8)
+        short.workers = []
+        short.details = nil
+        let message = self.message.cut(to: most / 4)
+        let left = self.message.utf8.count - message.utf8.count
+        short.message = left > 0 ? "\(message)… (\(left) bytes more)" : message
+        return short
+    }
+}
+
+extension String {
+    /// As much of the text as so many bytes of UTF-8 hold.
+    fileprivate func cut(to limit: Int) -> String {
+        guard self.utf8.count > limit else { return self }
+        var end = self.utf8.index(self.startIndex, offsetBy: limit)
+        while end.samePosition(in: self.unicodeScalars) == nil { end = self.utf8.index(before: end) }
+        return String(self.unicodeScalars[..<end])
+    }
 }

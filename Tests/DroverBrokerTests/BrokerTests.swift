@@ -8,6 +8,26 @@ import Testing
 
 @Suite("Broker", .serialized, .timeLimit(.minutes(1)))
 struct BrokerTests {
+    @Test(
+        "a thrown error that is too large for the client keeps its code and type behind a broker",
+        .timeLimit(.minutes(1))
+    )
+    func largeError() async throws {
+        let pool = try Pool(workers: 0)
+        let long = Function<Int, Int>("long")
+        let worker = Worker()
+        worker.register(long) { (count: Int) -> Int in throw Refusal(text: String(repeating: "x", count: count)) }
+        let running = try worker.start(.connect(pool.endpoint))
+        let client = try pool.client { $0.maxPayloadBytes = 2048 }
+        for count in [3000, 3_000_000] {
+            let error = await #expect(throws: RemoteError.self) { try await client.call(long, count) }
+            #expect(error?.code == .failed && error?.type == "Refusal")
+            #expect(error?.message.contains("xxxx") == true)
+        }
+        await running.stop(grace: .zero)
+        await pool.close()
+    }
+
     @Test("a call goes through a broker to a worker that dialled it, and its answer comes back")
     func call() async throws {
         let pool = try Pool()

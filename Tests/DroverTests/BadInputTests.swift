@@ -127,7 +127,7 @@ extension ServingTests.BadInputTests {
             #expect(error?.code == .tooLarge)
             Self.expect(error?.message, says: "the result takes", "2048", "client", "maxPayloadBytes")
             let failed = #expect(throws: RemoteError.self) { try client.function(complaining).blocking(count) }
-            #expect(failed?.code == .tooLarge)
+            #expect(failed?.code == .failed && failed?.type == "FixtureError")
             #expect(try client.function(growing).blocking(2000).count == 2000)
         }
         #expect(try waiting.get() == [0])
@@ -534,6 +534,78 @@ extension ServingTests.BadInputTests {
         }
         Self.expect(error?.message, says: "concurrency")
         #expect(throws: UsageError.self) { _ = try Client([]) }
+    }
+
+    private static let longName = String(repeating: "n", count: 256)
+    private static func many() -> [String] { (0...1024).map { "n\($0)" } }
+    private static func amounts<Value>(_ names: [String], _ value: Value) -> [String: Value] {
+        Dictionary(uniqueKeysWithValues: names.map { ($0, value) })
+    }
+
+    @Test("what no broker would take of a worker is refused when it starts, with the limit")
+    func brokerTerms() {
+        let changes: [(String, (inout WorkerConfiguration) -> Void)] = [
+            ("255", { $0.queues = [Self.longName] }), ("1024", { $0.queues = Set(Self.many()) }),
+            ("255", { $0.labels = [Self.longName: ""] }), ("255", { $0.labels = ["a": Self.longName] }),
+            ("1024", { $0.labels = Self.amounts(Self.many(), "") }),
+            ("255", { $0.resources = [Self.longName: 1] }), ("1024", { $0.resources = Self.amounts(Self.many(), 1) }),
+        ]
+        for (limit, change) in changes {
+            let error = #expect(throws: UsageError.self) { _ = try Rig(change) }
+            #expect(error?.code == .badConfiguration)
+            Self.expect(error?.message, says: "\(limit) is the limit")
+        }
+        for limit in [0, -1] {
+            let worker = Worker()
+            worker.register(Job.echo, limit: limit) { (number: Int) in number }
+            let error = #expect(throws: UsageError.self) { try worker.start(.bind("tcp://127.0.0.1:*")) }
+            Self.expect(error?.message, says: "echo", "limit: \(limit)", "at least 1")
+        }
+    }
+
+    @Test("options that no worker would take are refused at the call, with the limit", .timeLimit(.minutes(1)))
+    func callTerms() throws {
+        try Self.withPair { client in
+            let all: [(String, CallOptions)] = [
+                ("255", CallOptions(queue: Self.longName)),
+                ("4096", CallOptions(orderingKey: String(repeating: "k", count: 4097))),
+                ("255", CallOptions(labels: [Self.longName: ""])), ("255", CallOptions(labels: ["a": Self.longName])),
+                ("1024", CallOptions(labels: Self.amounts(Self.many(), ""))),
+                ("255", CallOptions(resources: [Self.longName: 1])),
+                ("1024", CallOptions(resources: Self.amounts(Self.many(), 1))),
+            ]
+            for (limit, options) in all {
+                let error = #expect(throws: UsageError.self) {
+                    try client.function(Job.echo, options: options).async(1)
+                }
+                #expect(error?.code == .badConfiguration)
+                Self.expect(error?.message, says: "a call's", "\(limit) is the limit")
+            }
+            let most = CallOptions(orderingKey: String(repeating: "k", count: 4096))
+            let value = try client.function(Job.echo, options: most).blocking(1)
+            #expect(value == 1 && client.statistics.calls == 1)
+        }
+    }
+
+    @Test(
+        "a thrown error that is too large for the client keeps its code and type, and the beginning of its message",
+        .timeLimit(.minutes(1))
+    )
+    func largeError() throws {
+        let rig = try Rig()
+        let client = try rig.client { $0.maxPayloadBytes = 2048 }
+        rig.worker.register(Function<Int, Int>("long")) { (count: Int) -> Int in
+            throw FixtureError(message: String(repeating: "é", count: count))
+        }
+        for count in [600, 100_000] {
+            let error = #expect(throws: RemoteError.self) {
+                try client.function(Function<Int, Int>("long")).blocking(count)
+            }
+            #expect(error?.code == .failed && error?.type == "FixtureError")
+            #expect(error?.message.hasPrefix(String(repeating: "é", count: 100)) == true)
+        }
+        client.closeBlocking()
+        rig.stop()
     }
 
     // MARK: Helpers

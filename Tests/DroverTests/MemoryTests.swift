@@ -81,7 +81,7 @@ extension ServingTests.MemoryTests {
     func placeQueue() {
         var queue = PlaceQueue()
         let count: UInt64 = 200_000
-        let signal = ReadySignal<Bool>()
+        let signal = ReadySignal<PlaceAnswer>()
         for key in 0..<count { queue.append(.thread(signal), as: key) }
         // From the end: a search from the front would take minutes.
         for key in (0..<count).reversed() where key % 1000 != 0 {

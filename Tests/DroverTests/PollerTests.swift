@@ -372,4 +372,56 @@ extension ServingTests.PollerTests {
         client.closeBlocking()
         raw.stop()
     }
+
+    @Test(
+        "S68 who waits for a place when the poller stops is told, and so is who would wait from then on",
+        .timeLimit(.minutes(1))
+    )
+    func stopWithoutPlaces() async throws {
+        let rig = try Rig()
+        let client = try rig.client {
+            $0.startsPoller = false
+            $0.maxOutstandingCalls = 1
+        }
+        let poller = try BackgroundPoller(serving: client)
+        let echo = client.function(Job.echo)
+        let held = try client.function(Job.gated).async("a")
+        let (slow, more) = AsyncStream<Int>.makeStream()
+        await withTaskGroup(of: UsageError.Code?.self) { group in
+            func add(_ body: @escaping @Sendable () async throws -> Void) {
+                group.addTask {
+                    do { try await body() } catch { return (error as? UsageError)?.code }
+                    return nil
+                }
+            }
+            add { _ = try await client.call(Job.echo, 1) }
+            add { _ = try await client.call(Job.echo, 1, timeout: .seconds(1000)) }
+            add { _ = try await client.map(Job.echo, over: 0..<10).collect() }
+            add { _ = try await client.map(Job.echo, over: AsyncStream { $0.yield(1) }).collect() }
+            add { _ = try await client.map(Job.echo, over: slow).collect() }
+            add {
+                let ended = AsyncStream<UsageError.Code?>.makeStream()
+                Thread.detachNewThread {
+                    do { _ = try client.map(Job.echo, over: 0..<10).collectBlocking() } catch {
+                        ended.continuation.yield((error as? UsageError)?.code)
+                    }
+                    ended.continuation.finish()
+                }
+                for await code in ended.stream where code == .notRunning { throw UsageError.notRunning }
+            }
+            // Any of them may be late: then it is told at once.
+            try? await Task.sleep(for: .milliseconds(50))
+            #expect(poller.stop())
+            more.yield(1)
+            add { _ = try await client.call(Job.echo, 1) }
+            for await code in group { #expect(code == .notRunning) }
+        }
+        try poller.start()
+        rig.gate.open("a")
+        #expect(try await held.value == "a")
+        #expect(try await echo(3) == 3)
+        #expect(client.statistics.outstandingNow == 0)
+        await client.close()
+        rig.stop()
+    }
 }

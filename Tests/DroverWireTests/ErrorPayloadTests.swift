@@ -63,4 +63,32 @@ struct ErrorPayloadTests {
         }
         #expect(throws: WireError.self) { try readError(bytes) }
     }
+
+    @Test(
+        "an error is cut to what its reader takes, with its code and type, between two scalars",
+        arguments: [1024, 1025, 2048, 1 << 20]
+    )
+    func shortened(limit: Int) throws {
+        var error = ErrorPayload()
+        error.code = "failed"
+        error.type = "LongError"
+        error.message = String(repeating: "€", count: 1 << 20)
+        error.trace = String(repeating: "hop\n", count: 1 << 20)
+        error.worker = String(repeating: "w", count: 255)
+        error.attempts = 3
+        error.workers = Array(repeating: error.worker, count: 1000)
+        error.details = [UInt8](repeating: 1, count: 1 << 20)
+        let short = error.shortened(toFit: limit)
+        var writer = PackWriter(capacity: 64)
+        try short.pack(into: &writer)
+        #expect(writer.count <= limit)
+        #expect(short.code == "failed" && short.type == "LongError" && short.attempts == 3)
+        #expect(
+            short.message.hasPrefix("€€€€") && short.message.hasSuffix("bytes more)")
+                && !short.message.contains("\u{FFFD}")
+        )
+        var brief = ErrorPayload()
+        brief.message = "short"
+        #expect(brief.shortened(toFit: limit) == brief)
+    }
 }

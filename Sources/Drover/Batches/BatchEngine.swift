@@ -109,7 +109,7 @@ class BatchEngine {
     @available(*, noasync)
     final func waitForPlaceBlocking() throws {
         do { try self.core.checkWaiting() } catch { throw self.finish(with: error) }
-        self.core.waitForPlaceBlocking()
+        do { try self.core.waitForPlaceBlocking() } catch { throw self.finish(with: error) }
         self.hasPlace = true
     }
 

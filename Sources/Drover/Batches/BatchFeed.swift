@@ -98,6 +98,8 @@ final class BatchFeed<Input: Sendable, Output: Sendable>: Sendable {
         do {
             while let place = await self.nextPlace() {
                 guard let input = try await iterator.next() else { return self.inputEnded(nil) }
+                // Nothing would tell the consumer that the call isn't served.
+                try core.checkRunning()
                 // Waits only if the client has as many calls outstanding as it may.
                 if !core.takePlace() { try await core.waitForPlace(function: "", expiry: nil) }
                 try self.deliver(input, in: place, make)

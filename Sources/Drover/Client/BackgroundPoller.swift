@@ -30,8 +30,8 @@ public struct BackgroundPoller: Sendable {
 
     /// Stops serving: the poller leaves its loop.
     ///
-    /// Calls stay pending; waiting for them throws ``UsageError`` with `notRunning` until a poller is started again
-    /// (contract S68).
+    /// Calls stay pending; waiting for them, or for one of the places for calls, throws ``UsageError`` with `notRunning` until
+    /// a poller is started again (contract S68).
     ///
     /// In a callback it only asks for the stop and does not wait. Stopping again does nothing.
     ///
@@ -93,6 +93,7 @@ final class PollerControl: Sendable {
     func stop(grace: Duration) -> Bool {
         guard self.core.move(from: .running, to: .stopping) else { return self.join(within: grace) }
         self.core.waker.wake()
+        self.core.refusePlaces()
         return self.join(within: grace)
     }
 

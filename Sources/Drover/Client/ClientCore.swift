@@ -214,9 +214,7 @@ final class ClientCore: Sendable {
     func beginRequest(_ options: CallOptions, of function: FunctionInfo, deaths: UInt8 = 0) throws -> PackWriter {
         try self.checkOpen()
         if let refusal = function.refusal { throw refusal }
-        guard options.priority <= RequestMetadata.highestPriority else {
-            throw CallOptions.badPriority(options.priority)
-        }
+        try options.check()
         var writer = PackWriter(capacity: 72, headerBytes: RequestBytes.headerByteCount, limits: self.codecLimits)
         // Asked first, for an empty optional of that size has to be made and destroyed.
         if deaths > 0 {
@@ -394,10 +392,24 @@ final class ClientCore: Sendable {
             self.placeWaiterCount.subtract(1, ordering: .sequentiallyConsistent)
             return waiters.takeFirst()
         }
-        waiter?.answer(true)
+        waiter?.answer(.hasPlace)
+    }
+
+    /// The poller stops: who waits for a place would wait until another one is started.
+    func refusePlaces() {
+        let waiters = self.placeWaiters.withLock { waiters -> [PlaceWaiter] in
+            var taken: [PlaceWaiter] = []
+            while let waiter = waiters.takeFirst() { taken.append(waiter) }
+            self.placeWaiterCount.subtract(taken.count, ordering: .sequentiallyConsistent)
+            return taken
+        }
+        for waiter in waiters { waiter.answer(.isStopped) }
     }
 
     /// Suspends until there is a place, which is taken then.
+    ///
+    /// - Throws: ``UsageError`` with `notRunning` while no poller is there that could make room; `CancellationError`;
+    ///   ``AsyncResultTimeout``.
     func waitForPlace(function: String, expiry: Duration?) async throws {
         guard let expiry else { return try await self.placeTaken() }
         let started = self.now()
@@ -435,18 +447,11 @@ final class ClientCore: Sendable {
 
     private func placeTaken() async throws {
         let key = self.nextWaiterKey()
-        let hasPlace = await withTaskCancellationHandler {
-            await withResumption { (continuation: Resumption<Bool>) in
-                let answer: Bool? = self.placeWaiters.withLock { waiters in
-                    // First show that somebody waits, then try: a call that ends in between sees the one or gives the other.
-                    self.placeWaiterCount.add(1, ordering: .sequentiallyConsistent)
-                    let isCancelled = Task.isCancelled
-                    if isCancelled || self.takePlace() {
-                        self.placeWaiterCount.subtract(1, ordering: .sequentiallyConsistent)
-                        return !isCancelled
-                    }
-                    waiters.append(.task(continuation), as: key)
-                    return nil
+        let answer = await withTaskCancellationHandler {
+            await withResumption { (continuation: Resumption<PlaceAnswer>) in
+                let answer = self.placeWaiters.withLock { waiters -> PlaceAnswer? in
+                    if Task.isCancelled { return .isCancelled }
+                    return self.placeAtOnce(or: .task(continuation), as: key, in: &waiters)
                 }
                 if let answer { continuation.resume(returning: answer) }
             }
@@ -456,26 +461,40 @@ final class ClientCore: Sendable {
                 self.placeWaiterCount.subtract(1, ordering: .sequentiallyConsistent)
                 return waiter
             }
-            waiter?.answer(false)
+            waiter?.answer(.isCancelled)
         }
-        guard hasPlace else { throw CancellationError() }
+        switch answer {
+        case .hasPlace: return
+        case .isCancelled: throw CancellationError()
+        case .isStopped: throw UsageError.notRunning
+        }
     }
 
     /// Blocks this thread until there is a place, which is taken then.
+    ///
+    /// - Throws: ``UsageError`` with `notRunning` while no poller is there that could make room.
     @available(*, noasync)
-    func waitForPlaceBlocking() {
-        let signal = ReadySignal<Bool>()
-        let hasPlace = self.placeWaiters.withLock { waiters in
-            // As above: first show that somebody waits, then try.
-            self.placeWaiterCount.add(1, ordering: .sequentiallyConsistent)
-            if self.takePlace() {
-                self.placeWaiterCount.subtract(1, ordering: .sequentiallyConsistent)
-                return true
-            }
-            waiters.append(.thread(signal), as: self.nextWaiterKey())
-            return false
+    func waitForPlaceBlocking() throws {
+        let signal = ReadySignal<PlaceAnswer>()
+        let answer = self.placeWaiters.withLock { waiters in
+            self.placeAtOnce(or: .thread(signal), as: self.nextWaiterKey(), in: &waiters)
         }
-        if !hasPlace { _ = signal.wait() }
+        if case .isStopped = answer ?? signal.wait() { throw UsageError.notRunning }
+    }
+
+    /// Takes a place if there is one; else somebody waits for one from now on, unless nothing can make room.
+    ///
+    /// Under the waiters' lock, which who stops the poller takes after it has said so.
+    private func placeAtOnce(or waiter: PlaceWaiter, as key: UInt64, in waiters: inout PlaceQueue) -> PlaceAnswer? {
+        // First show that somebody waits, then try: a call that ends in between sees the one or gives the other.
+        self.placeWaiterCount.add(1, ordering: .sequentiallyConsistent)
+        let answer: PlaceAnswer? = self.takePlace() ? .hasPlace : self.isStopped ? .isStopped : nil
+        if answer == nil {
+            waiters.append(waiter, as: key)
+        } else {
+            self.placeWaiterCount.subtract(1, ordering: .sequentiallyConsistent)
+        }
+        return answer
     }
 
     func nextWaiterKey() -> UInt64 { self.lastWaiterKey.add(1, ordering: .relaxed).newValue }

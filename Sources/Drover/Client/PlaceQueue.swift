@@ -3,16 +3,25 @@
 internal import DequeModule
 internal import DroverZMQ
 
+/// What becomes of a wait for a place.
+enum PlaceAnswer: Sendable {
+    /// It was taken.
+    case hasPlace
+    /// The task that waited was cancelled.
+    case isCancelled
+    /// The poller was stopped, and nothing makes room any more.
+    case isStopped
+}
+
 /// Who waits for a place for an outstanding call.
 enum PlaceWaiter: Sendable {
-    case task(Resumption<Bool>)
-    case thread(ReadySignal<Bool>)
+    case task(Resumption<PlaceAnswer>)
+    case thread(ReadySignal<PlaceAnswer>)
 
-    /// Tells whether there is a place.
-    func answer(_ hasPlace: Bool) {
+    func answer(_ answer: PlaceAnswer) {
         switch self {
-        case .task(let continuation): continuation.resume(returning: hasPlace)
-        case .thread(let signal): signal.set(hasPlace)
+        case .task(let continuation): continuation.resume(returning: answer)
+        case .thread(let signal): signal.set(answer)
         }
     }
 }

@@ -75,15 +75,16 @@ struct ErrorBody {
         return unsafe [UInt8](UnsafeRawBufferPointer(start: block.baseAddress, count: block.count))
     }
 
-    /// The message with room for its header.
-    func packed() -> RequestBytes {
-        if let bytes = try? Self.pack(self.payload) { return bytes }
-        // Too large for the limit: the message is what matters least.
-        var short = self.payload
-        short.message = String(short.message.prefix(4096))
-        short.trace = String(short.trace.prefix(4096))
-        short.details = nil
-        return (try? Self.pack(short)) ?? RequestBytes()
+    /// The message with room for its header; one that is too large is shortened: of which code and type it is matters most.
+    ///
+    /// - Parameter limit: How many bytes who gets it takes.
+    /// - Returns: The message.
+    func packed(atMost limit: Int = .max) -> RequestBytes {
+        if var bytes = try? Self.pack(self.payload) {
+            if bytes.payloadCount <= limit { return bytes }
+            bytes.free()
+        }
+        return (try? Self.pack(self.payload.shortened(toFit: limit))) ?? RequestBytes()
     }
 
     /// Writes the payload behind what the writer has.

@@ -247,7 +247,8 @@ final class Subscription: Sendable {
             self.client.post(.answer(invocation, RequestBytes(adopting: answer.finish()), isError: false))
         } catch {
             self.failed(error)
-            let block = ErrorBody(thrown: error, hop: "callback \(self.id) of client \(self.client.name)").packed()
+            let block = ErrorBody(thrown: error, hop: "callback \(self.id) of client \(self.client.name)")
+                .packed(atMost: self.client.leastPayloadLimit)
             self.client.post(.answer(invocation, block, isError: true))
         }
     }

@@ -70,11 +70,20 @@ public struct CallOptions: Hashable, Sendable {
         return metadata
     }
 
-    static func badPriority(_ priority: UInt8) -> UsageError {
-        UsageError(
-            .badConfiguration,
-            "a call has no priority \(priority): 0 to \(RequestMetadata.highestPriority), higher goes first"
-        )
+    /// Refuses what no worker and no broker would take.
+    func check() throws {
+        guard self.hasMetadata else { return }
+        if let problem = self.problem { throw UsageError(.badConfiguration, "a call's \(problem)") }
+    }
+
+    private var problem: String? {
+        if self.priority > RequestMetadata.highestPriority {
+            return "priority is \(self.priority); it must be 0 to \(RequestMetadata.highestPriority), higher goes first"
+        }
+        let (key, longest) = (self.orderingKey?.utf8.count ?? 0, WireLimits.maxKeyBytes)
+        if key > longest { return "orderingKey has \(key) bytes; \(longest) is the limit" }
+        return termProblem("queue", CollectionOfOne(self.queue)) ?? termProblem("labels", self.labels.keys)
+            ?? termProblem("labels", self.labels.values) ?? termProblem("resources", self.resources.keys)
     }
 
     /// A number that is the same for calls of one ordering key, 0 without one.

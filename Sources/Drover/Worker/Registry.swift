@@ -88,6 +88,12 @@ extension Handler {
     var problem: UsageError? {
         let isName = (1...WireLimits.standard.maxNameBytes).contains(self.name.utf8.count)
         if !isName { return UsageError.badName(self.name) }
+        if let limit = self.limit, limit < 1 {
+            return UsageError(
+                .badConfiguration,
+                "\(self.name), limit: \(limit) would let none run; it must be at least 1, or nil for no limit"
+            )
+        }
         if let refusal = self.isolated?.refusal { return UsageError(.badConfiguration, refusal) }
         guard !self.hasUsualLimits, let problem = self.timeLimits.problem else { return nil }
         return UsageError(.badConfiguration, "\(self.name), timeLimits: \(problem)")

@@ -10,7 +10,7 @@ extension Worker {
     ///
     /// - Parameters:
     ///   - function: The function it implements. A name can be registered once: see ``registrationProblem``.
-    ///   - limit: How many of this function may run at once; nil for no limit beyond the worker's.
+    ///   - limit: How many of this function may run at once, at least 1; nil for no limit beyond the worker's.
     ///   - timeLimits: How long it may run; nil takes the configuration's limits.
     ///   - body: The handler. What it throws is the caller's ``RemoteError``.
     @inlinable

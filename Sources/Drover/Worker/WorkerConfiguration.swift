@@ -103,6 +103,10 @@ public struct WorkerConfiguration: Sendable {
             "maxPayloadBytes is \(self.maxPayloadBytes); it must be between 1 KiB and 1 GiB"
         )
         try check(!self.queues.isEmpty, "queues is empty; a worker serves one at least, [\"\"] for the unnamed one")
+        let termProblem =
+            termProblem("queues", self.queues) ?? termProblem("labels", self.labels.keys)
+            ?? termProblem("labels", self.labels.values) ?? termProblem("resources", self.resources.keys)
+        try check(termProblem == nil, termProblem ?? "")
         try check(self.heartbeatInterval > .zero, "heartbeatInterval must be positive")
         // As they are used: beyond 292 years all are the same.
         try check(

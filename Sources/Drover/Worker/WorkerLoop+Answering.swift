@@ -282,7 +282,8 @@ extension WorkerLoop {
         case .error(let body):
             self.core.counters.completed.count()
             self.core.counters.failed.count()
-            self.answer(.error, body.packed(), to: addressee, ran: microseconds)
+            let limit = addressee?.session.flatMap { self.links[$0]?.maxPayloadBytes } ?? .max
+            self.answer(.error, body.packed(atMost: limit), to: addressee, ran: microseconds)
         case .dropped(let reason):
             self.core.counters.dropped.count()
             guard let addressee, let session = addressee.session else { return }
