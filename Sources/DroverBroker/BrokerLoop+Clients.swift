@@ -80,6 +80,10 @@ extension BrokerLoop {
                 let connection = self.machine.clients[client].connection
                 let header = Header(.welcome, id: self.core.epoch, time: connection, number: number)
                 self.send(header, self.welcomePayload(isResumed: isResumed, to: incoming.header.id), to: link)
+                link.clearance.heard()
+                if self.machine.isDraining {
+                    self.send(Header(.goodbye, number: GoodbyeReason.draining.rawValue), to: link)
+                }
             }
             if isMoved { self.restateCallbacks(to: client) }
             return .client(client)
@@ -115,7 +119,9 @@ extension BrokerLoop {
     func take(_ incoming: Incoming, _ kind: MessageKind, fromClient client: Int) {
         let header = incoming.header
         switch kind {
-        case .request: self.takeRequest(incoming, client)
+        case .request:
+            if self.machine.isDraining { self.clientLinks[client]?.clearance.heard() }
+            self.takeRequest(incoming, client)
         case .define:
             // Measured before anything is built from it.
             guard unsafe incoming.payload.count <= WireLimits.standard.maxNameBytes else {
@@ -158,7 +164,11 @@ extension BrokerLoop {
             self.stamped(header, client)
         case .ping: if self.mayAnswerItself(client) { self.pong(header.id, client) }
         case .pong:
-            if self.hasRead(client, header.id) || self.keptRead(client, header.id) { break }
+            if self.hasRead(client, header.id) || self.keptRead(client, header.id)
+                || self.clientLinks[client]?.clearance.answered(header.id) == true
+            {
+                break
+            }
             guard let (worker, id) = self.machine.questionAnswered(header.id, by: client) else { break }
             self.send(Header(.pong, id: id), toWorker: worker)
         case .goodbye: self.machine.clientLeft(client, at: self.now, actions: &self.actions)

@@ -437,10 +437,32 @@ final class BrokerLoop {
                 self.machine.drain()
                 self.tellAll(Header(.goodbye, number: GoodbyeReason.draining.rawValue), workersToo: false)
             }
-            return (self.machine.callCount == 0 && self.blocked.isEmpty && self.sendingParts.isEmpty)
-                || self.core.now() >= self.core.life.drainDeadline
+            return self.core.now() >= self.core.life.drainDeadline
+                || self.machine.callCount == 0 && self.blocked.isEmpty && self.sendingParts.isEmpty && self.isCleared()
         case .stopping, .stopped: return true
         }
+    }
+
+    /// Whether no client has anything under way any more; asks those that haven't said so.
+    ///
+    /// One whose connection is broken counts until its session is over: it may come back for its answers.
+    private func isCleared() -> Bool {
+        var isCleared = true
+        for client in self.clientLinks.indices where self.machine.clients[client].isLive {
+            guard let link = self.clientLinks[client] else { continue }
+            if link.line.isSending || link.line.isReceiving || link.kept?.hasParts == true {
+                isCleared = false
+                continue
+            }
+            if link.clearance.mustAsk {
+                let nonce = self.nextQuestion()
+                link.clearance.asked(nonce)
+                self.send(Header(.ping, id: nonce), to: link)
+            }
+            isCleared = isCleared && link.clearance.isClear
+        }
+        if !isCleared { self.flush() }
+        return isCleared
     }
 
     private func tellAll(_ header: Header, workersToo: Bool) {

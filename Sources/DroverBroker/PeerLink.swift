@@ -36,6 +36,8 @@ final class PeerLink {
     }
     /// Not every call may be made by it.
     @safe @exclusivity(unchecked) private(set) var isLimited = false
+    /// Whether a client has read all, and has nothing more under way, once the broker drains.
+    @safe @exclusivity(unchecked) var clearance = Clearance()
     /// Has something to flush in this turn.
     @safe @exclusivity(unchecked) var isDirty = false
 

@@ -528,6 +528,29 @@ import Testing
         #expect(actions.isEmpty)
     }
 
+    @Test("S88 S91 what a draining worker didn't take goes elsewhere, or waits")
+    func drained() throws {
+        var machine = Self.machine(endpoints: 2, window: 1)
+        let first = try #require(try Self.submit(&machine, Call(id: 1)).endpoint)
+        var actions: [ClientAction] = []
+        // It is known from the answer alone, if the GOODBYE was lost with a connection.
+        let isKept = machine.drained(1, by: first, at: Self.at(3), actions: &actions)
+        #expect(isKept)
+        actions = []
+        machine.dispatch(actions: &actions)
+        #expect(actions == [.transmit(slot: 0, endpoint: 1 - first, isResent: false)])
+        // An answer of the former is none of this attempt's.
+        let isForeign = machine.drained(1, by: first, at: Self.at(3), actions: &actions)
+        #expect(!isForeign)
+        let isKeptAgain = machine.drained(1, by: 1 - first, at: Self.at(4), actions: &actions)
+        #expect(isKeptAgain)
+        actions = []
+        machine.dispatch(actions: &actions)
+        #expect(actions.isEmpty && machine.queuedIDs == 1)
+        let isUnknown = machine.drained(9, by: first, at: Self.at(4), actions: &actions)
+        #expect(!isUnknown)
+    }
+
     @Test("S91 a draining worker is given nothing, what was bound to it goes elsewhere")
     func draining() throws {
         var machine = Self.machine(endpoints: 2, window: 1)

@@ -234,8 +234,13 @@ extension ClientLoop {
         payload: UnsafeRawBufferPointer,
         from link: ClientLink
     ) {
-        if kind == .error, unsafe ErrorBody(reading: payload)?.isLapse == true {
-            return self.takeRemoval(header.id, .lapsed, from: link)
+        if kind == .error, let body = unsafe ErrorBody(reading: payload) {
+            if body.isLapse { return self.takeRemoval(header.id, .lapsed, from: link) }
+            if body.isDraining,
+                self.book.machine.drained(header.id, by: link.index, at: self.now, actions: &self.actions)
+            {
+                return
+            }
         }
         let verdict = self.book.machine.replied(
             header.id,

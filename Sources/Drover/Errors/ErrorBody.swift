@@ -18,6 +18,9 @@ struct ErrorBody {
     /// The request never ran, since its time was over: the same as ``CancelledStage/lapsed``.
     var isLapse: Bool { self.payload.code == "lapsed" }
 
+    /// The request never ran, since the peer stops; no handler's error has this code.
+    var isDraining: Bool { self.payload.code == RemoteError.Code.draining.name }
+
     /// A broker says that the worker that had the call is lost.
     var isLoss: Bool { self.payload.code == "lost" }
 

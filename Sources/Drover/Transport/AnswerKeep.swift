@@ -65,6 +65,9 @@ package final class AnswerKeep {
         return self.change { $0.keep(answer.header.id, answer, count: count, inParts: inParts, most: most) }
     }
 
+    /// Whether one goes in parts of which the client doesn't have the last.
+    package var hasParts: Bool { self.answers.hasParts }
+
     /// A request was sent again.
     package func find(_ id: UInt64) -> KeptAnswers<LargeAnswer>.Finding { self.answers.find(id) }
 

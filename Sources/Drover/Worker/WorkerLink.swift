@@ -60,6 +60,8 @@ final class WorkerLink {
     let kept: AnswerKeep
     /// Whether its requests wait until it has read more.
     let holdUp: HoldUp
+    /// Whether it has read all, and has nothing more under way, once the worker drains.
+    @safe @exclusivity(unchecked) var clearance = Clearance()
     /// Has something to flush in this turn.
     @safe @exclusivity(unchecked) var isDirty = false
     /// The connection of a client, if the worker listens with keys.

@@ -189,7 +189,7 @@ extension WorkerLoop {
     /// A client, or a broker, has read what came before a PING.
     func pongReceived(_ nonce: UInt64, _ session: Int) {
         guard let link = self.links[session], !self.answersRead(nonce, by: link, session),
-            !self.keptRead(nonce, by: link, session)
+            !self.keptRead(nonce, by: link, session), !link.clearance.answered(nonce)
         else { return }
         if let told = link.questions.answered(nonce) { self.read(told, session) }
     }

@@ -47,7 +47,7 @@ extension WorkerLoop {
     @available(*, noasync)
     func offerWhereDue() {
         for index in self.dials.indices {
-            if self.machine.isDraining { self.dials[index].offering.settled() }
+            if !self.isWanted(index) { self.dials[index].offering.settled() }
             guard self.dials[index].offering.isDue(at: self.now) else { continue }
             // What is sent from now on, an answer above all, the broker takes for the session's: what was lost must be told before.
             let session = self.machine.session(route: self.dials[index].route)
@@ -55,6 +55,13 @@ extension WorkerLoop {
             self.offer(to: index)
             if let session { self.restateCallbacks(to: session) }
         }
+    }
+
+    /// Whether the worker wants to be connected to a broker: once it drains, only to one that it has a session with, which may wait for
+    /// answers.
+    func isWanted(_ index: Int) -> Bool {
+        guard self.machine.isDraining else { return true }
+        return self.machine.session(route: self.dials[index].route).map { self.machine.sessions[$0].isLive } ?? false
     }
 
     @available(*, noasync)

@@ -85,7 +85,7 @@ extension WorkerLoop {
     @available(*, noasync)
     func lookedUp(_ index: Int, _ answer: NameResolver.Answer) {
         self.dials[index].isLookingUp = false
-        guard !self.dials[index].isUp, !self.machine.isDraining else { return }
+        guard !self.dials[index].isUp, self.isWanted(index) else { return }
         switch answer {
         case .success(let hosts):
             self.dials[index].lookUps.succeeded()
@@ -141,8 +141,9 @@ extension WorkerLoop {
 
     @available(*, noasync)
     func dialAgainWhereDue() {
-        guard !self.machine.isDraining else { return }
-        for index in self.dials.indices where self.dials[index].redialsAt <= self.now { self.dialAgain(index) }
+        for index in self.dials.indices where self.dials[index].redialsAt <= self.now {
+            if self.isWanted(index) { self.dialAgain(index) } else { self.dials[index].redialsAt = .distantFuture }
+        }
     }
 
     @available(*, noasync)

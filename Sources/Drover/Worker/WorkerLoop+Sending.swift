@@ -366,10 +366,33 @@ extension WorkerLoop {
                 self.machine.drain()
                 self.tellAll(Header(.goodbye, number: GoodbyeReason.draining.rawValue))
             }
-            return (self.machine.requestCount == 0 && self.sendingParts.isEmpty)
-                || self.core.now() >= self.core.life.drainDeadline
+            return self.core.now() >= self.core.life.drainDeadline
+                || self.machine.requestCount == 0 && self.sendingParts.isEmpty && self.isCleared()
         case .stopping, .stopped: return true
         }
+    }
+
+    /// Whether no peer has anything under way any more; asks those that haven't said so.
+    ///
+    /// One whose connection is broken counts until its session is over: it may come back for its answers.
+    @available(*, noasync)
+    private func isCleared() -> Bool {
+        var isCleared = true
+        for session in self.machine.sessions.indices where self.machine.sessions[session].isLive {
+            guard let link = self.links[session] else { continue }
+            if link.line.isSending || link.line.isReceiving || link.kept.hasParts {
+                isCleared = false
+                continue
+            }
+            if link.clearance.mustAsk {
+                let nonce = link.questions.nextNonce()
+                link.clearance.asked(nonce)
+                self.send(Header(.ping, id: nonce), to: session)
+            }
+            isCleared = isCleared && link.clearance.isClear
+        }
+        if !isCleared { self.flush() }
+        return isCleared
     }
 
     func tellAll(_ header: Header) {

@@ -127,6 +127,10 @@ extension WorkerLoop {
             let welcome = Header(.welcome, id: self.core.epoch, time: connection, number: number)
             self.send(payload, as: welcome, to: session)
             self.core.counters.clients.store(self.machine.sessionCount, ordering: .relaxed)
+            self.links[session]?.clearance.heard()
+            if self.isDrainAnnounced {
+                self.send(Header(.goodbye, number: GoodbyeReason.draining.rawValue), to: session)
+            }
             if isRestated { self.restateCallbacks(to: session) }
             if hello.isBroker {
                 self.brokersChanged()

@@ -387,7 +387,9 @@ final class WorkerLoop {
         }
         guard let kind = header.kind else { return self.unknownKind(header, session) }
         switch kind {
-        case .request: unsafe self.takeRequest(header, payload, range, of: frame, session)
+        case .request:
+            if self.isDrainAnnounced { self.links[session]?.clearance.heard() }
+            unsafe self.takeRequest(header, payload, range, of: frame, session)
         case .hello: known = unsafe self.welcome(header, payload, route: route)
         case .define: unsafe self.define(header, payload, session)
         case .cancel:

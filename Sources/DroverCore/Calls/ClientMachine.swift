@@ -225,15 +225,7 @@ package struct ClientMachine: ~Copyable {
                         return self.finish(slot, ending: .declined(endpoint), at: now, actions: &actions)
                     }
                 }
-                self.calls[slot].sends &-= 1
-                self.takeBack(slot, actions: &actions)
-                if self.mustBeAlone(call) { return self.setApart(id) }
-                self.unbind(endpoint)
-                if self.isParked(call.function, call.affinity) {
-                    self.parked[call.function]?.prepend(id)
-                } else {
-                    self.waiting.prepend(id)
-                }
+                self.unbegin(slot, actions: &actions)
             case .whileRunning, .unknown:
                 // Nobody asked for that, and no answer will come.
                 self.finish(slot, ending: .lost(.forgotten), at: now, actions: &actions)
@@ -242,6 +234,41 @@ package struct ClientMachine: ~Copyable {
         }
         self.releaseWithdrawn(id, from: endpoint)
         self.tombstones.markAnswered(id)
+    }
+
+    /// A worker that stops didn't take a call, which never ran: it goes elsewhere, or waits for a worker (contract S91).
+    ///
+    /// - Returns: Whether it is still to be made.
+    package mutating func drained(
+        _ id: UInt64,
+        by endpoint: Int,
+        at now: Instant,
+        actions: inout [ClientAction]
+    ) -> Bool {
+        guard let slot = self.calls.slot(of: id) else { return false }
+        let call = self.calls[slot]
+        guard Int(call.endpoint) == endpoint, !call.isPing, call.deadline > now else { return false }
+        self.latest = now
+        if !self.endpoints[endpoint].isDraining {
+            self.goodbyeReceived(from: endpoint, reason: .draining, at: now, actions: &actions)
+        }
+        self.release(id, from: endpoint)
+        self.unbegin(slot, actions: &actions)
+        return true
+    }
+
+    /// A call was sent and never ran: it is as if it had not been sent.
+    private mutating func unbegin(_ slot: UInt32, actions: inout [ClientAction]) {
+        let call = self.calls[slot]
+        self.calls[slot].sends &-= 1
+        self.takeBack(slot, actions: &actions)
+        if self.mustBeAlone(call) { return self.setApart(call.id) }
+        self.unbind(Int(call.endpoint))
+        if self.isParked(call.function, call.affinity) {
+            self.parked[call.function]?.prepend(call.id)
+        } else {
+            self.waiting.prepend(call.id)
+        }
     }
 
     /// The worker told how far a call has come.

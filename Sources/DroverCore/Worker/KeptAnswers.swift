@@ -61,6 +61,8 @@ package struct KeptAnswers<Content> {
     package init() {}
 
     package var count: Int { self.entries.count }
+    /// Whether one goes in parts of which the client doesn't have the last.
+    package var hasParts: Bool { self.entries.contains { $0.way == .parts } }
 
     /// Keeps an answer that is being sent.
     ///

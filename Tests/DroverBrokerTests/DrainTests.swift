@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Drover
+import DroverBroker
+import Glibc
+import Logging
+import Synchronization
+import Testing
+
+/// Workers and brokers that leave in order, amid calls: each time some are on their way.
+@Suite("Leaving in order", .serialized, .timeLimit(.minutes(2)))
+struct DrainTests {
+    private static let work = Function<Int, Int>("work")
+    private static let wait = Function<Int, Int>("wait")
+    private static let mute = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+    private static let stops = 6
+
+    /// How calls ended, and how often a handler ran.
+    private final class Tally: Sendable {
+        private let ends = Mutex<[String: Int]>([:])
+        private let runs = Atomic<Int>(0)
+        private let isOver = Atomic<Bool>(false)
+
+        var all: [String: Int] { self.ends.withLock { $0 } }
+        var values: Int { self.all["value"] ?? 0 }
+        var ran: Int { self.runs.load(ordering: .relaxed) }
+        var goesOn: Bool { !self.isOver.load(ordering: .relaxed) }
+
+        func count(_ end: String) { self.ends.withLock { $0[end, default: 0] += 1 } }
+        func run() { self.runs.add(1, ordering: .relaxed) }
+        func stop() { self.isOver.store(true, ordering: .relaxed) }
+    }
+
+    private static func worker(_ name: String, _ tally: Tally) -> Worker {
+        var configuration = WorkerConfiguration()
+        configuration.name = name
+        configuration.concurrency = 4
+        configuration.silenceLimit = .seconds(6)
+        configuration.heartbeatInterval = .milliseconds(500)
+        configuration.logger = Self.mute
+        let worker = Worker(configuration: configuration)
+        worker.register(Self.work) { number in
+            tally.run()
+            usleep(1000)
+            return number
+        }
+        worker.register(Self.wait) { (milliseconds: Int) async throws -> Int in
+            try await Task.sleep(for: .milliseconds(milliseconds))
+            return milliseconds
+        }
+        return worker
+    }
+
+    private static func broker() -> Broker {
+        var configuration = BrokerConfiguration()
+        configuration.logger = Self.mute
+        return Broker(configuration: configuration)
+    }
+
+    /// Four tasks that call one after the other until the tally says that it is over.
+    private func callers(_ client: Client, _ tally: Tally) -> Task<Void, Never> {
+        Task.detached {
+            await withTaskGroup(of: Void.self) { group in
+                for number in 0..<4 {
+                    group.addTask {
+                        while tally.goesOn {
+                            do {
+                                _ = try await client.call(Self.work, number)
+                                tally.count("value")
+                            } catch { tally.count("\(error)") }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until so many more calls have ended.
+    private func progress(_ tally: Tally, by count: Int = 40) async throws {
+        let goal = tally.values + count
+        try await becomesTrue("calls go on") { tally.values >= goal }
+    }
+
+    @Test("S88 S91 a worker that leaves beside another loses no call, and none runs twice", arguments: [false, true])
+    func workers(isBrokered: Bool) async throws {
+        let tally = Tally()
+        let pool = try Pool(workers: 0)
+        func start(_ name: String, at address: String = "tcp://127.0.0.1:*") throws -> RunningWorker {
+            try Self.worker(name, tally).start(isBrokered ? .connect(pool.endpoint) : .bind(address))
+        }
+        let steady = try start("steady")
+        var other = try start("other")
+        let client = try pool.client(isBrokered ? [pool.endpoint] : [steady.endpoint, other.endpoint])
+        try await client.connect()
+        let calls = self.callers(client, tally)
+        for _ in 0..<Self.stops {
+            try await self.progress(tally)
+            let address = other.endpoint
+            await other.stop(grace: .seconds(20))
+            try await self.progress(tally)
+            other = try start("other", at: address)
+        }
+        tally.stop()
+        await calls.value
+        #expect(tally.all == ["value": tally.ran])
+        await client.close(grace: .zero)
+        await steady.stop(grace: .zero)
+        await other.stop(grace: .zero)
+        await pool.close()
+    }
+
+    @Test("S91 a broker that leaves beside another loses no call, and none runs twice")
+    func brokers() async throws {
+        let tally = Tally()
+        let steady = try Self.broker().start("tcp://127.0.0.1:*")
+        var other = try Self.broker().start("tcp://127.0.0.1:*")
+        let worker = try Self.worker("worker", tally)
+            .start(.bind(nil, connecting: [steady.endpoint, other.endpoint]))
+        let client = try Client([steady.endpoint, other.endpoint])
+        try await client.connect()
+        let calls = self.callers(client, tally)
+        for _ in 0..<Self.stops {
+            try await becomesTrue("both brokers have the worker") { worker.brokerCount == 2 }
+            try await self.progress(tally)
+            let address = other.endpoint
+            await other.stop(grace: .seconds(20))
+            try await self.progress(tally)
+            other = try Self.broker().start(address)
+        }
+        tally.stop()
+        await calls.value
+        #expect(tally.all == ["value": tally.ran])
+        await client.close(grace: .zero)
+        await worker.stop(grace: .zero)
+        await steady.stop(grace: .zero)
+        await other.stop(grace: .zero)
+    }
+
+    @Test("S91 a batch loses no item to workers that leave", arguments: [false, true])
+    func batches(isBrokered: Bool) async throws {
+        let tally = Tally()
+        let pool = try Pool(workers: 0)
+        func start(_ name: String, at address: String = "tcp://127.0.0.1:*") throws -> RunningWorker {
+            try Self.worker(name, tally).start(isBrokered ? .connect(pool.endpoint) : .bind(address))
+        }
+        let steady = try start("steady")
+        var other = try start("other")
+        let client = try pool.client(isBrokered ? [pool.endpoint] : [steady.endpoint, other.endpoint])
+        try await client.connect()
+        let batch = Task.detached {
+            while tally.goesOn {
+                let options = MapOptions(window: 200, onFailure: .goOn)
+                for try await item in client.map(Self.work, over: 0..<400, options).items {
+                    switch item.result {
+                    case .success: tally.count("value")
+                    case .failure(let error): tally.count("\(error)")
+                    }
+                }
+            }
+        }
+        for _ in 0..<Self.stops {
+            try await self.progress(tally, by: 100)
+            let address = other.endpoint
+            await other.stop(grace: .seconds(20))
+            try await self.progress(tally, by: 100)
+            other = try start("other", at: address)
+        }
+        tally.stop()
+        try await batch.value
+        #expect(tally.all == ["value": tally.ran])
+        await client.close(grace: .zero)
+        await steady.stop(grace: .zero)
+        await other.stop(grace: .zero)
+        await pool.close()
+    }
+
+    enum Cut: CaseIterable { case direct, workerLink, clientLink }
+
+    @Test("S88 S91 who leaves waits for a peer whose link is cut for half a second", arguments: Cut.allCases)
+    func cut(_ cut: Cut) async throws {
+        let tally = Tally()
+        let pool = try Pool(workers: 0) { $0.silenceLimit = .seconds(6) }
+        let worker = Self.worker("worker", tally)
+        let link: FlakyLink
+        let running: RunningWorker
+        let client: Client
+        switch cut {
+        case .direct:
+            running = try worker.start(.bind("tcp://127.0.0.1:*"))
+            link = try FlakyLink(to: running.endpoint)
+            client = try pool.client([link.endpoint])
+        case .workerLink:
+            link = try FlakyLink(to: pool.endpoint)
+            running = try worker.start(.connect(link.endpoint))
+            client = try pool.client()
+        case .clientLink:
+            link = try FlakyLink(to: pool.endpoint)
+            running = try worker.start(.connect(pool.endpoint))
+            client = try pool.client([link.endpoint])
+        }
+        try await client.connect()
+        #expect(try await client.call(Self.work, 1) == 1)
+        let calls = try (0..<4).map { try client.function(Self.wait).async(300 + $0) }
+        try await becomesTrue("they run") { calls.allSatisfy { $0.phase.description.contains("running") } }
+        link.cut(for: .milliseconds(500))
+        if cut == .clientLink {
+            await pool.broker.stop(grace: .seconds(20))
+        } else {
+            await running.stop(grace: .seconds(20))
+        }
+        for (number, call) in calls.enumerated() { #expect(try await call.value == 300 + number) }
+        await client.close(grace: .zero)
+        await running.stop(grace: .zero)
+        await pool.close()
+        link.close()
+    }
+}
