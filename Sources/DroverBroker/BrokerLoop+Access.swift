@@ -63,7 +63,7 @@ extension BrokerLoop {
             self.refuse(access.actor, "work", "the worker of this identity belongs to another key", control)
             return nil
         }
-        if let problem = access.problem(servingQueues: offer.queues) {
+        if let problem = access.grant.problem(offering: offer.functions, in: offer.queues) {
             self.refuse(access.actor, "work", problem, control)
             return nil
         }
@@ -89,11 +89,32 @@ extension BrokerLoop {
     /// Answers a call that its client may not make.
     ///
     /// - Returns: Whether it was refused.
-    func refusedForRights(_ id: UInt64, _ link: PeerLink, queue: String, _ client: Int) -> Bool {
-        guard let access = link.access, let problem = access.problem(submittingTo: queue) else { return false }
+    func refusedForRights(_ header: Header, _ link: PeerLink, queue: String, _ client: Int) -> Bool {
+        let function = self.machine.functionName(header.number, of: client)
+        guard let access = link.access, let problem = access.grant.problem(submitting: function, to: queue) else {
+            return false
+        }
         self.core.audit.refused(access.actor, "submit", because: problem)
-        self.refuse(id, .forbidden, problem, to: client)
+        self.refuse(header.id, .forbidden, problem, to: client)
         return true
+    }
+
+    /// Says to a worker whose a client's requests are, unless it knows.
+    ///
+    /// - Returns: What the number of such a request has above that of the function: nothing if the worker doesn't want to know, or
+    ///   nobody can say.
+    func caller(ofClient client: Int, for link: PeerLink) -> UInt32 {
+        guard link.takesCallers, client < WireLimits.maxCallers, client < self.clientLinks.count,
+            let owner = self.clientLinks[client], let access = owner.access
+        else { return 0 }
+        let number = UInt32(client + 1)
+        let mark = UInt64(self.machine.clients[client].number) << 32 | UInt64(owner.accessChanges)
+        if link.toldCallers.mustTell(Int(number), mark: mark) {
+            let caller = CallerPayload(principal: access.grant.principal, key: access.key)
+            let payload = packed { writer throws(CodecError) in try caller.pack(into: &writer) }
+            self.send(Header(.caller, number: number), payload, to: link)
+        }
+        return number << WireLimits.callerShift
     }
 
     /// Whether a client may be told what concerns everybody; if not, it is answered.
@@ -140,13 +161,9 @@ extension BrokerLoop {
             if let grant = control.policy.grant(of: access.key) {
                 guard grant != access.grant else { continue }
                 link.access?.grant = grant
-                let limited = link.access
-                self.machine.restrict(
-                    client,
-                    toQueues: { limited?.problem(submittingTo: $0) == nil },
-                    at: self.now,
-                    actions: &self.actions
-                )
+                self.machine.restrict(client, at: self.now, actions: &self.actions) { function, queue in
+                    grant.problem(submitting: function, to: queue) == nil
+                }
                 self.performActions()
                 continue
             }
@@ -161,9 +178,10 @@ extension BrokerLoop {
             guard let link = self.workerLinks[worker], let access = link.access else { continue }
             let grant = control.policy.grant(of: access.key)
             if let grant { link.access?.grant = grant }
+            let offer = self.machine.workers[worker].offer
             let problem =
                 grant == nil
-                ? "the key was revoked" : link.access?.problem(servingQueues: self.machine.workers[worker].offer.queues)
+                ? "the key was revoked" : grant?.problem(offering: offer.functions, in: offer.queues)
             guard let problem else { continue }
             control.policy.audit.refused(access.actor, "go on working", because: problem)
             // It offers itself again, and is told why not.

@@ -220,7 +220,7 @@ extension BrokerLoop {
             }
         }
         if self.core.access != nil, let link = self.clientLinks[client], link.isLimited,
-            self.refusedForRights(header.id, link, queue: request.demands?.queue ?? "", client)
+            self.refusedForRights(header, link, queue: request.demands?.queue ?? "", client)
         {
             return
         }

@@ -82,8 +82,17 @@ extension BrokerLoop {
                 payload = self.answer(self.pass(order, to: name, grace: grace, for: self.actor(client, link)))
             case .cancel:
                 let (id, owner) = try self.arguments(UInt64.self, String?.self, of: incoming)
-                let calls = self.machine.calls(known: id, to: owner)
+                let known = self.machine.calls(known: id, to: owner)
                 let actor = self.actor(client, link)
+                // Of what somebody may not cancel they aren't told either.
+                let calls = known.filter { link.access?.grant.problem(cancelling: $0.function, in: $0.queue) == nil }
+                if calls.isEmpty, let first = known.first,
+                    let problem = link.access?.grant.problem(cancelling: first.function, in: first.queue)
+                {
+                    self.core.audit.refused(actor, question.rawValue, because: problem)
+                    self.refuse(header.id, .forbidden, problem, to: client)
+                    return true
+                }
                 if calls.isEmpty {
                     let target = "#\(id)" + (owner.map { " of \($0)" } ?? "")
                     self.core.audit.acted(actor, "cancel", on: target, outcome: "there is no such call")

@@ -137,6 +137,7 @@ extension BrokerLoop {
             let bytes = unsafe UnsafeRawBufferPointer(start: block, count: count)
             guard var header = unsafe try? Header(reading: bytes) else { return }
             self.rewrite(&header, slot: slot, as: id, isResent: isResent)
+            header.number |= self.caller(ofClient: Int(call.client), for: link)
             header.time = self.time(until: call.deadline, for: link)
             unsafe header.write(to: block)
             unsafe link.batch.append(message: bytes)
@@ -144,6 +145,7 @@ extension BrokerLoop {
         case .large(let payload):
             var header = payload.header
             self.rewrite(&header, slot: slot, as: id, isResent: isResent)
+            header.number |= self.caller(ofClient: Int(call.client), for: link)
             let goesInParts = link.line.takes(header.kind, payloadCount: payload.range.count)
             self.sendLarge(
                 header,
@@ -195,8 +197,9 @@ extension BrokerLoop {
             error.message = "\(worker), which had the call, was lost (\(reason)); whether the call ran is unknown"
             error.worker = worker
             payload = packed { writer throws(CodecError) in try error.pack(into: &writer) }
-        case .forbidden(let queue):
-            let message = link.access?.problem(submittingTo: queue) ?? "the queue \(queue) may not be used"
+        case .forbidden(let function, let queue):
+            let message =
+                link.access?.grant.problem(submitting: function, to: queue) ?? "\(function) may not be called"
             if let access = link.access { self.core.audit.refused(access.actor, "submit", because: message) }
             payload = self.errorPayload(.forbidden, message, false, 0)
         case .poison(let attempts, let workers):

@@ -149,6 +149,8 @@ extension BrokerLoop {
             // The answer to an introduction of a former session: it was on its way when the worker was given up.
             if let answered = welcome.answeredEpoch, answered != self.epoch(for: worker) { return }
             if let link = self.workerLinks[worker] {
+                link.takesCallers = welcome.takesCallers && self.core.access != nil
+                link.toldCallers.forget()
                 link.line.welcomed(
                     takesParts: welcome.takesParts,
                     epoch: incoming.header.id,

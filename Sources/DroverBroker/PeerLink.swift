@@ -32,8 +32,13 @@ final class PeerLink {
     @safe @exclusivity(unchecked) var departures = DepartureClock()
     /// Whose it is, if the broker has keys.
     @safe @exclusivity(unchecked) var access: LinkAccess? {
-        didSet { self.isLimited = self.access?.mayCallAnything == false }
+        didSet {
+            self.isLimited = self.access?.grant.mayCallAnything == false
+            self.accessChanges &+= 1
+        }
     }
+    /// How often that has changed, or was said again.
+    @safe @exclusivity(unchecked) private(set) var accessChanges: UInt32 = 0
     /// Not every call may be made by it.
     @safe @exclusivity(unchecked) private(set) var isLimited = false
     /// Whether a client has read all, and has nothing more under way, once the broker drains.
@@ -43,6 +48,10 @@ final class PeerLink {
 
     /// The connection of a worker, or of anybody if the broker has keys: which one is meant when a connection is closed.
     @safe @exclusivity(unchecked) var connection = ConnectionMark()
+
+    /// Whether the worker wants to know whom requests are from, and whom it was told of.
+    @safe @exclusivity(unchecked) var takesCallers = false
+    @safe @exclusivity(unchecked) var toldCallers = ToldCallers()
 
     /// Calls that the worker answered.
     @safe @exclusivity(unchecked) var answered = 0

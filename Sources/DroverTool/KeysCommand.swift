@@ -14,11 +14,11 @@ struct KeysCommand: ParsableCommand {
             Whoever takes part has a pair of keys: a secret one, which stays in its file, and a public one, by which others know
             it. A broker lets in the public keys on its allow-list, a text file with a line for each:
 
-              PRINCIPAL  PUBLIC-KEY  RIGHTS  [queues=NAME,NAME]
+              PRINCIPAL  PUBLIC-KEY  RIGHTS  [queues=NAME,NAME]  [functions=NAME,NAME]
 
             RIGHTS are submit (make calls, cancel one's own), work (run calls), cancel (cancel others' calls) and admin (see and
-            change what concerns everybody), with commas between. Without queues= they hold for all queues; - is the unnamed
-            one. A line that begins with # is a comment. A running broker notices a change within two seconds, and cuts off at
+            change what concerns everybody), with commas between. Without queues= the first three hold for all queues; - is the
+            unnamed one. Without functions= they hold for all functions; mail.* are those whose names begin with mail. A line that begins with # is a comment. A running broker notices a change within two seconds, and cuts off at
             once whoever is no longer there.
 
             From nothing to an encrypted pool:
@@ -97,6 +97,8 @@ struct KeysList: ParsableCommand {
         let rights: [String]
         /// Absent for all; "" is the unnamed one.
         let queues: [String]?
+        /// Absent for all.
+        let functions: [String]?
     }
 
     func run() throws {
@@ -108,7 +110,8 @@ struct KeysList: ParsableCommand {
                         principal: $0.grant.principal,
                         publicKey: $0.key,
                         rights: $0.grant.rights.nameList,
-                        queues: $0.grant.queues?.sorted()
+                        queues: $0.grant.queues?.sorted(),
+                        functions: $0.grant.functions?.words
                     )
                 }
             )
@@ -116,10 +119,14 @@ struct KeysList: ParsableCommand {
         guard !entries.isEmpty else { return print("nobody is let in") }
         var table = Table([
             .init(title: "PRINCIPAL"), .init(title: "PUBLIC KEY"), .init(title: "RIGHTS"), .init(title: "QUEUES"),
+            .init(title: "FUNCTIONS"),
         ])
         for entry in entries {
             let queues = entry.grant.queues.map { $0.sorted().map { $0.isEmpty ? "-" : $0 }.joined(separator: ",") }
-            table.add([entry.grant.principal, entry.key, entry.grant.rights.description, queues ?? "all"])
+            let functions = entry.grant.functions?.description
+            table.add([
+                entry.grant.principal, entry.key, entry.grant.rights.description, queues ?? "all", functions ?? "all",
+            ])
         }
         print(table.lines.joined(separator: "\n"))
     }
@@ -151,14 +158,20 @@ struct KeysAllow: ParsableCommand {
     @Option(help: "The queues that the rights are limited to, with commas between; - is the unnamed one.")
     var queues: String?
 
+    @Option(
+        help: "The functions that the rights are limited to, with commas between; NAME* are all that begin so."
+    )
+    var functions: String?
+
     @OptionGroup var list: AllowListOption
 
     func run() throws {
         let key = try publicKey(self.key)
         // The line that a person would write, read as the broker reads it.
-        let line = [self.principal, key.text, self.rights] + (self.queues.map { ["queues=\($0)"] } ?? [])
+        let limits = [self.queues.map { "queues=\($0)" }, self.functions.map { "functions=\($0)" }].compactMap { $0 }
+        let line = [self.principal, key.text, self.rights] + limits
         guard line.allSatisfy({ !$0.contains { $0.isWhitespace } && !$0.isEmpty }) else {
-            throw Failure("principal, rights and queues are words without spaces")
+            throw Failure("principal, rights, queues and functions are words without spaces")
         }
         let entries = try readList(line.joined(separator: " "), "this entry").entries
         guard let entry = entries.first else { throw Failure("a principal doesn't begin with #") }

@@ -119,6 +119,8 @@ package struct Welcome: Equatable, Sendable {
     package var takesParts = false
     /// The epoch of the introduction that it answers; nil if it doesn't say.
     package var answeredEpoch: UInt64?
+    /// Wants to know whom a broker's requests are from.
+    package var takesCallers = false
 
     package init(
         worker: PeerID,
@@ -144,6 +146,7 @@ package struct Welcome: Equatable, Sendable {
     package func pack(into writer: inout PackWriter) throws(CodecError) {
         try writer.packMapHeader(
             9 + (self.isBroker ? 1 : 0) + (self.takesParts ? 1 : 0) + (self.answeredEpoch == nil ? 0 : 1)
+                + (self.takesCallers ? 1 : 0)
         )
         try writer.pack("minor")
         try writer.pack(UInt64(self.minor))
@@ -174,6 +177,10 @@ package struct Welcome: Equatable, Sendable {
         if let answeredEpoch {
             try writer.pack("answers")
             try writer.pack(answeredEpoch)
+        }
+        if self.takesCallers {
+            try writer.pack("callers")
+            try writer.pack(true)
         }
     }
 
@@ -208,6 +215,7 @@ package struct Welcome: Equatable, Sendable {
             case "broker": welcome.isBroker = try reader.readBool()
             case "parts": welcome.takesParts = try reader.readBool()
             case "answers": welcome.answeredEpoch = try reader.readUInt64()
+            case "callers": welcome.takesCallers = try reader.readBool()
             default: try reader.skip()
             }
         }

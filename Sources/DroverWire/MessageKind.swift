@@ -75,6 +75,8 @@ package enum MessageKind: UInt8, CaseIterable, Sendable {
     case bind = 51
     /// What an operator wants of a worker; see ``ControlOrder``. For a stop `time` is the grace.
     case control = 52
+    /// Whose requests have a number of the broker's in the upper half of their own.
+    case caller = 53
 }
 
 extension MessageKind {

@@ -14,6 +14,10 @@ package struct WireLimits: Equatable, Sendable {
     package static let maxKeyBytes = 4096
     /// How many functions one session may define.
     package var maxFunctions = 4096
+    /// Where the number of a REQUEST's caller begins in its header's number, above that of the function.
+    @inlinable package static var callerShift: UInt32 { 16 }
+    /// How many callers a broker may number in a session.
+    @inlinable package static var maxCallers: Int { 65_535 }
     /// How many ZeroMQ frames one message may have (the message's own, and one attached payload).
     package static let maxFrames = 2
 

@@ -27,7 +27,17 @@ enum Job {
     /// Waits until the gate is open, emits bytes, so many each time, perhaps gives the callback up, and enters the gate again.
     static let swell = Function<Callback<[UInt8], Nothing>, String, [Int], Bool, Int>("swell")
     static let double = Function<Callback<Int, Int>, Int, Int>("double")
+    /// Whom the handler is told that the call is from.
+    static let caller = Function<Int, String>("caller")
+    /// Gives the amount back if the caller may have it.
+    static let refund = Function<Int, Int>("refund")
     static let append = Function<Int, Int>("append")
+}
+
+extension Job {
+    static func words(for caller: Caller?) -> String {
+        caller.map { "\($0) \($0.publicKey) \($0.broker ?? "-")" } ?? "nobody"
+    }
 }
 
 struct Refusal: Error, Codable { var text: String }
@@ -132,6 +142,7 @@ final class Pool: Sendable {
         worker.register(Job.double) { (callback: Callback<Int, Int>, number: Int) async throws -> Int in
             try await callback(number)
         }
+        worker.register(Job.caller) { context, _ in Job.words(for: context.caller) }
         worker.register(Job.append) { number in
             self.order.withLock { $0.append(number) }
             return number

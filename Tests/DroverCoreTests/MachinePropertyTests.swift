@@ -217,6 +217,14 @@ import Testing
                     case .lapsed(let slot, _, let id):
                         try check(requests[slot]?.id == id, "another request lapsed")
                         try drop(slot)
+                    case .forbidden(let slot, let session, let id, let handler, let queue):
+                        try check(requests[slot]?.id == id, "another request is forbidden")
+                        try check(requests[slot]?.session == session, "another client is told")
+                        try check(handler == 0 && queue.isEmpty, "a request is forbidden that isn't")
+                        try drop(slot)
+                    case .withdraw(let slot, _):
+                        try check(requests[slot]?.isRunning == true, "slot \(slot) was held")
+                        try check(requests[slot]?.handler == 0, "a request is withdrawn that isn't forbidden")
                     case .dropped(let slot): try drop(slot)
                     case .sessionLost(let session, _):
                         sessions[session] = nil
@@ -233,7 +241,9 @@ import Testing
             for _ in 0..<25 {
                 now = now.advanced(byNanoseconds: UInt64(random.below(2_000_000)))
                 let session = sessions.keys.sorted().first { _ in random.oneIn(2) }
-                switch random.below(14) {
+                switch random.below(15) {
+                case 14:
+                    if let session { machine.restrict(session, actions: &actions) { handler, _ in handler != 0 } }
                 case 0:
                     let client = PeerID(high: 0, low: UInt64(random.below(3)))
                     let isNew = random.oneIn(3)

@@ -239,6 +239,44 @@ import Testing
         #expect(machine.heldCount == 0)
     }
 
+    @Test(
+        "S104 requests that wait when their function or queue is taken from their client end; others, and what runs, go on"
+    )
+    func restricted() throws {
+        var machine = Self.machine()
+        var actions: [WorkerAction] = []
+        try Self.hello(&machine, actions: &actions)
+        let other = try Self.hello(&machine, client: PeerID(high: 9, low: 9), route: 2, actions: &actions)
+        func request(_ id: UInt64, _ number: UInt32, key: String? = nil, queue: String = "", session: Int = 0) {
+            let header = Header(.request, id: id, time: Header.noTimeLimit, number: number)
+            _ = machine.requestReceived(header, key: key, queue: queue, from: session, at: Self.at(2))
+        }
+        request(1, 1, session: other)  // takes the limit of function 1
+        request(2, 1)  // held for it: 1
+        request(3, 0, key: "k", queue: "mail")  // runs, or is about to: 2
+        request(4, 0, key: "k", queue: "mail")  // behind its key: 3
+        request(5, 0, key: "k", queue: "paint")  // behind that: 4
+        request(6, 0, key: "k", session: other)  // behind that: 5
+        request(7, 0, queue: "mail")  // runs, or is about to: 6
+        actions = []
+        machine.restrict(0, actions: &actions) { handler, queue in handler == 0 && queue != "mail" }
+        let expected: [WorkerAction] = [
+            .forbidden(slot: 3, session: 0, id: 4, handler: 0, queue: "mail"),
+            .forbidden(slot: 1, session: 0, id: 2, handler: 1, queue: ""),
+            .withdraw(slot: 2, queue: "mail"), .withdraw(slot: 6, queue: "mail"),
+        ]
+        #expect(actions == expected)
+        #expect(machine.requestCount == 5 && machine.heldCount == 2)
+        // What is withdrawn is ended by the loop: the key goes to those that may still be called.
+        actions = []
+        _ = machine.finished(2, actions: &actions)
+        #expect(actions == [.run(slot: 4, handler: 0)])
+        _ = machine.finished(6, actions: &actions)
+        actions = []
+        machine.restrict(0, actions: &actions) { _, _ in true }
+        #expect(actions.isEmpty && machine.requestCount == 3)
+    }
+
     @Test("S87 a client that is silent for the limit is gone, and its requests are stopped")
     func silence() throws {
         var machine = Self.machine()

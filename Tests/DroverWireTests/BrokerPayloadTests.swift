@@ -45,6 +45,21 @@ struct BrokerPayloadTests {
         return try result.get()
     }
 
+    @Test("a caller comes back as it was; one without a principal or a key is none")
+    func callers() throws {
+        func read(_ bytes: [UInt8]) throws -> CallerPayload {
+            try bytes.withUnsafeBytes { try CallerPayload(reading: $0) }
+        }
+        let caller = CallerPayload(principal: "web", key: String(repeating: "k", count: 40))
+        let bytes = try payload(caller.pack)
+        #expect(try read(bytes) == caller)
+        for truncated in bytes.truncations { #expect(throws: WireError.self) { try read(truncated) } }
+        let empty = try payload(CallerPayload(principal: "", key: "k").pack)
+        #expect(throws: WireError.self) { try read(empty) }
+        let long = try payload(CallerPayload(principal: String(repeating: "p", count: 300), key: "k").pack)
+        #expect(throws: WireError.self) { try read(long) }
+    }
+
     @Test("an offer comes back as it was, and names what it can't do without")
     func offers() throws {
         #expect(try self.readOffer(payload(Self.offer.pack)) == Self.offer)

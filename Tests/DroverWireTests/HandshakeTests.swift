@@ -19,6 +19,7 @@ struct HandshakeTests {
         welcome.minor = 7
         welcome.isResumed = true
         welcome.answeredEpoch = .max
+        welcome.takesCallers = true
         #expect(try readWelcome(payload(welcome.pack)) == welcome)
     }
 

@@ -555,6 +555,8 @@ final class SimulatedWorker {
         case .lapsed(let slot, let session, let id):
             self.jobs.removeValue(forKey: slot)?.state = .gone
             self.confirm(.lapsed, of: id, to: session)
+        case .forbidden(let slot, _, _, _, _), .withdraw(let slot, _):
+            throw Violation("slot \(slot) is taken from its client, and nothing has keys")
         case .dropped(let slot): self.jobs.removeValue(forKey: slot)?.state = .gone
         case .report(let slot, let session, let id): self.report(slot, session: session, id: id)
         case .sendBeat(let session):

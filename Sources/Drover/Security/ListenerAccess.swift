@@ -78,31 +78,6 @@ package struct LinkAccess: Sendable {
         AuditLog.Actor(principal: self.grant.principal, key: self.key, address: self.address)
     }
 
-    /// Whether every call may be made.
-    package var mayCallAnything: Bool { self.grant.rights.contains(.submit) && self.grant.queues == nil }
-
-    /// Why a call may not be made; nil if it may.
-    ///
-    /// - Parameter queue: Its queue; nil if there are none to speak of.
-    /// - Returns: What is missing, for people.
-    package func problem(submittingTo queue: String?) -> String? {
-        guard self.grant.rights.contains(.submit) else {
-            return "\(self.grant.principal) may not make calls: its key's line in the allow-list lacks the right submit"
-        }
-        if let queue, !self.grant.includes(queue: queue) {
-            let name = queue.isEmpty ? "the unnamed queue" : "the queue \(queue)"
-            return "\(self.grant.principal) may not use \(name): its key's line in the allow-list names other queues"
-        }
-        return nil
-    }
-
-    /// Why a worker may not offer itself; nil if it may.
-    package func problem(servingQueues queues: some Sequence<String>) -> String? {
-        guard self.grant.rights.contains(.work) else {
-            return "\(self.grant.principal) may not work: its key's line in the allow-list lacks the right work"
-        }
-        guard let queue = queues.first(where: { !self.grant.includes(queue: $0) }) else { return nil }
-        let name = queue.isEmpty ? "the unnamed queue" : "the queue \(queue)"
-        return "\(self.grant.principal) may not serve \(name): its key's line in the allow-list names other queues"
-    }
+    /// Whom a handler is told that a call is from.
+    var caller: Caller? { Caller(principal: self.grant.principal, key: self.key, broker: nil) }
 }

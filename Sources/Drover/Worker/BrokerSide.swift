@@ -15,12 +15,17 @@ final class BrokerSide {
     @safe @exclusivity(unchecked) var waiting: UInt32 = 0
     /// At the last beat the worker had credit and free handlers, and something waited.
     @safe @exclusivity(unchecked) var wasHungry = false
+    /// Whether it may say whom requests are from: it has proved its key.
+    let vouches: Bool
+    /// Whom it vouches for, by its numbers.
+    @safe @exclusivity(unchecked) var callers: [UInt32: Caller] = [:]
     private var numbers: [ObjectIdentifier: UInt32] = [:]
     private var subscribers: [UInt32: Subscriber] = [:]
     private var nextNumber: UInt32 = 0
 
     init(identity: PeerID, core: WorkerCore) {
         self.callbacks = BrokeredCallbacks(broker: identity, core: core)
+        self.vouches = core.configuration.keys != nil
     }
 
     /// The number that a subscriber is bound to; nil if it isn't.

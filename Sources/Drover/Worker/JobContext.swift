@@ -11,8 +11,14 @@ internal import Synchronization
 public final class JobContext: Sendable {
     /// The request's correlation id, within its client.
     public let correlationID: CorrelationID
-    /// The client that asked.
+    /// The client that asked, by the identity that it gave itself; through a broker, the broker.
     public let client: PeerID
+    /// Whose key the call was made with, for handlers that allow some callers more than others; nil without keys.
+    ///
+    /// At a worker that listens with `listenerKeys` it is the owner of the key that the client's connection has proved. Through a
+    /// broker it is the one whom the broker vouches for: the owner of the key by which the client is connected to it. It is nil if
+    /// the broker has no keys, or doesn't say. A handler that authorises refuses what has no caller.
+    public let caller: Caller?
     /// The function's name.
     public let function: String
     let core: WorkerCore
@@ -31,9 +37,17 @@ public final class JobContext: Sendable {
     /// How much of its progress the caller has not read, and what of the handler waits for that.
     private let progress = Mutex((window: EventWindow(), waiters: [PendingReply]()))
 
-    init(request: WorkerRequest, slot: UInt32, client: PeerID, function: String, core: WorkerCore) {
+    init(
+        request: WorkerRequest,
+        slot: UInt32,
+        client: PeerID,
+        caller: Caller?,
+        function: String,
+        core: WorkerCore
+    ) {
         self.correlationID = CorrelationID(request.id)
         self.client = client
+        self.caller = caller
         self.function = function
         self.core = core
         self.slot = slot

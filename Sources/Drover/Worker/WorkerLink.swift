@@ -67,7 +67,11 @@ final class WorkerLink {
     /// The connection of a client, if the worker listens with keys.
     @safe @exclusivity(unchecked) var connection = ConnectionMark()
     /// Whose it is, if the worker listens with keys; nil for a broker that was dialled.
-    @safe @exclusivity(unchecked) var access: LinkAccess?
+    @safe @exclusivity(unchecked) var access: LinkAccess? {
+        didSet { self.caller = self.access?.caller }
+    }
+    /// The same for handlers.
+    @safe @exclusivity(unchecked) private(set) var caller: Caller?
     /// What is kept for a session with a broker; nil for one with a client.
     @safe @exclusivity(unchecked) let broker: BrokerSide?
 

@@ -53,20 +53,51 @@ extension WorkerLoop {
         if let owner, owner.access?.key != access.key {
             return self.refuse(access.actor, "the session of this identity belongs to another key", control)
         }
-        if let problem = access.problem(submittingTo: nil) { return self.refuse(access.actor, problem, control) }
+        if let problem = access.grant.problemSubmitting { return self.refuse(access.actor, problem, control) }
         return access
     }
 
-    /// Why a call for a queue may not be made in a session; nil if it may.
+    /// Why a call may not be made in a session; nil if it may.
     ///
-    /// A worker that is called directly runs all that it serves. But what a key may not ask for through a broker it may not ask for
-    /// here either.
-    func problem(submittingTo queue: String, _ session: Int) -> String? {
-        guard let access = self.links[session]?.access, !access.mayCallAnything, let control = self.core.access,
-            let problem = access.problem(submittingTo: queue)
-        else { return nil }
-        control.policy.audit.refused(access.actor, "submit", because: problem)
+    /// A worker that is called directly runs all that it serves, whatever the queue. But what a key may not ask for through a broker
+    /// it may not ask for here either.
+    func problem(submitting number: UInt32, to queue: String, _ session: Int) -> String? {
+        guard let access = self.links[session]?.access, !access.grant.mayCallAnything else { return nil }
+        let handler = self.machine.handler(number, in: session)
+        let name =
+            handler >= 0 ? self.handlers[Int(handler)].name : self.machine.sessions[session].unknownNames[number]
+        return self.noted(access.grant.problem(submitting: name, to: queue), access)
+    }
+
+    /// Writes down that a call may not be made.
+    private func noted(_ problem: String?, _ access: LinkAccess) -> String? {
+        if let problem { self.core.access?.policy.audit.refused(access.actor, "submit", because: problem) }
         return problem
+    }
+
+    /// The functions that are named to a client that asks for one which isn't there: not those that it may not call.
+    func functionsToName(_ session: Int) -> some Sequence<String> {
+        let grant = self.links[session]?.access?.grant
+        return self.handlers.lazy.map { $0.name }.filter { grant?.includes(function: $0) ?? true }
+    }
+
+    /// What a request ends with that its client may not make any more; nil if it may.
+    func forbidden(_ handler: Int32, _ queue: String, _ session: Int) -> ErrorBody? {
+        guard let access = self.links[session]?.access else { return nil }
+        let name = self.handlers[Int(handler)].name
+        guard let problem = self.noted(access.grant.problem(submitting: name, to: queue), access) else { return nil }
+        return ErrorBody(code: .forbidden, message: problem, worker: self.core.name)
+    }
+
+    /// Ends a request that its client may not make any more, unless its handler has begun.
+    func withdraw(_ slot: UInt32, _ queue: String) {
+        guard let request = self.machine.request(in: slot), request.session >= 0,
+            Int(slot) < self.jobs.count, let job = self.jobs[Int(slot)],
+            let body = self.forbidden(request.handler, queue, Int(request.session)),
+            job.cancelBeforeStart(because: .requested)
+        else { return }
+        self.core.threads.withdraw(job)
+        self.finished(job, .error(body))
     }
 
     @available(*, noasync)
@@ -92,12 +123,25 @@ extension WorkerLoop {
             let problem =
                 grant == nil
                 ? "the key of \(access.grant.principal) was revoked: it isn't on the allow-list any more"
-                : link.access?.problem(submittingTo: nil)
-            guard let problem else { continue }
+                : grant?.problemSubmitting
+            guard let problem else {
+                if let grant, grant != access.grant { self.restrict(session, to: grant) }
+                continue
+            }
             control.policy.audit.refused(access.actor, "go on with a session", because: problem)
             self.refuse(ErrorBody(code: .forbidden, message: problem, worker: self.core.name), to: link.routingID)
             self.machine.goodbyeReceived(from: session, at: self.now, actions: &self.actions)
             self.performActions()
         }
+    }
+
+    /// A key has other rights than before: what waits and may not be called any more ends.
+    @available(*, noasync)
+    private func restrict(_ session: Int, to grant: AccessGrant) {
+        let names = self.handlers.map { $0.name }
+        self.machine.restrict(session, actions: &self.actions) { handler, queue in
+            grant.problem(submitting: names[Int(handler)], to: queue) == nil
+        }
+        self.performActions()
     }
 }

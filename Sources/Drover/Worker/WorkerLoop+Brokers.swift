@@ -231,6 +231,22 @@ extension WorkerLoop {
         broker.wasHungry = false
     }
 
+    /// A broker says whom the requests with a number of its own are from.
+    func vouched(_ header: Header, _ payload: UnsafeRawBufferPointer, _ session: Int) {
+        guard let broker = self.links[session]?.broker, broker.vouches,
+            (1...WireLimits.maxCallers).contains(Int(header.number))
+        else { return self.core.counters.unknownMessages.count() }
+        let address = self.dials.first { $0.route == self.machine.sessions[session].route }?.address
+        // Until it can be read the number stands for nobody.
+        broker.callers[header.number] = nil
+        do throws(WireError) {
+            let said = try unsafe CallerPayload(reading: payload)
+            broker.callers[header.number] = Caller(principal: said.principal, key: said.key, broker: address ?? "")
+        } catch {
+            self.malformed(error)
+        }
+    }
+
     /// An operator wants something of this worker, and asked its broker to say so.
     func ordered(_ header: Header, _ session: Int) {
         guard self.links[session]?.broker != nil, let order = ControlOrder(rawValue: header.number) else {

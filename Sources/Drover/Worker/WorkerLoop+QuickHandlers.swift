@@ -113,7 +113,8 @@ extension WorkerLoop {
         let box = unsafe self.arena.withUnsafeBytes { bytes in
             unsafe MessageBox(Message(copying: UnsafeRawBufferPointer(rebasing: bytes[job.payload])))
         }
-        self.enqueue(job.slot, handler: job.handler, box, 0..<box.count)
+        // It asks for no context, and so for no caller.
+        self.enqueue(job.slot, handler: job.handler, box, 0..<box.count, from: nil)
     }
 }
 

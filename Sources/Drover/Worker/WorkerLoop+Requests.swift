@@ -18,6 +18,7 @@ extension WorkerLoop {
         _ session: Int
     ) {
         self.core.counters.received.count()
+        let (header, caller) = self.split(header, session)
         let isChunk = header.contentType == ContentType.chunk.rawValue
         guard isChunk || header.contentType == ContentType.messagePack.rawValue else {
             let message = "content type \(header.contentType) is not known to this worker; send MessagePack"
@@ -42,7 +43,10 @@ extension WorkerLoop {
                 return self.refuse(header.id, body, to: session)
             }
         }
-        if self.core.access != nil, let problem = self.problem(submittingTo: queue, session) {
+        if self.core.access == nil {
+            // Nobody can take it from a client.
+            queue = ""
+        } else if let problem = self.problem(submitting: header.number, to: queue, session) {
             return self.refuse(
                 header.id,
                 ErrorBody(code: .forbidden, message: problem, worker: self.core.name),
@@ -50,21 +54,22 @@ extension WorkerLoop {
             )
         }
         if header.flags.contains(.resent), self.answerAgain(header.id, session) { return }
-        var verdict = self.machine.requestReceived(header, key: key, from: session, at: self.now)
+        var verdict = self.machine.requestReceived(header, key: key, queue: queue, from: session, at: self.now)
         if case .unknownFunction = verdict, self.core.handlerCount > self.handlers.count {
             // It was registered after this turn began, maybe before the request was sent.
             self.learnHandlers()
-            verdict = self.machine.requestReceived(header, key: key, from: session, at: self.now)
+            verdict = self.machine.requestReceived(header, key: key, queue: queue, from: session, at: self.now)
         }
         switch verdict {
         case .run(let slot, let number):
             guard let handler = self.handler(number, isChunk: isChunk, slot) else { break }
             let content = unsafe UnsafeRawBufferPointer(rebasing: payload[(payload.count - range.count)...])
-            unsafe self.schedule(slot, handler: handler, content, range, of: frame, session)
+            unsafe self.schedule(slot, handler: handler, content, range, of: frame, session, from: caller)
         case .hold(let slot, _):
             let content = unsafe UnsafeRawBufferPointer(rebasing: payload[(payload.count - range.count)...])
             let (box, place) = unsafe Self.kept(content, range, of: frame)
-            self.held[slot] = HeldRequest(box: box, payload: place, isChunk: isChunk)
+            let held = HeldRequest(box: box, payload: place, isChunk: isChunk, caller: self.caller(caller, session))
+            self.held[slot] = held
         case .known(let slot):
             self.deadlineMoved(slot)
             // It is on its way; say again how far, since that report may have been lost.
@@ -105,7 +110,7 @@ extension WorkerLoop {
         switch verdict {
         case .unknownFunction(let function):
             let message = "no function \"\(function)\" is registered on \(name); register it, or call one of: "
-            let known = self.handlers.prefix(20).map { $0.name }.joined(separator: ", ")
+            let known = self.functionsToName(session).prefix(20).joined(separator: ", ")
             body = ErrorBody(code: .unknownFunction, message: message + known, worker: name)
         case .undefinedFunction:
             let limit = WireLimits.standard.maxFunctions
@@ -153,7 +158,8 @@ extension WorkerLoop {
         _ content: UnsafeRawBufferPointer,
         _ range: Range<Int>,
         of frame: MessageBox?,
-        _ session: Int
+        _ session: Int,
+        from caller: UInt32
     ) {
         if case .sync = handler.body, self.hasStandby, range.count <= Self.quickPayloadBytes,
             self.core.threads.queued == 0, handler.mayRunBesideLoop, self.links[session]?.holdUp.isOn != true
@@ -171,7 +177,23 @@ extension WorkerLoop {
             }
         }
         let (box, place) = unsafe Self.kept(content, range, of: frame)
-        self.enqueue(slot, handler: handler, box, place)
+        self.enqueue(slot, handler: handler, box, place, from: self.caller(caller, session))
+    }
+
+    /// Parts the number of a broker's request into that of the function and that of the caller, which is 0 if the broker vouches for
+    /// none.
+    private func split(_ header: Header, _ session: Int) -> (header: Header, caller: UInt32) {
+        guard self.links[session]?.broker?.vouches == true else { return (header, 0) }
+        var header = header
+        let caller = header.number >> WireLimits.callerShift
+        header.number &= 1 << WireLimits.callerShift - 1
+        return (header, caller)
+    }
+
+    /// Whom a request is from: the owner of the session's key, or the one whom its broker vouches for.
+    private func caller(_ number: UInt32, _ session: Int) -> Caller? {
+        guard let link = self.links[session] else { return nil }
+        return number == 0 ? link.caller : link.broker?.callers[number]
     }
 
     /// The arguments in memory that outlives the frame's turn.
@@ -184,7 +206,13 @@ extension WorkerLoop {
         return unsafe (MessageBox(Message(copying: content)), 0..<content.count)
     }
 
-    func enqueue(_ slot: UInt32, handler: Handler, _ box: MessageBox, _ range: Range<Int>) {
+    func enqueue(
+        _ slot: UInt32,
+        handler: Handler,
+        _ box: MessageBox,
+        _ range: Range<Int>,
+        from caller: Caller?
+    ) {
         guard let request = self.machine.request(in: slot) else { return }
         guard request.session >= 0 else {
             // The client went while the request waited for its turn; its slot and its key must be free again.
@@ -194,6 +222,7 @@ extension WorkerLoop {
             request: request,
             slot: slot,
             client: self.machine.sessions[Int(request.session)].client,
+            caller: caller,
             function: handler.name,
             core: self.core
         )

@@ -205,7 +205,7 @@ extension WorkerLoop {
             guard let held = self.held.removeValue(forKey: slot),
                 let handler = self.handler(handler, isChunk: held.isChunk, slot)
             else { return }
-            self.enqueue(slot, handler: handler, held.box, held.payload)
+            self.enqueue(slot, handler: handler, held.box, held.payload, from: held.caller)
             if held.isTold { self.reportAgain(slot) }
         case .stop(let slot): self.stopOrLapse(slot)
         case .interrupt(let slot): self.interrupt(slot)
@@ -215,6 +215,10 @@ extension WorkerLoop {
             self.held[slot] = nil
             self.core.counters.dropped.count()
             self.confirm(.lapsed, of: id, to: session)
+        case .forbidden(let slot, let session, let id, let handler, let queue):
+            self.held[slot] = nil
+            if let body = self.forbidden(handler, queue, session) { self.refuse(id, body, to: session) }
+        case .withdraw(let slot, let queue): self.withdraw(slot, queue)
         case .dropped(let slot):
             self.held[slot] = nil
             self.core.counters.dropped.count()

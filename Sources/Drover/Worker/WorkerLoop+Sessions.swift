@@ -123,7 +123,8 @@ extension WorkerLoop {
             }
             let number = self.machine.sessions[session].number
             let connection = self.machine.sessions[session].connection
-            let payload = self.welcomePayload(isResumed: isResumed, to: header.id)
+            let takesCallers = self.links[session]?.broker?.vouches == true
+            let payload = self.welcomePayload(isResumed: isResumed, to: header.id, takesCallers: takesCallers)
             let welcome = Header(.welcome, id: self.core.epoch, time: connection, number: number)
             self.send(payload, as: welcome, to: session)
             self.core.counters.clients.store(self.machine.sessionCount, ordering: .relaxed)
@@ -151,7 +152,7 @@ extension WorkerLoop {
         self.machine.stamped(header, from: session, at: self.now)
     }
 
-    func welcomePayload(isResumed: Bool, to epoch: UInt64) -> RequestBytes {
+    func welcomePayload(isResumed: Bool, to epoch: UInt64, takesCallers: Bool = false) -> RequestBytes {
         let configuration = self.core.configuration
         var welcome = Welcome(
             worker: self.core.identity,
@@ -165,6 +166,7 @@ extension WorkerLoop {
         )
         welcome.takesParts = true
         welcome.answeredEpoch = epoch
+        welcome.takesCallers = takesCallers
         var writer = PackWriter(capacity: 192, headerBytes: RequestBytes.headerByteCount)
         // A welcome has no part that could be too large.
         try? welcome.pack(into: &writer)

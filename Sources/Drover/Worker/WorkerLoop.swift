@@ -417,6 +417,7 @@ final class WorkerLoop {
         case .flow: self.flow(header, in: session)
         case .credit: self.creditReceived(header, session)
         case .control: self.ordered(header, session)
+        case .caller: unsafe self.vouched(header, payload, session)
         case .reset: self.resetReceived(by: route)
         case .welcome, .refused, .accepted, .started, .progress, .cancelled, .event, .invoke, .offer, .ready, .bind:
             // What only clients and brokers are sent.
@@ -479,6 +480,8 @@ struct HeldRequest: Sendable {
     let payload: Range<Int>
     /// Whether it carries many calls.
     let isChunk: Bool
+    /// Whom it is from, if that is known.
+    let caller: Caller?
     /// Whether its client was told that it is held.
     var isTold = false
 }

@@ -55,8 +55,8 @@ package enum BrokerEnding: Equatable, Sendable {
     case revoked
     /// Its worker, of this name, was lost.
     case lost(LossReason, worker: String)
-    /// Its client may not use the queue any more.
-    case forbidden(queue: String)
+    /// Its client may not call the function any more, or not in the queue.
+    case forbidden(function: String, queue: String)
     /// It may have been running in so many deaths of workers, and was alone in the last, unless it is a bundle.
     case poison(attempts: Int, workers: [String])
     /// Workers would not take it.

@@ -10,6 +10,7 @@ extension BrokerMachine {
         /// The client that made it.
         package let client: Int
         package let function: String
+        package let queue: String
         /// The worker that has it; nil while none has.
         package let worker: String?
     }
@@ -26,27 +27,29 @@ extension BrokerMachine {
                 slot: slot,
                 client: index,
                 function: self.functions[self.routes[Int(call.route)].function].name,
+                queue: self.demandsOf[Int(call.route)].queue,
                 worker: call.worker < 0 ? nil : self.workers[Int(call.worker)].offer.name
             )
         }
     }
 
-    /// A client may use only these queues from now on: its calls that wait in others end.
+    /// A client may call only some functions in some queues from now on: its calls of others that wait end.
     ///
     /// Those that a worker has run on: they were sent when that was allowed.
     package mutating func restrict(
         _ client: Int,
-        toQueues isAllowed: (String) -> Bool,
         at now: Instant,
-        actions: inout [BrokerAction]
+        actions: inout [BrokerAction],
+        to isAllowed: (_ function: String, _ queue: String) -> Bool
     ) {
         for slot in self.waitingCalls(of: client) {
-            let queue = self.demandsOf[Int(self.calls[slot].route)].queue
+            let route = Int(self.calls[slot].route)
+            let (function, queue) = (self.functions[self.routes[route].function].name, self.demandsOf[route].queue)
             // The end of another one of its ordering key may have let it go just now.
-            guard !isAllowed(queue), self.calls[slot].isWaiting else { continue }
+            guard !isAllowed(function, queue), self.calls[slot].isWaiting else { continue }
             let wasApart = self.calls[slot].state == .apart
             self.takeOut(slot)
-            self.finish(slot, ending: .forbidden(queue: queue), at: now, actions: &actions)
+            self.finish(slot, ending: .forbidden(function: function, queue: queue), at: now, actions: &actions)
             if wasApart { self.placeApart(at: now, actions: &actions) }
         }
     }

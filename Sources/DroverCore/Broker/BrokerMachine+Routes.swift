@@ -42,6 +42,13 @@ extension BrokerMachine {
         }
     }
 
+    /// The name that a client gave a number; nil if it gave none, or one that can't be a function's.
+    package func functionName(_ number: UInt32, of client: Int) -> String? {
+        guard Int(number) < self.clients[client].functions.count else { return nil }
+        let function = self.clients[client].functions[Int(number)]
+        return function >= 0 ? self.functions[function].name : self.clients[client].refusedNames[number]
+    }
+
     /// What a client's number of a function stands for.
     enum FunctionFinding { case known(Int), undefined, tooMany }
 

@@ -38,15 +38,114 @@ package struct AccessGrant: Hashable, Sendable {
     package var rights: AccessRights
     /// The queues that the rights are limited to, "" being the unnamed one; nil for all.
     package var queues: Set<String>?
+    /// The functions that the rights are limited to; nil for all.
+    package var functions: FunctionNames?
 
-    package init(principal: String, rights: AccessRights, queues: Set<String>? = nil) {
+    package init(
+        principal: String,
+        rights: AccessRights,
+        queues: Set<String>? = nil,
+        functions: FunctionNames? = nil
+    ) {
         self.principal = principal
         self.rights = rights
         self.queues = queues
+        self.functions = functions
     }
 
     /// Whether the rights hold for a queue.
     package func includes(queue: String) -> Bool { self.queues?.contains(queue) ?? true }
+
+    /// Whether the rights hold for a function.
+    package func includes(function: String) -> Bool { self.functions?.contains(function) ?? true }
+
+    /// Whether every call may be made.
+    package var mayCallAnything: Bool {
+        self.rights.contains(.submit) && self.queues == nil && self.functions == nil
+    }
+
+    /// Why no call may be made; nil if some may.
+    package var problemSubmitting: String? {
+        guard !self.rights.contains(.submit) else { return nil }
+        return "\(self.principal) may not make calls: its key's line in the allow-list lacks the right submit"
+    }
+
+    /// Why a call may not be made; nil if it may.
+    ///
+    /// - Parameters:
+    ///   - function: Its name; nil if nobody knows it: then nothing runs.
+    ///   - queue: Its queue.
+    /// - Returns: What is missing, for people.
+    package func problem(submitting function: String?, to queue: String) -> String? {
+        if let problem = self.problemSubmitting { return problem }
+        if !self.includes(queue: queue) { return self.limited("use \(Self.name(ofQueue: queue))", .submit, "queues") }
+        guard let function, !self.includes(function: function) else { return nil }
+        return self.limited("call \(function)", .submit, "functions")
+    }
+
+    /// Why a worker may not offer itself; nil if it may.
+    package func problem(offering functions: some Sequence<String>, in queues: some Sequence<String>) -> String? {
+        guard self.rights.contains(.work) else {
+            return "\(self.principal) may not work: its key's line in the allow-list lacks the right work"
+        }
+        if let queue = queues.first(where: { !self.includes(queue: $0) }) {
+            return self.limited("serve \(Self.name(ofQueue: queue))", .work, "queues")
+        }
+        guard let function = functions.first(where: { !self.includes(function: $0) }) else { return nil }
+        return self.limited("offer \(function)", .work, "functions")
+    }
+
+    /// Why a call of somebody may not be cancelled; nil if it may.
+    package func problem(cancelling function: String, in queue: String) -> String? {
+        guard self.rights.contains(.cancel) else {
+            return
+                "\(self.principal) may not cancel others' calls: its key's line in the allow-list lacks the right cancel"
+        }
+        if !self.includes(queue: queue) {
+            return self.limited("cancel calls in \(Self.name(ofQueue: queue))", .cancel, "queues")
+        }
+        guard !self.includes(function: function) else { return nil }
+        return self.limited("cancel calls of \(function)", .cancel, "functions")
+    }
+
+    private func limited(_ what: String, _ right: AccessRights, _ names: String) -> String {
+        "\(self.principal) may not \(what): its key's line in the allow-list limits the right \(right) to other \(names)"
+    }
+
+    private static func name(ofQueue queue: String) -> String {
+        queue.isEmpty ? "the unnamed queue" : "the queue \(queue)"
+    }
+}
+
+/// Names of functions as an allow-list has them: each itself, or all that begin in a way.
+package struct FunctionNames: Hashable, Sendable, CustomStringConvertible {
+    /// Names that are meant as they are.
+    private var names: Set<String> = []
+    /// How others may begin, without the star.
+    private var beginnings: [String] = []
+
+    /// Takes words of a list: `mail.send` is one function, `mail.*` all whose names begin with `mail.`.
+    package init(_ words: some Sequence<String>) {
+        for word in words {
+            if word.hasSuffix("*") {
+                self.beginnings.append(String(word.dropLast()))
+            } else {
+                self.names.insert(word)
+            }
+        }
+        self.beginnings = Set(self.beginnings).sorted()
+    }
+
+    /// Whether a function is among them.
+    package func contains(_ function: String) -> Bool {
+        self.names.contains(function) || self.beginnings.contains { function.utf8.starts(with: $0.utf8) }
+    }
+
+    /// The words, in order.
+    package var words: [String] { (self.names + self.beginnings.map { $0 + "*" }).sorted() }
+
+    /// The words, with commas between.
+    package var description: String { self.words.joined(separator: ",") }
 }
 
 /// One line of an allow-list.
@@ -66,6 +165,7 @@ package struct AccessEntry: Hashable, Sendable {
         if let queues = self.grant.queues {
             columns.append("queues=" + queues.sorted().map { $0.isEmpty ? "-" : $0 }.joined(separator: ","))
         }
+        if let functions = self.grant.functions { columns.append("functions=\(functions)") }
         return columns.joined(separator: "  ")
     }
 }

@@ -23,8 +23,8 @@ package struct SecurityTextError: Error, Hashable, Sendable, CustomStringConvert
 /// The allow-list as people write it: a line per key, in columns.
 ///
 /// ```
-/// # principal   public key                                rights        queues (all if there is no such column)
-/// web-1         rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7  submit        queues=mail,-
+/// # principal   public key                                rights        queues and functions (all if there is no such column)
+/// web-1         rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7  submit        queues=mail,-  functions=mail.*
 /// ```
 ///
 /// Only a line that *begins* with `#` is a comment: keys may have one in them.
@@ -97,31 +97,35 @@ extension AccessList {
             }
             rights.insert(right)
         }
-        var queues: Set<String>?
+        var grant = AccessGrant(principal: principal, rights: rights)
         for column in columns.dropFirst(3) {
-            guard column.hasPrefix("queues="), queues == nil else {
-                throw problem("\"\(column)\" is one column too many; only queues=NAME,NAME may follow the rights")
+            if grant.queues == nil, let names = try Self.names(column, "queues", "queue", problem) {
+                grant.queues = Set(names.map { $0 == "-" ? "" : $0 })
+            } else if grant.functions == nil, let names = try Self.names(column, "functions", "function", problem) {
+                grant.functions = FunctionNames(names)
+            } else {
+                throw problem(
+                    "\"\(column)\" is one column too many; only queues=NAME,NAME and functions=NAME,NAME may follow the rights"
+                )
             }
-            queues = try Self.queues(column.dropFirst("queues=".count), problem)
         }
-        return AccessEntry(
-            key: String(columns[1]),
-            grant: AccessGrant(principal: principal, rights: rights, queues: queues)
-        )
+        return AccessEntry(key: String(columns[1]), grant: grant)
     }
 
-    private static func queues(
-        _ text: Substring,
+    /// The names in a column; nil if it is another one.
+    private static func names(
+        _ column: Substring,
+        _ title: String,
+        _ what: String,
         _ problem: (String) -> SecurityTextError
-    ) throws(SecurityTextError) -> Set<String> {
-        var queues: Set<String> = []
-        for name in text.split(separator: ",", omittingEmptySubsequences: false) {
-            guard !name.isEmpty else {
-                throw problem("a queue's name is missing; write queues=NAME,NAME, with - for the unnamed queue")
-            }
-            queues.insert(name == "-" ? "" : String(name))
+    ) throws(SecurityTextError) -> [String]? {
+        guard column.hasPrefix("\(title)=") else { return nil }
+        let names = column.dropFirst(title.count + 1).split(separator: ",", omittingEmptySubsequences: false)
+        guard names.allSatisfy({ !$0.isEmpty }) else {
+            let special = title == "queues" ? "- for the unnamed queue" : "NAME* for all that begin so"
+            throw problem("a \(what)'s name is missing; write \(title)=NAME,NAME, with \(special)")
         }
-        return queues
+        return names.map { String($0) }
     }
 
     /// Whether a text can be a principal's name.

@@ -20,6 +20,10 @@ package enum WorkerAction: Equatable, Sendable {
     case giveUp(slot: UInt32, session: Int?, id: UInt64)
     /// A held request lapsed and is gone: tell its client.
     case lapsed(slot: UInt32, session: Int, id: UInt64)
+    /// A held request is gone, since its client may not make it any more: tell the client.
+    case forbidden(slot: UInt32, session: Int, id: UInt64, handler: Int32, queue: String)
+    /// The client of a request may not make it any more: end it, unless its handler has begun.
+    case withdraw(slot: UInt32, queue: String)
     /// A held request went with its client.
     case dropped(slot: UInt32)
     /// Tell a client that its request waits or runs.

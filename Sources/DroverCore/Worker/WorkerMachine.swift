@@ -62,6 +62,8 @@ package struct WorkerMachine: ~Copyable {
     private var keys = OrderingKeys<String>()
     /// The ordering keys of the requests that have one.
     private var keyOf: [UInt32: String] = [:]
+    /// The queues that requests name, where somebody may take them from a client.
+    private var queueOf: [UInt32: String] = [:]
     /// Requests in the order they came, to report those that take long; may name ended ones.
     var unreported = Deque<(slot: UInt32, id: UInt64, dueAt: Instant)>()
     var due: [UInt32] = []
@@ -316,10 +318,25 @@ package struct WorkerMachine: ~Copyable {
         case duplicateID
     }
 
+    /// The function that a client's number stands for, as far as it is known.
+    package func handler(_ number: UInt32, in session: Int) -> Int32 {
+        guard Int(number) < self.sessions[session].functions.count else { return WorkerSession.undefinedFunction }
+        return self.sessions[session].functions[Int(number)]
+    }
+
     /// A request came.
+    ///
+    /// - Parameters:
+    ///   - header: Its header.
+    ///   - key: Its ordering key.
+    ///   - queue: Its queue, if the client may lose the right to that; see ``restrict(_:actions:to:)``.
+    ///   - session: Whose it is.
+    ///   - now: The time.
+    /// - Returns: What becomes of it.
     package mutating func requestReceived(
         _ header: Header,
         key: String?,
+        queue: String = "",
         from session: Int,
         at now: Instant
     ) -> RequestVerdict {
@@ -349,12 +366,13 @@ package struct WorkerMachine: ~Copyable {
         guard self.sessions[session].requests.count < self.configuration.window else {
             return .busy(window: self.configuration.window)
         }
-        return self.admit(header, key: key, handler: handler, session: session, at: now)
+        return self.admit(header, key: key, queue: queue, handler: handler, session: session, at: now)
     }
 
     private mutating func admit(
         _ header: Header,
         key: String?,
+        queue: String,
         handler: Int32,
         session: Int,
         at now: Instant
@@ -372,6 +390,7 @@ package struct WorkerMachine: ~Copyable {
         )
         let slot = self.takeSlot(request)
         if let key { self.keyOf[slot] = key }
+        if !queue.isEmpty { self.queueOf[slot] = queue }
         self.sessions[session].requests.insert(header.id, slot: slot)
         if deadline != .distantFuture { self.wheel.schedule(slot, at: deadline) }
         let reportAt = now.advanced(byNanoseconds: self.configuration.reportDelayNanoseconds)
@@ -452,6 +471,29 @@ package struct WorkerMachine: ~Copyable {
     ) -> CancelVerdict {
         guard let slot = self.sessions[session].requests.find(id) else { return .unknown }
         return self.removeIfHeld(slot, actions: &actions) ? .removed(slot: slot) : .stop(slot: slot)
+    }
+
+    /// A client may call only some functions in some queues from now on: its requests for others that wait end.
+    ///
+    /// What runs runs on: it was allowed when it began.
+    package mutating func restrict(
+        _ session: Int,
+        actions: inout [WorkerAction],
+        to isAllowed: (_ handler: Int32, _ queue: String) -> Bool
+    ) {
+        for slot in self.slots(of: session) {
+            // The end of another one of its ordering key may have let it go just now.
+            guard let request = self.requests[Int(slot)], request.state != .abandoned else { continue }
+            let queue = self.queueOf[slot] ?? ""
+            guard !isAllowed(request.handler, queue) else { continue }
+            if self.removeIfHeld(slot, actions: &actions) {
+                actions.append(
+                    .forbidden(slot: slot, session: session, id: request.id, handler: request.handler, queue: queue)
+                )
+            } else {
+                actions.append(.withdraw(slot: slot, queue: queue))
+            }
+        }
     }
 
     /// A client moved the deadline of a request.
@@ -565,6 +607,7 @@ package struct WorkerMachine: ~Copyable {
             if request.isReleased { self.abandonedReleasedCount -= 1 }
         }
         if request.session >= 0 { self.sessions[Int(request.session)].requests.remove(request.id) }
+        if !self.queueOf.isEmpty { self.queueOf[slot] = nil }
         self.requests[Int(slot)] = nil
         self.freeRequests.append(slot)
         self.requestCount -= 1
@@ -610,6 +653,13 @@ package struct WorkerMachine: ~Copyable {
         }
     }
 
+    /// The requests of a session, those behind an ordering key first: where all of them go, the key must pass to nobody who goes
+    /// as well.
+    private func slots(of session: Int) -> [UInt32] {
+        let slots = self.requests.indices.filter { self.requests[$0]?.session == Int32(session) }.map { UInt32($0) }
+        return slots.filter { self.isBehindKey($0) } + slots.filter { !self.isBehindKey($0) }
+    }
+
     /// Whether a request waits for another of its ordering key.
     private func isBehindKey(_ slot: UInt32) -> Bool {
         self.requests[Int(slot)]?.hold == .key
@@ -620,18 +670,14 @@ package struct WorkerMachine: ~Copyable {
         self.lastRoute = nil
         let route = self.sessions[index].route
         let client = self.sessions[index].client
-        let slots = self.requests.indices.filter { self.requests[$0]?.session == Int32(index) }.map { UInt32($0) }
+        let slots = self.slots(of: index)
         self.grownBytes -= self.sessions[index].results.grownBytes
         self.sessions[index].end()
         self.freeSessions.append(index)
         if self.routes[route] == index { self.routes[route] = nil }
         if self.clients[client] == index { self.clients[client] = nil }
         for slot in slots { self.requests[Int(slot)]?.session = -1 }
-        // Those behind an ordering key first: the key must pass to nobody who goes as well.
-        var ordered: [UInt32] = []
-        for slot in slots where self.isBehindKey(slot) { ordered.append(slot) }
-        for slot in slots where !self.isBehindKey(slot) { ordered.append(slot) }
-        for slot in ordered {
+        for slot in slots {
             if self.removeIfHeld(slot, actions: &actions) {
                 actions.append(.dropped(slot: slot))
             } else {

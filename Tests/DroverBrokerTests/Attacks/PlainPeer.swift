@@ -82,16 +82,30 @@ final class PlainPeer {
         return false
     }
 
-    /// The messages of a frame: kind and id.
-    static func messages(in frame: [UInt8]) -> [(kind: UInt8, id: UInt64)] {
-        var messages: [(UInt8, UInt64)] = []
+    /// The next answers to so many requests, by id, with what of their bytes can be read.
+    func answers(_ count: Int) throws -> [UInt64: (kind: UInt8, text: String)] {
+        var answers: [UInt64: (kind: UInt8, text: String)] = [:]
+        while answers.count < count {
+            let frame = try #require(self.receive(within: 10_000), "no more than \(answers)")
+            for (kind, id, payload) in Self.messages(in: frame) where [Plain.reply, Plain.error].contains(kind) {
+                let text = String(decoding: payload.filter { (32..<127).contains($0) }, as: UTF8.self)
+                answers[id] = (kind, text)
+            }
+        }
+        return answers
+    }
+
+    /// The messages of a frame.
+    static func messages(in frame: [UInt8]) -> [(kind: UInt8, id: UInt64, payload: [UInt8])] {
+        var messages: [(UInt8, UInt64, [UInt8])] = []
         var place = 0
         while place + 24 <= frame.count {
             func number(_ offset: Int, _ count: Int) -> UInt64 {
                 (0..<count).reduce(0) { $0 | UInt64(frame[place + offset + $1]) << (8 * UInt64($1)) }
             }
-            messages.append((frame[place + 1], number(8, 8)))
-            place += 24 + Int(number(4, 4))
+            let end = min(frame.count, place + 24 + Int(number(4, 4)))
+            messages.append((frame[place + 1], number(8, 8), Array(frame[place + 24..<end])))
+            place = end
         }
         return messages
     }
@@ -109,6 +123,7 @@ enum Plain {
     static let (hello, welcome, refused): (UInt8, UInt8, UInt8) = (1, 2, 8)
     static let (reset, ping, pong, event): (UInt8, UInt8, UInt8, UInt8) = (3, 6, 7, 32)
     static let (define, request, reply, control): (UInt8, UInt8, UInt8, UInt8) = (16, 17, 18, 52)
+    static let (error, caller): (UInt8, UInt8) = (19, 53)
 
     /// A message: the header of 24 bytes, and what follows it.
     static func message(

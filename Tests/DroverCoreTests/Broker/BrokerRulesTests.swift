@@ -950,8 +950,9 @@ extension BrokerBench {
         }
         #expect(bench.transmitted().map { $0.call } == [1])
         bench.actions = []
-        bench.machine.restrict(client, toQueues: { $0 == "paint" }, at: bench.now, actions: &bench.actions)
-        #expect(bench.endings() == [2: .forbidden(queue: "mail"), 4: .forbidden(queue: "mail")])
+        bench.machine.restrict(client, at: bench.now, actions: &bench.actions) { $1 == "paint" }
+        let ending = BrokerEnding.forbidden(function: "f", queue: "mail")
+        #expect(bench.endings() == [2: ending, 4: ending])
         bench.actions = []
         let first = bench.machine.calls(known: 1, to: nil)
         #expect(first.map { $0.worker } == [bench.machine.workers[worker].offer.name])

@@ -66,6 +66,8 @@ struct AccessListTests {
             ("web \(key) SUBMIT", "rights are"),
             ("web \(key) submit queue=a", "queues=NAME"),
             ("web \(key) submit queues=a queues=b", "one column too many"),
+            ("web \(key) submit functions=a functions=b", "one column too many"),
+            ("web \(key) submit functions=a,", "a function's name is missing"),
             ("web \(key) submit queues=", "a queue's name is missing"),
             ("web \(key) submit queues=a,,b", "a queue's name is missing"),
             ("web \(key) submit queues=\(String(repeating: "q", count: 5000))", "more than 4096 bytes"),
@@ -78,9 +80,51 @@ struct AccessListTests {
         #expect(error.message.contains(remedy), "\(error)")
     }
 
+    @Test("rights may be limited to functions, by their names or how these begin")
+    func functions() throws {
+        let list = try self.parse("web \(Self.key) submit functions=echo,mail.* queues=mail")
+        let grant = try #require(list.grant(of: Self.key))
+        #expect(grant.functions?.words == ["echo", "mail.*"] && grant.queues == ["mail"])
+        for name in ["echo", "mail.", "mail.send"] { #expect(grant.includes(function: name)) }
+        for name in ["echoes", "mail", "", "Mail.send", "MAIL.X"] {
+            #expect(!grant.includes(function: name), "\(name)")
+        }
+        #expect(AccessGrant(principal: "a", rights: .submit).includes(function: "whatever"))
+        let all = try #require(try self.parse("web \(Self.key) submit functions=*").grant(of: Self.key))
+        #expect(all.includes(function: "whatever") && !all.mayCallAnything)
+        // A beginning that ends within a character of a name isn't one.
+        let accent = try #require(try self.parse("web \(Self.key) submit functions=e*").grant(of: Self.key))
+        #expect(accent.includes(function: "e\u{301}x") && !accent.includes(function: "\u{e9}"))
+    }
+
+    @Test("what a key may not do is said with the right and whose line it is")
+    func refusals() {
+        var grant = AccessGrant(principal: "web", rights: [.submit, .work, .cancel])
+        #expect(grant.mayCallAnything && grant.problem(submitting: "f", to: "q") == nil)
+        #expect(grant.problem(offering: ["f"], in: ["q"]) == nil && grant.problem(cancelling: "f", in: "q") == nil)
+        grant.functions = FunctionNames(["f"])
+        grant.queues = [""]
+        #expect(grant.problem(submitting: "f", to: "") == nil && grant.problem(submitting: nil, to: "") == nil)
+        for (problem, parts) in [
+            (grant.problem(submitting: "g", to: ""), ["web may not call g", "right submit", "functions"]),
+            (grant.problem(submitting: "f", to: "q"), ["web may not use the queue q", "right submit", "queues"]),
+            (grant.problem(offering: ["f", "g"], in: [""]), ["web may not offer g", "right work", "functions"]),
+            (grant.problem(offering: ["f"], in: ["q"]), ["web may not serve the queue q", "right work", "queues"]),
+            (grant.problem(cancelling: "g", in: ""), ["may not cancel calls of g", "right cancel", "functions"]),
+            (grant.problem(cancelling: "f", in: "q"), ["may not cancel calls in the queue q", "right cancel"]),
+        ] {
+            for part in parts { #expect(problem?.contains(part) == true, "\(problem ?? "none"): \(part)") }
+        }
+        grant.rights = []
+        #expect(grant.problem(submitting: "f", to: "")?.contains("lacks the right submit") == true)
+        #expect(grant.problem(offering: ["f"], in: [""])?.contains("lacks the right work") == true)
+        #expect(grant.problem(cancelling: "f", in: "")?.contains("lacks the right cancel") == true)
+    }
+
     @Test("an entry is written as it is read, added behind and taken out, and all else stays")
     func editing() throws {
-        let grant = AccessGrant(principal: "web", rights: [.submit, .cancel], queues: ["", "mail"])
+        var grant = AccessGrant(principal: "web", rights: [.submit, .cancel], queues: ["", "mail"])
+        grant.functions = FunctionNames(["mail.*", "echo"])
         let entry = AccessEntry(key: Self.key, grant: grant)
         let text = "# ours\npool \(Self.other) work"
         let longer = AccessList.adding(entry, to: text)
