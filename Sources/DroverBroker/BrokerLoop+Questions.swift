@@ -131,6 +131,12 @@ extension BrokerLoop {
         of incoming: Incoming
     ) throws -> (repeat each Argument) {
         var payload = unsafe incoming.payload
+        guard payload.count <= WireLimits.maxQuestionBytes else {
+            throw CodecError(
+                .tooLarge,
+                message: "a question has \(payload.count) bytes; \(WireLimits.maxQuestionBytes) is the limit"
+            )
+        }
         if incoming.header.flags.contains(.metadata) {
             let count = try unsafe RequestMetadata.read(from: payload).byteCount
             unsafe payload = UnsafeRawBufferPointer(rebasing: payload[count...])

@@ -134,7 +134,8 @@ extension BrokerLoop {
             self.machine.goodbyeReceived(from: worker, reason: reason, at: self.now, actions: &self.actions)
         case .reset: self.machine.resetReceived(from: worker, at: self.now, actions: &self.actions)
         case .refused:
-            let message = unsafe (try? ErrorPayload(reading: incoming.payload))?.message ?? "for no reason given"
+            let refusal = unsafe try? ErrorPayload(reading: incoming.payload, most: WireLimits.maxMapBytes)
+            let message = refusal?.message ?? "for no reason that can be read"
             self.core.configuration.logger.warning(
                 "a worker refuses this broker",
                 metadata: ["drover.worker": "\(self.machine.workers[worker].offer.name)", "drover.error": "\(message)"]
@@ -248,8 +249,8 @@ extension BrokerLoop {
 
     /// Whether an error says that the worker has not taken the request at all: then another may.
     private static func removal(saidBy payload: UnsafeRawBufferPointer) -> CancelledStage? {
-        guard let error = unsafe try? ErrorPayload(reading: payload) else { return nil }
-        switch error.code {
+        // An error may be as long as any answer: all but its code goes on unread.
+        switch unsafe ErrorPayload.code(in: payload) ?? "" {
         case RemoteError.Code.busy.name, RemoteError.Code.draining.name: return .beforeStart
         case "lapsed": return .lapsed
         default: return nil
@@ -260,7 +261,8 @@ extension BrokerLoop {
         let header = incoming.header
         switch kind {
         case .bind:
-            let client = unsafe PeerID(bytes: [UInt8](incoming.payload))
+            let isIdentity = unsafe incoming.payload.count == PeerID.byteCount
+            let client = isIdentity ? unsafe PeerID(bytes: [UInt8](incoming.payload)) : nil
             guard let client,
                 self.machine.bound(header.number, to: header.id, of: client, by: worker, actions: &self.actions)
             else {

@@ -60,12 +60,31 @@ package struct ErrorPayload: Equatable, Sendable {
         }
     }
 
+    /// So many names of workers are read; how many there were is ``attempts``.
+    private static var mostWorkers: Int { 255 }
+
+    /// Reads the code alone, whatever else an error says; nil if it can't be read.
+    package static func code(in payload: UnsafeRawBufferPointer) -> String? {
+        try? unsafe withPackReader(over: payload, limits: .received) { reader throws(CodecError) -> String? in
+            for _ in 0..<(try reader.readMapHeader()) {
+                if try reader.readFieldName() == "code" { return try reader.readPeerName() }
+                try reader.skip()
+            }
+            return nil
+        }
+    }
+
     /// Reads a payload; fields that this version doesn't know are skipped.
-    package init(reading payload: UnsafeRawBufferPointer) throws(WireError) {
+    ///
+    /// - Parameters:
+    ///   - payload: Its bytes.
+    ///   - most: How many there may be; an error that a handler threw may have as many as any answer.
+    /// - Throws: `WireError` if they can't be read, or are more.
+    package init(reading payload: UnsafeRawBufferPointer, most: Int = .max) throws(WireError) {
         var read = ErrorPayload()
-        try unsafe readPayloadMap(payload, of: "error") { key, reader throws(CodecError) in
+        try unsafe readPayloadMap(payload, of: "error", most: most) { key, reader throws(CodecError) in
             switch key {
-            case "code": read.code = try reader.readString()
+            case "code": read.code = try reader.readPeerName()
             case "type": read.type = try reader.readString()
             case "message": read.message = try reader.readString()
             case "trace": read.trace = try reader.readString()
@@ -74,7 +93,10 @@ package struct ErrorPayload: Equatable, Sendable {
             case "retryAfter": read.retryAfterMilliseconds = UInt32(clamping: try reader.readUInt64())
             case "attempts": read.attempts = UInt32(clamping: try reader.readUInt64())
             case "workers":
-                for _ in 0..<(try reader.readArrayHeader()) { read.workers.append(try reader.readString()) }
+                for _ in 0..<(try reader.readArrayHeader()) {
+                    let name = try reader.readPeerName()
+                    if read.workers.count < Self.mostWorkers { read.workers.append(name) }
+                }
             case "details": read.details = try reader.readBytes()
             default: try reader.skip()
             }

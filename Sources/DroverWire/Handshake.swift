@@ -74,7 +74,7 @@ package struct Hello: Equatable, Sendable {
         try unsafe readPayloadMap(payload, of: "hello") { key, reader throws(CodecError) in
             switch key {
             case "minor": minor = UInt32(clamping: try reader.readUInt64())
-            case "client": client = PeerID(bytes: try reader.readBytes())
+            case "client": client = try reader.readPeerID()
             case "name": name = try reader.readPeerName()
             case "beat": beat = try reader.readCount()
             case "silence": silence = try reader.readCount()
@@ -201,7 +201,7 @@ package struct Welcome: Equatable, Sendable {
             switch key {
             case "minor": welcome.minor = UInt32(clamping: try reader.readUInt64())
             case "worker":
-                if let id = PeerID(bytes: try reader.readBytes()) {
+                if let id = try reader.readPeerID() {
                     welcome.worker = id
                     hasWorker = true
                 }
@@ -230,12 +230,17 @@ package struct Welcome: Equatable, Sendable {
 package func readPayloadMap(
     _ payload: UnsafeRawBufferPointer,
     of kind: String,
+    most: Int = WireLimits.maxMapBytes,
     _ field: (String, inout PackReader) throws(CodecError) -> Void
 ) throws(WireError) {
+    // Before anything is built from it.
+    guard payload.count <= most else {
+        throw WireError(.tooLarge, "the payload of \(kind) has \(payload.count) bytes; \(most) is the limit")
+    }
     do throws(CodecError) {
         try unsafe withPackReader(over: payload, limits: .received) { reader throws(CodecError) in
             for _ in 0..<(try reader.readMapHeader()) {
-                let key = try reader.readString()
+                let key = try reader.readFieldName()
                 try field(key, &reader)
             }
             try reader.expectEnd()

@@ -19,6 +19,7 @@ public struct CorrelationID: Hashable, Comparable, Sendable, CustomStringConvert
 
 /// Names a client or a worker for one life of its process: 16 random bytes.
 public struct PeerID: Hashable, Sendable, CustomStringConvertible {
+    package static let byteCount = 16
     package let high: UInt64
     package let low: UInt64
 

@@ -56,10 +56,12 @@ package struct Offer: Equatable, Sendable {
     package init(reading payload: UnsafeRawBufferPointer) throws(WireError) {
         var offer = Offer(worker: PeerID(high: 0, low: 0))
         var hasWorker = false
-        try unsafe readPayloadMap(payload, of: "offer") { key, reader throws(CodecError) in
+        try unsafe readPayloadMap(payload, of: "offer", most: WireLimits.maxOfferBytes) {
+            key,
+            reader throws(CodecError) in
             switch key {
             case "worker":
-                if let id = PeerID(bytes: try reader.readBytes()) {
+                if let id = try reader.readPeerID() {
                     offer.worker = id
                     hasWorker = true
                 }

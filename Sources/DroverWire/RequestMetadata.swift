@@ -68,12 +68,14 @@ package struct RequestMetadata: Equatable, Sendable {
     package static func read(
         from payload: UnsafeRawBufferPointer
     ) throws(WireError) -> (metadata: RequestMetadata, byteCount: Int) {
+        // No more than it may have is looked at: what it costs to read is bounded by that, whatever stands there.
+        let start = unsafe UnsafeRawBufferPointer(rebasing: payload.prefix(WireLimits.maxMetadataBytes))
         do throws(CodecError) {
-            return try unsafe withPackReader(over: payload, limits: .received) {
+            return try unsafe withPackReader(over: start, limits: .received) {
                 reader throws(CodecError) -> (RequestMetadata, Int) in
                 var metadata = RequestMetadata()
                 for _ in 0..<(try reader.readMapHeader()) {
-                    switch try reader.readString() {
+                    switch try reader.readFieldName() {
                     case "key":
                         metadata.orderingKey = try reader.readTerm("the ordering key", most: WireLimits.maxKeyBytes)
                     case "queue": metadata.queue = try reader.readTerm("the queue's name")
@@ -88,7 +90,15 @@ package struct RequestMetadata: Equatable, Sendable {
                 return (metadata, reader.offset)
             }
         } catch {
-            throw WireError(.badPayload, "the request's metadata can't be read: \(error)")
+            let isCut = start.count < payload.count
+            guard isCut, error.code == .truncated else {
+                throw WireError(.badPayload, "the request's metadata can't be read: \(error)")
+            }
+            throw WireError(
+                .tooLarge,
+                "the request's metadata, ordering key, queue, labels and resources, takes more than "
+                    + "\(WireLimits.maxMetadataBytes) bytes: name fewer"
+            )
         }
     }
 }
@@ -119,6 +129,20 @@ extension PackReader {
         let count = try self.textByteCount()
         if count > most { throw CodecError(.tooLarge, message: "\(what) has \(count) bytes; \(most) is the limit") }
         return try self.readString()
+    }
+
+    /// Reads the name of a field; one that is too long to be known to anybody isn't built, and counts as "".
+    mutating func readFieldName() throws(CodecError) -> String {
+        guard try self.textByteCount() > WireLimits.maxFieldNameBytes else { return try self.readString() }
+        try self.skip()
+        return ""
+    }
+
+    /// Reads sixteen bytes that name a peer; nil if there are more or fewer, which aren't copied.
+    package mutating func readPeerID() throws(CodecError) -> PeerID? {
+        try unsafe self.readBinarySlice { bytes in
+            unsafe bytes.count == PeerID.byteCount ? PeerID(bytes: [UInt8](bytes)) : nil
+        }
     }
 
     /// Reads what a peer calls itself, for people; of a long name the beginning.

@@ -77,7 +77,7 @@ extension WorkerStatus: WireCodable {
     public static func unpack(from reader: inout PackReader) throws(CodecError) -> WorkerStatus {
         var status = WorkerStatus()
         for _ in 0..<(try reader.readMapHeader()) {
-            switch try reader.readString() {
+            switch try reader.readFieldName() {
             case "worker": status.worker = try reader.readPeerName()
             case "running": status.running = try reader.readCount()
             case "queued": status.queued = try reader.readCount()

@@ -89,6 +89,49 @@ struct ToolTests {
         #expect(broker.terminate() == 0)
     }
 
+    @Test("S104 an allow-list that 20 processes change at once says what the last command of each of them said")
+    func hammered() throws {
+        let folder = URL(filePath: NSTemporaryDirectory()).appending(path: "drover-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let list = folder.appending(path: "allow").path
+        var expected: Set<String> = []
+        var processes: [(process: Process, errors: Pipe)] = []
+        for number in 0..<20 {
+            let key = try KeyPair().publicKey.text
+            let allow = "allow p\(number) \"$KEY\" --rights"
+            // What each says last differs: two that are let in, with different rights, and one that isn't.
+            let commands = [
+                ["\(allow) submit", "revoke p\(number)", "\(allow) work --functions f\(number)"],
+                ["\(allow) submit", "revoke \"$KEY\"", "\(allow) submit,cancel", "revoke p\(number)"],
+                ["\(allow) work", "list", "revoke p\(number)", "\(allow) submit --queues q\(number),-"],
+            ][number % 3]
+            switch number % 3 {
+            case 0: expected.insert("p\(number)  \(key)  work  functions=f\(number)")
+            case 2: expected.insert("p\(number)  \(key)  submit  queues=-,q\(number)")
+            default: break
+            }
+            let process = Process()
+            let errors = Pipe()
+            process.executableURL = URL(filePath: "/bin/sh")
+            process.arguments = ["-ec", commands.map { "\"$TOOL\" keys \($0)" }.joined(separator: "; ")]
+            process.environment = ["KEY": key, "TOOL": Self.tool.path(), "DROVER_ALLOW_LIST": list]
+            process.standardOutput = FileHandle.nullDevice
+            process.standardError = errors
+            processes.append((process, errors))
+        }
+        for (process, _) in processes { try process.run() }
+        for (process, errors) in processes {
+            let text = String(decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+            process.waitUntilExit()
+            #expect(process.terminationStatus == 0 && text.isEmpty, "\(text)")
+        }
+        let lines = try String(contentsOfFile: list, encoding: .utf8).split(separator: "\n").map { String($0) }
+        #expect(Set(lines) == expected && lines.count == expected.count)
+        // Nothing is left beside it.
+        #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path) == ["allow"])
+    }
+
     @Test("what can't be done ends with a status that isn't zero, and says the cause and the remedy")
     func problems() throws {
         let nobody = try self.run("status", "--broker", "tcp://127.0.0.1:1", "--timeout", "0.3")

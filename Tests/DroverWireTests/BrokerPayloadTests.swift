@@ -45,6 +45,50 @@ struct BrokerPayloadTests {
         return try result.get()
     }
 
+    @Test("S73 metadata and maps of peers are measured before they are read, and long names of fields count as unknown")
+    func measured() throws {
+        let long = String(repeating: "n", count: 100_000)
+        let fields = try payload { writer throws(CodecError) in
+            try writer.packMapHeader(2)
+            try writer.pack(String(repeating: "q", count: 40))
+            try writer.packNil()
+            try writer.pack("queue")
+            try writer.pack("mail")
+        }
+        #expect(try self.readMetadata(fields).0.queue == "mail")
+        // What stands behind it doesn't count.
+        #expect(try self.readMetadata(fields + [UInt8](repeating: 0, count: 100_000)).1 == fields.count)
+        let large = try payload { writer throws(CodecError) in
+            try writer.packMapHeader(2)
+            try writer.pack("later")
+            try writer.pack(long)
+            try writer.pack("queue")
+            try writer.pack("mail")
+        }
+        let error = #expect(throws: WireError.self) { try self.readMetadata(large) }
+        #expect(error?.code == .tooLarge && error?.message.contains("65536 bytes") == true)
+        var offer = Self.offer
+        offer.functions = (0..<4096).map { "f\($0)" + String(repeating: "x", count: 240) }
+        #expect(try self.readOffer(payload(offer.pack)).functions.count == 4096)
+        var hello = Hello.sample
+        hello.name = long
+        let bytes = try payload(hello.pack)
+        let refused = #expect(throws: WireError.self) { _ = try bytes.withUnsafeBytes { try Hello(reading: $0) } }
+        #expect(refused?.code == .tooLarge)
+    }
+
+    @Test("of an error its code is read alone, and of many workers' names some")
+    func errors() throws {
+        var error = ErrorPayload()
+        error.code = "poison"
+        error.attempts = 9
+        error.workers = (0..<1000).map { "w\($0)" }
+        let bytes = try payload(error.pack)
+        #expect(bytes.withUnsafeBytes { ErrorPayload.code(in: $0) } == "poison")
+        #expect([UInt8]().withUnsafeBytes { ErrorPayload.code(in: $0) } == nil)
+        #expect(try bytes.withUnsafeBytes { try ErrorPayload(reading: $0) }.workers == (0..<255).map { "w\($0)" })
+    }
+
     @Test("a caller comes back as it was; one without a principal or a key is none")
     func callers() throws {
         func read(_ bytes: [UInt8]) throws -> CallerPayload {

@@ -178,7 +178,7 @@ extension Callback: WireCodable {
     /// - Throws: An error of decoding.
     public static func unpack(from reader: inout PackReader) throws(CodecError) -> Self {
         let count = try reader.readArrayHeader()
-        guard count == 3, let client = PeerID(bytes: try reader.readBytes()) else {
+        guard count == 3, let client = try reader.readPeerID() else {
             throw CodecError(
                 .typeMismatch,
                 message: "a callback is an array of client (16 bytes), subscription and lifetime"

@@ -41,16 +41,42 @@ private struct LegibleLogHandler: LogHandler {
 
     func log(event: LogEvent) {
         var event = event
-        event.metadata = event.metadata?.mapValues(Self.legible)
+        var room = Self.lineBytes
+        // In the order of their names, so that it doesn't depend on chance what a long line leaves out.
+        event.metadata = event.metadata.map { metadata in
+            var legible: Logger.Metadata = [:]
+            for (name, value) in metadata.sorted(by: { $0.key < $1.key }) {
+                legible[name] = Self.legible(value, &room)
+            }
+            return legible
+        }
         self.inner.log(event: event)
     }
 
-    private static func legible(_ value: Logger.MetadataValue) -> Logger.MetadataValue {
+    /// The values of a line have so many bytes at most, together.
+    private static let lineBytes = 8 << 10
+
+    private static func legible(_ value: Logger.MetadataValue, _ room: inout Int) -> Logger.MetadataValue {
         switch value {
-        case .string(let text): .string(PeerText.legible(text))
-        case .stringConvertible(let value): .string(PeerText.legible("\(value)"))
-        case .array(let values): .array(values.map(self.legible))
-        case .dictionary(let values): .dictionary(values.mapValues(self.legible))
+        case .string(let text): return .string(self.legible(text, &room))
+        case .stringConvertible(let value): return .string(self.legible("\(value)", &room))
+        case .array(let values):
+            var legible: [Logger.MetadataValue] = []
+            for value in values where room > 0 { legible.append(self.legible(value, &room)) }
+            return .array(legible)
+        case .dictionary(let values):
+            var legible: Logger.Metadata = [:]
+            for (name, value) in values.sorted(by: { $0.key < $1.key }) where room > 0 {
+                legible[self.legible(name, &room)] = self.legible(value, &room)
+            }
+            return .dictionary(legible)
         }
+    }
+
+    private static func legible(_ text: String, _ room: inout Int) -> String {
+        let shown = PeerText.legible(text, maxBytes: min(PeerText.maxBytes, max(0, room)))
+        // Beside the text itself some bytes for what a formatter puts around it.
+        room -= shown.utf8.count + 8
+        return shown
     }
 }

@@ -19,10 +19,14 @@ package enum PeerText {
         var shown = ""
         var taken = 0
         for scalar in text.unicodeScalars {
-            let width = UTF8.width(scalar)
-            guard taken + width <= maxBytes else { return "\(shown)… (\(text.utf8.count - taken) bytes more)" }
-            taken += width
+            let before = shown.utf8.count
             self.write(scalar, to: &shown)
+            // Escapes are longer than what they stand for.
+            guard shown.utf8.count <= maxBytes else {
+                let fitting = String(decoding: shown.utf8.prefix(before), as: UTF8.self)
+                return "\(fitting)… (\(text.utf8.count - taken) bytes more)"
+            }
+            taken += UTF8.width(scalar)
         }
         return shown
     }

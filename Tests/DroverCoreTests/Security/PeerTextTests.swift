@@ -24,6 +24,9 @@ struct PeerTextTests {
         #expect(PeerText.legible(String(repeating: "a", count: 20), maxBytes: 8) == "aaaaaaaa… (12 bytes more)")
         #expect(PeerText.legible("aaaäöü", maxBytes: 4) == "aaa… (6 bytes more)")
         #expect(PeerText.legible("äöü", maxBytes: 6) == "äöü")
+        // Escapes count as they are written.
+        #expect(PeerText.legible("a\n\n\u{1B}b", maxBytes: 6) == #"a\n\n… (2 bytes more)"#)
+        #expect(PeerText.legible(String(repeating: "\u{1}", count: 5000)).utf8.count < 1100)
         // One cluster of a megabyte.
         let stacked = "e" + String(repeating: "\u{301}", count: 500_000)
         #expect(PeerText.legible(stacked).utf8.count < 1100)
