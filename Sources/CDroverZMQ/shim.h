@@ -3,6 +3,7 @@
 #define DROVER_ZMQ_SHIM_H
 
 #include <errno.h>
+#include <pthread.h>
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <stdint.h>
@@ -98,6 +99,46 @@ static inline int drover_lock_directory(const char *path) {
     close(directory);
     return -code;
 }
+
+// A bind of a socket to a path, to be done with a mask of one's own.
+struct drover_path_bind {
+    void *socket;
+    const char *endpoint;
+    const char *path;
+    mode_t mode;
+    int result, code;
+};
+
+static inline void *drover_bind_masked(void *argument) {
+    struct drover_path_bind *bind = argument;
+    // The mask belongs to the process, unless a thread has its own view of the file system: then nobody can connect between
+    // the bind and the chmod. Where that is forbidden the chmod alone must do.
+    if (syscall(SYS_unshare, 0x200 /* CLONE_FS */) == 0) umask(~bind->mode & 0777);
+    bind->result = zmq_bind(bind->socket, bind->endpoint);
+    if (bind->result == 0) bind->result = chmod(bind->path, bind->mode);
+    bind->code = errno;
+    return NULL;
+}
+
+// Binds a socket to a path that only those can use whom the mode lets. Returns as zmq_bind() does.
+static inline int drover_bind_path(void *socket, const char *endpoint, const char *path, mode_t mode) {
+    struct drover_path_bind bind = {socket, endpoint, path, mode, -1, 0};
+    pthread_t thread;
+    // libzmq lets a socket be used by another thread as long as there are barriers in between, as here.
+    if (pthread_create(&thread, NULL, drover_bind_masked, &bind) == 0) {
+        pthread_join(thread, NULL);
+    } else {
+        bind.result = zmq_bind(socket, endpoint);
+        if (bind.result == 0) bind.result = chmod(path, mode);
+        bind.code = errno;
+    }
+    errno = bind.code;
+    return bind.result;
+}
+
+// Keeps this process from leaving a dump, and others of its user from reading its memory; whether it is kept from it.
+static inline int drover_forbid_dumps(void) { return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0; }
+static inline int drover_may_dump(void) { return prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) != 0; }
 
 // libzmq's own error numbers, which the importer doesn't fold through ZMQ_HAUSNUMERO.
 static inline int drover_eterm(void) { return ETERM; }

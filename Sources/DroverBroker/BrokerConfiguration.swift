@@ -61,6 +61,10 @@ public struct BrokerConfiguration: Sendable {
     public var backlog = 1024
     /// Whether an address that other machines can reach may be bound without encryption.
     public var allowsUnencryptedNetwork = false
+    /// Who may connect to the socket of an `ipc://` address, as permissions of a file: its owner, by default.
+    ///
+    /// `0o660` lets its group in. An abstract socket (`ipc://@name`) has no file: every user of the machine may connect to it.
+    public var socketMode: UInt32 = 0o600
     /// Where the broker logs.
     public var logger = Logger(label: "drover.broker")
 
@@ -90,6 +94,7 @@ public struct BrokerConfiguration: Sendable {
             "handshakeLimit is \(self.handshakeLimit); it must be between 0.1 seconds and an hour"
         )
         try check((1...65_535).contains(self.backlog), "backlog is \(self.backlog); it must be 1 to 65535")
+        try check(self.socketMode <= 0o777, "socketMode is \(self.socketMode); it is 0o777 at most, such as 0o660")
         try check(self.noWorkerPatience > .zero, "noWorkerPatience must be positive")
         try check(self.heartbeatInterval > .zero, "heartbeatInterval must be positive")
         // As they are used: beyond 292 years all are the same.

@@ -27,6 +27,15 @@ extension BrokerLoop {
         }
     }
 
+    /// Somebody was turned away, for only one of both has keys; from where isn't known.
+    private func mismatched() {
+        let reason =
+            self.core.access == nil
+            ? "it has keys, and this broker has none: start the broker with --key and --allow-list (keys), or the other without"
+            : "it has no keys: give it some (keys; --key and --server-key), and have them allowed with `drover keys allow`"
+        self.core.audit.refused(AuditLog.Actor(principal: "", key: "", address: ""), "connect", because: reason)
+    }
+
     /// When to try workers next.
     var nextClosing: Instant { self.closings.reduce(.distantFuture) { min($0, $1.dueAt) } }
 
@@ -37,6 +46,7 @@ extension BrokerLoop {
         do throws(ZMQError) {
             while let event = try self.monitor?.next() {
                 if case .accepted(let descriptor) = event.kind { self.connections.accepted(descriptor) }
+                if event.kind == .handshakeFailedProtocol(code: Monitor.Event.mechanismMismatch) { self.mismatched() }
                 guard case .disconnected(let descriptor) = event.kind else { continue }
                 self.connectionClosed(descriptor)
                 // Most that come and go are clients, for which silence is the rule.

@@ -98,8 +98,10 @@ final class BrokerLoop {
             try socket.listenEncrypted(keys.own, domain: access.domain)
         }
         // A ROUTER doesn't tell when a peer's connection is closed.
-        let monitor = try socket.monitor(core.access == nil ? .disconnected : [.accepted, .disconnected])
-        try socket.bindPatiently(address)
+        var events: Monitor.Events = [.disconnected, .handshakeFailedProtocol]
+        if core.access != nil { events.insert(.accepted) }
+        let monitor = try socket.monitor(events)
+        try socket.bindPatiently(address, mode: configuration.socketMode)
         self.descriptor = try socket.get(.fileDescriptor)
         self.monitorDescriptor = try monitor.fileDescriptor
         self.monitor = consume monitor

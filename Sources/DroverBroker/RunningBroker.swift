@@ -21,6 +21,7 @@ public final class RunningBroker: Sendable {
             setting: "keys",
             allowsPlain: configuration.allowsUnencryptedNetwork
         )
+        if configuration.keys?.allowsDumps == false { ProcessMemory.keepsKeys() }
         let core = try BrokerCore(configuration: configuration)
         let ready = ReadySignal<Result<String, ZMQError>>()
         self.thread = try LoopThread.start(named: "drover-broker") {
@@ -39,6 +40,12 @@ public final class RunningBroker: Sendable {
                 .unavailable,
                 message: "the broker can't listen at \(address): \(error)",
                 cause: error
+            )
+        }
+        if let warning = address.warningToBind(hasKeys: configuration.keys != nil) {
+            core.configuration.logger.warning(
+                "the broker is open",
+                metadata: ["drover.endpoint": "\(self.endpoint)", "drover.reason": "\(warning)"]
             )
         }
         core.configuration.logger.info("a broker listens", metadata: ["drover.endpoint": "\(self.endpoint)"])

@@ -24,6 +24,9 @@ struct BrokerCommand: AsyncParsableCommand {
     @Option(help: "Where to listen: tcp://HOST:PORT, with * for any port, or ipc://PATH.")
     var listen = "tcp://127.0.0.1:5570"
 
+    @Option(help: "Who may connect to the socket of ipc://PATH, as chmod writes it; 660 lets its group in.")
+    var socketMode = "600"
+
     @Option(help: "The broker's name, in answers, errors and logs.")
     var name = "broker"
 
@@ -77,7 +80,7 @@ struct BrokerCommand: AsyncParsableCommand {
     @Option(help: "What to log: trace, debug, info, notice, warning, error or critical.")
     var logLevel = "info"
 
-    @Flag(help: "Listen where other machines can reach it, without encryption.")
+    @Flag(help: "Listen where other machines can reach it, without keys: they can do everything, and read all.")
     var allowUnencryptedNetwork = false
 
     func validate() throws {
@@ -92,6 +95,9 @@ struct BrokerCommand: AsyncParsableCommand {
             ("--silence-limit", self.silenceLimit), ("--handshake-limit", self.handshakeLimit),
         ]
         for (option, seconds) in times { try checkSeconds(seconds, option) }
+        guard let mode = UInt32(self.socketMode, radix: 8), mode <= 0o777 else {
+            throw ValidationError("\"\(self.socketMode)\" is no mode; write it as chmod does, such as 660")
+        }
         guard self.patience > 0, self.grace >= 0, self.heartbeat > 0, self.silenceLimit > self.heartbeat else {
             throw ValidationError("times must be positive, and the silence limit longer than the heartbeat")
         }
@@ -111,6 +117,7 @@ struct BrokerCommand: AsyncParsableCommand {
         configuration.silenceLimit = .seconds(self.silenceLimit)
         configuration.drainGrace = .seconds(self.grace)
         configuration.allowsUnencryptedNetwork = self.allowUnencryptedNetwork
+        configuration.socketMode = UInt32(self.socketMode, radix: 8) ?? 0o600
         configuration.maxClients = self.maxClients
         configuration.maxWorkers = self.maxWorkers
         configuration.window = self.maxCallsPerClient

@@ -242,7 +242,7 @@ struct KeyOptions: ParsableArguments {
     @Option(help: "The broker's public key, or a file with it. [default: $DROVER_SERVER_KEY]")
     var serverKey: String?
 
-    @Flag(help: "Speak to other machines without encryption.")
+    @Flag(help: "Speak to other machines without keys: who is on the way can read and change what is said.")
     var allowUnencryptedNetwork = false
 
     /// The keys, if there are any.

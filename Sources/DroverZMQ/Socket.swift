@@ -52,8 +52,13 @@ import Glibc
     ///
     /// libzmq would take the path of an `ipc` endpoint from whoever listens there, and delete whatever file it finds: here
     /// that is an error. Only a socket at which nobody listens any more is taken over.
+    ///
+    /// - Parameters:
+    ///   - endpoint: Where to listen.
+    ///   - mode: Who may use the path of an `ipc` endpoint, whatever the process's mask says.
+    /// - Throws: `ZMQError` if that can't be done.
     @available(*, noasync)
-    package borrowing func bind(_ endpoint: String) throws(ZMQError) {
+    package borrowing func bind(_ endpoint: String, mode: UInt32 = 0o600) throws(ZMQError) {
         guard let path = SocketPath(ofEndpoint: endpoint) else {
             return try unsafe self.perform(.bind, endpoint) { unsafe zmq_bind($0, $1) }
         }
@@ -61,7 +66,9 @@ import Glibc
         let lock = try path.lock(for: endpoint)
         defer { lock.release() }
         switch path.occupant {
-        case .nobody, .left: try unsafe self.perform(.bind, endpoint) { unsafe zmq_bind($0, $1) }
+        case .nobody, .left:
+            let place = path.path
+            try unsafe self.perform(.bind, endpoint) { unsafe drover_bind_path($0, $1, place, mode_t(mode)) }
         case .somebody: throw ZMQError(errno: EADDRINUSE, .bind, endpoint)
         case .file: throw ZMQError(errno: EEXIST, .bind, endpoint)
         }

@@ -2,6 +2,7 @@
 
 import Drover
 import DroverBroker
+import DroverZMQ
 import Foundation
 import Synchronization
 import Testing
@@ -66,11 +67,14 @@ struct SecurityTests {
         let bare = await self.error(of: try pool.client())
         #expect(bare?.code == .authentication)
         #expect(bare?.message.contains("wants keys") == true, "\(String(describing: bare))")
+        try await becomesTrue("the broker's log says so too") { self.ring.log.has("refused", "it has no keys") }
+        #expect(!ProcessMemory.mayBeDumped)
         await pool.close()
-        let open = try Pool()
+        let open = try Pool { $0.logger = self.ring.log.logger }
         let keyed = await self.error(of: try open.client { $0.keys = try? self.ring.connection(KeyPair()) })
         #expect(keyed?.code == .authentication)
         #expect(keyed?.message.contains("has no keys") == true, "\(String(describing: keyed))")
+        try await becomesTrue("the broker's log says so too") { self.ring.log.has("refused", "this broker has none") }
         await open.close()
     }
 
@@ -489,6 +493,41 @@ struct SecurityTests {
             try Broker(configuration: configuration).start("tcp://127.0.0.1:*")
         }
         #expect(absent?.message.contains("allow-absent") == true)
+    }
+
+    @Test(
+        "S104 the socket of an ipc path has the mode that was asked for, not the mask's; an abstract one is warned of"
+    )
+    func sockets() async throws {
+        let path = self.ring.folder.appending(path: "socket").path
+        for (mode, shown) in [(nil, 0o600), (0o660, 0o660)] as [(UInt32?, Int)] {
+            let pool = try Pool(address: "ipc://\(path)", workers: 1) { if let mode { $0.socketMode = mode } }
+            #expect(try FileManager.default.attributesOfItem(atPath: path)[.posixPermissions] as? Int == shown)
+            #expect(try await pool.client().function(Job.add)(1, 2) == 3)
+            let worker = try pool.addWorker("bound", binding: "ipc://\(path)-2") {
+                if let mode { $0.socketMode = mode }
+            }
+            #expect(try FileManager.default.attributesOfItem(atPath: path + "-2")[.posixPermissions] as? Int == shown)
+            #expect(worker.endpoint == "ipc://\(path)-2")
+            await pool.close()
+        }
+        let open = try Pool(address: "ipc://@drover-\(UUID())", workers: 0) { $0.logger = self.ring.log.logger }
+        #expect(self.ring.log.has("warning the broker is open", "every user of this machine"))
+        await open.close()
+        // Who connects by a path is known by the kernel's word.
+        let keyed = try Pool(address: "ipc://\(path)-3", workers: 0) {
+            $0.keys = ListenerKeys(own: self.ring.broker, allowList: self.ring.allowList)
+            $0.logger = self.ring.log.logger
+        }
+        let stranger = try self.ring.connection(KeyPair())
+        let call = try keyed.client { $0.keys = stranger }.function(Job.add).async(1, 2)
+        try await becomesTrue("it is refused") {
+            self.ring.log.has("refused", "drover.peer=", ":\(getuid()):\(getgid()):\(getpid())")
+        }
+        call.cancel()
+        await keyed.close()
+        let error = #expect(throws: UsageError.self) { try Pool(workers: 0) { $0.socketMode = 0o1777 } }
+        #expect(error?.message.contains("0o660") == true)
     }
 
     @Test("key files: nobody else may read them, and what is wrong is said without showing a secret")

@@ -35,6 +35,19 @@ struct EndpointTests {
         #expect(throws: UsageError.self) { try Client(address) }
     }
 
+    @Test("S104 what an address without keys lets others do is said aloud")
+    func warnings() throws {
+        let far = try Endpoint("tcp://0.0.0.0:5570")
+        #expect(far.warningToBind(hasKeys: false)?.contains("may do everything") == true)
+        #expect(try Endpoint("tcp://192.0.2.1:5570").warningToDial(hasKeys: false)?.contains("read and change") == true)
+        #expect(try Endpoint("ipc://@name").warningToBind(hasKeys: false)?.contains("every user") == true)
+        #expect(far.warningToBind(hasKeys: true) == nil && far.warningToDial(hasKeys: true) == nil)
+        for address in ["tcp://127.0.0.1:1", "ipc:///run/s", "inproc://here", "tcp://localhost:1"] {
+            let endpoint = try Endpoint(address)
+            #expect(endpoint.warningToBind(hasKeys: false) == nil && endpoint.warningToDial(hasKeys: false) == nil)
+        }
+    }
+
     @Test("the loopback's interface is local to listen at; as a name to dial it is a host's")
     func interface() throws {
         let endpoint = try Endpoint("tcp://lo:*")

@@ -3,6 +3,7 @@
 internal import DroverCore
 public import DroverWire
 internal import DroverZMQ
+internal import Logging
 internal import Synchronization
 
 /// A program's connection to workers: makes calls, holds their results, receives events.
@@ -36,10 +37,16 @@ public final class Client: Sendable {
         for place in places {
             try place.checkDial(keys: configuration.keys, allowsPlain: configuration.allowsUnencryptedNetwork)
         }
-        self.core = try ClientCore(
-            endpoints: places,
-            configuration: configuration.validated()
-        )
+        if configuration.keys?.allowsDumps == false { ProcessMemory.keepsKeys() }
+        let configuration = try configuration.validated()
+        self.core = try ClientCore(endpoints: places, configuration: configuration)
+        for place in places {
+            guard let warning = place.warningToDial(hasKeys: configuration.keys != nil) else { continue }
+            configuration.logger.warning(
+                "the client is open",
+                metadata: [LogKeys.endpoint: "\(place)", LogKeys.reason: "\(warning)"]
+            )
+        }
         self.poller = PollerControl(core: self.core)
         if configuration.startsPoller { try self.poller.start() }
     }

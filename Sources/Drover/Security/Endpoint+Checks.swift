@@ -47,4 +47,25 @@ extension Endpoint {
                 + "trusted"
         )
     }
+
+    /// What is said aloud when somebody begins to listen here; nil for nothing.
+    package func warningToBind(hasKeys: Bool) -> String? {
+        guard !hasKeys else { return nil }
+        if !self.isLocalToBind {
+            return
+                "whoever reaches this address may do everything, and who is on the way can read and change it: there are no keys, "
+                + "and allowsUnencryptedNetwork is set"
+        }
+        guard self.address.hasPrefix("ipc://@") else { return nil }
+        return
+            "every user of this machine may connect: an abstract socket has no file, and so no permissions; use a path, or keys"
+    }
+
+    /// What is said aloud when somebody begins to connect there; nil for nothing.
+    package func warningToDial(hasKeys: Bool) -> String? {
+        guard !hasKeys, !self.isLocal else { return nil }
+        return
+            "who is on the way can read and change all that is said, and pose as the other side: there are no keys, and "
+            + "allowsUnencryptedNetwork is set"
+    }
 }

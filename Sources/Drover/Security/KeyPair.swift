@@ -133,6 +133,8 @@ public struct ConnectionKeys: Hashable, Sendable {
     public var server: PublicKey
     /// Where the other side has another key: keys by address, as it is given to the client or the worker.
     public var otherServers: [String: PublicKey] = [:]
+    /// Whether the process may leave a core dump, and be read by a debugger, though it holds keys.
+    public var allowsDumps = false
 
     /// Creates the keys of a connection.
     ///
@@ -159,6 +161,8 @@ public struct ListenerKeys: Hashable, Sendable {
     public var connectionBurst = 4096
     /// How many connections may be opened with one key for long, each second: 64.
     public var connectionsPerSecond = 64
+    /// Whether the process may leave a core dump, and be read by a debugger, though it holds keys.
+    public var allowsDumps = false
 
     /// Creates the keys of a listener.
     ///

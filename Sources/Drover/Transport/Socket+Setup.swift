@@ -53,10 +53,12 @@ extension Socket {
     /// at the same address at once would find it taken, now and then. It closes an `ipc` listener before it removes the file,
     /// whatever that is by then: so a socket that was left is given a moment to go before it is taken over.
     ///
-    /// - Parameter address: Where to listen.
+    /// - Parameters:
+    ///   - address: Where to listen.
+    ///   - mode: Who may use the path of an `ipc` address.
     /// - Throws: `ZMQError` if that can't be done.
     @available(*, noasync)
-    package borrowing func bindPatiently(_ address: String) throws(ZMQError) {
+    package borrowing func bindPatiently(_ address: String, mode: UInt32) throws(ZMQError) {
         let path = SocketPath(ofEndpoint: address)
         for _ in 0..<Self.looksAtLeftSocket {
             guard path?.occupant == .left else { break }
@@ -64,13 +66,13 @@ extension Socket {
         }
         for _ in 0..<Self.bindAttempts {
             do throws(ZMQError) {
-                return try self.bind(address)
+                return try self.bind(address, mode: mode)
             } catch {
                 guard error.isAddressInUse else { throw error }
             }
             usleep(10_000)
         }
-        try self.bind(address)
+        try self.bind(address, mode: mode)
     }
 
     private static var bindAttempts: Int { 25 }

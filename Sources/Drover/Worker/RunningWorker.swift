@@ -33,6 +33,9 @@ public final class RunningWorker: Sendable {
         for broker in brokers {
             try broker.checkDial(keys: configuration.keys, allowsPlain: configuration.allowsUnencryptedNetwork)
         }
+        if configuration.keys?.allowsDumps == false || configuration.listenerKeys?.allowsDumps == false {
+            ProcessMemory.keepsKeys()
+        }
         self.core = try WorkerCore(configuration: configuration, handlers: handlers)
         self.crew = LoopCrew(core: self.core)
         do {
@@ -41,6 +44,16 @@ public final class RunningWorker: Sendable {
             let what =
                 address.map { "listen at \($0)" } ?? "dial \(brokers.map(\.address).joined(separator: ", "))"
             throw ConnectionError(.unavailable, message: "the worker can't \(what): \(error)", cause: error)
+        }
+        let opening = address.flatMap { $0.warningToBind(hasKeys: configuration.listenerKeys != nil) }
+        let warnings =
+            [(self.endpoint, opening)]
+            + brokers.map { ($0.address, $0.warningToDial(hasKeys: configuration.keys != nil)) }
+        for case (let place, let warning?) in warnings {
+            self.core.logger.warning(
+                "the worker is open",
+                metadata: [LogKeys.endpoint: "\(place)", LogKeys.reason: "\(warning)"]
+            )
         }
         self.core.logger.debug("a worker listens", metadata: [LogKeys.endpoint: "\(self.endpoint)"])
     }

@@ -67,6 +67,10 @@ public struct WorkerConfiguration: Sendable {
     public var listenerKeys: ListenerKeys?
     /// Whether an address that other machines can reach may be bound or dialled without encryption.
     public var allowsUnencryptedNetwork = false
+    /// Who may connect to the socket of an `ipc://` address, as permissions of a file: its owner, by default.
+    ///
+    /// `0o660` lets its group in. An abstract socket (`ipc://@name`) has no file: every user of the machine may connect to it.
+    public var socketMode: UInt32 = 0o600
     /// The queues that the worker serves for brokers; the unnamed one, "", is that of calls that name none.
     public var queues: Set<String> = [""]
     /// What the worker is, for calls that ask for it through a broker, such as `["zone": "eu"]`.
@@ -96,6 +100,7 @@ public struct WorkerConfiguration: Sendable {
             "maxReplacedSlots must be 0 at least; nil for as many as concurrency"
         )
         try check(self.maxReleasedSlots >= 0, "maxReleasedSlots must be 0 at least")
+        try check(self.socketMode <= 0o777, "socketMode is \(self.socketMode); it is 0o777 at most, such as 0o660")
         try check(self.window > 0, "window is \(self.window); it must be at least 1")
         try check(self.maxClients > 0, "maxClients is \(self.maxClients); it must be at least 1")
         try check(

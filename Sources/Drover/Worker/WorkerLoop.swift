@@ -151,7 +151,7 @@ final class WorkerLoop {
             } else {
                 try socket.set(.curveServer, false)
             }
-            try socket.bindPatiently(address)
+            try socket.bindPatiently(address, mode: core.configuration.socketMode)
         }
         self.isBound = address != nil
         self.descriptor = try socket.get(.fileDescriptor)
