@@ -126,7 +126,7 @@ package enum SecurityFile {
     /// How often a file that something else writes meanwhile is changed anew.
     private static let maxUpdates = 16
     /// How long another process may hold a file.
-    private static let lockSeconds = 10
+    private static let lockSeconds = 60
 
     /// Opens a file and holds its lock until the descriptor is closed.
     private static func lock(_ path: String) throws -> CInt {
