@@ -44,6 +44,7 @@ struct FailoverTests {
         }
         let client = try pool.client([first.endpoint, second.endpoint])
         try await client.connect(timeout: .seconds(10))
+        try await becomesTrue("there are sessions with both") { client.statistics.sessions == 2 }
         var options = CallOptions()
         options.isIdempotent = true
         let once = try (0..<16).map { _ in try client.function(Job.hold).async("gate") }
