@@ -16,11 +16,34 @@ package final class SharedTypeTable: Sendable {
 
     /// The first slot of the table; before it lies a slot whose entry is the number of slots less one.
     private let table: Atomic<UInt>
-    private let count = Mutex(0)
+    private let state = Mutex(State())
+
+    private struct State: Sendable {
+        var count = 0
+        /// Tables that became too small.
+        var former: [UInt] = []
+    }
 
     /// Creates an empty table.
     package init() {
         unsafe self.table = Atomic(UInt(bitPattern: Self.newTable(32)))
+    }
+
+    deinit {
+        let last = self.table.load(ordering: .acquiring)
+        for table in self.state.withLock({ $0.former }) { Self.free(table, withEntries: false) }
+        Self.free(last, withEntries: true)
+    }
+
+    private static func free(_ table: UInt, withEntries: Bool) {
+        guard let slots = unsafe UnsafeMutablePointer<Slot>(bitPattern: table) else { return }
+        let count = unsafe Int(bitPattern: slots.pointee.entry.load(ordering: .relaxed)) + 1
+        for index in 1...count where withEntries {
+            let entry = unsafe UnsafeRawPointer(bitPattern: slots[index].entry.load(ordering: .relaxed))
+            if let entry = unsafe entry { unsafe Unmanaged<AnyObject>.fromOpaque(entry).release() }
+        }
+        unsafe slots.deinitialize(count: count + 1)
+        unsafe slots.deallocate()
     }
 
     private static func newTable(_ count: Int) -> UnsafeMutablePointer<Slot> {
@@ -40,9 +63,9 @@ package final class SharedTypeTable: Sendable {
     package func entry<Entry: AnyObject & Sendable>(of type: Any.Type, _ make: () -> Entry) -> Entry {
         if let known = self.find(type, as: Entry.self) { return known }
         let made = make()
-        return self.count.withLock { count in
+        return self.state.withLock { state in
             if let known = self.find(type, as: Entry.self) { return known }
-            self.insert(type, unsafe UInt(bitPattern: Unmanaged.passRetained(made).toOpaque()), &count)
+            self.insert(type, unsafe UInt(bitPattern: Unmanaged.passRetained(made).toOpaque()), &state)
             return made
         }
     }
@@ -67,12 +90,12 @@ package final class SharedTypeTable: Sendable {
     }
 
     /// Puts an object in; the caller has the lock.
-    private func insert(_ type: Any.Type, _ entry: UInt, _ count: inout Int) {
+    private func insert(_ type: Any.Type, _ entry: UInt, _ state: inout State) {
         guard var slots = unsafe UnsafeMutablePointer<Slot>(bitPattern: self.table.load(ordering: .relaxed)) else {
             return
         }
         var mask = unsafe Int(bitPattern: slots.pointee.entry.load(ordering: .relaxed))
-        if 2 * (count + 1) > mask {
+        if 2 * (state.count + 1) > mask {
             let places = unsafe Self.newTable(2 * (mask + 1))
             let wider = 2 * (mask + 1) - 1
             for index in 1...(mask + 1) {
@@ -80,11 +103,12 @@ package final class SharedTypeTable: Sendable {
                 if id == 0 { continue }
                 unsafe Self.put(id, slots[index].entry.load(ordering: .relaxed), in: places, wider)
             }
+            state.former.append(UInt(bitPattern: slots))
             self.table.store(UInt(bitPattern: places), ordering: .releasing)
             unsafe slots = places
             mask = wider
         }
-        count += 1
+        state.count += 1
         unsafe Self.put(UInt(bitPattern: ObjectIdentifier(type)), entry, in: slots, mask)
     }
 
