@@ -528,6 +528,28 @@ import Testing
         #expect(actions.isEmpty)
     }
 
+    @Test("S88 S91 a call that was sent twice, and is refused twice by who shuts down, goes on elsewhere")
+    func drainedTwice() throws {
+        var machine = Self.machine(endpoints: 2, window: 8)
+        let (slot, endpoint) = try Self.submit(&machine, Call(id: 1))
+        let former = try #require(endpoint)
+        var actions: [ClientAction] = []
+        machine.disconnected(former, at: Self.at(3), actions: &actions)
+        Self.open(&machine, former, at: Self.at(12), actions: &actions)
+        #expect(actions.contains(.transmit(slot: slot, endpoint: former, isResent: true)))
+        actions = []
+        let isKept = machine.drained(1, by: former, at: Self.at(13), actions: &actions)
+        machine.dispatch(actions: &actions)
+        #expect(isKept && actions.contains(.transmit(slot: slot, endpoint: 1 - former, isResent: false)))
+        // The answer to the other one.
+        actions = []
+        let isKeptStill = machine.drained(1, by: former, at: Self.at(14), actions: &actions)
+        #expect(isKeptStill && actions.isEmpty && machine.callCount == 1)
+        #expect(machine.endpoints[former].outstanding == 0)
+        #expect(machine.replied(1, from: 1 - former, at: Self.at(15)) == .deliver(slot: slot))
+        #expect(machine.endpoints[1 - former].outstanding == 0)
+    }
+
     @Test("S88 S91 what a draining worker didn't take goes elsewhere, or waits")
     func drained() throws {
         var machine = Self.machine(endpoints: 2, window: 1)
@@ -539,9 +561,9 @@ import Testing
         actions = []
         machine.dispatch(actions: &actions)
         #expect(actions == [.transmit(slot: 0, endpoint: 1 - first, isResent: false)])
-        // An answer of the former is none of this attempt's.
-        let isForeign = machine.drained(1, by: first, at: Self.at(3), actions: &actions)
-        #expect(!isForeign)
+        // Another answer of the former is none of this attempt's, and doesn't end it.
+        let goesOn = machine.drained(1, by: first, at: Self.at(3), actions: &actions)
+        #expect(goesOn && machine.callCount == 1)
         let isKeptAgain = machine.drained(1, by: 1 - first, at: Self.at(4), actions: &actions)
         #expect(isKeptAgain)
         actions = []

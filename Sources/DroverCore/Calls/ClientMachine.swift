@@ -238,7 +238,7 @@ package struct ClientMachine: ~Copyable {
 
     /// A worker that stops didn't take a call, which never ran: it goes elsewhere, or waits for a worker (contract S91).
     ///
-    /// - Returns: Whether it is still to be made.
+    /// - Returns: Whether it goes on; if not, its caller is to be told.
     package mutating func drained(
         _ id: UInt64,
         by endpoint: Int,
@@ -247,7 +247,10 @@ package struct ClientMachine: ~Copyable {
     ) -> Bool {
         guard let slot = self.calls.slot(of: id) else { return false }
         let call = self.calls[slot]
-        guard Int(call.endpoint) == endpoint, !call.isPing, call.deadline > now else { return false }
+        guard !call.isPing else { return false }
+        // Of one that was sent twice both are refused: after the first it is elsewhere, and none of that one's business.
+        guard Int(call.endpoint) == endpoint else { return true }
+        guard call.deadline > now else { return false }
         self.latest = now
         if !self.endpoints[endpoint].isDraining {
             self.goodbyeReceived(from: endpoint, reason: .draining, at: now, actions: &actions)
