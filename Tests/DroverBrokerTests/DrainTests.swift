@@ -174,6 +174,36 @@ struct DrainTests {
         await pool.close()
     }
 
+    @Test("S88 S91 what is on its way to a worker that leaves goes to another, and isn't lost")
+    func onItsWay() async throws {
+        let tally = Tally()
+        let steady = try Self.worker("steady", tally).start(.bind("tcp://127.0.0.1:*"))
+        let other = try Self.worker("other", tally).start(.bind("tcp://127.0.0.1:*"))
+        let link = try FlakyLink(to: other.endpoint)
+        let client = try Client([link.endpoint, steady.endpoint])
+        try await client.connect()
+        try await becomesTrue("there are sessions with both") { client.statistics.sessions == 2 }
+        link.hold(true)
+        let calls = try (0..<8).map { try client.function(Self.work).async($0) }
+        try await becomesTrue("the steady one has answered its own") { calls.contains { $0.isTerminal } }
+        let isStopped = Atomic<Bool>(false)
+        async let stop: Void = {
+            await other.stop(grace: .seconds(20))
+            isStopped.store(true, ordering: .releasing)
+        }()
+        // It has nothing to do, and would be gone by now if it did not ask: a farewell takes a second at most.
+        try await Task.sleep(for: .milliseconds(1500))
+        let hasLeft = isStopped.load(ordering: .acquiring)
+        #expect(!hasLeft)
+        link.hold(false)
+        for (number, call) in calls.enumerated() { #expect(try await call.value == number) }
+        await stop
+        #expect(tally.ran == 8)
+        await client.close(grace: .zero)
+        await steady.stop(grace: .zero)
+        link.close()
+    }
+
     enum Cut: CaseIterable { case direct, workerLink, clientLink }
 
     @Test("S88 S91 who leaves waits for a peer whose link is cut for half a second", arguments: Cut.allCases)
