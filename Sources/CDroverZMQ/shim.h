@@ -140,6 +140,15 @@ static inline int drover_bind_path(void *socket, const char *endpoint, const cha
 static inline int drover_forbid_dumps(void) { return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0; }
 static inline int drover_may_dump(void) { return prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) != 0; }
 
+// The kernel's number of a socket: 0, or -1.
+static inline int drover_socket_cookie(int descriptor, uint64_t *cookie) {
+    socklen_t length = sizeof *cookie;
+    return getsockopt(descriptor, SOL_SOCKET, SO_COOKIE, cookie, &length);
+}
+
+// A descriptor that is good for nothing but to be closed; negative if there is none.
+static inline int drover_reserve_descriptor(void) { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
+
 // libzmq's own error numbers, which the importer doesn't fold through ZMQ_HAUSNUMERO.
 static inline int drover_eterm(void) { return ETERM; }
 static inline int drover_efsm(void) { return EFSM; }

@@ -55,6 +55,8 @@ public struct BrokerConfiguration: Sendable {
     public var drainGrace: Duration = .seconds(30)
     /// The keys with which the broker listens; nil lets everybody in who can reach it.
     public var keys: ListenerKeys?
+    /// How much one key may use, unless its line in the allow-list says otherwise.
+    public var quotas = KeyQuotas()
     /// How long a connection may take to prove its key, or that it speaks ZeroMQ; then it is closed.
     public var handshakeLimit: Duration = .seconds(5)
     /// How many connections may wait to be accepted.
@@ -70,6 +72,9 @@ public struct BrokerConfiguration: Sendable {
 
     /// Creates the default configuration.
     public init() {}
+
+    /// How many clients one key may have unless that is said: half, if there is something to share.
+    var usualClients: Int { self.maxClients < 64 ? self.maxClients : self.maxClients / 2 }
 
     /// How many bytes requests may take here: half of it must have room for the largest.
     var roomForRequests: Int { max(self.maxQueuedBytes, 2 * (self.maxPayloadBytes + Header.byteCount)) }
@@ -95,6 +100,7 @@ public struct BrokerConfiguration: Sendable {
         )
         try check((1...65_535).contains(self.backlog), "backlog is \(self.backlog); it must be 1 to 65535")
         try check(self.socketMode <= 0o777, "socketMode is \(self.socketMode); it is 0o777 at most, such as 0o660")
+        if let problem = self.quotas.problem { throw UsageError(.badConfiguration, problem) }
         try check(self.noWorkerPatience > .zero, "noWorkerPatience must be positive")
         try check(self.heartbeatInterval > .zero, "heartbeatInterval must be positive")
         // As they are used: beyond 292 years all are the same.

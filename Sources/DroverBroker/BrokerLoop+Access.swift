@@ -23,11 +23,12 @@ extension BrokerLoop {
         return link?.access?.sent(self.message) ?? false
     }
 
-    /// Notes whose a session is, and by which connection, if the broker has keys.
+    /// Notes whose a session is, and by which connection.
     func introduced(_ link: PeerLink, _ access: LinkAccess?) {
+        let descriptor = self.message.sourceDescriptor
+        link.introducedBy = self.gate.introduced(by: descriptor, before: link.introducedBy)
         link.access = access
         guard access != nil else { return }
-        let descriptor = self.message.sourceDescriptor
         link.connection.introduced(
             by: descriptor,
             isOpen: self.monitor == nil || self.connections.contains(descriptor)
@@ -161,6 +162,10 @@ extension BrokerLoop {
             if let grant = control.policy.grant(of: access.key) {
                 guard grant != access.grant else { continue }
                 link.access?.grant = grant
+                // Another tenant counts from its next session on.
+                if grant.claim.name == access.grant.claim.name {
+                    self.machine.changeQuotas(of: .client(client), to: grant.quotas, at: self.now)
+                }
                 self.machine.restrict(client, at: self.now, actions: &self.actions) { function, queue in
                     grant.problem(submitting: function, to: queue) == nil
                 }
@@ -177,7 +182,12 @@ extension BrokerLoop {
         for worker in self.workerLinks.indices {
             guard let link = self.workerLinks[worker], let access = link.access else { continue }
             let grant = control.policy.grant(of: access.key)
-            if let grant { link.access?.grant = grant }
+            if let grant {
+                link.access?.grant = grant
+                if grant.claim.name == access.grant.claim.name {
+                    self.machine.changeQuotas(of: .worker(worker), to: grant.quotas, at: self.now)
+                }
+            }
             let offer = self.machine.workers[worker].offer
             let problem =
                 grant == nil

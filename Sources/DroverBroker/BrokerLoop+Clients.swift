@@ -19,9 +19,9 @@ extension BrokerLoop {
             self.refuse(.unsupported, "\(error)")
             return self.machine.peer(route: route)
         }
+        self.observeClosings()
         var access: LinkAccess?
         if let control = self.core.access {
-            self.observeClosings()
             access = self.admitted(client: hello.client, by: control)
             if access == nil { return nil }
         }
@@ -30,6 +30,7 @@ extension BrokerLoop {
             epoch: incoming.header.id,
             claimed: incoming.header.number,
             name: hello.name,
+            tenant: access?.grant.claim,
             route: route,
             at: self.now,
             actions: &self.actions
@@ -44,9 +45,17 @@ extension BrokerLoop {
             let payload = self.welcomePayload(isResumed: false, to: incoming.header.id)
             self.sendDirectly(Header(.welcome, id: self.core.epoch), payload)
             return nil
-        case .refuse(let limit):
+        case .refuse(let refusal):
             self.core.counters.refused.countAlone()
-            self.refuse(.busy, "the broker has \(limit) clients, its limit; raise maxClients there or close clients")
+            guard refusal.quota != nil else {
+                let limit = refusal.limit
+                self.refuse(
+                    .busy,
+                    "the broker has \(limit) clients, its limit; raise maxClients there or close clients"
+                )
+                return nil
+            }
+            self.refuse(.busy, self.overQuota(refusal, access, action: "open a session"))
             return nil
         case .welcome(let client, let isResumed):
             let own = self.core.configuration.maxPayloadBytes
@@ -197,9 +206,13 @@ extension BrokerLoop {
         request.isResent = header.flags.contains(.resent)
         request.isRenewed = header.flags.contains(.renewed)
         request.isBundle = header.contentType == ContentType.chunk.rawValue
+        var scoped: [UInt8]?
         if header.flags.contains(.metadata) {
             do throws(WireError) {
-                let metadata = try unsafe RequestMetadata.read(from: incoming.payload).metadata
+                let (metadata, count) = try unsafe RequestMetadata.read(from: incoming.payload)
+                if metadata.orderingKey != nil, self.core.access != nil {
+                    scoped = unsafe self.scoped(metadata, incoming.payload[count...], client)
+                }
                 request.key = metadata.orderingKey
                 request.priority = metadata.priority
                 // One item of a chunk that died.
@@ -227,7 +240,8 @@ extension BrokerLoop {
         if request.isResent, self.answerAgain(header.id, client) { return }
         let verdict = self.machine.requestReceived(request, from: client, at: self.now, actions: &self.actions)
         switch verdict {
-        case .taken(let slot): self.store(incoming, in: slot)
+        case .taken(let slot):
+            if let scoped { self.store(scoped, of: header, in: slot) } else { self.store(incoming, in: slot) }
         case .known: if self.mayAnswerItself(client) { self.send(Header(.accepted, id: header.id), toClient: client) }
         case .answerAgain:
             guard self.mayAnswerItself(client), let link = self.clientLinks[client] else { return }
@@ -241,16 +255,23 @@ extension BrokerLoop {
             self.refuse(header.id, .unknownFunction, message, to: client)
         case .tooManyFunctions(let own):
             let message =
-                "\(self.core.configuration.name) has no room for the function's name: this client uses \(own) names here, "
-                + "at most \(WireLimits.standard.maxFunctions) of up to \(WireLimits.standard.maxNameBytes) bytes each, and "
-                + "all clients together as many as the broker keeps; use fewer names, or close clients"
+                "\(self.core.configuration.name) has no room for the function's name: \(self.tenantName(of: client)) uses "
+                + "\(own) names here, at most \(WireLimits.standard.maxFunctions) a client of up to "
+                + "\(WireLimits.standard.maxNameBytes) bytes each, and all together as many as the broker keeps; use fewer "
+                + "names, or close clients"
             let isRetryable = own < WireLimits.standard.maxFunctions
             self.refuse(header.id, .busy, message, to: client, isRetryable: isRetryable, retryAfter: 1000)
         case .tooManyRoutes(let own):
             let message =
-                "this client has calls of \(own) combinations of function, queue, labels and resources at "
-                + "\(self.core.configuration.name), as many as it keeps for one; wait for some of them"
+                "\(self.tenantName(of: client)) has calls of \(own) combinations of function, queue, labels and resources at "
+                + "\(self.core.configuration.name), as many, or of as many bytes, as it keeps for one (the quota routes): "
+                + "wait for some of them"
+            self.core.counters.overQuota.countAlone()
             self.refuse(header.id, .busy, message, to: client, isRetryable: true, retryAfter: 1000)
+        case .overQuota(let refusal):
+            let message = self.overQuota(refusal, self.clientLinks[client]?.access, action: "submit")
+            let pause = refusal.retryAfterMilliseconds
+            self.refuse(header.id, .busy, message, to: client, isRetryable: true, retryAfter: pause)
         case .busy(let milliseconds):
             let message =
                 "\(self.core.configuration.name) has as many calls waiting as it takes; try again in \(milliseconds) ms"
@@ -281,6 +302,25 @@ extension BrokerLoop {
         }
     }
 
+    /// A request with an ordering key, with word of whose key it is: what its client says of that counts for nothing.
+    private func scoped(_ metadata: RequestMetadata, _ rest: Slice<UnsafeRawBufferPointer>, _ client: Int) -> [UInt8] {
+        var metadata = metadata
+        metadata.scope = self.machine.tenants.name(of: self.machine.clients[client].tenant)
+        return packed { writer throws(CodecError) in try metadata.pack(into: &writer) } + (unsafe Array(rest))
+    }
+
+    private func store(_ payload: [UInt8], of header: Header, in slot: UInt32) {
+        while self.requests.count <= Int(slot) { self.requests.append(nil) }
+        var header = header
+        header.payloadLength = UInt32(payload.count)
+        if payload.count >= OutgoingBatch.flushBytes {
+            let box = MessageBox(Message(copying: payload))
+            self.requests[Int(slot)] = .large(LargePayload(header, in: box, at: 0..<payload.count))
+        } else {
+            self.requests[Int(slot)] = unsafe payload.withUnsafeBytes { unsafe StoredRequest(header, payload: $0) }
+        }
+    }
+
     private func pong(_ nonce: UInt64, _ client: Int) {
         self.publishCounts()
         let counts = self.core.status
@@ -305,6 +345,32 @@ extension BrokerLoop {
     }
 
     // MARK: Refusals
+
+    /// Says that a tenant has used up a quota, and writes it down.
+    func overQuota(_ refusal: Refusal, _ access: LinkAccess?, action: String) -> String {
+        let quota = refusal.quota?.rawValue ?? ""
+        let tenant = access?.grant.claim.name ?? "this client"
+        let (has, remedy) =
+            switch refusal.quota {
+            case .clients: ("has \(refusal.own) clients", "close some of them")
+            case .workers: ("has \(refusal.own) workers", "stop some of them")
+            case .rate: ("makes more than \(refusal.limit) calls a second", "make them more slowly")
+            case .calls: ("has \(refusal.own) calls that have not ended", "wait for some of them")
+            case .bytes, .routes, nil: ("has \(refusal.own)", "wait for some of them")
+            }
+        let message =
+            "\(tenant) \(has) at \(self.core.configuration.name), as many as its quota \(quota) allows: \(remedy), or raise "
+            + "\(quota)= in its key's line of the allow-list"
+        self.core.counters.overQuota.countAlone()
+        if let access { self.core.audit.refused(access.actor, action, because: message) }
+        return message
+    }
+
+    /// Whose calls a client's are counted with, for people.
+    func tenantName(of client: Int) -> String {
+        let name = self.machine.tenants.name(of: self.machine.clients[client].tenant)
+        return name.isEmpty ? "this client" : name
+    }
 
     /// Answers a request with an error.
     func refuse(

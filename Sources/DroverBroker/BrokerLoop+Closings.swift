@@ -13,7 +13,10 @@ extension BrokerLoop {
     /// Notes what the monitor saw, and tries the workers behind connections that were closed.
     @available(*, noasync)
     func lookAfterClosings() {
-        if self.mayHaveClosings { self.observeClosings() }
+        if self.mayHaveClosings {
+            self.observeClosings()
+            self.gate.report(to: self.core.configuration.logger, at: self.now)
+        }
         guard self.nextClosing <= self.now else { return }
         let due = self.closings.filter { $0.dueAt <= self.now }
         self.closings.removeAll { $0.dueAt <= self.now }
@@ -45,7 +48,10 @@ extension BrokerLoop {
         self.mayHaveClosings = false
         do throws(ZMQError) {
             while let event = try self.monitor?.next() {
-                if case .accepted(let descriptor) = event.kind { self.connections.accepted(descriptor) }
+                self.gate.saw(event.kind)
+                if self.core.access != nil, case .accepted(let descriptor) = event.kind {
+                    self.connections.accepted(descriptor)
+                }
                 if event.kind == .handshakeFailedProtocol(code: Monitor.Event.mechanismMismatch) { self.mismatched() }
                 guard case .disconnected(let descriptor) = event.kind else { continue }
                 self.connectionClosed(descriptor)

@@ -70,16 +70,16 @@ extension BrokerLoop {
         let payload: [UInt8]
         do {
             switch question {
-            case .status: payload = self.answer(self.core.status)
-            case .workers: payload = self.answer(self.workerStatus)
-            case .queues: payload = self.answer(self.queueStatus)
+            case .status: payload = try self.answer(self.core.status)
+            case .workers: payload = try self.answer(self.workerStatus)
+            case .queues: payload = try self.answer(self.queueStatus)
             case .why:
                 let id = try self.arguments(UInt64.self, of: incoming)
-                let explanations = self.machine.explanations(of: id)
-                payload = self.answer(explanations.map { BrokerCallStatus(id, $0, at: self.now) })
+                let explanations = self.machine.explanations(of: id, most: Self.mostExplanations)
+                payload = try self.answer(explanations.map { BrokerCallStatus(id, $0, at: self.now) })
             case .order:
                 let (name, order, grace) = try self.arguments(String.self, WorkerOrder.self, Double.self, of: incoming)
-                payload = self.answer(self.pass(order, to: name, grace: grace, for: self.actor(client, link)))
+                payload = try self.answer(self.pass(order, to: name, grace: grace, for: self.actor(client, link)))
             case .cancel:
                 let (id, owner) = try self.arguments(UInt64.self, String?.self, of: incoming)
                 let known = self.machine.calls(known: id, to: owner)
@@ -107,7 +107,7 @@ extension BrokerLoop {
                     self.refuse(header.id, .badArguments, self.ambiguous(id, calls), to: client)
                     return true
                 }
-                payload = self.answer(calls.map { self.cancel(id, $0, for: actor) })
+                payload = try self.answer(calls.map { self.cancel(id, $0, for: actor) })
             case .unknown:
                 let message =
                     "\(self.core.configuration.name) has no such function; names that begin with drover. are its own"
@@ -122,9 +122,31 @@ extension BrokerLoop {
         return true
     }
 
-    private func answer(_ value: some Encodable) -> [UInt8] {
-        packed { writer throws(CodecError) in try packValue(value, into: &writer) }
+    private func answer(_ value: some Encodable) throws -> [UInt8] {
+        var writer = PackWriter(capacity: 256)
+        try packValue(value, into: &writer)
+        return unsafe writer.withBytes { unsafe [UInt8]($0) }
     }
+
+    /// As many rows as an answer has room for, and how many are left out: the last row says it.
+    ///
+    /// What peers call things is theirs to choose: an answer takes no more of this process, and of its time, than this.
+    private func bounded<Row>(_ rows: [Row], byteCount: (Row) -> Int, mark: (inout Row, Int) -> Void) -> [Row] {
+        var left = min(Self.mostAnswerBytes, self.core.configuration.maxPayloadBytes / 2)
+        let fitting = rows.prefix { row in
+            left -= byteCount(row)
+            return left >= 0
+        }
+        var bounded = Array(fitting)
+        guard bounded.count < rows.count, !bounded.isEmpty else { return bounded }
+        mark(&bounded[bounded.count - 1], rows.count - bounded.count)
+        return bounded
+    }
+
+    private static var mostAnswerBytes: Int { 4 << 20 }
+
+    /// What texts take in an answer, about.
+    private static func byteCount(_ texts: some Sequence<String>) -> Int { texts.reduce(0) { $0 + 8 + $1.utf8.count } }
 
     private func arguments<each Argument: Decodable>(
         _ types: repeat (each Argument).Type,
@@ -215,8 +237,11 @@ extension BrokerLoop {
         if !self.questions.isEmpty { self.questions = self.questions.filter { $0.key.client != client } }
     }
 
+    /// How many calls of one id are explained at once: it is their clients that choose it.
+    private static var mostExplanations: Int { 64 }
+
     private var workerStatus: [BrokerWorkerStatus] {
-        self.machine.workers.indices.filter { self.machine.workers[$0].isLive }
+        let rows = self.machine.workers.indices.filter { self.machine.workers[$0].isLive }
             .map { index in
                 let worker = self.machine.workers[index]
                 var status = BrokerWorkerStatus()
@@ -238,10 +263,18 @@ extension BrokerLoop {
                 return status
             }
             .sorted { ($0.name, $0.id) < ($1.name, $1.id) }
+        return self.bounded(rows) { row in
+            512 + row.name.utf8.count + Self.byteCount(row.functions) + Self.byteCount(row.queues)
+                + Self.byteCount(row.labels.keys) + Self.byteCount(row.labels.values)
+                + Self.byteCount(row.resources.keys)
+                + 8 * row.resources.count
+        } mark: {
+            $0.leftOut = $1
+        }
     }
 
     private var queueStatus: [BrokerQueueStatus] {
-        self.machine.routeViews.map { route in
+        let rows = self.machine.routeViews.map { route in
             var status = BrokerQueueStatus()
             status.function = route.function
             status.queue = route.demands.queue
@@ -250,6 +283,12 @@ extension BrokerLoop {
             status.waiting = route.waiting
             status.workers = route.workers
             return status
+        }
+        return self.bounded(rows) { row in
+            128 + Self.byteCount([row.function, row.queue]) + Self.byteCount(row.labels.keys)
+                + Self.byteCount(row.labels.values) + Self.byteCount(row.resources.keys) + 8 * row.resources.count
+        } mark: {
+            $0.leftOut = $1
         }
     }
 }

@@ -57,6 +57,7 @@ extension BrokerLoop {
             if client < self.clientLinks.count, let link = self.clientLinks[client] {
                 link.forgetOutgoing()
                 self.forgetUnread(of: link)
+                self.gate.isNobodys(link.introducedBy)
                 self.clientLinks[client] = nil
             }
             self.forgetQuestions(of: client)
@@ -64,6 +65,7 @@ extension BrokerLoop {
             // Its place may be a new life's already.
             if worker < self.workerLinks.count, !self.machine.workers[worker].isLive {
                 self.workerLinks[worker]?.forgetOutgoing()
+                self.gate.isNobodys(self.workerLinks[worker]?.introducedBy)
                 self.workerLinks[worker] = nil
             }
             self.core.configuration.logger.info(

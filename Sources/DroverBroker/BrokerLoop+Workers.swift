@@ -18,9 +18,9 @@ extension BrokerLoop {
             self.refuse(.unsupported, "\(error)")
             return self.machine.peer(route: route)
         }
+        self.observeClosings()
         var access: LinkAccess?
         if let control = self.core.access {
-            self.observeClosings()
             access = self.admitted(offer, by: control)
             if access == nil { return nil }
         }
@@ -45,8 +45,21 @@ extension BrokerLoop {
             return self.machine.peer(route: route)
         }
         // The actions of this belong to the worker's link: it must stand before they are carried out.
-        guard let worker = self.machine.offerReceived(known, route: route, at: self.now, actions: &self.actions) else {
+        let claim = access?.grant.claim
+        guard
+            let worker = self.machine.offerReceived(
+                known,
+                tenant: claim,
+                route: route,
+                at: self.now,
+                actions: &self.actions
+            )
+        else {
             self.core.counters.refused.countAlone()
+            if let refusal = self.machine.refusalOfWorker, refusal.quota != nil {
+                self.refuse(.busy, self.overQuota(refusal, access, action: "work"))
+                return nil
+            }
             let limit = self.core.configuration.maxWorkers
             self.refuse(.busy, "the broker has \(limit) workers, its limit; raise maxWorkers there or stop workers")
             return nil

@@ -51,6 +51,8 @@ final class BrokerLoop {
     @safe @exclusivity(unchecked) var closings: [Closing] = []
     /// The connections that stand, if the broker has keys.
     @safe @exclusivity(unchecked) var connections = OpenConnections()
+    /// Which of them nobody has introduced themselves by.
+    @safe @exclusivity(unchecked) var gate = ListenerGate()
     /// The descriptor of the connection that the frame at hand came by, if nobody is known by its route.
     @safe @exclusivity(unchecked) var strangersDescriptor: CInt = -1
     @safe @exclusivity(unchecked) var frames = FramePool()
@@ -98,9 +100,7 @@ final class BrokerLoop {
             try socket.listenEncrypted(keys.own, domain: access.domain)
         }
         // A ROUTER doesn't tell when a peer's connection is closed.
-        var events: Monitor.Events = [.disconnected, .handshakeFailedProtocol]
-        if core.access != nil { events.insert(.accepted) }
-        let monitor = try socket.monitor(events)
+        let monitor = try socket.monitor(ListenerGate.events.union(.handshakeFailedProtocol))
         try socket.bindPatiently(address, mode: configuration.socketMode)
         self.descriptor = try socket.get(.fileDescriptor)
         self.monitorDescriptor = try monitor.fileDescriptor
@@ -120,6 +120,10 @@ final class BrokerLoop {
         machine.maxUnreadBytes = configuration.maxUnreadBytes
         machine.maxClients = configuration.maxClients
         machine.maxWorkers = configuration.maxWorkers
+        machine.quotas = configuration.quotas.known
+        // One key must not take all descriptors either.
+        let places = max(16, Descriptors.limit / 2)
+        machine.quotas.clients = machine.quotas.clients ?? min(places, configuration.usualClients)
         machine.maxAttempts = UInt8(clamping: configuration.maxAttempts)
         machine.maxCachedBytes = configuration.maxCachedResultBytes
         machine.maxGrownBytes = configuration.maxUnreadBytes
@@ -402,6 +406,7 @@ final class BrokerLoop {
         self.core.counters.heldUp.store(self.machine.heldUp.count, ordering: .relaxed)
         self.core.counters.forgottenNews.store(self.machine.forgottenNews, ordering: .relaxed)
         self.core.counters.sent.store(self.machine.sentCount, ordering: .relaxed)
+        self.core.counters.closedNewcomers.store(self.gate.closedCount + self.gate.turnedAwayCount, ordering: .relaxed)
         self.core.counters.starved.store(Int(clamping: self.machine.starvedCount), ordering: .relaxed)
         self.core.counters.slots.store(self.machine.slotCount, ordering: .relaxed)
     }

@@ -38,6 +38,11 @@ public struct BrokerStatus: Hashable, Codable, Sendable {
     public var lost = 0
     /// Calls that the broker refused.
     public var refused = 0
+    /// Those of them that were over a key's quota; nil of a broker that doesn't tell it.
+    public var overQuota: Int?
+    /// Connections that were closed since nobody had introduced themselves by them and descriptors were needed; nil of a broker that
+    /// doesn't tell it.
+    public var closedNewcomers: Int?
     /// Messages that nobody could understand.
     public var malformed = 0
     /// Messages of no known call, subscription or kind.
@@ -105,6 +110,8 @@ public struct BrokerWorkerStatus: Hashable, Codable, Sendable {
     public var labels: [String: String] = [:]
     /// What it has of each resource.
     public var resources: [String: UInt64] = [:]
+    /// In the last row of an answer that had no room for all: how many rows are left out.
+    public var leftOut: Int?
 
     /// Creates an empty status.
     public init() {}
@@ -124,6 +131,8 @@ public struct BrokerQueueStatus: Hashable, Codable, Sendable {
     public var waiting = 0
     /// Workers that may run them.
     public var workers = 0
+    /// In the last row of an answer that had no room for all: how many rows are left out.
+    public var leftOut: Int?
 
     /// Creates an empty status.
     public init() {}

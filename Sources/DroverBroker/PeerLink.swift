@@ -53,6 +53,9 @@ final class PeerLink {
     @safe @exclusivity(unchecked) var takesCallers = false
     @safe @exclusivity(unchecked) var toldCallers = ToldCallers()
 
+    /// The connection by which the session was introduced last; nil if it has no descriptor.
+    @safe @exclusivity(unchecked) var introducedBy: Newcomers.Connection?
+
     /// Calls that the worker answered.
     @safe @exclusivity(unchecked) var answered = 0
 

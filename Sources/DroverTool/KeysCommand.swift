@@ -14,12 +14,14 @@ struct KeysCommand: ParsableCommand {
             Whoever takes part has a pair of keys: a secret one, which stays in its file, and a public one, by which others know
             it. A broker lets in the public keys on its allow-list, a text file with a line for each:
 
-              PRINCIPAL  PUBLIC-KEY  RIGHTS  [queues=NAME,NAME]  [functions=NAME,NAME]
+              PRINCIPAL  PUBLIC-KEY  RIGHTS  [queues=NAME,NAME] [functions=NAME,NAME] [tenant=NAME] [QUOTA=NUMBER]
 
             RIGHTS are submit (make calls, cancel one's own), work (run calls), cancel (cancel others' calls) and admin (see and
             change what concerns everybody), with commas between. Without queues= the first three hold for all queues; - is the
-            unnamed one. Without functions= they hold for all functions; mail.* are those whose names begin with mail. A line that begins with # is a comment. A running broker notices a change within two seconds, and cuts off at
-            once whoever is no longer there.
+            unnamed one. Without functions= they hold for all functions; mail.* are those whose names begin with mail. Quotas,
+            such as calls=10k, say how much all keys of the principal may use, or all that share a tenant; the page about
+            security has them all. A line that begins with # is a comment. A running broker notices a change within two seconds,
+            and cuts off at once whoever is no longer there.
 
             From nothing to an encrypted pool:
 
@@ -99,6 +101,8 @@ struct KeysList: ParsableCommand {
         let queues: [String]?
         /// Absent for all.
         let functions: [String]?
+        /// As the list has them, with the tenant.
+        let quotas: [String]
     }
 
     func run() throws {
@@ -111,7 +115,8 @@ struct KeysList: ParsableCommand {
                         publicKey: $0.key,
                         rights: $0.grant.rights.nameList,
                         queues: $0.grant.queues?.sorted(),
-                        functions: $0.grant.functions?.words
+                        functions: $0.grant.functions?.words,
+                        quotas: $0.grant.quotaColumns
                     )
                 }
             )
@@ -119,13 +124,15 @@ struct KeysList: ParsableCommand {
         guard !entries.isEmpty else { return print("nobody is let in") }
         var table = Table([
             .init(title: "PRINCIPAL"), .init(title: "PUBLIC KEY"), .init(title: "RIGHTS"), .init(title: "QUEUES"),
-            .init(title: "FUNCTIONS"),
+            .init(title: "FUNCTIONS"), .init(title: "QUOTAS"),
         ])
         for entry in entries {
             let queues = entry.grant.queues.map { $0.sorted().map { $0.isEmpty ? "-" : $0 }.joined(separator: ",") }
             let functions = entry.grant.functions?.description
+            let quotas = entry.grant.quotaColumns.joined(separator: " ")
             table.add([
                 entry.grant.principal, entry.key, entry.grant.rights.description, queues ?? "all", functions ?? "all",
+                quotas.isEmpty ? "-" : quotas,
             ])
         }
         print(table.lines.joined(separator: "\n"))
@@ -163,15 +170,22 @@ struct KeysAllow: ParsableCommand {
     )
     var functions: String?
 
+    @Option(
+        name: .customLong("quota"),
+        parsing: .singleValue,
+        help: "How much its owner may use, such as calls=10k or bytes=1G, or with whom: tenant=NAME. May be repeated."
+    )
+    var quotas: [String] = []
+
     @OptionGroup var list: AllowListOption
 
     func run() throws {
         let key = try publicKey(self.key)
         // The line that a person would write, read as the broker reads it.
         let limits = [self.queues.map { "queues=\($0)" }, self.functions.map { "functions=\($0)" }].compactMap { $0 }
-        let line = [self.principal, key.text, self.rights] + limits
+        let line = [self.principal, key.text, self.rights] + limits + self.quotas
         guard line.allSatisfy({ !$0.contains { $0.isWhitespace } && !$0.isEmpty }) else {
-            throw Failure("principal, rights, queues and functions are words without spaces")
+            throw Failure("principal, rights, queues, functions and quotas are words without spaces")
         }
         let entries = try readList(line.joined(separator: " "), "this entry").entries
         guard let entry = entries.first else { throw Failure("a principal doesn't begin with #") }

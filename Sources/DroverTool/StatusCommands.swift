@@ -30,7 +30,11 @@ struct StatusCommand: AsyncParsableCommand {
         table.add(["answered", "\(status.answered) of \(status.received)"])
         table.add(["re-sent", "\(status.resent)"])
         table.add(["lost", "\(status.lost)"])
-        table.add(["refused", "\(status.refused)"])
+        let overQuota = status.overQuota.map { $0 > 0 ? "; \($0) for a key's quota" : "" } ?? ""
+        table.add(["refused", "\(status.refused)\(overQuota)"])
+        if let closed = status.closedNewcomers, closed > 0 {
+            table.add(["closed", "\(closed) connections that said nothing, for want of descriptors"])
+        }
         table.add(["malformed", "\(status.malformed) messages"])
         table.add(["undeliverable", "\(status.undeliverable) messages"])
         if let abandoned = status.abandoned { table.add(["abandoned", "\(abandoned) large messages"]) }
@@ -83,6 +87,7 @@ struct QueuesCommand: AsyncParsableCommand {
             ])
         }
         print(table.lines.joined(separator: "\n"))
+        if let leftOut = queues.last?.leftOut { print("and \(leftOut) more") }
     }
 }
 

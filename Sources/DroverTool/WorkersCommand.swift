@@ -50,6 +50,7 @@ struct WorkersListCommand: AsyncParsableCommand {
             ])
         }
         print(table.lines.joined(separator: "\n"))
+        if let leftOut = workers.last?.leftOut { print("and \(leftOut) more") }
     }
 
     private static func state(of worker: BrokerWorkerStatus) -> String {

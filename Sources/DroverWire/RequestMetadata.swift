@@ -8,6 +8,10 @@ package import DroverCodec
 package struct RequestMetadata: Equatable, Sendable {
     /// Requests of one key run one at a time, in order.
     package var orderingKey: String?
+    /// Whose key it is, as a broker with keys says.
+    ///
+    /// Equal keys of others are others. Of a client it means nothing.
+    package var scope = ""
     /// Only workers that serve it get the request.
     package var queue = ""
     /// 0 to 7; higher goes first.
@@ -28,7 +32,7 @@ package struct RequestMetadata: Equatable, Sendable {
     package var isEmpty: Bool { self.fieldCount == 0 }
 
     private var fieldCount: Int {
-        (self.orderingKey == nil ? 0 : 1) + (self.queue.isEmpty ? 0 : 1)
+        (self.orderingKey == nil ? 0 : 1) + (self.scope.isEmpty ? 0 : 1) + (self.queue.isEmpty ? 0 : 1)
             + (self.priority == Self.standardPriority ? 0 : 1) + (self.labels.isEmpty ? 0 : 1)
             + (self.resources.isEmpty ? 0 : 1) + (self.deaths == 0 ? 0 : 1)
     }
@@ -39,6 +43,10 @@ package struct RequestMetadata: Equatable, Sendable {
         if let orderingKey {
             try writer.pack("key")
             try writer.pack(orderingKey)
+        }
+        if !self.scope.isEmpty {
+            try writer.pack("scope")
+            try writer.pack(self.scope)
         }
         if !self.queue.isEmpty {
             try writer.pack("queue")
@@ -78,6 +86,7 @@ package struct RequestMetadata: Equatable, Sendable {
                     switch try reader.readFieldName() {
                     case "key":
                         metadata.orderingKey = try reader.readTerm("the ordering key", most: WireLimits.maxKeyBytes)
+                    case "scope": metadata.scope = try reader.readTerm("the ordering key's scope")
                     case "queue": metadata.queue = try reader.readTerm("the queue's name")
                     case "priority":
                         metadata.priority = UInt8(min(UInt64(Self.highestPriority), try reader.readUInt64()))

@@ -10,13 +10,26 @@ class ChildProcess: @unchecked Sendable {
     let firstLine: String
 
     /// Starts the program, on another host if one is named; with `printsLine`, returns when it has printed a line.
-    init(_ program: String, _ arguments: [String], on host: String? = nil, printsLine: Bool = false) throws {
+    ///
+    /// With `descriptors` it may have so many files open, and writes what it logs to a file if there is one.
+    init(
+        _ program: String,
+        _ arguments: [String],
+        on host: String? = nil,
+        printsLine: Bool = false,
+        descriptors: Int? = nil,
+        log: String = "/dev/null"
+    ) throws {
         let program = URL(filePath: "/proc/self/exe").resolvingSymlinksInPath()
             .deletingLastPathComponent().appending(path: program)
         if let host {
             // Becomes the program: the pid is the program's.
             self.process.executableURL = URL(filePath: "/usr/sbin/ip")
             self.process.arguments = ["netns", "exec", host, program.path()] + arguments
+        } else if let descriptors {
+            self.process.executableURL = URL(filePath: "/bin/sh")
+            let script = "ulimit -n \(descriptors) && exec \"$@\" 2>>'\(log)'"
+            self.process.arguments = ["-c", script, "sh", program.path()] + arguments
         } else {
             self.process.executableURL = program
             self.process.arguments = arguments
@@ -35,6 +48,23 @@ class ChildProcess: @unchecked Sendable {
     deinit { self.kill() }
 
     var isRunning: Bool { self.process.isRunning }
+    var pid: Int32 { self.process.processIdentifier }
+
+    /// The bytes of memory that it has.
+    var residentBytes: Int {
+        let status = (try? String(contentsOfFile: "/proc/\(self.pid)/status", encoding: .utf8)) ?? ""
+        let line = status.split(separator: "\n").first { $0.hasPrefix("VmRSS:") }
+        return line.flatMap { $0.split(separator: " ").dropFirst().first }.flatMap { Int($0) }.map { $0 << 10 } ?? 0
+    }
+
+    /// The seconds that it has had a processor.
+    var processorSeconds: Double {
+        let stat = (try? String(contentsOfFile: "/proc/\(self.pid)/stat", encoding: .utf8)) ?? ""
+        // The second field may have spaces in it.
+        let fields = stat.split(separator: ")").last?.split(separator: " ") ?? []
+        guard fields.count > 12, let user = Double(fields[11]), let system = Double(fields[12]) else { return 0 }
+        return (user + system) / Double(sysconf(Int32(_SC_CLK_TCK)))
+    }
 
     /// Ends it without a word; returns when it has gone.
     func kill() { self.end(SIGKILL) }
@@ -57,6 +87,15 @@ class ChildProcess: @unchecked Sendable {
 
 /// A worker that has the functions `echo` and `sleep`.
 final class WorkerProcess: ChildProcess, @unchecked Sendable {
+    /// One that clients connect to, which may have so many files open, with its log in a file.
+    init(descriptors: Int, log: String) throws {
+        let arguments = ["serve", "tcp://127.0.0.1:*"]
+        try super.init("fault-worker", arguments, printsLine: true, descriptors: descriptors, log: log)
+    }
+
+    /// The address that one prints which clients connect to.
+    var endpoint: String { String(self.firstLine.split(separator: " ").last ?? "") }
+
     init(dialling brokers: String..., slots: Int? = nil) throws {
         try super.init("fault-worker", ["dial"] + brokers + (slots.map { ["slots=\($0)"] } ?? []))
     }
@@ -80,6 +119,12 @@ final class BrokerProcess: ChildProcess, @unchecked Sendable {
         let times = ["--heartbeat", "0.3", "--silence-limit", "1.5"]
         let arguments = ["broker", "--listen", address, "--log-level", "critical"] + times + arguments
         try super.init("drover", arguments, printsLine: true)
+    }
+
+    /// One that may have so many files open, with its log in a file.
+    init(descriptors: Int, log: String, _ arguments: [String]) throws {
+        let arguments = ["broker", "--listen", "tcp://127.0.0.1:*", "--log-level", "warning"] + arguments
+        try super.init("drover", arguments, printsLine: true, descriptors: descriptors, log: log)
     }
 
     /// One with the usual beats, at port 5570 of all its host's addresses.

@@ -223,6 +223,10 @@ private struct ListenHandler: LogHandler {
     }
 
     func log(event: LogEvent) {
+        if event.level >= .warning {
+            let line = "\(event.level) \(event.message) \(event.metadata ?? [:])\n"
+            FileHandle.standardError.write(Data(line.utf8))
+        }
         guard "\(event.message)" == "a worker listens" else { return }
         for value in (event.metadata ?? [:]).values { say("listens \(value)") }
     }

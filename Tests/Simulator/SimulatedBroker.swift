@@ -224,7 +224,7 @@ final class SimulatedBroker {
         case .indeterminate:
             try check(!request.isIdempotent, "an idempotent request is indeterminate")
             self.send(.answer(id: header.id, token: token, isError: true), toClient: client)
-        case .busy, .tooManyBytes, .draining, .tooManyRoutes:
+        case .busy, .tooManyBytes, .draining, .tooManyRoutes, .overQuota:
             self.send(.answer(id: header.id, token: token, isError: true), toClient: client)
         case .lapsed:
             try check(record.earliest <= self.now, "request \(header.id) lapsed before its time was over")

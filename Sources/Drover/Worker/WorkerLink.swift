@@ -64,6 +64,8 @@ final class WorkerLink {
     @safe @exclusivity(unchecked) var clearance = Clearance()
     /// Has something to flush in this turn.
     @safe @exclusivity(unchecked) var isDirty = false
+    /// The connection by which a client introduced itself last; nil if it has no descriptor.
+    @safe @exclusivity(unchecked) var introducedBy: Newcomers.Connection?
     /// The connection of a client, if the worker listens with keys.
     @safe @exclusivity(unchecked) var connection = ConnectionMark()
     /// Whose it is, if the worker listens with keys; nil for a broker that was dialled.

@@ -54,7 +54,23 @@ extension WorkerLoop {
             return self.refuse(access.actor, "the session of this identity belongs to another key", control)
         }
         if let problem = access.grant.problemSubmitting { return self.refuse(access.actor, problem, control) }
+        if owner == nil, let problem = self.problem(openingFor: access) {
+            return self.refuse(access.actor, problem, control, code: .busy)
+        }
         return access
+    }
+
+    /// Why a tenant may not have one more client here; nil if it may.
+    ///
+    /// One key must not take all places of a worker that is called directly.
+    func problem(openingFor access: LinkAccess) -> String? {
+        let (most, claim) = (self.core.configuration.maxClients, access.grant.claim)
+        let quota = claim.quotas.clients ?? (most < 64 ? most : most / 2)
+        let own = self.links.count { $0?.access?.grant.claim.name == claim.name }
+        guard own >= quota else { return nil }
+        return
+            "\(claim.name) has \(own) clients here, as many as its quota clients allows: close some of them, or raise "
+            + "clients= in its key's line of the allow-list"
     }
 
     /// Why a call may not be made in a session; nil if it may.
@@ -100,11 +116,26 @@ extension WorkerLoop {
         self.finished(job, .error(body))
     }
 
+    /// Whose ordering keys a request's are: a broker says it, of a client its key tells.
+    func scope(saidBy metadata: RequestMetadata, _ session: Int) -> String {
+        guard let link = self.links[session] else { return "" }
+        return link.broker != nil ? metadata.scope : link.access?.grant.claim.name ?? ""
+    }
+
     @available(*, noasync)
-    private func refuse(_ actor: AuditLog.Actor, _ reason: String, _ control: ListenerAccess) -> LinkAccess? {
+    private func refuse(
+        _ actor: AuditLog.Actor,
+        _ reason: String,
+        _ control: ListenerAccess,
+        code: RemoteError.Code = .forbidden
+    ) -> LinkAccess? {
         self.core.counters.refused.count()
         control.policy.audit.refused(actor, "open a session", because: reason)
-        self.refuse(ErrorBody(code: .forbidden, message: reason, worker: self.core.name), to: self.route.bytes)
+        let isRetryable = code == .busy
+        self.refuse(
+            ErrorBody(code: code, message: reason, isRetryable: isRetryable, worker: self.core.name),
+            to: self.route.bytes
+        )
         return nil
     }
 

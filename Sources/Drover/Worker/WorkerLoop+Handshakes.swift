@@ -14,11 +14,14 @@ extension WorkerLoop {
     func observeDials() {
         self.mayHaveDialEvents = false
         do throws(ZMQError) {
+            defer { self.gate.report(to: self.core.logger, at: self.now) }
             while let event = try self.monitor?.next() {
+                self.gate.saw(event.kind)
                 switch event.kind {
                 case .accepted(let descriptor):
                     self.connections.accepted(descriptor)
                     continue
+                case .listening, .acceptFailed: continue
                 case .disconnected(let descriptor): self.connectionClosed(descriptor)
                 default: break
                 }

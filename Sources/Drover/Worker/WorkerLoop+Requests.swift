@@ -30,11 +30,13 @@ extension WorkerLoop {
         }
         var range = range
         var key: String?
+        var scope = ""
         var queue = ""
         if header.flags.contains(.metadata) {
             do throws(WireError) {
                 let (metadata, byteCount) = try unsafe RequestMetadata.read(from: payload)
                 key = metadata.orderingKey
+                if key != nil { scope = self.scope(saidBy: metadata, session) }
                 queue = metadata.queue
                 range = range.lowerBound + byteCount..<range.upperBound
             } catch {
@@ -54,11 +56,25 @@ extension WorkerLoop {
             )
         }
         if header.flags.contains(.resent), self.answerAgain(header.id, session) { return }
-        var verdict = self.machine.requestReceived(header, key: key, queue: queue, from: session, at: self.now)
+        var verdict = self.machine.requestReceived(
+            header,
+            key: key,
+            scope: scope,
+            queue: queue,
+            from: session,
+            at: self.now
+        )
         if case .unknownFunction = verdict, self.core.handlerCount > self.handlers.count {
             // It was registered after this turn began, maybe before the request was sent.
             self.learnHandlers()
-            verdict = self.machine.requestReceived(header, key: key, queue: queue, from: session, at: self.now)
+            verdict = self.machine.requestReceived(
+                header,
+                key: key,
+                scope: scope,
+                queue: queue,
+                from: session,
+                at: self.now
+            )
         }
         switch verdict {
         case .run(let slot, let number):

@@ -234,6 +234,7 @@ extension WorkerLoop {
                 self.release(link)
                 self.forgetUnread(of: link)
             }
+            self.gate.isNobodys(self.links[session]?.introducedBy)
             self.links[session] = nil
             self.blocked.remove(session)
             // What was on its way to it is free soon.

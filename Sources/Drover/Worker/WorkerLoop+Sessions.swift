@@ -44,8 +44,8 @@ extension WorkerLoop {
         let dial = self.dials.firstIndex { $0.route == route }
         let isReconnected = dial.map { exchange(&self.dials[$0].isReconnected, with: false) } ?? false
         var access: LinkAccess?
+        if route < Self.dialledRoutes { self.observeDials() }
         if let control = self.core.access, route < Self.dialledRoutes {
-            self.observeDials()
             access = self.admitted(hello.client, by: control)
             if access == nil { return nil }
         }
@@ -114,6 +114,10 @@ extension WorkerLoop {
                     kept: AnswerKeep(tally: self.kept),
                     maxUnreadBytes: self.unreadLimit.perClient
                 )
+            }
+            if route < Self.dialledRoutes, let link = self.links[session] {
+                let descriptor = self.message.sourceDescriptor
+                link.introducedBy = self.gate.introduced(by: descriptor, before: link.introducedBy)
             }
             self.links[session]?.access = access
             if access != nil {

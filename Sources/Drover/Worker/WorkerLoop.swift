@@ -75,6 +75,8 @@ final class WorkerLoop {
     @safe @exclusivity(unchecked) var monitor: Monitor?
     /// The connections of clients that stand, if the worker listens with keys.
     @safe @exclusivity(unchecked) var connections = OpenConnections()
+    /// Which of them nobody has introduced themselves by.
+    @safe @exclusivity(unchecked) var gate = ListenerGate()
     let monitorDescriptor: CInt
     @safe @exclusivity(unchecked) var mayHaveDialEvents = true
     /// The socket was used last by a receive that found nothing.
@@ -127,11 +129,12 @@ final class WorkerLoop {
         let addresses = [address].compactMap { $0 } + brokers.map(\.address)
         try socket.prepare(for: addresses, maxPayloadBytes: core.configuration.maxPayloadBytes)
         let now = core.now()
-        if brokers.isEmpty, core.access == nil {
+        if brokers.isEmpty, address == nil {
             self.monitorDescriptor = -1
         } else {
-            var events: Monitor.Events = [.handshake, .disconnected, .connectRetried]
-            if core.access != nil { events.insert(.accepted) }
+            var events: Monitor.Events = []
+            if !brokers.isEmpty || core.access != nil { events = [.handshake, .disconnected, .connectRetried] }
+            if address != nil { events.formUnion(ListenerGate.events) }
             let monitor = try socket.monitor(events)
             self.monitorDescriptor = try monitor.fileDescriptor
             self.monitor = consume monitor

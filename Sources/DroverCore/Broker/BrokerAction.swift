@@ -76,13 +76,15 @@ package enum BrokerVerdict: Equatable, Sendable {
     /// It may have run, and its answer is held no more.
     case indeterminate
     case undefinedFunction
-    /// There is no room for the function's name, of which the client has so many.
+    /// There is no room for the function's name, of which the tenant has so many.
     case tooManyFunctions(own: Int)
-    /// There is no room for another combination of function and demands, of which the client has so many.
+    /// There is no room for another combination of function and demands, of which the tenant has so many.
     case tooManyRoutes(own: Int)
+    /// Its tenant has used up a quota.
+    case overQuota(Refusal)
     /// Too much waits.
     case busy(retryAfterMilliseconds: UInt32)
-    /// The requests that are kept take as many bytes as they may, of which the client has so many.
+    /// The requests that are kept take as many bytes as they may, of which the tenant has so many.
     case tooManyBytes(own: Int, retryAfterMilliseconds: UInt32)
     case draining
     case lapsed

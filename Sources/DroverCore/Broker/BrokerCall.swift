@@ -34,7 +34,11 @@ package struct BrokerCall: BitwiseCopyable, Sendable {
     var previous = CallSlab.none
     /// What its request takes, with its header.
     let byteCount: UInt32
+    /// Whose it is, also once its client is gone.
+    let tenant: UInt32
     package let priority: UInt8
+    /// The priority as far as it counts against other tenants.
+    let level: UInt8
     /// How often a worker got it that might have run it.
     package internal(set) var sends: UInt8 = 0
     /// In how many deaths of workers it may have been running.
@@ -63,13 +67,23 @@ package struct BrokerCall: BitwiseCopyable, Sendable {
 
     var isWaiting: Bool { self.state == .held || self.state == .queued || self.state == .apart }
 
-    init(_ request: BrokerRequest, client: Int, route: Int, key: UInt32, deadline: Instant) {
+    init(
+        _ request: BrokerRequest,
+        client: Int,
+        tenant: Int,
+        highestLevel: UInt8,
+        route: Int,
+        key: UInt32,
+        deadline: Instant
+    ) {
         self.id = request.id
         self.deadline = deadline
         self.client = Int32(client)
         self.route = UInt32(route)
         self.key = key
+        self.tenant = UInt32(tenant)
         self.priority = min(request.priority, FairQueue.highestPriority)
+        self.level = min(self.priority, highestLevel)
         self.isIdempotent = request.isIdempotent
         self.attempts = request.attempts
         self.isBundle = request.isBundle

@@ -3,16 +3,25 @@
 package import DroverWire
 
 extension BrokerMachine {
+    /// What becomes of a client's introduction.
+    package enum ClientIntroduction: Equatable, Sendable {
+        case welcome(session: Int, isResumed: Bool)
+        /// It goes on with a session that isn't known.
+        case forgotten
+        case refuse(Refusal)
+    }
+
     /// A client introduced itself; `claimed` is the session that it wants to go on with.
     package mutating func helloReceived(
         client: PeerID,
         epoch: UInt64,
         claimed: UInt32 = 0,
         name: String = "",
+        tenant claim: TenantClaim? = nil,
         route: UInt64,
         at now: Instant,
         actions: inout [BrokerAction]
-    ) -> WorkerMachine.Introduction {
+    ) -> ClientIntroduction {
         if let index = self.clientOf[client], self.clients[index].epoch == epoch {
             guard claimed == 0 || claimed == self.clients[index].number else { return .forgotten }
             let former = self.clients[index].route
@@ -31,9 +40,13 @@ extension BrokerMachine {
         guard claimed == 0 else { return .forgotten }
         if let index = self.clientOf[client] { self.loseClient(index, at: now, actions: &actions) }
         self.loseWhoever(at: route, at: now, actions: &actions)
-        guard self.clientOf.count < self.configuration.maxClients else {
-            return .refuse(limit: self.configuration.maxClients)
+        let tenant = self.tenants.place(of: claim, virtualTime: self.virtualTime, at: now)
+        if let refusal = self.tenants.refusal(ofClientFor: tenant) {
+            self.tenants.refused(tenant)
+            self.tenants.letGo(tenant)
+            return .refuse(refusal)
         }
+        self.tenants.add(1, \.clients, of: tenant)
         self.sessionNumber &+= 1
         var session = PeerSession(limits: self.configuration.session)
         session.established(at: now)
@@ -42,11 +55,12 @@ extension BrokerMachine {
             client: client,
             epoch: epoch,
             name: name,
+            tenant: tenant,
             route: route,
             session: session,
             requests: RequestIndex(seed: self.configuration.seed),
             results: ResultCache(maxBytes: self.configuration.maxCachedBytes),
-            pass: self.virtualTime
+            pass: self.tenants[tenant].virtualTime
         )
         let index = self.freeClients.popLast() ?? self.clients.count
         if index == self.clients.count { self.clients.append(record) } else { self.clients[index] = record }
@@ -137,6 +151,7 @@ extension BrokerMachine {
         self.clients[index].lastFlow = (-1, -1)
         for function in self.clients[index].functions where function >= 0 { self.leave(function) }
         self.clients[index].functions = []
+        self.tenants.add(-self.clients[index].functionCount, \.names, of: self.clients[index].tenant)
         self.clients[index].functionCount = 0
         self.clients[index].refusedNames = [:]
         self.endSubscriptions(of: index, actions: &actions)
@@ -145,6 +160,7 @@ extension BrokerMachine {
         self.grownBytes -= self.clients[index].results.grownBytes
         self.clients[index].results = ResultCache(maxBytes: 0)
         self.freeClients.append(index)
+        self.tenants.add(-1, \.clients, of: self.clients[index].tenant)
         actions.append(.clientLost(client: index, self.clients[index].client))
         self.placeApart(at: now, actions: &actions)
     }
@@ -153,11 +169,8 @@ extension BrokerMachine {
     ///
     /// Those behind an ordering key first: the key must pass to nobody who goes as well.
     func waitingCalls(of client: Int) -> [UInt32] {
-        var waiting: [UInt32] = []
-        for key in self.keyOf.values.sorted() {
-            let line = self.calls.slots(of: self.keys[Int(key)].waiting)
-            waiting += line.filter { self.calls[$0].client == Int32(client) }
-        }
+        // Not by the keys: there may be very many of others'.
+        var waiting = self.clients[client].requests.slots.filter { self.calls[$0].state == .held }.sorted()
         waiting += self.calls.slots(of: self.apart).filter { self.calls[$0].client == Int32(client) }
         for flow in self.clients[client].flows.values.sorted() {
             waiting += self.calls.slots(of: self.flows[flow].calls)

@@ -12,8 +12,8 @@ extension BrokerMachine {
             return self.placeApart(at: now, actions: &actions)
         }
         let route = Int(call.route)
-        if self.routes[route].topPriority < Int(call.priority), !self.clients[Int(call.client)].isHeldUp,
-            let worker = self.choose(route, call.priority)
+        if self.routes[route].topPriority < Int(call.level), !self.clients[Int(call.client)].isHeldUp,
+            let worker = self.choose(route, call.level)
         {
             self.serves += 1
             self.wheel.cancel(slot)
@@ -81,7 +81,7 @@ extension BrokerMachine {
 
     /// So many calls of a flow wait for workers now.
     mutating func count(_ count: Int, in flow: Int) {
-        let (route, level) = (self.flows[flow].route, Int(self.flows[flow].priority))
+        let (route, level) = (self.flows[flow].route, Int(self.flows[flow].level))
         let former = self.waiting[route << 3 | level]
         self.routes[route].waitingCount += count
         self.waiting[route << 3 | level] = former + count
@@ -116,12 +116,15 @@ extension BrokerMachine {
 
     /// So many calls of a flow wait for workers no more.
     mutating func discount(_ count: Int, in flow: Int) {
-        let (route, level) = (self.flows[flow].route, Int(self.flows[flow].priority))
+        let (route, level) = (self.flows[flow].route, Int(self.flows[flow].level))
         self.waiting[route << 3 | level] -= count
         self.routes[route].waitingCount -= count
         guard self.waiting[route << 3 | level] == 0 else { return }
         // What is left in the heap are flows without calls, or put aside.
-        while let other = self.queues[route << 3 | level].popAny() { self.leftHeap(other) }
+        while let band = self.queues[route << 3 | level].popAny() {
+            while let other = self.bands[band].flows.popAny() { self.leftHeap(other) }
+            self.dropBand(band)
+        }
         self.routes[route].waitingLevels &= ~(1 << UInt8(level))
         self.busy[level].remove(route)
         self.busyCounts[level] -= 1
@@ -183,7 +186,7 @@ extension BrokerMachine {
     /// Among very many routes only some are compared, others the next time: those that were best then are looked at again,
     /// so that a client whose turn it is is found once and keeps its turns.
     private mutating func search(_ priority: Int, for worker: Int) -> Int? {
-        var best: FairQueue.Entry?
+        var best: FairQueue.Turn?
         var favourites = (-1, -1)
         var compared = 0
         let former = self.workers[worker].favourites
@@ -217,38 +220,44 @@ extension BrokerMachine {
         }
         self.workers[worker].cursor = compared < Self.comparedRoutes ? 0 : cursor
         self.workers[worker].favourites = favourites
-        return best?.flow
+        return best?.flow.index
     }
 
     private mutating func compare(
         _ route: Int,
         _ priority: Int,
         for worker: Int,
-        _ best: inout FairQueue.Entry?,
+        _ best: inout FairQueue.Turn?,
         _ favourites: inout (Int, Int),
         _ compared: inout Int
     ) {
-        guard !self.isClosed(worker, for: route), let entry = self.settleTop(route, priority) else { return }
+        guard !self.isClosed(worker, for: route), let turn = self.settleTop(route, priority) else { return }
         guard self.hasLeft(worker, for: route, priority) else {
-            return self.reserve(worker, for: route, priority, since: self.flows[entry.flow].waitsSince)
+            return self.reserve(worker, for: route, priority, since: self.flows[turn.flow.index].waitsSince)
         }
         compared += 1
-        if let current = best, !(entry < current) {
+        if let current = best, !(turn < current) {
             if favourites.1 < 0 { favourites.1 = route }
         } else {
             favourites = (route, favourites.0)
-            best = entry
+            best = turn
         }
     }
 
     /// Takes the first call out of a flow whose turn it is.
     private mutating func serve(_ flow: Int) -> UInt32 {
         let (client, slot) = (self.flows[flow].client, self.flows[flow].calls.first)
-        // A client that could not be served for long has no claim on all that it missed.
-        let pass = max(self.clients[client].pass, self.virtualTime - min(self.virtualTime, 16))
+        let (tenant, band) = (self.clients[client].tenant, self.flows[flow].band)
+        // Who could not be served for long has no claim on all that they missed.
+        let pass = max(self.tenants[tenant].pass, self.virtualTime - min(self.virtualTime, 16))
         self.virtualTime = max(self.virtualTime, pass)
-        self.clients[client].pass = pass + 1
+        self.tenants[tenant].pass = pass + 1
+        let inner = self.tenants[tenant].virtualTime
+        let clientPass = max(self.clients[client].pass, inner - min(inner, 16))
+        self.tenants[tenant].virtualTime = max(inner, clientPass)
+        self.clients[client].pass = clientPass + 1
         self.serves += 1
+        self.bands[band].served = self.serves
         self.flows[flow].served = self.serves
         self.flows[flow].waitsSince = self.serves
         self.endReservation(of: self.flows[flow].route)
@@ -256,19 +265,36 @@ extension BrokerMachine {
         return slot
     }
 
-    /// Brings the flow that goes next to the top of a heap.
-    private mutating func settleTop(_ route: Int, _ priority: Int) -> FairQueue.Entry? {
+    /// Brings the band that goes next to the top of a heap, and its flow that does to the top of its own.
+    private mutating func settleTop(_ route: Int, _ priority: Int) -> FairQueue.Turn? {
         let queue = route << 3 | priority
         while let top = self.queues[queue].top {
-            let flow = self.flows[top.flow]
+            let (tenant, served) = (self.bands[top.index].tenant, self.bands[top.index].served)
+            let pass = self.tenants[tenant].pass
+            guard top.pass == pass, top.served == served else {
+                self.queues[queue].replaceTop(pass: pass, served: served)
+                continue
+            }
+            if let flow = self.settleTop(ofBand: top.index) {
+                return FairQueue.Turn(tenant: tenant, band: top, flow: flow)
+            }
+            self.queues[queue].removeTop()
+            self.dropBand(top.index)
+        }
+        return nil
+    }
+
+    private mutating func settleTop(ofBand band: Int) -> FairQueue.Entry? {
+        while let top = self.bands[band].flows.top {
+            let flow = self.flows[top.index]
             if flow.calls.count == 0 || flow.isAside {
-                self.queues[queue].removeTop()
-                self.leftHeap(top.flow)
+                self.bands[band].flows.removeTop()
+                self.leftHeap(top.index)
                 continue
             }
             let pass = self.clients[flow.client].pass
             if top.pass == pass, top.served == flow.served { return top }
-            self.queues[queue].replaceTop(pass: pass, served: flow.served)
+            self.bands[band].flows.replaceTop(pass: pass, served: flow.served)
         }
         return nil
     }
@@ -400,7 +426,9 @@ extension BrokerMachine {
             index = known
         } else {
             precondition(makes, "a call waits in a flow that doesn't exist")
-            var flow = Flow(client: client, route: route, priority: priority)
+            let tenant = self.clients[client].tenant
+            let level = min(priority, self.tenants[tenant].quotas.level)
+            var flow = Flow(client: client, route: route, priority: priority, level: level)
             flow.isAside = self.clients[client].isHeldUp
             flow.isInHeap = !flow.isAside
             if let free = self.freeFlows.popLast() {
@@ -411,14 +439,49 @@ extension BrokerMachine {
                 self.flows.append(flow)
             }
             self.clients[client].flows[key] = index
-            self.clients[client].pass = max(self.clients[client].pass, self.virtualTime)
-            if flow.isInHeap {
-                let entry = FairQueue.Entry(pass: self.clients[client].pass, served: 0, flow: index)
-                self.queues[route << 3 | Int(priority)].insert(entry)
-            }
+            self.clients[client].pass = max(self.clients[client].pass, self.tenants[tenant].virtualTime)
+            if flow.isInHeap { self.putInHeap(index) }
         }
         self.clients[client].lastFlow = (key, index)
         return index
+    }
+
+    /// Puts a flow among those of its tenant that take turns.
+    mutating func putInHeap(_ index: Int) {
+        let flow = self.flows[index]
+        let tenant = self.clients[flow.client].tenant
+        let key = flow.route << 3 | Int(flow.level)
+        let band = self.tenants[tenant].bands[key] ?? self.makeBand(tenant, key)
+        self.flows[index].band = band
+        let entry = FairQueue.Entry(
+            pass: self.clients[flow.client].pass,
+            served: flow.served,
+            index: index,
+            rank: FairQueue.highestPriority - flow.priority
+        )
+        self.bands[band].flows.insert(entry)
+    }
+
+    private mutating func makeBand(_ tenant: Int, _ key: Int) -> Int {
+        let band = self.freeBands.popLast() ?? self.bands.count
+        if band == self.bands.count {
+            self.bands.append(Band(tenant: tenant, key: key))
+        } else {
+            // Its heap is empty, and keeps its memory: bands come and go whenever calls have to wait for a moment.
+            self.bands[band].tenant = tenant
+            self.bands[band].key = key
+            self.bands[band].served = 0
+        }
+        self.tenants.band(band, at: key, of: tenant)
+        self.tenants[tenant].pass = max(self.tenants[tenant].pass, self.virtualTime)
+        self.queues[key].insert(FairQueue.Entry(pass: self.tenants[tenant].pass, served: 0, index: band))
+        return band
+    }
+
+    /// A band without flows was taken out of its heap.
+    private mutating func dropBand(_ band: Int) {
+        self.tenants.band(nil, at: self.bands[band].key, of: self.bands[band].tenant)
+        self.freeBands.append(band)
     }
 
     /// A flow that nothing waits in for a worker was taken out of its heap.

@@ -64,10 +64,10 @@ extension BrokerMachine {
         }
     }
 
-    /// Explains each call that a client knows by this id: ids are unique for each client only.
-    package func explanations(of id: UInt64) -> [Explanation] {
+    /// Explains each call that a client knows by this id, but not more than so many: ids are unique for each client only.
+    package func explanations(of id: UInt64, most: Int = .max) -> [Explanation] {
         var explanations: [Explanation] = []
-        for client in self.clients.indices where self.clients[client].isLive {
+        for client in self.clients.indices where self.clients[client].isLive && explanations.count < most {
             guard let slot = self.clients[client].requests.find(id) else { continue }
             explanations.append(self.explanation(of: slot, client: client))
         }
@@ -81,7 +81,7 @@ extension BrokerMachine {
             client: self.clients[client].name,
             function: self.functions[route.function].name,
             demands: demands,
-            key: call.key == CallSlab.none ? nil : self.keys[Int(call.key)].name,
+            key: call.key == CallSlab.none ? nil : self.keys[Int(call.key)].key.name,
             priority: call.priority,
             state: call.state,
             deadline: call.deadline,

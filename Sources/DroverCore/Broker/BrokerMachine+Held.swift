@@ -78,7 +78,7 @@ extension BrokerMachine {
         let call = self.calls[slot]
         let (worker, route) = (Int(call.worker), Int(call.route))
         guard call.hold == .limit, !call.isRecalled, !call.isCancelled, self.workers[worker].isOpen,
-            self.routes[route].workerCount > 1, self.choose(route, call.priority) != nil
+            self.routes[route].workerCount > 1, self.choose(route, call.level) != nil
         else { return }
         self.calls[slot].isRecalled = true
         actions.append(.recall(worker: worker, id: call.workerID))

@@ -33,18 +33,32 @@ extension BrokerMachine {
         switch self.function(request.number, of: client) {
         case .known(let known): function = known
         case .undefined: return .undefinedFunction
-        case .tooMany: return .tooManyFunctions(own: self.clients[client].functionCount)
+        case .tooMany: return .tooManyFunctions(own: self.tenants[used: self.clients[client].tenant].names)
         }
-        guard let route = self.route(of: function, demands: request.demands, for: client, at: now) else {
-            return .tooManyRoutes(own: self.clients[client].routeCount)
+        let tenant = self.clients[client].tenant
+        if let refusal = self.tenants.refusal(ofCallFor: tenant, at: now) {
+            self.tenants.refused(tenant)
+            return .overQuota(refusal)
+        }
+        guard let route = self.route(of: function, demands: request.demands, for: tenant, at: now) else {
+            self.tenants.refused(tenant)
+            return .tooManyRoutes(own: self.tenants[used: tenant].routes)
         }
         if let busy = self.refusal(request, route: route, client: client) { return busy }
-        let key = request.key.map { self.line(of: $0) }
+        let key = request.key.map { self.line(of: $0, for: tenant) }
         let slot = self.calls.insert(
-            BrokerCall(request, client: client, route: route, key: key?.index ?? CallSlab.none, deadline: deadline)
+            BrokerCall(
+                request,
+                client: client,
+                tenant: tenant,
+                highestLevel: self.tenants[tenant].quotas.level,
+                route: route,
+                key: key?.index ?? CallSlab.none,
+                deadline: deadline
+            )
         )
-        self.routes[route].callCount += 1
-        self.keeps(request.byteCount, of: client)
+        self.entered(route)
+        self.tenants.callCame(Int(self.calls[slot].byteCount), of: tenant)
         self.clients[client].requests.insert(request.id, slot: slot)
         if let key, !key.isNew {
             self.calls.append(slot, to: &self.keys[Int(key.index)].waiting)
@@ -131,6 +145,7 @@ extension BrokerMachine {
                     at: now
                 )
         }
+        self.tenants.ran(microseconds: ranMicroseconds, of: Int(call.tenant))
         self.workers[worker].progressAt = now
         self.workers[worker].declines = 0
         self.measure(route: Int(call.route), at: now)
@@ -254,20 +269,22 @@ extension BrokerMachine {
     private func refusal(_ request: BrokerRequest, route: Int, client: Int) -> BrokerVerdict? {
         let waiting = self.routes[route].waitingCount
         let own = self.clients[client].requests.count
+        let tenant = self.clients[client].tenant
+        let tenants = self.tenants[used: tenant]
         // What others have filled keeps nobody out who has little there: together those can stretch it by a quarter.
-        let share = self.configuration.maxQueued / (4 * max(16, self.clientOf.count))
+        let share = self.configuration.maxQueued / (4 * max(16, self.tenants.count))
         let isFull =
             own >= self.configuration.window
-            || (own >= share
+            || (tenants.calls >= share
                 && (self.queuedCount >= self.configuration.maxQueued || waiting >= self.configuration.maxQueuedPerRoute))
-        let lacksBytes = !self.hasRoom(for: request.byteCount, of: client)
+        let lacksBytes = !self.tenants.hasRoom(for: request.byteCount, of: tenant)
         guard isFull || lacksBytes else { return nil }
         // Until an eighth of what waits is gone, at the pace of late.
         let interval = self.routes[route].intervalNanoseconds
         let (time, overflow) = interval.multipliedReportingOverflow(by: UInt64(max(1, waiting / 8)))
         let milliseconds = overflow ? 30_000 : min(30_000, max(10, time / 1_000_000))
         guard isFull else {
-            return .tooManyBytes(own: self.clients[client].keptBytes, retryAfterMilliseconds: UInt32(milliseconds))
+            return .tooManyBytes(own: tenants.bytes, retryAfterMilliseconds: UInt32(milliseconds))
         }
         return .busy(retryAfterMilliseconds: UInt32(milliseconds))
     }
@@ -359,8 +376,8 @@ extension BrokerMachine {
         let call = self.calls[slot]
         self.wheel.cancel(slot)
         if call.client >= 0 { self.clients[Int(call.client)].requests.remove(call.id) }
-        self.frees(call)
-        self.routes[Int(call.route)].callCount -= 1
+        self.tenants.callEnded(Int(call.byteCount), of: Int(call.tenant))
+        self.left(Int(call.route))
         if call.attempts > 0 { self.deathsOf[slot] = nil }
         self.calls.remove(slot)
         guard call.key != CallSlab.none, call.state != .held else { return }
@@ -371,7 +388,7 @@ extension BrokerMachine {
         while true {
             let next = self.keys[Int(key)].waiting.first
             if next == CallSlab.none {
-                self.keyOf[self.keys[Int(key)].name] = nil
+                self.keyOf[self.keys[Int(key)].key] = nil
                 self.freeKeys.append(key)
                 return
             }
@@ -382,15 +399,16 @@ extension BrokerMachine {
         }
     }
 
-    private mutating func line(of key: String) -> (index: UInt32, isNew: Bool) {
+    private mutating func line(of name: String, for tenant: Int) -> (index: UInt32, isNew: Bool) {
+        let key = TenantKey(tenant: self.tenants[tenant].name.isEmpty ? -1 : tenant, name: name)
         if let index = self.keyOf[key] { return (index, false) }
         let index: UInt32
         if let free = self.freeKeys.popLast() {
             index = free
-            self.keys[Int(index)] = KeyLine(name: key)
+            self.keys[Int(index)] = KeyLine(key: key)
         } else {
             index = UInt32(self.keys.count)
-            self.keys.append(KeyLine(name: key))
+            self.keys.append(KeyLine(key: key))
         }
         self.keyOf[key] = index
         return (index, true)

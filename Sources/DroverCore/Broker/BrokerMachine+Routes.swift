@@ -14,12 +14,14 @@ extension BrokerMachine {
             self.clients[client].functions.append(BrokerClient.undefinedFunction)
         }
         let former = self.clients[client].functions[Int(number)]
+        let tenant = self.clients[client].tenant
         if former >= 0 {
             self.clients[client].functionCount -= 1
+            self.tenants.add(-1, \.names, of: tenant)
             self.leave(former)
         }
         self.clients[client].refusedNames[number] = nil
-        guard let function = self.use(name, own: self.clients[client].functionCount) else {
+        guard let function = self.use(name, own: self.tenants[used: tenant].names) else {
             self.clients[client].functions[Int(number)] = BrokerClient.refusedFunction
             if self.clients[client].refusedNames.count < Self.refusedNames {
                 self.clients[client].refusedNames[number] = name
@@ -28,6 +30,7 @@ extension BrokerMachine {
         }
         self.clients[client].functions[Int(number)] = function
         self.clients[client].functionCount += 1
+        self.tenants.add(1, \.names, of: tenant)
         return true
     }
 
@@ -67,13 +70,13 @@ extension BrokerMachine {
 
     /// The index of a name, which is one use more of it; nil if there are too many.
     ///
-    /// The peer uses `own` names already; those that workers offer are bounded by their numbers.
+    /// The tenant uses `own` names already; those that workers offer are bounded by their numbers.
     mutating func use(_ name: String, own: Int) -> Int? {
         if let known = self.functionOf[name] {
             self.functions[known].useCount += 1
             return known
         }
-        if self.functionOf.count >= self.configuration.maxNames { self.sweepRoutes() }
+        if self.functionOf.count >= self.configuration.maxNames, self.idleRoutes > 0 { self.sweepRoutes() }
         guard self.mayAdd(own: own, total: self.functionOf.count, limit: self.configuration.maxNames) else {
             return nil
         }
@@ -154,21 +157,24 @@ extension BrokerMachine {
     // MARK: Routes
 
     /// The route of calls with these demands; nil if there are too many.
-    mutating func route(of function: Int, demands: Demands?, for client: Int, at now: Instant) -> Int? {
+    mutating func route(of function: Int, demands: Demands?, for tenant: Int, at now: Instant) -> Int? {
         if demands == nil, self.functions[function].plainRoute >= 0 { return self.functions[function].plainRoute }
         let key = RouteKey(function: function, demands: demands ?? Demands())
         if let known = self.routeOf[key] { return known }
-        let limit = self.configuration.maxRoutes
-        if !self.mayAdd(own: self.clients[client].routeCount, total: self.routeOf.count, limit: limit) {
+        let byteCount = key.demands.byteCount
+        if !self.tenants.mayAddRoute(byteCount, for: tenant) {
+            guard self.idleRoutes > 0 else { return nil }
             self.sweepRoutes()
-            guard self.mayAdd(own: self.clients[client].routeCount, total: self.routeOf.count, limit: limit) else {
-                return nil
-            }
+            guard self.tenants.mayAddRoute(byteCount, for: tenant) else { return nil }
         }
         let index = self.freeRoutes.popLast() ?? self.routes.count
         var route = CallRoute(function: function, hasResources: !key.demands.resources.isEmpty)
-        route.owner = (client, self.clients[client].number)
-        self.clients[client].routeCount += 1
+        route.owner = tenant
+        route.byteCount = byteCount
+        self.tenants.add(1, \.routes, of: tenant)
+        self.tenants.add(byteCount, \.routeBytes, of: tenant)
+        self.idleRoutes += 1
+        if byteCount > TenantBook.usualRouteBytes { self.idleRouteBytes += byteCount }
         if index == self.routes.count {
             self.routes.append(route)
             self.demandsOf.append(key.demands)
@@ -183,9 +189,34 @@ extension BrokerMachine {
         self.functions[function].useCount += 1
         self.functions[function].routeCount += 1
         if key.demands == Demands() { self.functions[function].plainRoute = index }
-        for worker in self.workers.indices where self.workers[worker].isLive { self.match(worker, index, at: now) }
+        for worker in self.workers.indices where self.workers[worker].isLive { self.match(worker, index) }
         return index
     }
+
+    /// A call is in a route now.
+    mutating func entered(_ route: Int) {
+        self.routes[route].callCount += 1
+        guard self.routes[route].callCount == 1 else { return }
+        self.idleRoutes -= 1
+        let byteCount = self.routes[route].byteCount
+        if byteCount > TenantBook.usualRouteBytes { self.idleRouteBytes -= byteCount }
+    }
+
+    /// A call of a route has ended.
+    mutating func left(_ route: Int) {
+        self.routes[route].callCount -= 1
+        guard self.routes[route].callCount == 0 else { return }
+        self.idleRoutes += 1
+        let byteCount = self.routes[route].byteCount
+        if byteCount > TenantBook.usualRouteBytes { self.idleRouteBytes += byteCount }
+    }
+
+    /// Forgets routes without calls whose demands take much.
+    mutating func sweepLargeRoutes() {
+        if self.idleRouteBytes > Self.maxIdleRouteBytes { self.sweepRoutes() }
+    }
+
+    private static var maxIdleRouteBytes: Int { 1 << 20 }
 
     /// Forgets the routes that no call uses.
     package mutating func sweepRoutes() {
@@ -198,17 +229,30 @@ extension BrokerMachine {
             self.workersOf[index] = NumberSet()
             self.freeRoutes.append(index)
             self.functions[key.function].routeCount -= 1
-            let owner = route.owner
-            if self.clients[owner.client].number == owner.number { self.clients[owner.client].routeCount -= 1 }
+            self.demandsOf[index] = Demands()
+            self.idleRoutes -= 1
+            if route.byteCount > TenantBook.usualRouteBytes { self.idleRouteBytes -= route.byteCount }
+            self.tenants.add(-route.byteCount, \.routeBytes, of: route.owner)
+            self.tenants.add(-1, \.routes, of: route.owner)
             for worker in self.workers.indices { self.workers[worker].routes.remove(index) }
             if self.functions[key.function].plainRoute == index { self.functions[key.function].plainRoute = -1 }
             self.leave(key.function)
         }
     }
 
+    /// Notes which routes' calls a worker may take.
+    mutating func matchAll(_ worker: Int, at now: Instant) {
+        var orphaned = NumberSet()
+        for route in self.routes.indices where self.match(worker, route) { orphaned.insert(route) }
+        if !orphaned.isEmpty { self.startPatience(of: orphaned, at: now) }
+    }
+
     /// Notes whether a worker may take the calls of a route.
-    mutating func match(_ worker: Int, _ index: Int, at now: Instant) {
-        guard self.routes[index].isLive else { return }
+    ///
+    /// - Returns: Whether nobody may any more, and calls wait.
+    @discardableResult
+    mutating func match(_ worker: Int, _ index: Int) -> Bool {
+        guard self.routes[index].isLive else { return false }
         // One that has yet to answer the introduction is no worker that a call could wait for.
         let matches =
             self.workers[worker].isLive && self.workers[worker].sessionNumber != 0
@@ -224,32 +268,37 @@ extension BrokerMachine {
             self.workersOf[index].remove(worker)
             self.routes[index].workerCount -= 1
             if self.workers[worker].reservedRoute == index { self.endReservation(of: index) }
-            if self.routes[index].workerCount == 0 { self.startPatience(of: index, at: now) }
+            return self.routes[index].workerCount == 0 && self.routes[index].callCount > 0
         }
+        return false
     }
 
-    /// The last worker for a route is gone: its calls wait for another one only so long.
-    private mutating func startPatience(of route: Int, at now: Instant) {
-        guard self.routes[route].callCount > 0 else { return }
-        for level in 0...Int(FairQueue.highestPriority) {
-            for flow in self.queues[route << 3 | level].flows {
-                var slot = self.flows[flow].calls.first
-                while slot != CallSlab.none {
-                    self.startTimer(of: slot, at: now)
-                    slot = self.calls[slot].next
+    /// The last worker for these routes is gone: their calls wait for another one only so long.
+    ///
+    /// All at once: there may be very many ordering keys.
+    private mutating func startPatience(of routes: NumberSet, at now: Instant) {
+        for route in self.routes.indices where routes.contains(route) {
+            for level in 0...Int(FairQueue.highestPriority) {
+                let bands = self.queues[route << 3 | level].indices
+                for flow in bands.flatMap({ self.bands[$0].flows.indices }) {
+                    var slot = self.flows[flow].calls.first
+                    while slot != CallSlab.none {
+                        self.startTimer(of: slot, at: now)
+                        slot = self.calls[slot].next
+                    }
                 }
             }
         }
-        for flow in self.flows.indices where self.flows[flow].isAside && self.flows[flow].route == route {
+        for flow in self.flows.indices where self.flows[flow].isAside && routes.contains(self.flows[flow].route) {
             for slot in self.calls.slots(of: self.flows[flow].calls) { self.startTimer(of: slot, at: now) }
         }
-        for slot in self.calls.slots(of: self.apart) where Int(self.calls[slot].route) == route {
+        for slot in self.calls.slots(of: self.apart) where routes.contains(Int(self.calls[slot].route)) {
             self.startTimer(of: slot, at: now)
         }
         for key in self.keyOf.values.sorted() {
             var slot = self.keys[Int(key)].waiting.first
             while slot != CallSlab.none {
-                if Int(self.calls[slot].route) == route { self.startTimer(of: slot, at: now) }
+                if routes.contains(Int(self.calls[slot].route)) { self.startTimer(of: slot, at: now) }
                 slot = self.calls[slot].next
             }
         }

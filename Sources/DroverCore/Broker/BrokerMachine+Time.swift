@@ -40,6 +40,7 @@ extension BrokerMachine {
         self.peerWheel.advance(to: now, into: &self.due)
         for place in self.due { self.visit(Int(place), at: now, actions: &actions) }
         self.due.removeAll(keepingCapacity: true)
+        self.sweepLargeRoutes()
     }
 
     /// When ``ticked(at:actions:)`` has something to do next.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Clients that don't read their answers, and what requests take.
+/// Clients that don't read their answers.
 ///
 /// What a client doesn't read stays here. So the calls of one that has left too much unread wait: no worker gets any, those
 /// that workers have not started come back, and what runs is all that may still add to it.
@@ -68,13 +68,7 @@ extension BrokerMachine {
             self.flows[flow].waitsSince = self.serves
             if !self.flows[flow].isInHeap {
                 self.flows[flow].isInHeap = true
-                let queue = self.flows[flow].route << 3 | Int(self.flows[flow].priority)
-                let entry = FairQueue.Entry(
-                    pass: self.clients[client].pass,
-                    served: self.flows[flow].served,
-                    flow: flow
-                )
-                self.queues[queue].insert(entry)
+                self.putInHeap(flow)
             }
             self.count(self.flows[flow].calls.count, in: flow)
         }
@@ -82,27 +76,5 @@ extension BrokerMachine {
         for route in Set(flows.map { self.flows[$0].route }).sorted() {
             self.spread(route, at: now, actions: &actions)
         }
-    }
-
-    // MARK: What requests take
-
-    /// Whether a request fits into what may be kept: half of it at most is one client's, and what others have filled keeps nobody
-    /// out who has little there, which can stretch it by a quarter.
-    func hasRoom(for count: Int, of client: Int) -> Bool {
-        let limit = self.configuration.maxQueuedBytes
-        let own = self.clients[client].keptBytes + count
-        if own <= limit / (4 * max(16, self.clientOf.count)) { return true }
-        return own <= limit / 2 && self.keptBytes + count <= limit
-    }
-
-    mutating func keeps(_ count: Int, of client: Int) {
-        self.keptBytes += count
-        self.clients[client].keptBytes += count
-    }
-
-    /// A call has ended, and its request is kept no longer.
-    mutating func frees(_ call: BrokerCall) {
-        self.keptBytes -= Int(call.byteCount)
-        if call.client >= 0 { self.clients[Int(call.client)].keptBytes -= Int(call.byteCount) }
     }
 }

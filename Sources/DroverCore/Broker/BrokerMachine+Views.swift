@@ -26,6 +26,10 @@ extension BrokerMachine {
                     workers: self.routes[index].workerCount
                 )
             }
-            .sorted { ($0.function, $0.demands.queue) < ($1.function, $1.demands.queue) }
+            // Those that wait for nobody come last: what is left out of an answer must not be what people look for.
+            .sorted { lhs, rhs in
+                let (left, right) = (lhs.workers == 0 ? 1 : 0, rhs.workers == 0 ? 1 : 0)
+                return (left, lhs.function, lhs.demands.queue) < (right, rhs.function, rhs.demands.queue)
+            }
     }
 }

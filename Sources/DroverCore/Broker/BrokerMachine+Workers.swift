@@ -5,9 +5,10 @@ package import DroverWire
 extension BrokerMachine {
     /// A worker said what it can do: the broker introduces itself, unless it has by the same route.
     ///
-    /// - Returns: The worker; nil if there are too many.
+    /// - Returns: The worker; nil if there are too many, which ``refusalOfWorker`` tells about.
     package mutating func offerReceived(
         _ offer: WorkerOffer,
+        tenant claim: TenantClaim? = nil,
         route: UInt64,
         at now: Instant,
         actions: inout [BrokerAction]
@@ -42,12 +43,13 @@ extension BrokerMachine {
             self.loseWorker(index, reason: .restarted, at: now, actions: &actions)
         }
         self.loseWhoever(at: route, at: now, actions: &actions)
-        guard self.workerOf.count < self.configuration.maxWorkers else { return nil }
+        guard let tenant = self.tenant(ofWorker: claim, at: now) else { return nil }
         self.incarnation += 1
         let worker = BrokerWorker(
             offer: offer,
             route: route,
             incarnation: self.incarnation,
+            tenant: tenant,
             limits: self.configuration.session,
             coverage: self.configuration.coverageNanoseconds,
             alone: self.configuration.aloneNanoseconds
@@ -63,6 +65,24 @@ extension BrokerMachine {
         self.perform(self.workers[index].session.connected(at: now), of: index, at: now, actions: &actions)
         self.watchWorker(index)
         return index
+    }
+
+    /// The place of a worker's tenant, which has one more of them now, or -1 without keys; nil if there are too many.
+    private mutating func tenant(ofWorker claim: TenantClaim?, at now: Instant) -> Int? {
+        guard let claim else {
+            let (count, limit) = (self.workerOf.count, self.configuration.maxWorkers)
+            self.refusalOfWorker = count < limit ? nil : Refusal(nil, own: 0, limit: limit)
+            return count < limit ? -1 : nil
+        }
+        let tenant = self.tenants.place(of: claim, virtualTime: self.virtualTime, at: now)
+        self.refusalOfWorker = self.tenants.refusal(ofWorkerFor: tenant)
+        guard self.refusalOfWorker == nil else {
+            self.tenants.refused(tenant)
+            self.tenants.letGo(tenant)
+            return nil
+        }
+        self.tenants.add(1, \.workers, of: tenant)
+        return tenant
     }
 
     /// A worker accepted the introduction.
@@ -82,7 +102,7 @@ extension BrokerMachine {
             return self.loseWorker(index, reason: .forgotten, at: now, actions: &actions)
         }
         self.workers[index].sessionNumber = session
-        if known == 0 { for route in self.routes.indices { self.match(index, route, at: now) } }
+        if known == 0 { self.matchAll(index, at: now) }
         for number in self.workers[index].bindings.keys { self.workers[index].bindings[number]?.isConfirmed = false }
         self.workers[index].window = min(max(1, window), 1 << 24)
         // Not open yet: nothing is announced.
@@ -250,7 +270,7 @@ extension BrokerMachine {
         self.workers[index].offers = NumberSet()
         for function in self.workers[index].offered { self.workers[index].offers.insert(function) }
         for function in former { self.withdraw(function) }
-        for route in self.routes.indices { self.match(index, route, at: now) }
+        self.matchAll(index, at: now)
         if self.workers[index].isOpen { self.adapt(index, actions: &actions) }
         self.fill(index, at: now, actions: &actions)
     }
@@ -268,7 +288,7 @@ extension BrokerMachine {
         let alone = self.workers[index].alone
         self.endSolitude(of: index, at: now)
         self.solitudeWheel.cancel(UInt32(index))
-        for route in self.routes.indices { self.match(index, route, at: now) }
+        self.matchAll(index, at: now)
         var touched: Set<Int> = []
         // The last first, so that they stand in the order they were sent.
         for slot in self.calls.slots(of: self.workers[index].calls).reversed() {
@@ -284,6 +304,7 @@ extension BrokerMachine {
         self.dropBindings(of: index)
         self.dropQuestions(of: index)
         self.freeWorkers.append(index)
+        if self.workers[index].tenant >= 0 { self.tenants.add(-1, \.workers, of: self.workers[index].tenant) }
         actions.append(.workerLost(worker: index, self.workers[index].offer.worker, reason: reason))
         if self.apart.count > 0 { self.placeApart(at: now, actions: &actions) }
         for route in touched.sorted() { self.spread(route, at: now, actions: &actions) }

@@ -33,8 +33,8 @@ package struct BrokerMachine: ~Copyable {
         package var maxBindings = 65536
         /// How many invocations may be unanswered.
         package var maxInvocations = 65536
-        /// So many names, routes and unanswered invocations a peer may have though others have filled the table; and it may
-        /// have a quarter of a table that others use as well.
+        /// So many sessions, names, routes and unanswered invocations a tenant may have though others have filled the table; and it
+        /// may have a quarter of a table that others use as well.
         package var ownShare = 16
         /// The highest credit of a worker, whatever its window.
         package var maxCredit = 512
@@ -52,8 +52,25 @@ package struct BrokerMachine: ~Copyable {
         package var maxCachedBytes = 256 << 10
         /// How many more are kept, for all clients together, that they are not known to have read.
         package var maxGrownBytes = 0
+        /// What the demands of all routes may take; a quarter of it those of one tenant.
+        package var maxRouteBytes = 64 << 20
+        /// What one tenant may have of all that, unless the allow-list says otherwise.
+        package var quotas = Quotas()
         /// Secret randomness, so that no client can choose ids that collide.
         package let seed: UInt64
+
+        var tenants: TenantBook.Limits {
+            var limits = TenantBook.Limits()
+            limits.clients = self.maxClients
+            limits.workers = self.maxWorkers
+            limits.bytes = self.maxQueuedBytes
+            limits.routes = self.maxRoutes
+            limits.routeBytes = self.maxRouteBytes
+            limits.names = self.maxNames
+            limits.share = self.ownShare
+            limits.each = self.quotas
+            return limits
+        }
 
         /// - Parameter seed: Drawn for each life anew; without a default, so that nobody forgets it.
         package init(seed: UInt64) { self.seed = seed }
@@ -83,7 +100,7 @@ package struct BrokerMachine: ~Copyable {
 
     /// Calls of one ordering key: one is under way, the others wait.
     struct KeyLine {
-        var name: String
+        var key: TenantKey
         var waiting = CallList()
     }
 
@@ -97,7 +114,15 @@ package struct BrokerMachine: ~Copyable {
         var connection: UInt32
     }
 
+    /// An ordering key and whose it is: without keys they hold between all.
+    struct TenantKey: Hashable {
+        var tenant: Int
+        var name: String
+    }
+
     let configuration: Configuration
+    /// Who uses how much.
+    package internal(set) var tenants: TenantBook
 
     // Looked at in place only: a copy would share its tables and make the next change copy them.
     package internal(set) var clients: [BrokerClient] = []
@@ -124,11 +149,16 @@ package struct BrokerMachine: ~Copyable {
     var demandsOf: [Demands] = []
     /// The workers that may take each route's calls.
     var workersOf: [NumberSet] = []
-    /// Eight of each route, one per priority.
+    /// Eight of each route, one per priority: bands, in which the flows are.
     var queues: [FairQueue] = []
+    var bands: [Band] = []
+    var freeBands: [Int] = []
     /// How many calls wait in each of them.
     var waiting: [Int] = []
     var freeRoutes: [Int] = []
+    /// Routes without calls, and what the demands of those take that are larger than usual.
+    var idleRoutes = 0
+    var idleRouteBytes = 0
     var routeOf: [RouteKey: Int] = [:]
     /// Routes with calls that wait, per priority.
     var busy = [NumberSet](repeating: NumberSet(), count: Int(FairQueue.highestPriority) + 1)
@@ -139,7 +169,7 @@ package struct BrokerMachine: ~Copyable {
     var freeFlows: [Int] = []
     var keys: [KeyLine] = []
     var freeKeys: [UInt32] = []
-    var keyOf: [String: UInt32] = [:]
+    var keyOf: [TenantKey: UInt32] = [:]
     var loads = LoadList()
     /// How many functions get no more calls at a worker, since calls wait there for their limits; over all workers.
     var closedCount = 0
@@ -167,12 +197,14 @@ package struct BrokerMachine: ~Copyable {
     var questionAbout: [Question.Subject: UInt64] = [:]
     var lastQuestion: UInt64 = 0
 
+    /// Why the last worker that was refused was.
+    package internal(set) var refusalOfWorker: Refusal?
     /// Calls that wait for a worker or for their ordering key.
     package internal(set) var queuedCount = 0
     /// By how much the answers that are kept take more than usual.
     var grownBytes = 0
     /// Bytes of the requests that have not ended.
-    package internal(set) var keptBytes = 0
+    package var keptBytes: Int { self.tenants.total.bytes }
     /// Clients whose calls wait until they have read more of their answers.
     package internal(set) var heldUp: [Int] = []
     /// News of callbacks that were forgotten since there was too much of them.
@@ -186,6 +218,7 @@ package struct BrokerMachine: ~Copyable {
 
     package init(configuration: Configuration) {
         self.configuration = configuration
+        self.tenants = TenantBook(limits: configuration.tenants)
         self.sent = IDTable(limit: Int(Int32.max), seed: 0)
         self.invocations = IDTable(limit: Int(Int32.max), seed: 0)
     }
@@ -238,6 +271,10 @@ package struct BrokerMachine: ~Copyable {
         self.wheel.trim()
         self.invocations.trim()
         self.sweepRoutes()
+        if self.freeBands.count == self.bands.count {
+            self.bands = []
+            self.freeBands = []
+        }
         // A dictionary keeps the room it once needed.
         if self.functionOf.count < self.functionOf.capacity / 8 {
             self.functionOf = Dictionary(uniqueKeysWithValues: self.functionOf.map { ($0.key, $0.value) })

@@ -9,6 +9,8 @@ package struct BrokerClient {
     package let client: PeerID
     package let epoch: UInt64
     package let name: String
+    /// Whose session it is, by its place in the book.
+    package let tenant: Int
     /// Where its messages come from now.
     package internal(set) var route: UInt64
     /// Counts the connections that it had so far, from 1.
@@ -22,15 +24,13 @@ package struct BrokerClient {
     var functionCount = 0
     /// Names that there was no room for, by the client's number.
     var refusedNames: [UInt32: String] = [:]
-    /// Routes that were made for its calls.
-    var routeCount = 0
     /// Calls that have not ended, by the client's id.
     let requests: RequestIndex
     var results: ResultCache
     /// Its flows by route and priority.
     var flows: [Int: Int] = [:]
     var lastFlow: (key: Int, flow: Int) = (-1, -1)
-    /// Rises with each call that was sent for it out of a queue.
+    /// Rises with each call that was sent for it out of a queue, among its tenant's clients.
     var pass: UInt64 = 0
     /// Its subscriptions that workers have bound.
     var subscriptions: [UInt32: BrokerSubscription] = [:]
@@ -53,6 +53,8 @@ package struct BrokerWorker {
     package internal(set) var route: UInt64
     /// Differs for each life of a worker here: the loop adds it to the broker's epoch.
     package let incarnation: UInt64
+    /// Whose session it is, by its place in the book; -1 without keys.
+    package let tenant: Int
     var session: PeerSession
     /// The worker's number of the session, 0 before the first.
     package internal(set) var sessionNumber: UInt32 = 0
@@ -113,6 +115,7 @@ package struct BrokerWorker {
         offer: WorkerOffer,
         route: UInt64,
         incarnation: UInt64,
+        tenant: Int,
         limits: PeerSession.Limits,
         coverage: UInt64,
         alone: UInt64
@@ -120,6 +123,7 @@ package struct BrokerWorker {
         self.offer = offer
         self.route = route
         self.incarnation = incarnation
+        self.tenant = tenant
         self.session = PeerSession(limits: limits)
         self.solitude = Solitude(limitNanoseconds: alone)
         self.coverageNanoseconds = coverage

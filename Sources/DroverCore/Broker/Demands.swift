@@ -15,6 +15,13 @@ package struct Demands: Hashable, Sendable {
         self.labels = labels
         self.resources = resources
     }
+
+    /// What it takes, about.
+    var byteCount: Int {
+        let labels = self.labels.reduce(0) { $0 + 64 + $1.key.utf8.count + $1.value.utf8.count }
+        let resources = self.resources.reduce(0) { $0 + 48 + $1.key.utf8.count }
+        return self.queue.utf8.count + labels + resources
+    }
 }
 
 /// What a worker says that it can do.
@@ -68,6 +75,8 @@ package struct WorkerOffer: Equatable, Sendable {
 /// Numbers in a set, small ones above all.
 struct NumberSet: Equatable, Sendable {
     private var words: [UInt64] = []
+
+    var isEmpty: Bool { self.words.allSatisfy { $0 == 0 } }
 
     func contains(_ number: Int) -> Bool {
         number >> 6 < self.words.count && self.words[number >> 6] & (1 << UInt64(number & 63)) != 0

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Which of the clients that have calls in a route goes next: one heap of flows per priority.
+/// Which of the tenants that have calls in a route goes next, and within a tenant which of its clients: heaps of bands, and of
+/// flows in each band.
 ///
-/// Every client has a number, its pass, that rises with each call that is sent for it out of a queue. The client with the
-/// lowest goes next. A client's pass may rise while its flows wait in other routes' heaps: a flow whose place is out of
-/// date is put back with the pass that it has now when it comes to the top, which can't be too late, since passes only
-/// rise.
+/// Every tenant, and every client, has a number, its pass, that rises with each call that is sent for it out of a queue. The one with
+/// the lowest goes next; of a tenant's flows those of a higher priority go first. A pass may rise while its owner waits in other
+/// routes' heaps: an entry whose place is out of date is put back with the pass that it has now when it comes to the top, which
+/// can't be too late, since passes only rise.
 package struct FairQueue: Sendable {
     /// The highest priority.
     package static var highestPriority: UInt8 { 7 }
@@ -14,12 +15,29 @@ package struct FairQueue: Sendable {
 
     struct Entry: Sendable {
         var pass: UInt64
-        /// When the flow was served last, among those of the same pass.
+        /// When it was served last, among those of the same pass.
         var served: UInt64
-        var flow: Int
+        /// The flow, or the band.
+        var index: Int
+        /// The lower, the higher its priority; 0 for bands.
+        var rank: UInt8 = 0
 
         static func < (lhs: Self, rhs: Self) -> Bool {
-            lhs.pass != rhs.pass ? lhs.pass < rhs.pass : lhs.served < rhs.served
+            if lhs.rank != rhs.rank { return lhs.rank < rhs.rank }
+            return lhs.pass != rhs.pass ? lhs.pass < rhs.pass : lhs.served < rhs.served
+        }
+    }
+
+    /// Whose turn it would be in a route.
+    struct Turn: Sendable {
+        var tenant: Int
+        /// The tenant's place in the route's heap, and the flow's within the tenant.
+        var band: Entry
+        var flow: Entry
+
+        /// Tenants take turns; within one the priority counts, then the clients take turns.
+        static func < (lhs: Self, rhs: Self) -> Bool {
+            lhs.tenant == rhs.tenant ? lhs.flow < rhs.flow : lhs.band < rhs.band
         }
     }
 
@@ -27,7 +45,7 @@ package struct FairQueue: Sendable {
 
     var top: Entry? { self.heap.first }
     var count: Int { self.heap.count }
-    var flows: [Int] { self.heap.map(\.flow) }
+    var indices: [Int] { self.heap.map(\.index) }
 
     mutating func insert(_ entry: Entry) {
         self.heap.append(entry)
@@ -53,8 +71,8 @@ package struct FairQueue: Sendable {
         if !self.heap.isEmpty { self.sink() }
     }
 
-    /// Takes out any flow.
-    mutating func popAny() -> Int? { self.heap.popLast()?.flow }
+    /// Takes out any entry.
+    mutating func popAny() -> Int? { self.heap.popLast()?.index }
 
     private mutating func sink() {
         var parent = 0
@@ -76,6 +94,10 @@ struct Flow: BitwiseCopyable, Sendable {
     var client: Int
     let route: Int
     let priority: UInt8
+    /// Among whose calls the priority counts: its tenant's alone if it is higher than that may have.
+    let level: UInt8
+    /// The tenant's place in the route's heap of that level, while it is in its heap.
+    var band = -1
     var calls = CallList()
     var served: UInt64 = 0
     /// How many calls had been sent when it was served last, or began to wait.
@@ -86,6 +108,15 @@ struct Flow: BitwiseCopyable, Sendable {
     var isInHeap = true
 }
 
+/// One tenant's flows of a level in a route.
+struct Band: Sendable {
+    var tenant: Int
+    /// Route and level.
+    var key: Int
+    var served: UInt64 = 0
+    var flows = FairQueue()
+}
+
 /// All calls that the same workers may take: of one function, with the same demands.
 ///
 /// What it has besides, its demands, heaps and workers, stands in arrays of their own: to look at it must cost nothing.
@@ -93,8 +124,10 @@ struct CallRoute: BitwiseCopyable, Sendable {
     let function: Int
     /// Whether its calls occupy resources.
     let hasResources: Bool
-    /// The client whose call made it, and that client's session.
-    var owner = (client: 0, number: UInt32(0))
+    /// The tenant whose call made it.
+    var owner = 0
+    /// What its demands take.
+    var byteCount = 0
     /// One bit per priority with calls that wait.
     var waitingLevels: UInt8 = 0
     var waitingCount = 0

@@ -56,6 +56,11 @@ struct IDIndex: ~Copyable {
         return longest
     }
 
+    /// The slots of all ids, in no order.
+    var slots: [UInt32] {
+        (0..<self.entries.count).compactMap { self.entries[$0].slot == Self.none ? nil : self.entries[$0].slot }
+    }
+
     func find(_ id: UInt64) -> UInt32? {
         if self.count == 0 { return nil }
         var position = Int(self.home(of: id))

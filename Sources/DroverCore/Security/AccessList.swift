@@ -40,6 +40,10 @@ package struct AccessGrant: Hashable, Sendable {
     package var queues: Set<String>?
     /// The functions that the rights are limited to; nil for all.
     package var functions: FunctionNames?
+    /// With whom it shares quotas, ordering keys and its share of the workers; nil for the principal's own keys alone.
+    package var group: String?
+    /// What the list says of how much it may use.
+    package var quotas = Quotas()
 
     package init(
         principal: String,
@@ -51,6 +55,13 @@ package struct AccessGrant: Hashable, Sendable {
         self.rights = rights
         self.queues = queues
         self.functions = functions
+    }
+
+    /// Whose quotas, ordering keys and share its sessions have.
+    ///
+    /// A group is told from a principal of the same name.
+    package var claim: TenantClaim {
+        TenantClaim(name: self.group.map { "tenant=\($0)" } ?? self.principal, quotas: self.quotas)
     }
 
     /// Whether the rights hold for a queue.
@@ -166,6 +177,7 @@ package struct AccessEntry: Hashable, Sendable {
             columns.append("queues=" + queues.sorted().map { $0.isEmpty ? "-" : $0 }.joined(separator: ","))
         }
         if let functions = self.grant.functions { columns.append("functions=\(functions)") }
+        columns += self.grant.quotaColumns
         return columns.joined(separator: "  ")
     }
 }

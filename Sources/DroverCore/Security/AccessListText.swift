@@ -24,9 +24,10 @@ package struct SecurityTextError: Error, Hashable, Sendable, CustomStringConvert
 ///
 /// ```
 /// # principal   public key                                rights        queues and functions (all if there is no such column)
-/// web-1         rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7  submit        queues=mail,-  functions=mail.*
+/// web-1         rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7  submit        queues=mail,-  functions=mail.*  calls=10k
 /// ```
 ///
+/// The columns behind the rights come in any order, quotas and a tenant among them.
 /// Only a line that *begins* with `#` is a comment: keys may have one in them.
 extension AccessList {
     /// How long a file may be.
@@ -99,13 +100,15 @@ extension AccessList {
         }
         var grant = AccessGrant(principal: principal, rights: rights)
         for column in columns.dropFirst(3) {
+            if try grant.takeQuota(column, problem) { continue }
             if grant.queues == nil, let names = try Self.names(column, "queues", "queue", problem) {
                 grant.queues = Set(names.map { $0 == "-" ? "" : $0 })
             } else if grant.functions == nil, let names = try Self.names(column, "functions", "function", problem) {
                 grant.functions = FunctionNames(names)
             } else {
                 throw problem(
-                    "\"\(column)\" is one column too many; only queues=NAME,NAME and functions=NAME,NAME may follow the rights"
+                    "\"\(column)\" is one column too many; only queues=NAME,NAME, functions=NAME,NAME, tenant=NAME and quotas "
+                        + "such as calls=1000 may follow the rights"
                 )
             }
         }

@@ -2,6 +2,13 @@
 
 internal import DequeModule
 
+/// An ordering key, and whose it is: equal keys of different tenants have nothing to do with each other.
+struct OrderingKey: Hashable, Sendable {
+    /// The tenant; empty where nobody has to prove a key.
+    let scope: String
+    let name: String
+}
+
 /// Lets jobs of one key start in the order they came, one at a time (contract S9).
 ///
 /// A key exists as long as a job of it runs or waits.

@@ -59,9 +59,9 @@ package struct WorkerMachine: ~Copyable {
     /// When the grace of handlers that were asked to stop is over.
     var stopWheel = TimerWheel(now: Instant(nanoseconds: 0))
     private var gates: [FunctionGate]
-    private var keys = OrderingKeys<String>()
+    private var keys = OrderingKeys<OrderingKey>()
     /// The ordering keys of the requests that have one.
-    private var keyOf: [UInt32: String] = [:]
+    private var keyOf: [UInt32: OrderingKey] = [:]
     /// The queues that requests name, where somebody may take them from a client.
     private var queueOf: [UInt32: String] = [:]
     /// Requests in the order they came, to report those that take long; may name ended ones.
@@ -329,6 +329,7 @@ package struct WorkerMachine: ~Copyable {
     /// - Parameters:
     ///   - header: Its header.
     ///   - key: Its ordering key.
+    ///   - scope: Whose key that is; equal keys of others are others.
     ///   - queue: Its queue, if the client may lose the right to that; see ``restrict(_:actions:to:)``.
     ///   - session: Whose it is.
     ///   - now: The time.
@@ -336,6 +337,7 @@ package struct WorkerMachine: ~Copyable {
     package mutating func requestReceived(
         _ header: Header,
         key: String?,
+        scope: String = "",
         queue: String = "",
         from session: Int,
         at now: Instant
@@ -366,12 +368,13 @@ package struct WorkerMachine: ~Copyable {
         guard self.sessions[session].requests.count < self.configuration.window else {
             return .busy(window: self.configuration.window)
         }
+        let key = key.map { OrderingKey(scope: scope, name: $0) }
         return self.admit(header, key: key, queue: queue, handler: handler, session: session, at: now)
     }
 
     private mutating func admit(
         _ header: Header,
-        key: String?,
+        key: OrderingKey?,
         queue: String,
         handler: Int32,
         session: Int,

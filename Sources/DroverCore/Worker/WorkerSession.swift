@@ -88,6 +88,9 @@ package final class RequestIndex {
     /// The memory it takes.
     package var byteCount: Int { self.index.capacity * MemoryLayout<IDIndex.Entry>.stride }
 
+    /// The slots of all requests, in no order.
+    var slots: [UInt32] { self.index.slots }
+
     func find(_ id: UInt64) -> UInt32? { self.index.find(id) }
 
     func insert(_ id: UInt64, slot: UInt32) { _ = self.index.insert(id, slot: slot) }

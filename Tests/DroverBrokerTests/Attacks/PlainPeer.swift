@@ -60,9 +60,19 @@ final class PlainPeer {
     }
 
     /// Sends a frame of messages.
-    func send(_ messages: [UInt8]...) {
-        let bytes = messages.flatMap { $0 }
-        _ = unsafe bytes.withUnsafeBytes { unsafe zmq_send(self.socket, $0.baseAddress, $0.count, ZMQ_DONTWAIT) }
+    func send(_ messages: [UInt8]...) { self.sendFrame(messages.flatMap { $0 }) }
+
+    /// Sends a frame.
+    ///
+    /// - Returns: Whether there was room for it.
+    @discardableResult
+    func sendFrame(_ bytes: [UInt8]) -> Bool {
+        unsafe bytes.withUnsafeBytes { unsafe zmq_send(self.socket, $0.baseAddress, $0.count, ZMQ_DONTWAIT) } >= 0
+    }
+
+    /// Sends frames one after the other, waiting for room.
+    func sendAll(_ frames: some Sequence<[UInt8]>) {
+        for frame in frames { while !self.sendFrame(frame) { usleep(500) } }
     }
 
     /// The next frame; nil if none comes in time.
@@ -154,6 +164,37 @@ enum Plain {
         return self.message(self.hello, id: epoch, payload)
     }
 
+    /// A REQUEST with metadata in front of its arguments.
+    static func request(
+        _ id: UInt64,
+        function: UInt32 = 0,
+        _ metadata: [(String, [UInt8])],
+        arguments: [UInt8] = [0x90]
+    ) -> [UInt8] {
+        let entries: [[UInt8]] = metadata.map { self.text($0.0) + $0.1 }
+        let map: [UInt8] = [0xDF] + UInt32(metadata.count).bigEndianBytes + entries.joined()
+        let flags: UInt8 = metadata.isEmpty ? 0 : 4
+        return self.message(
+            self.request,
+            flags: flags,
+            id: id,
+            time: .max,
+            number: function,
+            (metadata.isEmpty ? [] as [UInt8] : map) + arguments
+        )
+    }
+
+    /// A map of texts.
+    static func map(_ entries: [(String, String)]) -> [UInt8] {
+        let pairs: [[UInt8]] = entries.map { self.text($0.0) + self.text($0.1) }
+        return [0xDF] + UInt32(entries.count).bigEndianBytes + pairs.joined()
+    }
+
     static func text(_ text: String) -> [UInt8] { [0xD9, UInt8(text.utf8.count)] + Array(text.utf8) }
     static let yes: [UInt8] = [0xC3]
+}
+
+extension UInt32 {
+    /// As MessagePack has numbers.
+    var bigEndianBytes: [UInt8] { (0..<4).map { UInt8(truncatingIfNeeded: self >> (24 - 8 * $0)) } }
 }

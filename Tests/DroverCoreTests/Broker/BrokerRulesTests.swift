@@ -642,7 +642,7 @@ extension BrokerBench {
         var bench = BrokerBench()
         let client = try bench.client(1)
         bench.request(1, from: client)
-        func hello(_ claimed: UInt32, _ epoch: UInt64, _ bench: inout BrokerBench) -> WorkerMachine.Introduction {
+        func hello(_ claimed: UInt32, _ epoch: UInt64, _ bench: inout BrokerBench) -> BrokerMachine.ClientIntroduction {
             bench.machine.helloReceived(
                 client: PeerID(high: 1, low: 1),
                 epoch: epoch,

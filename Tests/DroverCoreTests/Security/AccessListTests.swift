@@ -68,6 +68,14 @@ struct AccessListTests {
             ("web \(key) submit queues=a queues=b", "one column too many"),
             ("web \(key) submit functions=a functions=b", "one column too many"),
             ("web \(key) submit functions=a,", "a function's name is missing"),
+            ("web \(key) submit calls=many", "no number for calls="),
+            ("web \(key) submit calls=", "no number for calls="),
+            ("web \(key) submit calls=99999999999G", "no number for calls="),
+            ("web \(key) submit rate=0", "write 1 or more"),
+            ("web \(key) submit priority=8", "write 0 to 7"),
+            ("web \(key) submit calls=1 calls=2", "a second calls="),
+            ("web \(key) submit tenant=a/b", "is no tenant"),
+            ("web \(key) submit tenant=a tenant=b", "a second tenant="),
             ("web \(key) submit queues=", "a queue's name is missing"),
             ("web \(key) submit queues=a,,b", "a queue's name is missing"),
             ("web \(key) submit queues=\(String(repeating: "q", count: 5000))", "more than 4096 bytes"),
@@ -133,6 +141,20 @@ struct AccessListTests {
         #expect(AccessList.removing(keys: [Self.key], from: longer) == text + "\n")
         #expect(AccessList.removing(keys: [Self.other], from: longer) == "# ours\n" + entry.line + "\n")
         #expect(AccessList.removing(keys: [], from: longer) == longer)
+    }
+
+    @Test("a line may name a tenant and quotas, in any order, and is written as it is read")
+    func quotas() throws {
+        let columns = "rate=100 tenant=shop functions=mail.* queues=mail calls=64k bytes=2G priority=7 clients=0"
+        let line = "web \(Self.key) submit \(columns)"
+        let grant = try #require(try self.parse(line).grant(of: Self.key))
+        #expect(grant.group == "shop" && grant.queues == ["mail"] && grant.functions?.words == ["mail.*"])
+        #expect(grant.quotas.rate == 100 && grant.quotas.calls == 65_536 && grant.quotas.bytes == 2 << 30)
+        #expect(grant.quotas.priority == 7 && grant.quotas.clients == 0 && grant.quotas.workers == nil)
+        #expect(try self.parse(AccessEntry(key: Self.key, grant: grant).line).grant(of: Self.key) == grant)
+        // A group is another tenant than a principal of its name.
+        #expect(grant.claim.name != AccessGrant(principal: "shop", rights: .submit).claim.name)
+        #expect(AccessGrant(principal: "shop", rights: .submit).claim.name == "shop")
     }
 
     @Test("no text makes the parser fail otherwise than by an error")

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import DroverCore
+package import DroverZMQ
+package import Logging
+
+/// Keeps a listening socket open for those who speak: closes connections by which nobody does when there are too many, and turns away
+/// those for which there is no descriptor.
+///
+/// It is told what the socket's monitor saw, and belongs to the loop's thread. libzmq can't close a connection, nor does it stop
+/// trying to accept one that it has no descriptor for.
+package struct ListenerGate: ~Copyable {
+    /// What the monitor must tell of.
+    package static let events: Monitor.Events = [.listening, .accepted, .acceptFailed, .disconnected]
+
+    private var newcomers: Newcomers
+    private var reserve = ReserveDescriptor()
+    private var listener: CInt = -1
+    private let descriptors: Int
+    /// Connections that were closed or turned away, so far, and at the last report.
+    package private(set) var closedCount = 0
+    package private(set) var turnedAwayCount = 0
+    private var reportedCount = 0
+    private var nextReport = Instant(nanoseconds: 0)
+
+    package init() {
+        self.descriptors = Descriptors.limit
+        self.newcomers = Newcomers(descriptors: self.descriptors)
+    }
+
+    /// How many turned away at once are enough: the loop has other things to do.
+    private static var mostAtOnce: Int { 1024 }
+
+    /// The monitor saw something.
+    package mutating func saw(_ event: Monitor.Event.Kind) {
+        switch event {
+        case .listening(let descriptor): self.listener = descriptor
+        case .accepted(let descriptor): self.came(descriptor)
+        case .disconnected(let descriptor): self.newcomers.left(descriptor)
+        case .acceptFailed:
+            for oldest in self.newcomers.ranShort() { self.close(oldest) }
+            self.turnedAwayCount += self.reserve.turnAway(from: self.listener, most: Self.mostAtOnce)
+        default: break
+        }
+    }
+
+    /// A session was introduced by a connection, and perhaps by another one before.
+    ///
+    /// - Returns: What the session is to remember; nil of a connection without a descriptor.
+    package mutating func introduced(
+        by descriptor: CInt,
+        before former: Newcomers.Connection?
+    ) -> Newcomers.Connection? {
+        self.newcomers.left(descriptor)
+        let connection = Self.connection(descriptor)
+        if former != connection { self.isNobodys(former) }
+        return connection
+    }
+
+    /// A session that had been introduced by a connection has ended, or goes on by another.
+    package mutating func isNobodys(_ connection: Newcomers.Connection?) {
+        // The descriptor may be another connection's by now.
+        guard let connection, Self.connection(connection.descriptor) == connection else { return }
+        if let oldest = self.newcomers.came(connection) { self.close(oldest) }
+    }
+
+    private mutating func came(_ descriptor: CInt) {
+        // It may be closed by now: the news of that is on its way.
+        guard let connection = Self.connection(descriptor) else { return }
+        if let oldest = self.newcomers.came(connection) { self.close(oldest) }
+    }
+
+    private static func connection(_ descriptor: CInt) -> Newcomers.Connection? {
+        guard descriptor >= 0 else { return nil }
+        return Descriptors.cookie(of: descriptor).map { Newcomers.Connection(descriptor: descriptor, cookie: $0) }
+    }
+
+    private mutating func close(_ connection: Newcomers.Connection) {
+        if Descriptors.shutDown(connection.descriptor, cookie: connection.cookie) { self.closedCount += 1 }
+    }
+
+    /// Says what was closed since, once in some seconds.
+    package mutating func report(to logger: Logger, at now: Instant) {
+        let count = self.closedCount + self.turnedAwayCount
+        guard count != self.reportedCount, now >= self.nextReport else { return }
+        self.nextReport = now.advanced(byNanoseconds: 5_000_000_000)
+        self.reportedCount = count
+        logger.warning(
+            "connections were closed for want of descriptors: raise the limit (ulimit -n), or keep out who opens so many",
+            metadata: [
+                "drover.silent": "\(self.closedCount)", "drover.turned_away": "\(self.turnedAwayCount)",
+                "drover.waiting": "\(self.newcomers.count)", "drover.limit": "\(self.descriptors)",
+            ]
+        )
+    }
+}

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DroverCore
+
+/// How much of a broker with keys one tenant may use: the keys of a principal, or of a group that the allow-list names by
+/// `tenant=`.
+///
+/// What is over is refused to the tenant alone, with an error that names the quota. The same words in a key's line of the allow-list
+/// go before these; `docs/operating/security.md` has them all. A broker without keys can't tell who belongs together: there each
+/// client has the broker's limits for one.
+public struct KeyQuotas: Hashable, Sendable {
+    /// Clients with a session; nil for half of `maxClients`.
+    public var clients: Int?
+    /// Workers with a session; nil for half of `maxWorkers`.
+    public var workers: Int?
+    /// Calls that have not ended; nil for no limit but those of its clients (`window`) and of all (`maxQueuedCalls`).
+    public var calls: Int?
+    /// Bytes of their requests; nil for half of `maxQueuedBytes`.
+    public var bytes: Int?
+    /// Combinations of function, queue, labels and resources that calls are waiting in or run with; nil for 4,096.
+    public var routes: Int?
+    /// Calls a second for long, and twice as many at once; nil for no limit.
+    public var rate: Int?
+    /// The highest priority, 0 to 7, that goes before other tenants' calls; nil for 4, the usual one.
+    ///
+    /// Higher ones only go before lower ones of the same tenant.
+    public var priority: Int?
+
+    /// Creates the default quotas.
+    public init() {}
+
+    var known: Quotas {
+        var quotas = Quotas()
+        quotas.clients = self.clients
+        quotas.workers = self.workers
+        quotas.calls = self.calls
+        quotas.bytes = self.bytes
+        quotas.routes = self.routes
+        quotas.rate = self.rate
+        quotas.priority = self.priority
+        return quotas
+    }
+
+    /// What is wrong with them.
+    var problem: String? {
+        let known = self.known
+        for quota in Quotas.columns {
+            guard let number = known[keyPath: quota.path] else { continue }
+            if number < quota.least { return "quotas.\(quota.name) is \(number); it must be at least \(quota.least)" }
+        }
+        guard let priority, priority > 7 else { return nil }
+        return "quotas.priority is \(priority); it must be 0 to 7"
+    }
+}

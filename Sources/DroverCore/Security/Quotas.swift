@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// How much of a broker one tenant may use: a key, or the keys of a group that the allow-list names.
+///
+/// What the list doesn't say is nil, and the broker's own setting counts.
+package struct Quotas: Hashable, Sendable {
+    /// Sessions of clients.
+    package var clients: Int?
+    /// Sessions of workers.
+    package var workers: Int?
+    /// Calls that have not ended.
+    package var calls: Int?
+    /// Bytes of their requests.
+    package var bytes: Int?
+    /// Combinations of function, queue, labels and resources.
+    package var routes: Int?
+    /// Calls a second, for long; twice as many at once.
+    package var rate: Int?
+    /// The highest priority that counts against other tenants; higher ones count among its own calls only.
+    package var priority: Int?
+
+    package init() {}
+
+    /// The quotas by the names that they have in an allow-list, in the order they are written, with the least that makes sense.
+    package static var columns: [(name: String, least: Int, path: WritableKeyPath<Quotas, Int?>)] {
+        [
+            ("clients", 0, \.clients), ("workers", 0, \.workers), ("calls", 0, \.calls), ("bytes", 0, \.bytes),
+            ("routes", 0, \.routes), ("rate", 1, \.rate), ("priority", 0, \.priority),
+        ]
+    }
+
+    /// Those of `other` where this says nothing.
+    package func filled(from other: Quotas) -> Quotas {
+        var filled = self
+        for column in Self.columns where filled[keyPath: column.path] == nil {
+            filled[keyPath: column.path] = other[keyPath: column.path]
+        }
+        return filled
+    }
+}
+
+/// So many of something a second, for long, and twice as many at once.
+package struct Allowance: Hashable, Sendable {
+    private let perSecond: UInt64
+    /// In billionths, so that no fraction is lost.
+    private var left: UInt64
+    private var at: Instant
+
+    package init(perSecond: Int, at now: Instant) {
+        self.perSecond = UInt64(clamping: min(max(1, perSecond), 1 << 30))
+        self.left = 2 * self.perSecond * 1_000_000_000
+        self.at = now
+    }
+
+    /// One more.
+    ///
+    /// - Returns: Whether it may be.
+    package mutating func take(at now: Instant) -> Bool {
+        let full = 2 * self.perSecond * 1_000_000_000
+        let passed = min(now.nanoseconds(since: self.at), 2_000_000_000)
+        self.left = min(full, self.left + passed * self.perSecond)
+        self.at = max(self.at, now)
+        guard self.left >= 1_000_000_000 else { return false }
+        self.left -= 1_000_000_000
+        return true
+    }
+
+    /// The milliseconds until there is one again.
+    package var wait: UInt32 {
+        guard self.left < 1_000_000_000 else { return 0 }
+        return UInt32(clamping: max(1, (1_000_000_000 - self.left) / self.perSecond / 1_000_000))
+    }
+}

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import CDroverZMQ
+import Glibc
+
+/// What libzmq leaves undone with the descriptors of its connections.
+package enum Descriptors {
+    /// How many this process may have.
+    package static var limit: Int {
+        var limit = rlimit()
+        guard unsafe getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return 1024 }
+        return Int(clamping: limit.rlim_cur)
+    }
+
+    /// The kernel's own number of a socket, which is never given again; nil of what is no socket.
+    package static func cookie(of descriptor: CInt) -> UInt64? {
+        var cookie: UInt64 = 0
+        return unsafe drover_socket_cookie(descriptor, &cookie) == 0 ? cookie : nil
+    }
+
+    /// Ends a connection, if the descriptor is still its own: libzmq sees that it was closed.
+    ///
+    /// - Returns: Whether it was.
+    package static func shutDown(_ descriptor: CInt, cookie: UInt64) -> Bool {
+        guard Self.cookie(of: descriptor) == cookie else { return false }
+        return shutdown(descriptor, CInt(SHUT_RDWR)) == 0
+    }
+}
+
+/// A descriptor that is kept for the moment when there is no other.
+///
+/// libzmq doesn't stop looking at a listener whose connections it can't accept, and turns for as long as there is one. Whoever has
+/// kept a descriptor accepts it with that, and closes it.
+package struct ReserveDescriptor: ~Copyable {
+    private var descriptor: CInt
+
+    package init() { self.descriptor = drover_reserve_descriptor() }
+
+    deinit { if self.descriptor >= 0 { _ = close(self.descriptor) } }
+
+    /// Turns away those who wait at a listener.
+    ///
+    /// - Parameters:
+    ///   - listener: Its descriptor.
+    ///   - most: How many at most.
+    /// - Returns: How many there were.
+    package mutating func turnAway(from listener: CInt, most: Int) -> Int {
+        guard listener >= 0 else { return 0 }
+        if self.descriptor >= 0 { _ = close(self.descriptor) }
+        var count = 0
+        while count < most {
+            let stranger = accept(listener, nil, nil)
+            guard stranger >= 0 else { break }
+            _ = close(stranger)
+            count += 1
+        }
+        self.descriptor = drover_reserve_descriptor()
+        return count
+    }
+}
