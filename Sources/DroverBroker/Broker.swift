@@ -27,7 +27,7 @@ public final class Broker: Sendable {
 
     /// Starts the broker: when this returns it listens.
     ///
-    /// - Parameter address: `tcp://HOST:PORT`, with `*` for any port; `ipc://PATH`; `inproc://NAME`.
+    /// - Parameter address: `tcp://HOST:PORT`, with `*` for any port, or `ipc://PATH`.
     /// - Returns: The running broker.
     /// - Throws: `UsageError` for a setting or an address that can't be used; `ConnectionError` if the address is in use
     ///   or not this machine's.

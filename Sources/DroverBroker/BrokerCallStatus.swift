@@ -51,6 +51,8 @@ public struct BrokerCallStatus: Hashable, Codable, Sendable {
     public var attempts = 0
     /// The calls of its own line that go first.
     public var ahead = 0
+    /// The seconds since it came to the broker; nil of a broker that doesn't tell it.
+    public var secondsHere: Double?
     /// The seconds until its caller stops waiting; nil without a limit.
     public var secondsLeft: Double?
     /// Why it is where it is, in a sentence.
@@ -102,7 +104,7 @@ extension BrokerCallStatus {
                 return
                     "\(place): it waits for others of its function to end, of which that runs no more at once (limit)"
             case .key: return "\(place): it waits for another call of its ordering key to end there"
-            case .none: break
+            case .none, .worker: break
             }
             guard explanation.isStalled else { return place }
             let waiter =
@@ -185,6 +187,11 @@ extension BrokerMachine.Obstacle: CustomStringConvertible {
 extension Function where Result == [BrokerCallStatus] {
     /// Why the calls with a correlation id are where they are: one for each client that has such a call.
     public static var brokerWhy: Function<UInt64, [BrokerCallStatus]> { .init("drover.why", isIdempotent: true) }
+}
+
+extension Function where Result == [BrokerCallStatus] {
+    /// The calls that wait longest, then those that workers have for clients that made them first; so many of each at most.
+    public static var brokerCalls: Function<UInt64, [BrokerCallStatus]> { .init("drover.calls", isIdempotent: true) }
 }
 
 /// A call that an operator cancelled.

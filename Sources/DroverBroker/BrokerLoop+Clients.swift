@@ -329,6 +329,7 @@ extension BrokerLoop {
         status.running = counts.sent
         status.queued = counts.queued
         status.concurrency = counts.slots
+        status.workers = counts.workers
         status.clients = counts.clients
         status.received = counts.received
         status.completed = counts.answered
@@ -379,13 +380,14 @@ extension BrokerLoop {
         _ message: String,
         to client: Int,
         isRetryable: Bool = false,
-        retryAfter: UInt32 = 0
+        retryAfter: UInt32 = 0,
+        execution: Execution? = nil
     ) {
         self.core.counters.refused.countAlone()
         guard self.mayAnswerItself(client), let link = self.clientLinks[client] else { return }
         self.answer(
             Header(.error, id: id),
-            self.errorPayload(code, message, isRetryable, retryAfter),
+            self.errorPayload(code, message, isRetryable, retryAfter, execution),
             of: client,
             by: link
         )
@@ -401,10 +403,12 @@ extension BrokerLoop {
         _ code: RemoteError.Code,
         _ message: String,
         _ isRetryable: Bool,
-        _ retryAfter: UInt32
+        _ retryAfter: UInt32,
+        _ execution: Execution? = nil
     ) -> [UInt8] {
         var error = ErrorPayload()
         error.code = code.name
+        error.ran = execution?.wireNumber
         error.message = message
         error.isRetryable = isRetryable
         error.worker = self.core.configuration.name

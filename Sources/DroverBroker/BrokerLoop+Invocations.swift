@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Drover
+internal import DroverCodec
 internal import DroverCore
 internal import DroverWire
 internal import DroverZMQ
@@ -39,7 +40,7 @@ extension BrokerLoop {
     private func passAnswer(_ answer: Header, _ incoming: Incoming, to link: PeerLink) {
         if self.forward(answer, incoming, to: link) { return }
         let message =
-            "the callback's answer is larger than the worker takes, \(link.maxPayloadBytes) bytes: return less"
+            "the callback's answer is larger than the worker takes, \(PeopleText.size(link.maxPayloadBytes)): return less"
         self.send(Header(.error, id: answer.id), self.errorPayload(.tooLarge, message, false, 0), to: link)
     }
 

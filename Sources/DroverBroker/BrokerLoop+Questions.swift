@@ -16,6 +16,8 @@ extension BrokerLoop {
         case workers = "drover.workers"
         case queues = "drover.queues"
         case why = "drover.why"
+        case calls = "drover.calls"
+        case serving = "drover.serving"
         case order = "drover.order"
         case cancel = "drover.cancel"
         /// A name that is the broker's and that it doesn't know.
@@ -27,9 +29,9 @@ extension BrokerLoop {
         /// The right that it takes, if it concerns others' work.
         var right: AccessRights? {
             switch self {
-            case .status, .unknown: nil
+            case .status, .serving, .unknown: nil
             case .cancel: .cancel
-            case .workers, .queues, .why, .order: .admin
+            case .workers, .queues, .why, .calls, .order: .admin
             }
         }
     }
@@ -77,6 +79,12 @@ extension BrokerLoop {
                 let id = try self.arguments(UInt64.self, of: incoming)
                 let explanations = self.machine.explanations(of: id, most: Self.mostExplanations)
                 payload = try self.answer(explanations.map { BrokerCallStatus(id, $0, at: self.now) })
+            case .calls:
+                let count = try self.arguments(UInt64.self, of: incoming)
+                payload = try self.answer(self.oldestCalls(Int(clamping: min(count, 1000))))
+            case .serving:
+                let serving = self.machine.serving(try self.arguments(String.self, of: incoming))
+                payload = try self.answer(["workers": serving.workers, "slots": serving.slots])
             case .order:
                 let (name, order, grace) = try self.arguments(String.self, WorkerOrder.self, Double.self, of: incoming)
                 payload = try self.answer(self.pass(order, to: name, grace: grace, for: self.actor(client, link)))
@@ -244,6 +252,7 @@ extension BrokerLoop {
         let rows = self.machine.workers.indices.filter { self.machine.workers[$0].isLive }
             .map { index in
                 let worker = self.machine.workers[index]
+                let silence = worker.silentNanoseconds(at: self.now)
                 var status = BrokerWorkerStatus()
                 status.name = worker.offer.name
                 status.id = "\(worker.offer.worker)"
@@ -253,6 +262,7 @@ extension BrokerLoop {
                     : worker.isDraining ? .draining : worker.isQuiet || worker.isRefusing ? .quiet : .ready
                 status.concurrency = worker.offer.concurrency
                 status.stuck = worker.offer.stuck
+                status.secondsSilent = Double(silence) / 1e9
                 status.calls = worker.outstanding
                 status.credit = worker.credit
                 status.answered = index < self.workerLinks.count ? self.workerLinks[index]?.answered ?? 0 : 0
@@ -274,21 +284,46 @@ extension BrokerLoop {
     }
 
     private var queueStatus: [BrokerQueueStatus] {
-        let rows = self.machine.routeViews.map { route in
-            var status = BrokerQueueStatus()
-            status.function = route.function
-            status.queue = route.demands.queue
-            status.labels = route.demands.labels
-            status.resources = route.demands.resources
-            status.waiting = route.waiting
-            status.workers = route.workers
-            return status
-        }
+        let rows = self.machine.routeViews(at: self.now)
+            .map { route in
+                var status = BrokerQueueStatus()
+                status.function = route.function
+                status.queue = route.demands.queue
+                status.labels = route.demands.labels
+                status.resources = route.demands.resources
+                status.waiting = route.waiting
+                status.workers = route.workers
+                if let oldest = route.oldest {
+                    status.oldestCall = oldest.id
+                    status.oldestClient = oldest.client >= 0 ? self.machine.clients[oldest.client].name : nil
+                    status.oldestSeconds = Double(oldest.milliseconds) / 1000
+                }
+                return status
+            }
         return self.bounded(rows) { row in
-            128 + Self.byteCount([row.function, row.queue]) + Self.byteCount(row.labels.keys)
+            192 + Self.byteCount([row.function, row.queue, row.oldestClient ?? ""]) + Self.byteCount(row.labels.keys)
                 + Self.byteCount(row.labels.values) + Self.byteCount(row.resources.keys) + 8 * row.resources.count
         } mark: {
             $0.leftOut = $1
         }
+    }
+
+    private func oldestCalls(_ count: Int) -> [BrokerCallStatus] {
+        self.machine.oldestCalls(count, at: self.now)
+            .compactMap { call in
+                guard let explanation = self.machine.explanation(of: call.id, client: call.client) else { return nil }
+                var status = BrokerCallStatus(call.id, explanation, at: self.now)
+                status.secondsHere = Double(call.milliseconds) / 1000
+                // A list tells which calls there are; what keeps each worker from one of them, its own explanation tells.
+                status.candidates = []
+                return status
+            }
+    }
+
+    /// How many clients have only asked the broker itself: those who look on.
+    var onlookerCount: Int {
+        guard !self.questions.isEmpty else { return 0 }
+        return Set(self.questions.keys.map { $0.client })
+            .count { self.machine.clients[$0].isLive && !self.machine.clients[$0].hasFunctions }
     }
 }

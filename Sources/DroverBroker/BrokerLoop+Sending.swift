@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Drover
+internal import DroverCodec
 internal import DroverCore
 internal import DroverWire
 internal import DroverZMQ
@@ -49,6 +50,8 @@ extension BrokerLoop {
             self.send(Header(.deadline, id: id, time: self.time(until: deadline, for: link)), to: link)
         case .tellStalled(let client, let id):
             self.send(Header(.accepted, id: id, number: PhaseReport.stalled), toClient: client)
+        case .tellServed(let client, let id, let isServed):
+            self.send(Header(.accepted, id: id, number: isServed ? 0 : PhaseReport.unserved), toClient: client)
         case .finish(let slot, let client, let id, let ending):
             self.finish(id, of: client, ending, isBehindEvents: self.hasCallbacks(slot))
             self.forget(slot)
@@ -68,10 +71,13 @@ extension BrokerLoop {
                 self.gate.isNobodys(self.workerLinks[worker]?.introducedBy)
                 self.workerLinks[worker] = nil
             }
-            self.core.configuration.logger.info(
-                "a worker is gone",
+            self.core.configuration.logger.log(
+                level: reason == .left ? .info : .warning,
+                reason == .left
+                    ? "a worker left" : "a worker is lost; calls that it had go to others if they may run twice",
                 metadata: [
-                    "drover.worker": "\(self.machine.workers[worker].offer.name)", "drover.reason": "\(reason)",
+                    "drover.worker": "\(self.machine.workers[worker].offer.name)",
+                    "drover.reason": "\(reason)", "drover.count": "\(self.machine.workerCount)",
                 ]
             )
         case .endSubscription(let worker, let number): self.send(Header(.ended, number: number), toWorker: worker)
@@ -177,8 +183,9 @@ extension BrokerLoop {
         guard let client = addressee.client else { return }
         let name = self.machine.workers[worker].offer.name
         let message =
-            "the arguments take \(count) bytes, \(name) takes \(limit): send less at once, or raise maxPayloadBytes there"
-        self.refuse(addressee.id, .tooLarge, message, to: client)
+            "the arguments take \(PeopleText.size(count)), \(name) takes \(PeopleText.size(limit)): send less at once, or raise "
+            + "maxPayloadBytes there"
+        self.refuse(addressee.id, .tooLarge, message, to: client, execution: .didNotRun)
     }
 
     private func finish(_ id: UInt64, of client: Int, _ ending: BrokerEnding, isBehindEvents: Bool) {
@@ -196,7 +203,9 @@ extension BrokerLoop {
             self.core.counters.lost.countAlone()
             var error = ErrorPayload()
             error.code = RemoteError.Code.lost.name
-            error.message = "\(worker), which had the call, was lost (\(reason)); whether the call ran is unknown"
+            error.message =
+                "\(worker), which had the call, was lost (\(reason.words)); whether the call ran is unknown: make it again if it may "
+                + "run twice"
             error.worker = worker
             payload = packed { writer throws(CodecError) in try error.pack(into: &writer) }
         case .forbidden(let function, let queue):
@@ -219,7 +228,7 @@ extension BrokerLoop {
             payload = self.errorPayload(.busy, message, true, 0)
         case .noWorker:
             let message =
-                "no worker that may run this came within \(self.core.configuration.noWorkerPatience): start one that has the "
+                "no worker that may run this came within \(PeopleText.time(self.core.configuration.noWorkerPatience)): start one that has the "
                 + "function, serves the queue and has the labels and resources"
             payload = self.errorPayload(.unknownFunction, message, true, 0)
         }

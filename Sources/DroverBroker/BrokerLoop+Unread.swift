@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Drover
+internal import DroverCodec
 internal import DroverCore
 internal import DroverWire
 internal import Logging
@@ -134,9 +135,9 @@ extension BrokerLoop {
         let limit = self.core.configuration.roomForRequests
         let name = self.core.configuration.name
         let message =
-            "\(name) keeps \(self.machine.keptBytes) bytes of calls, \(own) of \(self.tenantName(of: client)), and takes "
-            + "\(limit), half of them of one unless its quota bytes says otherwise: wait for some of the calls, send less at "
-            + "once, add workers, or raise maxQueuedBytes there; try again in \(milliseconds) ms"
+            "\(name) keeps \(PeopleText.size(self.machine.keptBytes)) of calls, \(PeopleText.size(own)) of \(self.tenantName(of: client)), "
+            + "and takes \(PeopleText.size(limit)), half of them of one unless its quota bytes says otherwise: wait for some of the "
+            + "calls, send less at once, add workers, or raise maxQueuedBytes there; try again in \(milliseconds) ms"
         if self.now >= self.nextBytesReport {
             self.nextBytesReport = self.now.advanced(byNanoseconds: 1_000_000_000)
             self.core.configuration.logger.warning(

@@ -114,7 +114,12 @@ extension BrokerLoop {
             guard let client = addressee.client, let link = self.clientLinks[client] else { return }
             var report = header
             report.id = addressee.id
-            self.forward(report, incoming, to: link)
+            guard kind != .progress else {
+                self.forward(report, incoming, to: link)
+                return
+            }
+            let name = self.machine.workers[worker].offer.name
+            self.send(report, packed { writer throws(CodecError) in try writer.pack(name) }, to: link)
         case .cancelled:
             self.workerLinks[worker]?.line.cancelledByPeer(header.id)
             self.machine.cancellationConfirmed(
@@ -231,10 +236,10 @@ extension BrokerLoop {
                 return self.answer(header, short, of: client, by: link, isBehindEvents: isBehindEvents)
             }
             let message =
-                unsafe "the result takes \(incoming.payload.count) bytes, the client takes \(link.maxPayloadBytes): send "
-                + "less at once, or raise maxPayloadBytes there"
+                unsafe "the result takes \(PeopleText.size(incoming.payload.count)), the client takes "
+                + "\(PeopleText.size(link.maxPayloadBytes)): send less at once, or raise maxPayloadBytes there"
             self.machine.forgetResult(addressee.id, of: client)
-            return self.refuse(addressee.id, .tooLarge, message, to: client)
+            return self.refuse(addressee.id, .tooLarge, message, to: client, execution: .ran)
         }
         if unsafe Header.byteCount + incoming.payload.count > self.leastKeptBytes {
             self.answerLargely(header, incoming, of: client, by: link, isBehindEvents: isBehindEvents)

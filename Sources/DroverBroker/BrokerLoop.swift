@@ -259,7 +259,8 @@ final class BrokerLoop {
             self.malformed(error)
             if peer == nil, error.code == .unsupportedVersion { self.refuse(.unsupported, "\(error)") }
             if case .client(let client) = peer, let header = reader.lastHeader, header.kind == .request {
-                self.refuse(header.id, error.code == .tooLarge ? .tooLarge : .badArguments, "\(error)", to: client)
+                let code: RemoteError.Code = error.code == .tooLarge ? .tooLarge : .badArguments
+                self.refuse(header.id, code, "\(error)", to: client, execution: .didNotRun)
             }
         }
     }
@@ -292,7 +293,7 @@ final class BrokerLoop {
             if !self.machine.workers[worker].isLive { peer = self.machine.peer(route: route) }
         case (nil, .client(let client)):
             self.core.counters.unknown.countAlone()
-            if incoming.header.flags.contains(.mustUnderstand) {
+            if incoming.header.flags.contains(.mustUnderstand), incoming.header.id != 0 {
                 let message = "this broker does not know messages of kind \(incoming.header.rawKind); update it"
                 self.refuse(incoming.header.id, .unsupported, message, to: client)
                 if !self.machine.clients[client].isLive { peer = nil }
@@ -332,7 +333,7 @@ final class BrokerLoop {
         case .refused(let message, let error):
             self.malformed(error)
             guard case .client(let client) = peer, message.kind == .request else { return }
-            self.refuse(message.id, .tooLarge, "\(error)", to: client)
+            self.refuse(message.id, .tooLarge, "\(error)", to: client, execution: .didNotRun)
         case .malformed(let error): self.malformed(error)
         }
     }
@@ -398,7 +399,7 @@ final class BrokerLoop {
     }
 
     func publishCounts() {
-        self.core.counters.clients.store(self.machine.clientCount, ordering: .relaxed)
+        self.core.counters.clients.store(self.machine.clientCount - self.onlookerCount, ordering: .relaxed)
         self.core.counters.workers.store(self.machine.workerCount, ordering: .relaxed)
         self.core.counters.queued.store(self.machine.queuedCount, ordering: .relaxed)
         self.core.counters.keptBytes.store(self.machine.keptBytes, ordering: .relaxed)

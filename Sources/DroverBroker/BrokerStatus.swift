@@ -8,7 +8,7 @@ public struct BrokerStatus: Hashable, Codable, Sendable {
     public var broker = ""
     /// The seconds since it started.
     public var uptime = 0.0
-    /// Clients with a session.
+    /// Clients with a session, those not counted that have only asked the broker itself, as `drover status` does.
     public var clients = 0
     /// Workers with a session.
     public var workers = 0
@@ -96,6 +96,8 @@ public struct BrokerWorkerStatus: Hashable, Codable, Sendable {
     public var concurrency = 0
     /// Handlers that run on although their calls are over; nil of a broker that doesn't tell it.
     public var stuck: Int?
+    /// The seconds since it was heard last; nil of a broker that doesn't tell it.
+    public var secondsSilent: Double?
     /// Calls that it has.
     public var calls = 0
     /// How many it may have.
@@ -131,6 +133,12 @@ public struct BrokerQueueStatus: Hashable, Codable, Sendable {
     public var waiting = 0
     /// Workers that may run them.
     public var workers = 0
+    /// The correlation id of the call that waits longest; nil if none waits, or of a broker that doesn't tell it.
+    public var oldestCall: UInt64?
+    /// The name of the client that made it.
+    public var oldestClient: String?
+    /// The seconds since it came.
+    public var oldestSeconds: Double?
     /// In the last row of an answer that had no room for all: how many rows are left out.
     public var leftOut: Int?
 

@@ -105,5 +105,6 @@ public final class RunningBroker: Sendable {
     public func runUntilAsked(to signals: [ShutdownSignal] = [.terminate, .interrupt]) async {
         let configuration = self.core.configuration
         await self.core.life.run(until: signals, grace: configuration.drainGrace, logger: configuration.logger)
+        configuration.logger.notice("the broker has stopped", metadata: ["drover.endpoint": "\(self.endpoint)"])
     }
 }

@@ -119,15 +119,28 @@ public struct CodecError: Error, Sendable {
     }
 }
 
+extension CodecError {
+    /// A value inside an optional would be taken for the optional's nil.
+    @usableFromInline
+    static func nilInOptional(_ type: Any.Type) -> CodecError {
+        CodecError(
+            .notEncodable,
+            message:
+                "a \(type) that is nil, inside an optional, would arrive as no value at all; use one layer of optionals, or an "
+                + "enumeration"
+        )
+    }
+}
+
 extension CodecError: CustomStringConvertible {
-    /// The code, the place and the message in one line, such as
-    /// `codec typeMismatch: argument 2, user.tags[3]: expected an integer, found a string`.
+    /// The place and the message in one line, such as
+    /// `argument 2, user.tags[3]: expected an integer, found a string`.
     public var description: String {
         var place: [String] = []
         if let argument = self.argument { place.append("argument \(argument)") }
         if !self.path.isEmpty { place.append(Self.text(of: self.path)) }
         let head = place.isEmpty ? "" : place.joined(separator: ", ") + ": "
-        return "codec \(self.code): \(head)\(self.message)"
+        return head + self.message
     }
 
     /// `["user", "tags", "[3]"]` as `user.tags[3]`.

@@ -658,7 +658,7 @@ extension CodecError {
         CodecError(
             .tooLarge,
             message:
-                "\(count) bytes pass the limit of \(limit); send less at once, or raise maxPayloadBytes (maxBytes of CodecLimits)"
+                "\(PeopleText.size(count)) pass the limit of \(PeopleText.size(limit)); send less at once, or raise maxPayloadBytes (maxBytes of CodecLimits)"
         )
     }
 

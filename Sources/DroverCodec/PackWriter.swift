@@ -27,6 +27,13 @@ public struct PackWriter: ~Copyable {
     /// The limits this writer keeps to; ``CodecLimits/maxBytes`` doesn't count the reserved header.
     public let limits: CodecLimits
 
+    /// Whether a nil, and nothing else, was written behind the first `start` bytes.
+    @inlinable
+    func wroteNil(from start: Int) -> Bool {
+        guard self.used == start + 1, let base = unsafe self.base else { return false }
+        return unsafe base.load(fromByteOffset: start, as: UInt8.self) == 0xC0
+    }
+
     /// Creates a writer with room for `capacity` bytes before it grows.
     ///
     /// - Parameters:
@@ -187,7 +194,7 @@ extension PackWriter {
         if overflow || needed > limit {
             throw CodecError(
                 .tooLarge,
-                message: "the encoded value passes the limit of \(self.limits.maxBytes) bytes; "
+                message: "the encoded value passes the limit of \(PeopleText.size(self.limits.maxBytes)); "
                     + "send less at once, or raise maxPayloadBytes (maxBytes of CodecLimits)"
             )
         }

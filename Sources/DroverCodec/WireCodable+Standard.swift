@@ -209,11 +209,15 @@ extension Duration: WireCodable {
 // MARK: - Containers
 
 extension Optional: WireCodable where Wrapped: WireCodable {
-    /// Writes nil or the value; an optional of an optional arrives as nil if either is.
+    /// Writes nil or the value.
+    ///
+    /// - Throws: An error for a value that looks like nil itself, such as an optional's: it would arrive as no value at all.
     @inlinable
     public func pack(into writer: inout PackWriter) throws(CodecError) {
         if let value = self {
+            let start = writer.count
             try value.pack(into: &writer)
+            if writer.wroteNil(from: start) { throw CodecError.nilInOptional(Wrapped.self) }
         } else {
             try writer.packNil()
         }

@@ -38,20 +38,35 @@ struct AskOptions: ParsableArguments {
         configuration.allowsUnencryptedNetwork = self.keys.allowUnencryptedNetwork
         configuration.logger = Logger(label: "drover") { _ in SwiftLogNoOpLogHandler() }
         let client = try Client([self.address], configuration: configuration)
+        let result: Result<Answer, any Error>
         do {
-            let answer = try await body(client)
-            await client.close(grace: .zero)
-            return answer
-        } catch let timeout as AsyncResultTimeout {
-            await client.close(grace: .zero)
-            throw Failure("no answer from \(self.address) within \(self.timeout) s: is a broker there? \(timeout)")
-        } catch let error as RemoteError {
-            await client.close(grace: .zero)
-            // Its text is the peer's.
-            throw Failure("\(error)")
+            try await client.connect(timeout: .seconds(self.timeout))
+            result = .success(try await body(client))
         } catch {
-            await client.close(grace: .zero)
-            throw error
+            result = .failure(self.failure(error, of: client))
+        }
+        await client.close(grace: .zero)
+        return try result.get()
+    }
+
+    private func remedy(_ problem: String) -> String {
+        problem.contains("nobody listens")
+            ? "start one there (drover broker), or name another by --broker" : "check --broker"
+    }
+
+    /// An error in the words of who asks a broker.
+    func failure(_ error: any Error, of client: Client) -> any Error {
+        switch error {
+        case is AsyncResultTimeout:
+            Failure(
+                "\(self.address) has not answered within \(seconds(self.timeout)): try again, or give it more --timeout"
+            )
+        case let error as ConnectionError where error.code == .unavailable:
+            Failure("no broker can be reached: \(client.connectionProblems); \(self.remedy(client.connectionProblems))")
+        case let error as ConnectionError: Failure(error.message)
+        // Its text is the peer's.
+        case let error as RemoteError: Failure(error.message)
+        default: error
         }
     }
 
@@ -62,6 +77,9 @@ struct AskOptions: ParsableArguments {
         }
     }
 }
+
+/// A time that the user gave, as they would write it.
+func seconds(_ seconds: Double) -> String { "\(String(format: "%g", seconds)) s" }
 
 /// What can't be done, in words for people.
 struct Failure: Error, CustomStringConvertible {

@@ -12,11 +12,11 @@ struct BrokerCommand: AsyncParsableCommand {
         commandName: "broker",
         abstract: "Run a broker.",
         discussion: """
-            Prints the address that it listens at, then logs to standard error. SIGTERM and SIGINT ask it to drain: it takes
+            Prints the address that it listens at, then logs to standard error. SIGTERM and SIGINT ask it to drain: it takes \
             no more calls, waits until those that it has are answered, and leaves; a second one ends the wait.
 
-            With --key and --allow-list it lets in only the keys on that list, and all that is said is encrypted; drover keys
-            makes both. Without, it listens only where other machines can't reach it, unless --allow-unencrypted-network says
+            With --key and --allow-list it lets in only the keys on that list, and all that is said is encrypted; drover keys \
+            makes both. Without, it listens only where other machines can't reach it, unless --allow-unencrypted-network says \
             that the network is trusted.
             """
     )

@@ -15,7 +15,7 @@ struct DroverCommand: AsyncParsableCommand {
 
             Off this machine both sides need keys: see drover keys --help.
 
-            The environment variables DROVER_BROKER, DROVER_KEY, DROVER_SERVER_KEY and DROVER_ALLOW_LIST stand in for --broker,
+            The environment variables DROVER_BROKER, DROVER_KEY, DROVER_SERVER_KEY and DROVER_ALLOW_LIST stand in for --broker, \
             --key, --server-key and --allow-list.
             """,
         version: "0.1.0",

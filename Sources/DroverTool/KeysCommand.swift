@@ -11,16 +11,16 @@ struct KeysCommand: ParsableCommand {
         commandName: "keys",
         abstract: "Make keys, and say whose are let in and what they may do.",
         discussion: """
-            Whoever takes part has a pair of keys: a secret one, which stays in its file, and a public one, by which others know
+            Whoever takes part has a pair of keys: a secret one, which stays in its file, and a public one, by which others know \
             it. A broker lets in the public keys on its allow-list, a text file with a line for each:
 
               PRINCIPAL  PUBLIC-KEY  RIGHTS  [queues=NAME,NAME] [functions=NAME,NAME] [tenant=NAME] [QUOTA=NUMBER]
 
-            RIGHTS are submit (make calls, cancel one's own), work (run calls), cancel (cancel others' calls) and admin (see and
-            change what concerns everybody), with commas between. Without queues= the first three hold for all queues; - is the
-            unnamed one. Without functions= they hold for all functions; mail.* are those whose names begin with mail. Quotas,
-            such as calls=10k, say how much all keys of the principal may use, or all that share a tenant; the page about
-            security has them all. A line that begins with # is a comment. A running broker notices a change within two seconds,
+            RIGHTS are submit (make calls, cancel one's own), work (run calls), cancel (cancel others' calls) and admin (see and \
+            change what concerns everybody), with commas between. Without queues= the first three hold for all queues; - is the \
+            unnamed one. Without functions= they hold for all functions; mail.* are those whose names begin with mail. Quotas, \
+            such as calls=10k, say how much all keys of the principal may use, or all that share a tenant; the page about \
+            security has them all. A line that begins with # is a comment. A running broker notices a change within two seconds, \
             and cuts off at once whoever is no longer there.
 
             From nothing to an encrypted pool:
@@ -51,7 +51,7 @@ struct KeysNew: ParsableCommand {
         commandName: "new",
         abstract: "Make a pair of keys.",
         discussion: """
-            Writes the pair to FILE, which only its owner may read (mode 0600), and the public key to FILE.pub, to be copied to
+            Writes the pair to FILE, which only its owner may read (mode 0600), and the public key to FILE.pub, to be copied to \
             whoever shall know it. Prints the public key. A file that is there already is never overwritten.
             """
     )
@@ -145,8 +145,8 @@ struct KeysAllow: ParsableCommand {
         commandName: "allow",
         abstract: "Let a key in.",
         discussion: """
-            Adds a line to the allow-list, which is made if it isn't there. A principal may have several keys, which is how a key
-            is replaced without a break. To change what a key may do, revoke it and allow it again, or edit the file. Several
+            Adds a line to the allow-list, which is made if it isn't there. A principal may have several keys, which is how a key \
+            is replaced without a break. To change what a key may do, revoke it and allow it again, or edit the file. Several \
             commands may run at once; none undoes another's change.
 
             A key that another tool made may begin with -: write -- before it, behind all options.
@@ -207,7 +207,7 @@ struct KeysRevoke: ParsableCommand {
         commandName: "revoke",
         abstract: "Let a key, or all keys of a principal, in no more.",
         discussion: """
-            Takes the lines out of the allow-list. A running broker ends the sessions of the keys within two seconds: their calls
+            Takes the lines out of the allow-list. A running broker ends the sessions of the keys within two seconds: their calls \
             are cancelled, their workers' calls go to others.
             """
     )

@@ -67,7 +67,10 @@ struct StatusCommand: AsyncParsableCommand {
 struct QueuesCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "queues",
-        abstract: "List what waits at a broker, by function and demands, and how many workers may run it."
+        abstract: "List what waits at a broker, by function and demands, and how many workers may run it.",
+        discussion: """
+            OLDEST says for how long the first of the calls has waited; drover why tells what ITS CALL waits for.
+            """
     )
 
     @OptionGroup var options: AskOptions
@@ -78,12 +81,14 @@ struct QueuesCommand: AsyncParsableCommand {
         guard !queues.isEmpty else { return print("nothing was called yet") }
         var table = Table([
             .init(title: "FUNCTION"), .init(title: "QUEUE"), .init(title: "ASKS FOR"),
-            .init(title: "WAITING", isNumber: true), .init(title: "WORKERS", isNumber: true),
+            .init(title: "WAITING", isNumber: true), .init(title: "OLDEST", isNumber: true),
+            .init(title: "ITS CALL", isNumber: true), .init(title: "WORKERS", isNumber: true),
         ])
         for queue in queues {
             table.add([
-                queue.function, queue.queue.isEmpty ? "-" : queue.queue,
-                queue.demands, "\(queue.waiting)", "\(queue.workers)",
+                queue.function, queue.queue.isEmpty ? "-" : queue.queue, queue.demands, "\(queue.waiting)",
+                queue.oldestSeconds.map { StatusCommand.span($0) } ?? "-", queue.oldestCall.map { "#\($0)" } ?? "-",
+                "\(queue.workers)",
             ])
         }
         print(table.lines.joined(separator: "\n"))

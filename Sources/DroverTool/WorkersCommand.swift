@@ -3,6 +3,7 @@
 import ArgumentParser
 import Drover
 import DroverBroker
+import Foundation
 
 /// `drover workers`: the workers of a broker, and what they are told.
 struct WorkersCommand: AsyncParsableCommand {
@@ -27,7 +28,11 @@ struct WorkersCommand: AsyncParsableCommand {
 struct WorkersListCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "list",
-        abstract: "List the workers: state, calls, credit, and what they serve."
+        abstract: "List the workers: state, calls, credit, and what they serve.",
+        discussion: """
+            SEEN says how long ago the worker was heard. One that is heard no more keeps its state until the broker has given it \
+            up, six seconds after that unless it was told another time.
+            """
     )
 
     @OptionGroup var options: AskOptions
@@ -37,14 +42,16 @@ struct WorkersListCommand: AsyncParsableCommand {
         if self.options.json { return try printJSON(workers) }
         guard !workers.isEmpty else { return print("no workers") }
         var table = Table([
-            .init(title: "NAME"), .init(title: "STATE"), .init(title: "CALLS", isNumber: true),
+            .init(title: "NAME"), .init(title: "STATE"), .init(title: "SEEN", isNumber: true),
+            .init(title: "CALLS", isNumber: true),
             .init(title: "CREDIT", isNumber: true), .init(title: "SLOTS", isNumber: true), .init(title: "QUEUES"),
             .init(title: "LABELS"), .init(title: "FUNCTIONS"),
         ])
         for worker in workers {
             let labels = listed(worker.labels, worker.resources)
             table.add([
-                worker.name, Self.state(of: worker), "\(worker.calls)", "\(worker.credit)", "\(worker.concurrency)",
+                worker.name, Self.state(of: worker), worker.secondsSilent.map { Self.ago($0) } ?? "-",
+                "\(worker.calls)", "\(worker.credit)", "\(worker.concurrency)",
                 worker.queues.map { $0.isEmpty ? "-" : $0 }.joined(separator: ","),
                 labels, shortened(worker.functions),
             ])
@@ -56,6 +63,11 @@ struct WorkersListCommand: AsyncParsableCommand {
     private static func state(of worker: BrokerWorkerStatus) -> String {
         guard let stuck = worker.stuck, stuck > 0 else { return worker.state.rawValue }
         return "\(worker.state.rawValue), \(stuck) stuck"
+    }
+
+    /// How long ago something was.
+    private static func ago(_ seconds: Double) -> String {
+        seconds < 60 ? String(format: "%.1f s ago", seconds) : "\(StatusCommand.span(seconds)) ago"
     }
 
     private func shortened(_ names: [String]) -> String {

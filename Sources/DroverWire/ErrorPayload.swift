@@ -22,23 +22,38 @@ package struct ErrorPayload: Equatable, Sendable {
     package var workers: [String] = []
     /// The error itself in MessagePack, if it can be.
     package var details: [UInt8]?
+    /// Whether the handler ran: 0 no, 1 perhaps, 2 yes; nil if the code says it.
+    package var ran: UInt8?
 
     package init() {}
+
+    /// A text of an error can't make it of any size.
+    package static var maxTextBytes: Int { 64 << 10 }
+
+    /// A text as it travels and is kept: what is behind 64 KiB is cut off, and its place marked.
+    private static func cut(_ text: String) -> String {
+        let count = text.utf8.count
+        guard count > Self.maxTextBytes else { return text }
+        // The end of a character that is cut through goes with it.
+        var kept = text.utf8.prefix(Self.maxTextBytes)
+        while let byte = text.utf8[kept.endIndex...].first, byte & 0xC0 == 0x80 { kept = kept.dropLast() }
+        return "\(String(decoding: kept, as: UTF8.self))… (\(count - kept.count) bytes more)"
+    }
 
     /// Writes the payload.
     package func pack(into writer: inout PackWriter) throws(CodecError) {
         let fieldCount =
             6 + (self.details == nil ? 0 : 1) + (self.retryAfterMilliseconds == 0 ? 0 : 1)
-            + (self.attempts == 0 ? 0 : 2)
+            + (self.attempts == 0 ? 0 : 2) + (self.ran == nil ? 0 : 1)
         try writer.packMapHeader(fieldCount)
         try writer.pack("code")
         try writer.pack(self.code)
         try writer.pack("type")
-        try writer.pack(self.type)
+        try writer.pack(Self.cut(self.type))
         try writer.pack("message")
-        try writer.pack(self.message)
+        try writer.pack(Self.cut(self.message))
         try writer.pack("trace")
-        try writer.pack(self.trace)
+        try writer.pack(Self.cut(self.trace))
         try writer.pack("retryable")
         try writer.pack(self.isRetryable)
         try writer.pack("worker")
@@ -53,6 +68,10 @@ package struct ErrorPayload: Equatable, Sendable {
             try writer.pack("workers")
             try writer.packArrayHeader(self.workers.count)
             for worker in self.workers { try writer.pack(worker) }
+        }
+        if let ran {
+            try writer.pack("ran")
+            try writer.pack(UInt64(ran))
         }
         if let details {
             try writer.pack("details")
@@ -85,9 +104,9 @@ package struct ErrorPayload: Equatable, Sendable {
         try unsafe readPayloadMap(payload, of: "error", most: most) { key, reader throws(CodecError) in
             switch key {
             case "code": read.code = try reader.readPeerName()
-            case "type": read.type = try reader.readString()
-            case "message": read.message = try reader.readString()
-            case "trace": read.trace = try reader.readString()
+            case "type": read.type = Self.cut(try reader.readString())
+            case "message": read.message = Self.cut(try reader.readString())
+            case "trace": read.trace = Self.cut(try reader.readString())
             case "retryable": read.isRetryable = try reader.readBool()
             case "worker": read.worker = try reader.readPeerName()
             case "retryAfter": read.retryAfterMilliseconds = UInt32(clamping: try reader.readUInt64())
@@ -97,6 +116,7 @@ package struct ErrorPayload: Equatable, Sendable {
                     let name = try reader.readPeerName()
                     if read.workers.count < Self.mostWorkers { read.workers.append(name) }
                 }
+            case "ran": read.ran = UInt8(clamping: try reader.readUInt64())
             case "details": read.details = try reader.readBytes()
             default: try reader.skip()
             }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import DroverCodec
+
 /// Walks the messages of one received frame.
 ///
 /// The reader must not outlive the bytes it was made for.
@@ -59,7 +61,7 @@ package struct FrameReader {
         guard length <= self.limits.maxPayloadBytes else {
             throw WireError(
                 .tooLarge,
-                "a payload of \(length) bytes is over the limit of \(self.limits.maxPayloadBytes)"
+                "a payload of \(PeopleText.size(Int(length))) is over the limit of \(PeopleText.size(self.limits.maxPayloadBytes))"
             )
         }
         let start = self.offset + Header.byteCount

@@ -115,6 +115,8 @@ package enum PhaseReport {
     package static var limited: UInt32 { 2 }
     /// After ACCEPTED: it waits for its ordering key, not for a slot.
     package static var keyed: UInt32 { 4 }
+    /// After a broker's ACCEPTED: no worker that may run it has offered itself there.
+    package static var unserved: UInt32 { 8 }
 
     /// What to do about it.
     package static let remedy =

@@ -155,7 +155,9 @@ extension PackReader {
     }
 
     /// Reads what a peer calls itself, for people; of a long name the beginning.
-    mutating func readPeerName() throws(CodecError) -> String { try self.readString(cutAt: WireLimits.maxTermBytes) }
+    package mutating func readPeerName() throws(CodecError) -> String {
+        try self.readString(cutAt: WireLimits.maxTermBytes)
+    }
 
     /// Reads the names of what a table will hold.
     mutating func readTerms(_ what: String, most: Int) throws(CodecError) -> [String] {

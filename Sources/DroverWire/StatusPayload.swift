@@ -37,6 +37,8 @@ public struct WorkerStatus: Hashable, Codable, Sendable {
     public var forgottenNews = 0
     /// Large answers that were kept no longer though their clients may not have read them.
     public var forgottenAnswers = 0
+    /// How many workers a broker has; nil of a worker.
+    public var workers: Int?
     /// Whether the worker takes no new requests.
     public var isDraining = false
 
@@ -50,7 +52,7 @@ extension WorkerStatus: WireCodable {
     /// - Parameter writer: Where to.
     /// - Throws: An error of encoding.
     public func pack(into writer: inout PackWriter) throws(CodecError) {
-        let counts: [(String, Int)] = [
+        var counts: [(String, Int)] = [
             ("running", self.running), ("queued", self.queued), ("concurrency", self.concurrency),
             ("clients", self.clients), ("received", self.received), ("completed", self.completed),
             ("failed", self.failed), ("dropped", self.dropped),
@@ -58,6 +60,7 @@ extension WorkerStatus: WireCodable {
             ("oversized", self.oversizedMessages), ("abandoned", self.abandonedMessages),
             ("forgottenNews", self.forgottenNews), ("forgottenAnswers", self.forgottenAnswers),
         ]
+        if let workers = self.workers { counts.append(("workers", workers)) }
         try writer.packMapHeader(counts.count + 2)
         try writer.pack("worker")
         try writer.pack(self.worker)
@@ -94,6 +97,7 @@ extension WorkerStatus: WireCodable {
             case "abandoned": status.abandonedMessages = try reader.readCount()
             case "forgottenNews": status.forgottenNews = try reader.readCount()
             case "forgottenAnswers": status.forgottenAnswers = try reader.readCount()
+            case "workers": status.workers = try reader.readCount()
             case "draining": status.isDraining = try reader.readBool()
             default: try reader.skip()
             }

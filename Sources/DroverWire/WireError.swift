@@ -40,5 +40,5 @@ package struct WireError: Error, Equatable, Sendable {
 }
 
 extension WireError: CustomStringConvertible {
-    package var description: String { "\(self.code.rawValue): \(self.message)" }
+    package var description: String { self.message }
 }

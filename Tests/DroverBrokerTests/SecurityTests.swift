@@ -471,7 +471,7 @@ struct SecurityTests {
     }
 
     @Test(
-        "off loopback a broker starts only with keys, or if the network is trusted; in process it has no use for keys"
+        "off loopback a broker starts only with keys, or if the network is trusted"
     )
     func addresses() throws {
         let error = #expect(throws: UsageError.self) { try Broker().start("tcp://0.0.0.0:*") }
@@ -482,10 +482,6 @@ struct SecurityTests {
         configuration.keys = ListenerKeys(own: self.ring.broker, allowList: self.ring.allowList)
         let running = try Broker(configuration: configuration).start("tcp://0.0.0.0:*")
         running.stopBlocking(grace: .zero)
-        let inside = #expect(throws: UsageError.self) {
-            try Broker(configuration: configuration).start("inproc://keys")
-        }
-        #expect(inside?.message.contains("stays within this process") == true)
         let dialled = #expect(throws: UsageError.self) { try Client("tcp://192.0.2.1:5570") }
         #expect(dialled?.message.contains("leaves this machine unencrypted") == true)
         configuration.keys?.allowList = self.ring.allowList + "-absent"

@@ -1,8 +1,43 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Drover
+import DroverBroker
 import Foundation
 import Testing
+
+/// Listens, and says a line to each who connects, as servers do that know nothing of Drover.
+private final class GreetingServer: Sendable {
+    let endpoint: String
+    private let listener: CInt
+
+    init(_ greeting: String) {
+        let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+        withUnsafeMutablePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
+                #expect(bind(listener, address, length) == 0 && listen(listener, 16) == 0)
+                #expect(getsockname(listener, address, &length) == 0)
+            }
+        }
+        self.listener = listener
+        self.endpoint = "tcp://127.0.0.1:\(UInt16(bigEndian: address.sin_port))"
+        Thread.detachNewThread {
+            while true {
+                let connection = accept(listener, nil, nil)
+                guard connection >= 0 else { break }
+                _ = send(connection, Array(greeting.utf8), greeting.utf8.count, Int32(MSG_NOSIGNAL))
+                usleep(10_000)
+                Glibc.close(connection)
+            }
+            Glibc.close(listener)
+        }
+    }
+
+    func stop() { shutdown(self.listener, Int32(SHUT_RDWR)) }
+}
 
 @Suite("The drover tool", .serialized, .timeLimit(.minutes(2)))
 struct ToolTests {
@@ -136,7 +171,7 @@ struct ToolTests {
     func problems() throws {
         let nobody = try self.run("status", "--broker", "tcp://127.0.0.1:1", "--timeout", "0.3")
         #expect(nobody.status == 1)
-        #expect(nobody.errors.contains("is a broker there?"))
+        #expect(nobody.errors.contains("nobody listens there"))
         let open = try self.run("broker", "--listen", "tcp://0.0.0.0:*")
         #expect(open.status == 1)
         #expect(open.errors.contains("can be reached from other machines"))
@@ -150,9 +185,134 @@ struct ToolTests {
         #expect(level.status == 64)
         #expect(level.errors.contains("no log level"))
         #expect(try self.run("frobnicate").status == 64)
+        let unknown = try self.run(
+            "status",
+            "--allow-unencrypted-network",
+            "--broker",
+            "tcp://no-such-host.invalid:5570"
+        )
+        #expect(unknown.status == 1)
+        #expect(unknown.errors.contains("no-such-host.invalid can't be looked up"))
         let help = try self.run("--help")
         #expect(help.status == 0)
         #expect(help.output.contains("SUBCOMMANDS"))
+    }
+
+    @Test("at a closed port every verb that asks says so in one sentence, at once")
+    func closedPort() throws {
+        // The program's start is part of it; the first one reads it from the disk.
+        _ = try self.run("--version")
+        let verbs = [
+            ["status"], ["workers"], ["queues"], ["ping"], ["top"], ["why"], ["why", "1"], ["cancel", "1"],
+            ["workers", "stop", "a"],
+        ]
+        var quickest = Duration.seconds(60)
+        for verb in verbs {
+            let started = ContinuousClock.now
+            let run = try self.run(verb, broker: "tcp://127.0.0.1:1")
+            quickest = min(quickest, .now - started)
+            #expect(run.status == 1)
+            #expect(run.output == "")
+            let expected =
+                "Error: no broker can be reached: tcp://127.0.0.1:1: nobody listens there; start one there (drover broker), or "
+                + "name another by --broker\n"
+            #expect(run.errors == expected, "\(verb)")
+        }
+        // Five seconds it was; a machine under load takes some time to start a program.
+        #expect(quickest < .seconds(1), "\(quickest)")
+    }
+
+    @Test("what speaks another protocol is told as that, at once")
+    func otherProtocol() throws {
+        let server = GreetingServer("SSH-2.0-OpenSSH_9.2\r\n")
+        defer { server.stop() }
+        let started = ContinuousClock.now
+        let run = try self.run("status", broker: server.endpoint)
+        #expect(run.status == 1)
+        #expect(run.errors.contains("does not speak ZeroMQ"), "\(run.errors)")
+        #expect(.now - started < .seconds(3))
+    }
+
+    @Test("who only looks isn't counted as a client")
+    func onlookers() async throws {
+        let broker = try BrokerProcess(at: "tcp://127.0.0.1:*", "--log-level", "critical")
+        func clients() throws -> Int? {
+            let json = try self.run("status", "--json", broker: broker.endpoint).output
+            let object = try JSONSerialization.jsonObject(with: Data(json.utf8)) as? [String: Any]
+            return object?["clients"] as? Int
+        }
+        let top = Process()
+        top.executableURL = Self.tool
+        top.arguments = ["top", "--broker", broker.endpoint, "--interval", "0.1"]
+        let shown = Pipe()
+        top.standardOutput = shown
+        try top.run()
+        defer { top.terminate() }
+        #expect(!shown.fileHandleForReading.availableData.isEmpty)
+        #expect(try clients() == 0)
+        let client = try Client(broker.endpoint)
+        try await client.connect()
+        #expect(try clients() == 1)
+        // Who asks and calls is one, too.
+        _ = try await client.call(.brokerStatus)
+        let call = try client.function(Function<Int>("nobody")).async()
+        while try clients() != 1 { usleep(10_000) }
+        call.cancel()
+        await client.close()
+    }
+
+    @Test("the ids that why and cancel want are shown, with the calls that have waited longest first")
+    func ids() async throws {
+        let broker = try BrokerProcess(at: "tcp://127.0.0.1:*", "--patience", "60", "--log-level", "critical")
+        var configuration = ClientConfiguration()
+        configuration.name = "web"
+        let client = try Client(broker.endpoint, configuration: configuration)
+        try await client.connect()
+        #expect(try self.run("why", broker: broker.endpoint).output == "the broker has no calls\n")
+        let first = try client.function(Function<Int>("render")).async()
+        try await Task.sleep(for: .milliseconds(20))
+        let second = try client.function(Function<Int>("render")).async()
+        while !(try self.run("queues", broker: broker.endpoint).output.contains(" 2 ")) { usleep(10_000) }
+        let queues = try self.run("queues", broker: broker.endpoint).output
+        #expect(queues.contains("OLDEST") && queues.contains(" \(first.correlationID) "), "\(queues)")
+        let listed = try self.run("why", broker: broker.endpoint).output.split(separator: "\n")
+        #expect(listed.count == 3, "\(listed)")
+        #expect(
+            listed[1].hasPrefix("  \(first.correlationID)  web") || listed[1].contains("\(first.correlationID)  web")
+        )
+        #expect(listed[2].contains("\(second.correlationID)  web"))
+        #expect(listed[1].contains("no worker has offered itself"))
+        #expect(try self.run("why", "--client", "mail", broker: broker.endpoint).output == "the broker has no calls\n")
+        let limited = try self.run("why", "--count", "1", "--json", broker: broker.endpoint).output
+        let calls = try #require(try JSONSerialization.jsonObject(with: Data(limited.utf8)) as? [[String: Any]])
+        #expect(calls.count == 1 && calls[0]["secondsHere"] is Double)
+        #expect(try self.run("cancel", "\(first.correlationID)", broker: broker.endpoint).status == 0)
+        await #expect(throws: RemoteError.self) { try await first.value }
+        second.cancel()
+        await client.close()
+    }
+
+    @Test(
+        "help texts are wrapped once, by who shows them",
+        arguments: [
+            [], ["broker"], ["status"], ["workers"], ["workers", "list"], ["workers", "quiet"], ["workers", "stop"],
+            ["queues"],
+            ["top"], ["why"], ["cancel"], ["ping"], ["keys"], ["keys", "new"], ["keys", "list"], ["keys", "allow"],
+            ["keys", "revoke"],
+        ]
+    )
+    func wrapping(verb: [String]) throws {
+        let help = try self.run(verb + ["--help"])
+        #expect(help.status == 0)
+        let lines = help.output.split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
+        let end = lines.firstIndex { $0.hasPrefix("USAGE:") } ?? lines.count
+        #expect(lines[..<end].allSatisfy { $0.count <= 80 })
+        for (line, next) in zip(lines[..<end], lines[..<end].dropFirst()) {
+            // A line that goes on in the next one had no room for its first word.
+            guard let word = next.split(separator: " ").first, !next.hasPrefix(" "), !line.hasPrefix(" "), !line.isEmpty
+            else { continue }
+            #expect(line.count + 1 + word.count > 79, "\(line)\n\(next)")
+        }
     }
 
     @Test("keys are made, allowed, listed, used and revoked by the tool alone")

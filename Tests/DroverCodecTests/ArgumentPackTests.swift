@@ -46,7 +46,7 @@ struct ArgumentPackTests {
         }
         #expect(error?.code == .typeMismatch)
         #expect(error?.argument == 2)
-        #expect("\(try #require(error))" == "codec typeMismatch: argument 2, [0]: expected an integer, found a string")
+        #expect("\(try #require(error))" == "argument 2, [0]: expected an integer, found a string")
     }
 
     @Test("a wrong number of arguments names both numbers")

@@ -166,6 +166,74 @@ import Testing
         #expect(machine.endpoints[0].outstanding == 1)
     }
 
+    @Test("S91 a call that was refused by who shuts down waits for another endpoint, and goes there")
+    func drainedAway() throws {
+        var machine = ClientMachine(endpointCount: 2)
+        var actions: [ClientAction] = []
+        Self.open(&machine, 0, window: 8, actions: &actions)
+        let (slot, endpoint) = try Self.submit(&machine, Call(id: 1))
+        #expect(endpoint == 0)
+        actions = []
+        let isKept = machine.drained(1, by: 0, at: Self.at(3), actions: &actions)
+        #expect(isKept)
+        machine.dispatch(actions: &actions)
+        #expect(actions == [.show(slot: slot, phase: .local, endpoint: 0)])
+        Self.open(&machine, 1, window: 8, actions: &actions)
+        machine.dispatch(actions: &actions)
+        #expect(actions.contains(.transmit(slot: slot, endpoint: 1, isResent: false)))
+        // The one that shuts down gets no more.
+        #expect(try Self.submit(&machine, Call(id: 2)).endpoint == 1)
+    }
+
+    @Test("S88 S91 a call that was sent twice, and is refused twice by who shuts down, goes on elsewhere")
+    func drainedTwice() throws {
+        var machine = Self.machine(endpoints: 2, window: 8)
+        let (slot, endpoint) = try Self.submit(&machine, Call(id: 1))
+        let former = try #require(endpoint)
+        var actions: [ClientAction] = []
+        machine.disconnected(former, at: Self.at(3), actions: &actions)
+        Self.open(&machine, former, at: Self.at(12), actions: &actions)
+        #expect(actions.contains(.transmit(slot: slot, endpoint: former, isResent: true)))
+        actions = []
+        let isKept = machine.drained(1, by: former, at: Self.at(13), actions: &actions)
+        machine.dispatch(actions: &actions)
+        #expect(isKept && actions.contains(.transmit(slot: slot, endpoint: 1 - former, isResent: false)))
+        // The answer to the other one.
+        actions = []
+        let isKeptStill = machine.drained(1, by: former, at: Self.at(14), actions: &actions)
+        #expect(isKeptStill && actions.isEmpty && machine.callCount == 1)
+        #expect(machine.endpoints[former].outstanding == 0)
+        #expect(machine.replied(1, from: 1 - former, at: Self.at(15)) == .deliver(slot: slot))
+        #expect(machine.endpoints[1 - former].outstanding == 0)
+    }
+
+    @Test("what is impatient ends when no endpoint can be reached, and says why; what is patient waits")
+    func impatience() throws {
+        var machine = ClientMachine(endpointCount: 2)
+        var actions: [ClientAction] = []
+        machine.unreachable(0)
+        _ = try Self.submit(&machine, Call(id: 1, isPing: true, isImpatient: true))
+        _ = try Self.submit(&machine, Call(id: 2, isPing: true))
+        _ = try Self.submit(&machine, Call(id: 3))
+        machine.dispatch(actions: &actions)
+        #expect(actions.isEmpty)
+        machine.unreachable(1)
+        machine.dispatch(actions: &actions)
+        #expect(actions == [.finish(slot: 0, id: 1, ending: .lost(.unreachable))])
+        #expect(machine.callCount == 2)
+        // One that comes later is told at once, one while a connection stands is not.
+        actions = []
+        _ = try Self.submit(&machine, Call(id: 4, isPing: true, isImpatient: true))
+        machine.dispatch(actions: &actions)
+        #expect(actions == [.finish(slot: 0, id: 4, ending: .lost(.unreachable))])
+        actions = []
+        machine.connected(0, at: Self.at(5), actions: &actions)
+        #expect(actions == [.sendHello(endpoint: 0)])
+        _ = try Self.submit(&machine, Call(id: 5, isPing: true, isImpatient: true))
+        machine.dispatch(actions: &actions)
+        #expect(machine.callCount == 3)
+    }
+
     @Test("the place of a cancelled call is freed by an answer that comes after its tombstone is gone")
     func lateBeyondTombstones() throws {
         var configuration = ClientMachine.Configuration()
@@ -502,6 +570,8 @@ import Testing
         machine.refused(by: 0, reason: .refused, at: Self.at(3), actions: &actions)
         machine.refused(by: 1, reason: .full, at: Self.at(3), actions: &actions)
         #expect(machine.callCount == 2)
+        // It can be reached.
+        #expect(machine.endpoints[0].outOfReach == .refused && machine.endpoints[1].outOfReach == nil)
         // Not asked again at once.
         #expect(actions.contains(.rebuild(endpoint: 1)) && machine.endpoints[1].isRefused)
         actions = []

@@ -322,7 +322,7 @@ extension ServingTests.ChunkTests {
                     Issue.record("\(item.input) has a value")
                     continue
                 }
-                #expect((error as? ConnectionError)?.code == .protocol)
+                #expect((error as? RemoteError)?.code == .badResult)
             }
             #expect(batch.progress.failed == 10)
         }

@@ -10,7 +10,6 @@ struct EndpointTests {
         arguments: [
             "tcp://127.0.0.1:5570", "tcp://127.9.8.7:*", "tcp://[::1]:*", "tcp://[0:0:0:0:0:0:0:1]:1",
             "tcp://[::ffff:127.0.0.1]:80", "tcp://localhost:5570", "tcp://LOCALHOST:*", "ipc:///run/drover.sock",
-            "inproc://here",
         ]
     )
     func local(_ address: String) throws {
@@ -42,7 +41,7 @@ struct EndpointTests {
         #expect(try Endpoint("tcp://192.0.2.1:5570").warningToDial(hasKeys: false)?.contains("read and change") == true)
         #expect(try Endpoint("ipc://@name").warningToBind(hasKeys: false)?.contains("every user") == true)
         #expect(far.warningToBind(hasKeys: true) == nil && far.warningToDial(hasKeys: true) == nil)
-        for address in ["tcp://127.0.0.1:1", "ipc:///run/s", "inproc://here", "tcp://localhost:1"] {
+        for address in ["tcp://127.0.0.1:1", "ipc:///run/s", "tcp://localhost:1"] {
             let endpoint = try Endpoint(address)
             #expect(endpoint.warningToBind(hasKeys: false) == nil && endpoint.warningToDial(hasKeys: false) == nil)
         }

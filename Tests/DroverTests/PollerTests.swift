@@ -359,7 +359,11 @@ extension ServingTests.PollerTests {
         let client = try Client.forTest(raw.endpoint) { $0.logger = .calling { _, line in lines.add(line) } }
         let results = try (0..<10).map { try client.function(Job.echo).async($0) }
         for (number, result) in results.enumerated() {
-            if (1...5).contains(number) {
+            if number == 1 {
+                // It was understood, and is only of another type.
+                let error = #expect(throws: RemoteError.self) { try result.get() }
+                #expect(error?.code == .badResult)
+            } else if (2...5).contains(number) {
                 let error = #expect(throws: ConnectionError.self) { try result.get() }
                 #expect(error?.code == .protocol, "\(number): \(String(describing: error))")
             } else {

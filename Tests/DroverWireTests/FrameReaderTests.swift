@@ -107,7 +107,7 @@ struct FrameReaderTests {
         limits.maxPayloadBytes = 3
         #expect(read(message(Header(.reply), [1, 2, 3]), limits: limits).error == nil)
         let found = read(message(Header(.reply, id: 5), [1, 2, 3, 4]), limits: limits)
-        #expect(found.error == WireError(.tooLarge, "a payload of 4 bytes is over the limit of 3"))
+        #expect(found.error == WireError(.tooLarge, "a payload of 4 bytes is over the limit of 3 bytes"))
         #expect(found.lastHeader?.id == 5)
         var huge = message(Header(.reply))
         huge.replaceSubrange(4..<8, with: [0xFF, 0xFF, 0xFF, 0xFF])

@@ -65,12 +65,12 @@ struct HeaderTests {
         bytes[0] = 0x47
         #expect(
             read(bytes).error?.description
-                == "notDrover: the first byte is 0x47: the peer does not speak Drover's protocol"
+                == "the first byte is 0x47: the peer does not speak Drover's protocol"
         )
         bytes[0] = 0xD2
         #expect(
             read(bytes).error?.description
-                == "unsupportedVersion: the peer speaks version 2, this side version 1: update the older one"
+                == "the peer speaks version 2, this side version 1: update the older one"
         )
     }
 

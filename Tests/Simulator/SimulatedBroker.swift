@@ -447,7 +447,7 @@ final class SimulatedBroker {
         case .finish(let slot, let client, let id, let ending): try self.finish(slot, client, id, ending)
         case .release(let slot):
             try check(self.held.removeValue(forKey: slot) != nil, "slot \(slot) is released, and nothing is in it")
-        case .clientLost, .workerLost, .tellStalled: break
+        case .clientLost, .workerLost, .tellStalled, .tellServed: break
         case .endSubscription(let worker, let number): self.send(.ended(number), toWorker: worker)
         case .endClientSubscription(let client, let subscription):
             if self.machine.clients[client].isLive { self.send(.ended(subscription), toClient: client) }

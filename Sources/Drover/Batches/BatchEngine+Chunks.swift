@@ -357,10 +357,11 @@ extension BatchEngine {
     @usableFromInline
     final func unreadable(_ chunk: ChunkCall, as type: Any.Type, _ error: CodecError) -> any Error {
         self.inbox.corrected(done: 0, failed: 1)
-        let message =
-            "the reply to \(chunk.functionName) \(chunk.correlationID) is not a \(type): \(error); "
-            + "declare the function with the type that the worker returns"
-        return ConnectionError(.protocol, message: message, cause: error)
+        switch chunk.unreadable(as: type, error) {
+        case .remote(let error): return error
+        case .connection(let error): return error
+        case .timeout(let error): return error
+        }
     }
 }
 

@@ -62,6 +62,7 @@ extension Client {
     ///   - options: How its events are taken.
     ///   - body: The closure.
     /// - Returns: The reference.
+    @_disfavoredOverload
     @inlinable
     public func callback<each Argument: Codable & Sendable>(
         _ options: CallbackOptions = .init(),
@@ -103,11 +104,29 @@ extension Client {
         }
     }
 
+    /// Makes a reference to an asynchronous closure without a result; see `asyncCallback(_:_:)`.
+    ///
+    /// - Parameters:
+    ///   - options: How its events are taken.
+    ///   - body: The closure.
+    /// - Returns: The reference.
+    @_disfavoredOverload
+    public func asyncCallback<each Argument: Codable & Sendable>(
+        _ options: CallbackOptions = .init(),
+        _ body: @escaping @Sendable @concurrent (repeat each Argument) async throws -> Void
+    ) -> Callback<repeat each Argument, Nothing> {
+        self.asyncCallback(options) { (argument: repeat each Argument) async throws -> Nothing in
+            try await body(repeat each argument)
+            return Nothing()
+        }
+    }
+
     /// Ends a callback: workers that use it are told, what waits is still delivered, then the closure is released.
     ///
     /// - Parameter callback: A callback of this client.
     public func cancel<each Argument, Return>(_ callback: Callback<repeat each Argument, Return>) {
-        guard callback.client == self.identity, let subscription = self.core.subscriptions.remove(callback.subscription)
+        guard callback.client == self.identity,
+            let subscription = self.core.subscriptions.remove(callback.subscription, because: .cancelled)
         else { return }
         subscription.end()
         self.core.post(.unsubscribe(callback.subscription))

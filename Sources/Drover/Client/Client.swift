@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import DroverCodec
 internal import DroverCore
 public import DroverWire
 internal import DroverZMQ
@@ -162,26 +163,33 @@ public final class Client: Sendable {
 
     // MARK: Connection
 
-    /// Waits until a worker has answered, so that a wrong address or a refused key shows at once.
+    /// Waits until a worker or a broker has answered, so that a wrong address or a refused key shows at once.
     ///
-    /// - Parameter timeout: How long to wait.
-    /// - Returns: The worker that answered first.
+    /// Ends as soon as it is known that none of the endpoints can be reached: nobody listens there, a name can't be looked up, the
+    /// key is refused, or something else than Drover listens there. One that has no room for another client at the moment is waited for.
+    ///
+    /// - Parameters:
+    ///   - timeout: How long to wait for an answer.
+    ///   - patiently: Waits, for as long, also for a peer that may yet be started, and for a name that may yet be known.
+    /// - Returns: The worker or broker that answered first.
     /// - Throws: ``ConnectionError`` that says why there is no session.
     @discardableResult
-    public func connect(timeout: Duration = .seconds(5)) async throws -> WorkerStatus {
-        let ping = try self.core.startPing(endpoint: nil, expiry: timeout)
+    public func connect(timeout: Duration = .seconds(5), patiently: Bool = false) async throws -> WorkerStatus {
+        let ping = try self.core.startPing(patiently ? .ping(endpoint: nil) : .knock, expiry: timeout)
         do { return try await ping.value } catch let error as AsyncResultTimeout { throw self.notConnected(error) }
     }
 
-    /// Waits, blocking this thread, until a worker has answered.
+    /// Waits, blocking this thread, until a worker or a broker has answered; see ``connect(timeout:patiently:)``.
     ///
-    /// - Parameter timeout: How long to wait.
-    /// - Returns: The worker that answered first.
+    /// - Parameters:
+    ///   - timeout: How long to wait for an answer.
+    ///   - patiently: Waits, for as long, also for a peer that may yet be started, and for a name that may yet be known.
+    /// - Returns: The worker or broker that answered first.
     /// - Throws: ``ConnectionError`` that says why there is no session.
-    @available(*, noasync, message: "await connect(timeout:) instead")
+    @available(*, noasync, message: "await connect(timeout:patiently:) instead")
     @discardableResult
-    public func connectBlocking(timeout: Duration = .seconds(5)) throws -> WorkerStatus {
-        let ping = try self.core.startPing(endpoint: nil, expiry: timeout)
+    public func connectBlocking(timeout: Duration = .seconds(5), patiently: Bool = false) throws -> WorkerStatus {
+        let ping = try self.core.startPing(patiently ? .ping(endpoint: nil) : .knock, expiry: timeout)
         do { return try ping.get() } catch let error as AsyncResultTimeout { throw self.notConnected(error) }
     }
 
@@ -200,19 +208,46 @@ public final class Client: Sendable {
             )
         }
         let started = self.core.now()
-        let status = try await self.core.startPing(endpoint: endpoint, expiry: timeout).value
+        let status = try await self.core.startPing(.ping(endpoint: endpoint), expiry: timeout).value
         return Ping(roundTrip: Duration(nanoseconds: self.core.now().nanoseconds(since: started)), worker: status)
+    }
+
+    /// Asks a broker how many workers offer a function now.
+    ///
+    /// With none its calls wait there, and end after the broker's patience.
+    ///
+    /// - Parameters:
+    ///   - function: The function.
+    ///   - timeout: How long to wait for the answer.
+    /// - Returns: How many; nil if there is no broker that tells it: a worker that is called directly says so when it is called.
+    /// - Throws: As ``connect(timeout:patiently:)`` and ``call(_:_:timeout:)``.
+    public func workerCount<each Argument, Result>(
+        for function: Function<repeat each Argument, Result>,
+        timeout: Duration = .seconds(5)
+    ) async throws -> Int? {
+        try await self.connect(timeout: timeout)
+        guard self.core.endpoints.indices.contains(where: { self.core.isBroker($0) }) else { return nil }
+        let serving = Function<String, [String: Int]>("drover.serving", isIdempotent: true)
+        do { return try await self.call(serving, function.name, timeout: timeout)["workers"] } catch let error
+            as RemoteError
+            where error.code == .unknownFunction
+        {
+            return nil
+        }
     }
 
     private func notConnected(_ error: AsyncResultTimeout) -> ConnectionError {
         let places = self.core.endpoints.map { "\($0)" }.joined(separator: ", ")
         let problems = self.core.problems
         return ConnectionError(
-            .lost,
-            message: "no worker answered at \(places) within \(error.limit)"
+            .unavailable,
+            message: "no worker or broker answered at \(places) within \(PeopleText.time(error.limit))"
                 + (problems.isEmpty ? "" : ": \(problems)") + "; is one running there?"
         )
     }
+
+    /// What is wrong with the connections, in words; empty for nothing.
+    package var connectionProblems: String { self.core.problems }
 
     /// Waits until the callbacks of all calls that have ended so far, and what else was queued for the callback executor,
     /// have run (contract S51).

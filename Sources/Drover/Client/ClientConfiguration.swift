@@ -8,8 +8,8 @@ public import Logging
 ///
 /// All have defaults that suit a program beside its workers.
 public struct ClientConfiguration: Sendable {
-    /// The client's name in the worker's log.
-    public var name = "client"
+    /// The client's name, in errors, in workers' logs and in what `drover why` shows; at first host and process id.
+    public var name: String = ProcessName.current
     /// How many calls may be outstanding; more are refused with `backpressure`, or wait if they are awaited.
     public var maxOutstandingCalls = 65_536
     /// The expiry of calls that set none; nil for no limit (contract S25).

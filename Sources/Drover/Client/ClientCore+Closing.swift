@@ -47,13 +47,13 @@ extension ClientCore {
     func lose(_ result: AnyAsyncResult) {
         self.tellers.begin()
         defer { self.tellers.end() }
-        guard let waiting = result.settle(.lost, failure: .connection(self.closedError)) else { return }
+        guard let waiting = result.settle(.lost, failure: .connection(self.closedError.of(result))) else { return }
         self.callEnded(result, as: .lost)
         waiting.wake(for: result)
     }
 
     /// Asks for a sign of life.
-    func startPing(endpoint: Int?, expiry: Duration) throws -> AsyncResult<WorkerStatus> {
+    func startPing(_ kind: AnyAsyncResult.Kind, expiry: Duration) throws -> AsyncResult<WorkerStatus> {
         try self.checkOpen()
         // A ping takes no place: it must get through when the client is full.
         self.takePlaceRegardless()
@@ -61,7 +61,7 @@ extension ClientCore {
             block: RequestBytes(),
             hasMetadata: false,
             references: [],
-            kind: .ping(endpoint: endpoint)
+            kind: kind
         )
         let ticket = self.ticket(for: request, of: self.pingInfo, options: CallOptions(), expiry: expiry)
         let result = AsyncResult<WorkerStatus>(ticket) { (result, reader: inout PackReader) throws(CodecError) in

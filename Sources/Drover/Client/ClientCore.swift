@@ -250,11 +250,10 @@ final class ClientCore: Sendable {
         for reference in references where PeerID(high: reference.high, low: reference.low) == self.identity {
             let id = SubscriptionID(reference.number)
             guard self.subscriptions.find(id) != nil else {
-                throw UsageError(
-                    .callbackEnded,
-                    "callback \(id) has ended, so it can't be passed on: it was cancelled, or the calls that it was passed to "
-                        + "have ended; make a new one for each call, or one with the lifetime .untilCancelled"
-                )
+                let cause =
+                    self.subscriptions.cause(of: id)?.words
+                    ?? "it was cancelled, or the calls that it was passed to have ended; make a new one"
+                throw UsageError(.callbackEnded, "callback \(id) has ended, so it can't be passed on: \(cause)")
             }
             own.append(id)
         }

@@ -60,6 +60,10 @@ final class ClientLink {
     /// A connection stands.
     @safe @exclusivity(unchecked) var isUp = false
     @safe @exclusivity(unchecked) private var isLookingUp = false
+    /// What the name stood for when it was looked up last.
+    @safe @exclusivity(unchecked) private var hosts: [String] = []
+    /// How many of those were not dialled since.
+    @safe @exclusivity(unchecked) private var untried = 0
     /// How often the name was looked up.
     @safe @exclusivity(unchecked) private var lookUps = 0
     /// Attempts to connect that failed since the socket was made, or the name was looked up.
@@ -148,6 +152,19 @@ final class ClientLink {
     func failedToConnect() -> Bool {
         self.retries += 1
         return self.retries >= Self.retriesBeforeLookUp && !self.isLookingUp && self.endpoint.nameToLookUp != nil
+    }
+
+    /// The name stands for these hosts, of which one is dialled now: the others are tried at once if it can't be reached.
+    func foundHosts(_ hosts: [String]) {
+        self.hosts = hosts
+        self.untried = hosts.count - 1
+    }
+
+    /// Another address of the endpoint's that wasn't dialled since its name was looked up.
+    func nextUntried() -> String? {
+        guard self.untried > 0 else { return nil }
+        self.untried -= 1
+        return self.next(of: self.hosts)
     }
 
     /// The address to dial next, of those that the name stands for: the one after the one that was dialled last.
@@ -298,8 +315,9 @@ final class ClientLink {
     @available(*, noasync)
     func send(_ result: AnyAsyncResult, as repetition: Header.Flags, at now: Instant) throws(ZMQError) {
         let kind = result.kind
-        if case .ping = kind {
-            return try self.send(Header(.ping, id: result.correlationID.rawValue))
+        switch kind {
+        case .ping, .knock: return try self.send(Header(.ping, id: result.correlationID.rawValue))
+        case .call, .chunk: break
         }
         try self.define(result.function)
         var flags = repetition

@@ -69,7 +69,8 @@ extension ClientLoop {
             case .expired: self.end(result, .expired, result.timeout(at: self.now))
             case .lost(let reason):
                 let place = self.lastPlace(of: result)
-                self.end(result, .lost, .connection(self.error(reason, of: place.link, worker: place.worker)))
+                let error = self.error(reason, of: place.link, worker: place.worker)
+                self.end(result, .lost, .connection(error.of(result)))
             case .poison(let attempts, let endpoints):
                 let error = self.poison(result, attempts: attempts, endpoints: endpoints)
                 self.end(result, .failed, .remote(error))

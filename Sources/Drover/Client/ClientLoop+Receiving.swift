@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import DroverCodec
 internal import DroverCore
 internal import DroverZMQ
 internal import Logging
@@ -109,6 +110,17 @@ extension ClientLoop {
         header.rawKind == MessageKind.event.rawValue && header.contentType == ContentType.messagePack.rawValue
     }
 
+    /// A broker says which worker has a call.
+    private func noteWorker(of header: Header, _ payload: UnsafeRawBufferPointer) {
+        guard unsafe !payload.isEmpty, let slot = self.book.machine.slot(of: header.id),
+            let result = self.book.handle(in: slot)
+        else { return }
+        var reader = unsafe PackReader(over: payload, limits: .received)
+        // What can't be read is for people only.
+        guard let name = try? reader.readPeerName() else { return }
+        result.isAt(name)
+    }
+
     private func phaseReported(_ phase: CallPhase, _ header: Header, from link: ClientLink) {
         self.book.machine.phaseReported(
             header.id,
@@ -144,8 +156,10 @@ extension ClientLoop {
         case .progress:
             unsafe self.takeProgress(header, payload: payload)
         case .accepted:
+            unsafe self.noteWorker(of: header, payload)
             self.phaseReported(.accepted, header, from: link)
         case .started:
+            unsafe self.noteWorker(of: header, payload)
             self.phaseReported(.running, header, from: link)
             let isReleased = header.number & PhaseReport.released != 0
             self.book.machine.slotReleased(header.id, isReleased, from: link.index)
@@ -153,7 +167,7 @@ extension ClientLoop {
             link.line.cancelledByPeer(header.id)
             self.takeRemoval(header.id, CancelledStage(rawValue: header.number) ?? .unknown, from: link)
         case .ended:
-            if let subscription = self.core.subscriptions.remove(SubscriptionID(header.number)) { subscription.end() }
+            self.core.subscriptions.remove(SubscriptionID(header.number), because: .givenUp)?.end()
             self.lastSubscription = nil
             // A broker keeps its place until then.
             self.reply(to: link, Header(.ended, number: header.number))
@@ -346,7 +360,7 @@ extension ClientLoop {
         case .none: break
         case .pause: self.reply(to: link, Header(.flow, id: 0, number: id.rawValue))
         case .unsubscribe:
-            self.core.subscriptions.remove(id)?.end()
+            self.core.subscriptions.remove(id, because: .overflowed)?.end()
             self.lastSubscription = nil
             self.core.logger.warning(
                 "a callback was ended, for more of its events waited than it may keep and its policy is .unsubscribe",

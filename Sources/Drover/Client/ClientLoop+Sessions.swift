@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import DroverCodec
 internal import DroverCore
 internal import DroverZMQ
 internal import Logging
@@ -32,6 +33,9 @@ extension ClientLoop {
         self.book.machine.givenUp(by: link.index, afterNanoseconds: welcome.silenceNanoseconds)
     }
 
+    /// What is wrong while a connection stands and nobody has answered the introduction.
+    private static let noWelcome = "what listens there hasn't answered as a worker or a broker does"
+
     /// What the monitor saw of the connection.
     @available(*, noasync)
     func observeConnection(of link: ClientLink) {
@@ -41,16 +45,24 @@ extension ClientLoop {
                 case .handshakeSucceeded:
                     link.failedHandshakes = 0
                     link.isUp = true
+                    link.lastProblem = Self.noWelcome
                     self.book.machine.connected(link.index, at: self.now, actions: &self.actions)
                 case .disconnected, .closed:
                     link.forgetTraffic()
                     link.isUp = false
+                    if link.lastProblem == Self.noWelcome { link.lastProblem = nil }
                     self.now = self.core.now()
                     self.book.machine.disconnected(link.index, at: self.now, actions: &self.actions)
                     // A busy loop doesn't sleep, where it would look for what is due.
                     self.nextTick = min(self.nextTick, self.book.machine.nextDeadline(after: self.now))
                 case .connectRetried:
+                    if let address = link.nextUntried() {
+                        // The monitor of the socket that was is gone, and with it what it would say.
+                        link.close(linger: .zero)
+                        return self.open(link, at: address)
+                    }
                     link.lastProblem = link.lastProblem ?? "nobody listens there"
+                    self.book.machine.unreachable(link.index)
                     if link.failedToConnect() { self.lookUp(link) }
                 case .handshakeFailedAuth:
                     let problem = "the key isn't on the allow-list there"
@@ -121,6 +133,7 @@ extension ClientLoop {
         switch answer {
         case .success(let hosts):
             guard let address = link.next(of: hosts) else { return }
+            link.foundHosts(hosts)
             guard link.socket != nil else { return self.open(link, at: address) }
             // libzmq goes on trying by itself.
             guard address != link.dialled else { return }
@@ -128,6 +141,7 @@ extension ClientLoop {
             self.open(link, at: address)
         case .failure(let failure):
             link.lastProblem = "the name \(link.endpoint.nameToLookUp ?? "") can't be looked up: \(failure)"
+            self.book.machine.unreachable(link.index)
             guard link.socket == nil else { return }
             let isFirst = link.couldNotOpen(at: self.core.now())
             self.core.logger.log(
@@ -197,7 +211,7 @@ extension ClientLoop {
     }
 
     func error(_ reason: LossReason, of link: ClientLink, worker: String) -> ConnectionError {
-        let place = worker.isEmpty ? "the worker at \(link.endpoint)" : "\(worker) at \(link.endpoint)"
+        let place = self.place(of: link, worker)
         let detail = link.lastProblem.map { " (\($0))" } ?? ""
         switch reason {
         case .silent:
@@ -205,7 +219,7 @@ extension ClientLoop {
             return ConnectionError(
                 .lost,
                 message:
-                    "\(place) was silent for \(limit); whether the call ran is unknown: make it again if it may run twice"
+                    "\(place) was silent for \(PeopleText.time(limit)); whether the call ran is unknown: make it again if it may run twice"
             )
         case .disconnected:
             return ConnectionError(
@@ -244,9 +258,41 @@ extension ClientLoop {
                     "\(place) has no room for this client at the moment\(detail); whether a call that was there before ran is "
                     + "unknown: make it again if it may run twice"
             )
+        case .unreachable:
+            return ConnectionError(
+                .unavailable,
+                message: "no worker or broker can be reached: \(self.core.problems); start one there, or check the "
+                    + "address"
+            )
         case .refused:
             return ConnectionError(.protocol, message: "\(place) does not accept this client\(detail)")
         }
+    }
+
+    /// An endpoint as it is called in messages: a broker isn't taken for a worker.
+    private func place(of link: ClientLink, _ name: String) -> String {
+        let kind = self.core.isBroker(link.index) ? "the broker" : "the worker"
+        return name.isEmpty ? "\(kind) at \(link.endpoint)" : "\(kind) \(name) at \(link.endpoint)"
+    }
+
+    /// What is told of a session that has ended, of which nothing is to be done: what becomes of the calls is this client's business.
+    private func sessionError(_ reason: LossReason, of link: ClientLink) -> ConnectionError {
+        let error = self.error(reason, of: link, worker: self.core.workerName(of: link.index))
+        let place = self.place(of: link, self.core.workerName(of: link.index))
+        switch reason {
+        case .silent, .disconnected, .restarted, .forgotten: break
+        case .left, .authentication, .protocol, .refused, .unreachable: return error
+        case .full:
+            let detail = link.lastProblem.map { " (\($0))" } ?? ""
+            return ConnectionError(
+                error.code,
+                message:
+                    "\(place) has no room for this client at the moment\(detail); it is asked again, and calls wait"
+            )
+        }
+        let message =
+            "\(place) is lost: \(reason.words); its calls that may run twice are made again, the others end as lost"
+        return ConnectionError(error.code, message: message)
     }
 
     /// A call was running each time that a worker died.
@@ -320,9 +366,9 @@ extension ClientLoop {
         // Who is refused tries again and again; users hear of it once.
         if link.isRefusedAgain { return }
         self.core.counters.disconnections.count()
-        let error = self.error(reason, of: link, worker: self.core.workerName(of: link.index))
+        let error = self.sessionError(reason, of: link)
         self.core.logger.warning(
-            "a worker is lost",
+            self.core.isBroker(link.index) ? "a broker is lost" : "a worker is lost",
             metadata: [LogKeys.endpoint: "\(link.endpoint)", LogKeys.error: "\(error)"]
         )
         guard let hook = self.core.configuration.onDisconnect else { return }

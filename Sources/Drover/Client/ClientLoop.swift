@@ -169,6 +169,7 @@ final class ClientLoop {
             return
         }
         let isPing: Bool
+        var isImpatient = false
         var target: Int32 = Call.noEndpoint
         var isBundle = false
         switch result.kind {
@@ -176,6 +177,9 @@ final class ClientLoop {
         case .chunk:
             isPing = false
             isBundle = result.itemCount > 1
+        case .knock:
+            isPing = true
+            isImpatient = true
         case .ping(let endpoint):
             isPing = true
             target = endpoint.map { Int32($0) } ?? Call.noEndpoint
@@ -186,6 +190,7 @@ final class ClientLoop {
             isIdempotent: result.isIdempotent,
             affinity: result.affinity,
             isPing: isPing,
+            isImpatient: isImpatient,
             target: target,
             attempts: result.attempts,
             isBundle: isBundle,
@@ -229,8 +234,9 @@ final class ClientLoop {
         let error = RemoteError(
             .tooLarge,
             message:
-                "the arguments take \(count) bytes, \(worker) takes \(link.maxPayloadBytes): send less at once, or "
-                + "raise maxPayloadBytes there",
+                "the arguments take \(PeopleText.size(count)), \(worker) takes \(PeopleText.size(link.maxPayloadBytes)): send less at "
+                + "once, or raise maxPayloadBytes there",
+            execution: .didNotRun,
             worker: worker,
             function: result.functionName,
             correlationID: result.correlationID
@@ -431,7 +437,7 @@ final class ClientLoop {
         for (slot, _) in self.book.machine.closed() {
             guard let result = self.book.take(slot) else { continue }
             result.freeRequest()
-            self.end(result, .lost, .connection(self.core.closedError))
+            self.end(result, .lost, .connection(self.core.closedError.of(result)))
         }
         self.core.counters.tableEntries.store(0, ordering: .relaxed)
         self.core.counters.timers.store(0, ordering: .relaxed)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// An address of a worker or broker, such as `tcp://host:5555`, `ipc:///run/drover.sock` or `inproc://name`.
+/// An address of a worker or broker, such as `tcp://host:5555` or `ipc:///run/drover.sock`.
 public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
     /// The address as it was given.
     public let address: String
@@ -9,7 +9,7 @@ public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
 
     /// Creates an endpoint from its address.
     ///
-    /// - Parameter address: `tcp://HOST:PORT`, `ipc://PATH` or `inproc://NAME`. An IPv6 address stands in brackets. To bind, the
+    /// - Parameter address: `tcp://HOST:PORT` or `ipc://PATH`, also within a process. An IPv6 address stands in brackets. To bind, the
     ///   port may be `*` for any, the host `*` for all addresses of this machine, or the name of a network interface.
     /// - Throws: ``UsageError`` with `badConfiguration` that says what is wrong with the address.
     public init(_ address: String) throws {
@@ -27,11 +27,13 @@ public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
                 throw Self.error(address, "has a path of \(place.utf8.count) bytes; a socket's path has at most 107")
             }
         case "inproc":
-            guard !place.isEmpty, place.utf8.count < 256 else {
-                throw Self.error(address, "needs a name of 1 to 255 bytes behind inproc://")
-            }
+            // ZeroMQ tells nothing of such connections: neither when they stand nor when they end.
+            throw Self.error(
+                address,
+                "uses inproc, whose connections can't be watched; within a process, too, use ipc://PATH or tcp://127.0.0.1:*"
+            )
         default:
-            throw Self.error(address, "uses \"\(transport)\"; known transports are tcp, ipc and inproc")
+            throw Self.error(address, "uses \"\(transport)\"; known transports are tcp and ipc")
         }
         self.address = address
         self.tcp = tcp

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import DroverCodec
 public import DroverWire
 
 /// The caller's deadline passed before an answer came (contract S62).
@@ -41,7 +42,8 @@ public struct AsyncResultTimeout: Error, Hashable, Sendable {
 extension AsyncResultTimeout: CustomStringConvertible {
     /// Function, limit, phase and problem, in one line.
     public var description: String {
-        "\(self.function) \(self.correlationID) expired after \(self.elapsed) (limit \(self.limit)); it was \(self.phase)"
+        "\(self.function) \(self.correlationID) expired after \(PeopleText.time(self.elapsed)) (limit "
+            + "\(PeopleText.time(self.limit))); it was \(self.phase)"
             + (self.problem.map { ": \($0)" } ?? "")
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The connection failed; whether the work was done is unknown.
+/// The connection failed; ``execution`` says what is known of the work.
 public struct ConnectionError: Error, Sendable {
     /// What went wrong.
     ///
@@ -35,6 +35,8 @@ public struct ConnectionError: Error, Sendable {
     public var message: String
     /// The error that caused this one, if any.
     public var cause: (any Error)?
+    /// Whether the call's handler ran.
+    public var execution: Execution
 
     /// Creates an error.
     ///
@@ -42,18 +44,27 @@ public struct ConnectionError: Error, Sendable {
     ///   - code: The kind of failure.
     ///   - message: What happened and what to do about it.
     ///   - cause: The error that caused this one.
-    public init(_ code: Code, message: String, cause: (any Error)? = nil) {
+    ///   - execution: Whether the call's handler ran; nil takes what the code says.
+    public init(_ code: Code, message: String, cause: (any Error)? = nil, execution: Execution? = nil) {
         self.code = code
         self.message = message
         self.cause = cause
+        self.execution = execution ?? (code == .backpressure || code == .unavailable ? .didNotRun : .mayHaveRun)
+    }
+
+    /// The same error, of a call that came so far.
+    func of(_ result: AnyAsyncResult) -> ConnectionError {
+        var error = self
+        // What never left this process can't have run.
+        if result.lastPhase == .local { error.execution = .didNotRun }
+        return error
     }
 }
 
 extension ConnectionError: CustomStringConvertible {
-    /// The code, the message and the cause, unless the message names it, in one line.
+    /// The message and the cause, unless the message names it, in one line.
     public var description: String {
-        let text = "connection \(self.code): \(self.message)"
-        guard let cause = self.cause.map({ "\($0)" }), !self.message.contains(cause) else { return text }
-        return "\(text) (\(cause))"
+        guard let cause = self.cause.map({ "\($0)" }), !self.message.contains(cause) else { return self.message }
+        return "\(self.message) (\(cause))"
     }
 }

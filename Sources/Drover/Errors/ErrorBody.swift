@@ -24,7 +24,14 @@ struct ErrorBody {
     /// A broker says that the worker that had the call is lost.
     var isLoss: Bool { self.payload.code == "lost" }
 
-    init(code: RemoteError.Code, message: String, isRetryable: Bool = false, worker: String = "") {
+    init(
+        code: RemoteError.Code,
+        message: String,
+        isRetryable: Bool = false,
+        execution: Execution? = nil,
+        worker: String = ""
+    ) {
+        self.payload.ran = execution?.wireNumber
         self.payload.code = code.name
         self.payload.message = message
         self.payload.isRetryable = isRetryable
@@ -39,6 +46,7 @@ struct ErrorBody {
     ///   - worker: Who answers.
     init(thrown error: any Error, hop: String, worker: String = "") {
         self.payload.worker = worker
+        self.payload.ran = Execution.ran.wireNumber
         switch error {
         case let error as RemoteError:
             // An error from another hop that was let through: keep what it says and add this hop.
@@ -119,6 +127,7 @@ struct ErrorBody {
             correlationID: correlationID
         )
         error.details = self.payload.details
+        if let execution = Execution(wire: self.payload.ran) { error.execution = execution }
         error.attempts = Int(clamping: self.payload.attempts)
         error.workers = self.payload.workers
         return error

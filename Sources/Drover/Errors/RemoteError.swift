@@ -22,6 +22,8 @@ public struct RemoteError: Error, Hashable, Sendable {
         public static let unknownFunction = Code(name: "unknownFunction")
         /// The arguments are not those that the handler takes.
         public static let badArguments = Code(name: "badArguments")
+        /// What the handler returned is not of the type that the function is declared with here.
+        public static let badResult = Code(name: "badResult")
         /// The arguments, or the result, are over a limit.
         public static let tooLarge = Code(name: "tooLarge")
         /// The worker has as many requests as it takes.
@@ -70,6 +72,8 @@ public struct RemoteError: Error, Hashable, Sendable {
     public var trace: String
     /// Whether the same call may succeed if made again, here or on another worker.
     public var isRetryable: Bool
+    /// Whether the handler ran.
+    public var execution: Execution
     /// How long to wait before the same call is made again, if who answered knows: a broker whose queue is full does.
     public var retryAfter: Duration?
     /// The worker's name.
@@ -95,6 +99,7 @@ public struct RemoteError: Error, Hashable, Sendable {
     ///   - message: What the error said.
     ///   - trace: The way the error took.
     ///   - isRetryable: Whether the same call may succeed if made again.
+    ///   - execution: Whether the handler ran; nil takes what the code says.
     ///   - retryAfter: How long to wait before.
     ///   - worker: The worker's name.
     ///   - function: The function that was called.
@@ -105,6 +110,7 @@ public struct RemoteError: Error, Hashable, Sendable {
         message: String,
         trace: String = "",
         isRetryable: Bool = false,
+        execution: Execution? = nil,
         retryAfter: Duration? = nil,
         worker: String = "",
         function: String = "",
@@ -115,6 +121,7 @@ public struct RemoteError: Error, Hashable, Sendable {
         self.message = message
         self.trace = trace
         self.isRetryable = isRetryable
+        self.execution = execution ?? code.execution
         self.retryAfter = retryAfter
         self.worker = worker
         self.function = function
@@ -133,11 +140,11 @@ public struct RemoteError: Error, Hashable, Sendable {
 }
 
 extension RemoteError: CustomStringConvertible {
-    /// Code, type, message and place, in one line.
+    /// Type, message, place and code, in one line.
     public var description: String {
         let type = self.type.isEmpty ? "" : "\(self.type): "
-        let place = self.worker.isEmpty ? "" : " (\(self.function) \(self.correlationID) on \(self.worker))"
-        let advice = self.retryAfter.map { "; try again in \($0)" } ?? ""
-        return "remote \(self.code): \(type)\(self.message)\(advice)\(place)"
+        let place = self.worker.isEmpty ? "" : "\(self.function) \(self.correlationID) on \(self.worker): "
+        let advice = self.retryAfter.map { "; try again in \(PeopleText.time($0))" } ?? ""
+        return "\(type)\(self.message)\(advice) (\(place)\(self.code))"
     }
 }

@@ -57,6 +57,6 @@ extension UsageError {
 }
 
 extension UsageError: CustomStringConvertible {
-    /// The code and the message, in one line.
-    public var description: String { "\(self.code): \(self.message)" }
+    /// The message.
+    public var description: String { self.message }
 }

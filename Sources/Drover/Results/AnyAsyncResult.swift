@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import DroverCodec
 internal import DroverCore
 public import DroverWire
 public import DroverZMQ
@@ -33,11 +34,14 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         case chunk
         /// A sign of life, answered by the worker's I/O thread; of one endpoint, or of whichever answers first.
         case ping(endpoint: Int?)
+        /// The same of whichever answers first, as long as one can be reached.
+        case knock
     }
 
     private static var noPing: Int16 { -2 }
     private static var isChunk: Int16 { -3 }
     private static var pingAny: Int16 { -1 }
+    private static var knocks: Int16 { -4 }
 
     /// What few calls have.
     private final class Rarities {
@@ -49,6 +53,8 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         var eventChannel: ResultChannel?
         /// The limit that was set after the call was made.
         var limit: UInt64?
+        /// Who has it behind a broker, as the broker said.
+        var worker: String?
         /// The request whose handler made it; never changes, but may be gone: another may be where it was.
         weak let maker: JobContext?
 
@@ -105,6 +111,7 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         switch ticket.request.kind {
         case .call: self.pingTarget = Self.noPing
         case .chunk: self.pingTarget = Self.isChunk
+        case .knock: self.pingTarget = Self.knocks
         case .ping(let endpoint): self.pingTarget = endpoint.map { Int16(clamping: $0) } ?? Self.pingAny
         }
         self.submittedAt = ticket.submittedAt
@@ -158,6 +165,7 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         switch self.pingTarget {
         case Self.noPing: .call
         case Self.isChunk: .chunk
+        case Self.knocks: .knock
         case Self.pingAny: .ping(endpoint: nil)
         default: .ping(endpoint: Int(self.pingTarget))
         }
@@ -224,8 +232,23 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         switch Self.phase(in: word) {
         case .local: return .local
         case .sent: return .sent
-        case .accepted: return .accepted(worker: self.client.workerName(of: Int(word >> 8)))
-        case .running: return .running(worker: self.client.workerName(of: Int(word >> 8)))
+        case .accepted: return .accepted(worker: self.workerName(in: word))
+        case .running: return .running(worker: self.workerName(in: word))
+        }
+    }
+
+    private final func workerName(in word: UInt32) -> String {
+        let endpoint = Int(word >> 8)
+        let behind = self.client.isBroker(endpoint) ? self.lock.withLock { _ in self.rarities?.worker } : nil
+        return behind ?? self.client.workerName(of: endpoint)
+    }
+
+    /// A broker said which worker has the call.
+    final func isAt(_ worker: String) {
+        self.lock.withLock { _ in
+            let rarities = self.rarities ?? Rarities()
+            rarities.worker = worker
+            self.rarities = rarities
         }
     }
 
@@ -277,7 +300,10 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
             case .limit:
                 return "it waits for others of its function to end, of which its worker runs no more at once (limit)"
             case .key: return "it waits for another call of its ordering key to end"
-            default: break
+            case .worker:
+                return
+                    "no worker there may run it: start one that has the function, serves the queue and has the labels and resources"
+            case .some(.none), nil: break
             }
             return isStalled
                 ? "it waits for a slot, and each is held by a handler that \(Self.stallText)" : nil
@@ -504,13 +530,13 @@ extension AnyAsyncResult: CustomStringConvertible {
         let now = self.client.now()
         let age = Duration(nanoseconds: now.nanoseconds(since: self.submittedAt))
         let status = self.currentStatus
-        var text = "AsyncResult \(self.functionName) \(self.correlationID) \(status), \(age) old"
+        var text = "AsyncResult \(self.functionName) \(self.correlationID) \(status), \(PeopleText.time(age)) old"
         if status == .pending {
             text += ", \(self.lastPhase)"
             if let problem { text += " (\(problem))" }
             let deadline = self.deadline
             if deadline != .distantFuture {
-                text += ", expires in \(Duration(nanoseconds: deadline.nanoseconds(since: now)))"
+                text += ", expires in \(PeopleText.time(Duration(nanoseconds: deadline.nanoseconds(since: now))))"
             }
         }
         return text

@@ -64,11 +64,30 @@ public final class AsyncResult<Value: Sendable>: AnyAsyncResult, @unchecked Send
             words.destroy(Value.self)
             return nil
         } catch {
-            let message =
-                "the reply to \(self.functionName) \(self.correlationID) is not a \(Value.self): \(error); "
-                + "declare the function with the type that the worker returns"
-            return self.settle(.lost, failure: .connection(ConnectionError(.protocol, message: message, cause: error)))
+            let failure = self.unreadable(as: Value.self, error)
+            return self.settle(failure.isOfType ? .failed : .lost, failure: failure)
         }
+    }
+}
+
+extension AnyAsyncResult {
+    /// Why a reply is no value of a type: it is one of another, or can't be understood at all.
+    final func unreadable(as type: Any.Type, _ error: CodecError) -> FailureBox {
+        guard error.isOfType else {
+            let message = "the reply to \(self.functionName) \(self.correlationID) can't be understood: \(error)"
+            return .connection(ConnectionError(.protocol, message: message, cause: error, execution: .ran))
+        }
+        return .remote(
+            RemoteError(
+                .badResult,
+                message:
+                    "the handler ran, but what it returned is not a \(type): \(error); declare the function with the type "
+                    + "that the worker returns",
+                worker: self.client.workerName(of: self.lastEndpoint),
+                function: self.functionName,
+                correlationID: self.correlationID
+            )
+        )
     }
 }
 
@@ -81,4 +100,7 @@ indirect enum FailureBox: Sendable {
     case remote(RemoteError)
     case timeout(AsyncResultTimeout)
     case connection(ConnectionError)
+
+    /// Whether the worker's answer was understood.
+    var isOfType: Bool { if case .connection = self { false } else { true } }
 }

@@ -3,9 +3,6 @@
 // Nothing leaves the machine in the clear unless somebody says so.
 
 extension Endpoint {
-    /// Whether it leads to another thread of this process, where there is nothing to encrypt and nobody to ask for a key.
-    private var isInProcess: Bool { self.address.hasPrefix("inproc:") }
-
     /// Refuses to listen where strangers could come in.
     ///
     /// - Parameters:
@@ -14,13 +11,6 @@ extension Endpoint {
     ///   - allowsPlain: Whether the network is trusted.
     /// - Throws: ``UsageError`` that says what to do instead.
     package func checkBind(hasKeys: Bool, setting: String, allowsPlain: Bool) throws {
-        if hasKeys, self.isInProcess {
-            throw UsageError(
-                .badConfiguration,
-                "\(self) stays within this process, where ZeroMQ asks nobody for a key: bind tcp or ipc, or leave "
-                    + "\(setting) out"
-            )
-        }
         guard !hasKeys, !self.isLocalToBind, !allowsPlain else { return }
         throw UsageError(
             .badConfiguration,
@@ -33,12 +23,6 @@ extension Endpoint {
     package func checkDial(keys: ConnectionKeys?, allowsPlain: Bool) throws {
         if let tcp, tcp.port == nil || tcp.host == .any {
             throw UsageError(.badConfiguration, "\(self) names no one place to connect to: write tcp://HOST:PORT")
-        }
-        if keys != nil, self.isInProcess {
-            throw UsageError(
-                .badConfiguration,
-                "\(self) stays within this process, where ZeroMQ asks nobody for a key: leave keys out"
-            )
         }
         guard keys == nil, !self.isLocal, !allowsPlain else { return }
         throw UsageError(

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import DroverCodec
 package import DroverCore
 package import DroverWire
 package import DroverZMQ
@@ -497,7 +498,7 @@ package final class PartLine {
                 guard count <= maxPayloadBytes else {
                     let error = WireError(
                         .tooLarge,
-                        "a payload of \(count) bytes is over the limit of \(maxPayloadBytes)"
+                        "a payload of \(PeopleText.size(count)) is over the limit of \(PeopleText.size(maxPayloadBytes))"
                     )
                     self.budget.count(oversized: 1)
                     return (.refused(message, error), unwanted)

@@ -3,8 +3,7 @@
 package import DroverZMQ
 internal import Synchronization
 
-/// The process's one libzmq context, alive as long as any client or worker is: they share its I/O thread, and `inproc`
-/// endpoints need it.
+/// The process's one libzmq context, alive as long as any client or worker is: they share its I/O thread.
 package final class SharedContext: Sendable {
     private struct Holder: Sendable { weak var current: SharedContext? }
 

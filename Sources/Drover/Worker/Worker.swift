@@ -113,7 +113,7 @@ public struct WorkerEndpoint: Hashable, Sendable {
 
     /// Listens for clients that come directly.
     ///
-    /// - Parameter address: `tcp://HOST:PORT`, with `*` for any port; `ipc://PATH`; `inproc://NAME`.
+    /// - Parameter address: `tcp://HOST:PORT`, with `*` for any port, or `ipc://PATH`.
     /// - Returns: The endpoint.
     public static func bind(_ address: String) -> WorkerEndpoint { WorkerEndpoint(address: address, brokers: []) }
 

@@ -7,8 +7,10 @@ public import Logging
 ///
 /// All have defaults that suit a machine of its own.
 public struct WorkerConfiguration: Sendable {
-    /// The worker's name, in answers, errors and logs.
-    public var name = "worker"
+    /// The worker's name, in answers, errors and logs; at first host and process id, such as `host7-4711`.
+    ///
+    /// An order of `drover workers` to a name goes to all workers that have it.
+    public var name: String = ProcessName.current
     /// How many handlers run at once.
     public var concurrency = 4
     /// How many requests one client may have here at once, running or waiting.

@@ -158,6 +158,7 @@ final class WorkerCore: Sendable {
             ErrorBody(
                 code: error.cause.code == .tooLarge ? .tooLarge : .failed,
                 message: "the result of \(function) can't be sent: \(error.cause)",
+                execution: .ran,
                 worker: worker
             )
         case let error as ArgumentError:

@@ -216,13 +216,14 @@ extension WorkerLoop {
     }
 
     /// What is said of a payload over a limit: a client's, or this worker's if that is lower.
-    private func tooLarge(_ what: String, _ count: Int, limit: Int) -> ErrorBody {
+    private func tooLarge(_ what: String, _ count: Int, limit: Int, _ execution: Execution = .didNotRun) -> ErrorBody {
         let isOwn = limit == self.core.configuration.maxPayloadBytes
         return ErrorBody(
             code: .tooLarge,
             message:
-                "\(what) \(count) bytes, the limit of \(isOwn ? self.core.name : "the client") is \(limit): send less at "
-                + "once, or raise maxPayloadBytes there",
+                "\(what) \(PeopleText.size(count)), the limit of \(isOwn ? self.core.name : "the client") is "
+                + "\(PeopleText.size(limit)): send less at once, or raise maxPayloadBytes there",
+            execution: execution,
             worker: self.core.name
         )
     }
@@ -388,7 +389,7 @@ extension WorkerLoop {
     /// Says that there is a result, or an error, that the client would not take.
     private func refuseResult(of id: UInt64, count: Int, by link: WorkerLink, _ session: Int) {
         self.machine.forgetResult(id, of: session)
-        self.refuse(id, self.tooLarge("the result takes", count, limit: link.maxPayloadBytes), to: session)
+        self.refuse(id, self.tooLarge("the result takes", count, limit: link.maxPayloadBytes, .ran), to: session)
     }
 
     func remember(_ id: UInt64, from start: Int, of link: WorkerLink, _ session: Int, isRemoval: Bool = false) {

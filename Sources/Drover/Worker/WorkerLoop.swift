@@ -362,6 +362,7 @@ final class WorkerLoop {
                     ErrorBody(
                         code: error.code == .tooLarge ? .tooLarge : .badArguments,
                         message: "\(error)",
+                        execution: .didNotRun,
                         worker: self.core.name
                     ),
                     to: session
@@ -457,7 +458,7 @@ final class WorkerLoop {
         case .refused(let message, let error):
             self.malformed(error)
             guard message.kind == .request else { return }
-            let body = ErrorBody(code: .tooLarge, message: "\(error)", worker: self.core.name)
+            let body = ErrorBody(code: .tooLarge, message: "\(error)", execution: .didNotRun, worker: self.core.name)
             self.refuse(message.id, body, to: session)
         case .malformed(let error): self.malformed(error)
         }
@@ -465,7 +466,8 @@ final class WorkerLoop {
 
     func unknownKind(_ header: Header, _ session: Int) {
         self.core.counters.unknownMessages.count()
-        guard header.flags.contains(.mustUnderstand) else { return }
+        // An id of 0 names nothing that an answer could end.
+        guard header.flags.contains(.mustUnderstand), header.id != 0 else { return }
         let message = "this worker does not know messages of kind \(header.rawKind); update it"
         self.refuse(header.id, ErrorBody(code: .unsupported, message: message, worker: self.core.name), to: session)
     }

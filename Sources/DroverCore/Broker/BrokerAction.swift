@@ -26,6 +26,8 @@ package enum BrokerAction: Equatable, Sendable {
     case sendDeadline(worker: Int, id: UInt64, deadline: Instant)
     /// Tell a client that its call waits for slots that handlers hold which wait for calls themselves.
     case tellStalled(client: Int, id: UInt64)
+    /// Tell a client whether there is any worker that may run its call, or none yet.
+    case tellServed(client: Int, id: UInt64, isServed: Bool)
     /// Tell a client what its call came to; the slot is free.
     ///
     /// If it may have run, the message must be remembered as an answer is, for a request that is sent again.

@@ -36,6 +36,8 @@ package struct BrokerCall: BitwiseCopyable, Sendable {
     let byteCount: UInt32
     /// Whose it is, also once its client is gone.
     let tenant: UInt32
+    /// When it came, in milliseconds, of which only the lower half is kept.
+    private let cameAt: UInt32
     package let priority: UInt8
     /// The priority as far as it counts against other tenants.
     let level: UInt8
@@ -60,12 +62,21 @@ package struct BrokerCall: BitwiseCopyable, Sendable {
     /// Its client was told that it waits for a slot that a handler holds which waits for a call itself, or that its handler
     /// waits for such a call.
     var isStalled = false
+    /// Its client was told that there is no worker that may run it.
+    var isUnserved = false
     /// What it waits for at its worker, if it is not a slot.
     var hold = HoldReason.none
     /// Its worker has said that it runs.
     var isStarted = false
 
     var isWaiting: Bool { self.state == .held || self.state == .queued || self.state == .apart }
+
+    /// For how long it has been here; for more than 49 days it begins anew.
+    func milliseconds(at now: Instant) -> Int { Int(Self.milliseconds(now) &- self.cameAt) }
+
+    private static func milliseconds(_ instant: Instant) -> UInt32 {
+        UInt32(truncatingIfNeeded: instant.nanoseconds / 1_000_000)
+    }
 
     init(
         _ request: BrokerRequest,
@@ -74,7 +85,8 @@ package struct BrokerCall: BitwiseCopyable, Sendable {
         highestLevel: UInt8,
         route: Int,
         key: UInt32,
-        deadline: Instant
+        deadline: Instant,
+        at now: Instant
     ) {
         self.id = request.id
         self.deadline = deadline
@@ -88,6 +100,7 @@ package struct BrokerCall: BitwiseCopyable, Sendable {
         self.attempts = request.attempts
         self.isBundle = request.isBundle
         self.byteCount = UInt32(clamping: request.byteCount)
+        self.cameAt = Self.milliseconds(now)
     }
 }
 

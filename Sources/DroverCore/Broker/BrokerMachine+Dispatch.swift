@@ -343,6 +343,10 @@ extension BrokerMachine {
         self.calls[slot].workerID = id
         if self.calls[slot].sends < .max { self.calls[slot].sends += 1 }
         self.calls[slot].isRecalled = false
+        if self.calls[slot].isUnserved {
+            self.calls[slot].isUnserved = false
+            actions.append(.tellServed(client: Int(self.calls[slot].client), id: self.calls[slot].id, isServed: true))
+        }
         self.calls.append(slot, to: &self.workers[worker].calls)
         if self.routes[route].hasResources { self.workers[worker].occupy(self.demandsOf[route].resources) }
         let function = self.routes[route].function

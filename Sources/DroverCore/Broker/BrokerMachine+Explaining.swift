@@ -74,6 +74,11 @@ extension BrokerMachine {
         return explanations
     }
 
+    /// Explains one call of a client.
+    package func explanation(of id: UInt64, client: Int) -> Explanation? {
+        self.clients[client].requests.find(id).map { self.explanation(of: $0, client: client) }
+    }
+
     private func explanation(of slot: UInt32, client: Int) -> Explanation {
         let call = self.calls[slot]
         let (route, demands) = (self.routes[Int(call.route)], self.demandsOf[Int(call.route)])

@@ -54,7 +54,8 @@ extension BrokerMachine {
                 highestLevel: self.tenants[tenant].quotas.level,
                 route: route,
                 key: key?.index ?? CallSlab.none,
-                deadline: deadline
+                deadline: deadline,
+                at: now
             )
         )
         self.entered(route)
@@ -66,6 +67,10 @@ extension BrokerMachine {
             self.startTimer(of: slot, at: now)
         } else {
             self.place(slot, at: now, actions: &actions)
+        }
+        if self.routes[route].workerCount == 0 {
+            self.calls[slot].isUnserved = true
+            actions.append(.tellServed(client: client, id: request.id, isServed: false))
         }
         return .taken(slot: slot)
     }

@@ -195,6 +195,8 @@ extension BrokerMachine {
         at now: Instant,
         actions: inout [BrokerAction]
     ) {
+        // Only brokers lack workers.
+        let hold = hold == .worker ? HoldReason.none : hold
         if self.calls[slot].state == .sent {
             if isStarted { self.calls[slot].isStarted = true }
             if self.calls[slot].hold != hold { self.held(slot, hold, at: now, actions: &actions) }

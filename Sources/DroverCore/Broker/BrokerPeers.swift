@@ -42,6 +42,9 @@ package struct BrokerClient {
     package internal(set) var keptBytes = 0
     package internal(set) var isLive = true
 
+    /// Whether it has said the name of a function of workers.
+    package var hasFunctions: Bool { self.functionCount > 0 || !self.refusedNames.isEmpty }
+
     static var undefinedFunction: Int { -1 }
     static var refusedFunction: Int { -2 }
 }
@@ -129,6 +132,9 @@ package struct BrokerWorker {
         self.coverageNanoseconds = coverage
         self.credit = offer.concurrency
     }
+
+    /// How long nothing has been heard of it.
+    package func silentNanoseconds(at now: Instant) -> UInt64 { self.session.silentNanoseconds(at: now) }
 
     /// Requests that it has not answered.
     package var outstanding: Int { self.calls.count }

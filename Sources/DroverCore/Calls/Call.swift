@@ -55,6 +55,8 @@ package struct Call: Sendable {
     package let isIdempotent: Bool
     /// Whether it is a sign of life rather than work: it takes no place in the worker's window.
     package let isPing: Bool
+    /// Whether it ends as soon as no endpoint can be reached, instead of waiting for one.
+    package let isImpatient: Bool
     /// A hash of the ordering key, 0 without one: calls of one key go to one worker.
     package let affinity: UInt64
     /// When its client stops waiting.
@@ -70,6 +72,7 @@ package struct Call: Sendable {
         isIdempotent: Bool = false,
         affinity: UInt64 = 0,
         isPing: Bool = false,
+        isImpatient: Bool = false,
         target: Int32 = -1,
         attempts: UInt8 = 0,
         isBundle: Bool = false,
@@ -80,6 +83,7 @@ package struct Call: Sendable {
         self.isIdempotent = isIdempotent
         self.affinity = affinity
         self.isPing = isPing
+        self.isImpatient = isImpatient
         self.target = target
         self.endpoint = Self.noEndpoint
         self.phase = .local
@@ -109,14 +113,32 @@ package enum LossReason: Equatable, Sendable {
     case refused
     /// The worker refused the handshake for want of room, which passes.
     case full
+    /// Nobody listens there, or the name can't be looked up.
+    case unreachable
 }
 
 extension LossReason {
+    /// What happened, in words.
+    package var words: String {
+        switch self {
+        case .silent: "it was silent for too long"
+        case .disconnected: "its connection was closed, and it was not back within a second"
+        case .restarted: "it was restarted"
+        case .forgotten: "it had forgotten the session"
+        case .left: "it left"
+        case .authentication: "its key is not accepted"
+        case .protocol: "it doesn't speak this protocol"
+        case .refused: "it refused the session"
+        case .full: "it has no room for this client at the moment"
+        case .unreachable: "it can't be reached"
+        }
+    }
+
     /// Whether the worker may have died of what it ran.
     var mayBeDeath: Bool {
         switch self {
         case .silent, .disconnected, .restarted: true
-        case .forgotten, .left, .authentication, .protocol, .refused, .full: false
+        case .forgotten, .left, .authentication, .protocol, .refused, .full, .unreachable: false
         }
     }
 

@@ -28,6 +28,8 @@ package struct ClientEndpoint: Sendable {
     package var isRefused = false
     /// It did for want of room: it may let us in when others have left.
     var mayLetIn = false
+    /// Why no connection comes about, while that is so and known.
+    package var outOfReach: LossReason?
     /// How many requests run there at once; 0 for a broker.
     package var slots = 0
     /// How many requests it gets at once: what keeps it busy, and no more, so that the others wait where any worker can take

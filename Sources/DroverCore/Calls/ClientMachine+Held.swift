@@ -9,6 +9,8 @@ extension ClientMachine {
     mutating func hold(_ slot: UInt32, _ reason: HoldReason, at endpoint: Int, actions: inout [ClientAction]) {
         let call = self.calls[slot]
         guard call.hold != reason else { return }
+        // Of workers only brokers can lack some.
+        let reason = reason == .worker && self.endpoints[endpoint].slots > 0 ? .none : reason
         guard self.endpoints[endpoint].slots > 0 else { return self.calls[slot].hold = reason }
         if call.affinity != 0 {
             self.calls[slot].hold = reason

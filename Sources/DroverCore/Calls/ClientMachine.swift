@@ -236,7 +236,7 @@ package struct ClientMachine: ~Copyable {
         self.tombstones.markAnswered(id)
     }
 
-    /// A worker that stops didn't take a call, which never ran: it goes elsewhere, or waits for a worker (contract S91).
+    /// A worker or broker that stops didn't take a call, which never ran: it goes elsewhere, or waits for a worker (contract S91).
     ///
     /// - Returns: Whether it goes on; if not, its caller is to be told.
     package mutating func drained(
@@ -370,7 +370,15 @@ package struct ClientMachine: ~Copyable {
 
     /// The connection to an endpoint stands: introduce ourselves.
     package mutating func connected(_ endpoint: Int, at now: Instant, actions: inout [ClientAction]) {
+        self.endpoints[endpoint].outOfReach = nil
         self.perform(self.endpoints[endpoint].session.connected(at: now), of: endpoint, at: now, actions: &actions)
+    }
+
+    /// An attempt to connect failed: nobody listens there, or the name can't be looked up.
+    ///
+    /// It is tried again, and what waits goes on waiting, except for what is impatient and has nowhere else to go.
+    package mutating func unreachable(_ endpoint: Int) {
+        if self.endpoints[endpoint].outOfReach == nil { self.endpoints[endpoint].outOfReach = .unreachable }
     }
 
     /// The connection broke.
@@ -503,6 +511,8 @@ package struct ClientMachine: ~Copyable {
         self.lose(endpoint, reason: reason, at: now, actions: &actions)
         self.endpoints[endpoint].isRefused = true
         self.endpoints[endpoint].mayLetIn = reason == .full
+        // It is there, and may have room in a moment.
+        self.endpoints[endpoint].outOfReach = reason == .full ? nil : reason
         guard self.endpoints.allSatisfy({ $0.isRefused && !$0.mayLetIn }) else { return }
         for slot in self.slots(of: Int(Call.noEndpoint)) {
             self.finish(slot, ending: .lost(reason), at: now, actions: &actions)
@@ -951,6 +961,10 @@ package struct ClientMachine: ~Copyable {
                 self.calls[slot].endpoint = Int32(open)
                 self.calls[slot].phase = .sent
                 actions.append(.transmit(slot: slot, endpoint: open, isResent: false))
+            } else if self.calls[slot].isImpatient, let reason = self.endpoints.first?.outOfReach,
+                self.endpoints.allSatisfy({ $0.outOfReach != nil })
+            {
+                self.finish(slot, ending: .lost(reason), at: self.latest, actions: &actions)
             } else {
                 self.pings.append(id)
             }

@@ -9,12 +9,18 @@ package enum HoldReason: UInt8, BitwiseCopyable, Sendable {
     case limit = 1
     /// Another call of its ordering key.
     case key = 2
+    /// A worker that may run it: its broker has none.
+    case worker = 3
 
     /// What an ACCEPTED or a STARTED says.
     @inlinable
     package init(_ header: Header) {
         guard header.rawKind == MessageKind.accepted.rawValue else {
             self = .none
+            return
+        }
+        if header.number & PhaseReport.unserved != 0 {
+            self = .worker
             return
         }
         let isKeyed = header.number & PhaseReport.keyed != 0
@@ -27,6 +33,7 @@ package enum HoldReason: UInt8, BitwiseCopyable, Sendable {
         case .none: 0
         case .limit: PhaseReport.limited
         case .key: PhaseReport.keyed
+        case .worker: PhaseReport.unserved
         }
     }
 }

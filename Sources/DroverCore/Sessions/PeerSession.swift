@@ -98,6 +98,15 @@ package struct PeerSession: Equatable, Sendable {
         if case .established = self.state { true } else { false }
     }
 
+    /// For how long the peer has not been heard; 0 if it never was.
+    package func silentNanoseconds(at now: Instant) -> UInt64 {
+        switch self.state {
+        case .introducing(_, _, let lastHeard): lastHeard.map { now.nanoseconds(since: $0) } ?? 0
+        case .interrupted(let lastHeard, _), .established(let lastHeard, _): now.nanoseconds(since: lastHeard)
+        case .idle, .ended: 0
+        }
+    }
+
     /// Whether an answer to this side's introduction counts: one that was under way when the connection broke does not.
     package var awaitsAnswer: Bool {
         switch self.state {

@@ -73,7 +73,9 @@ struct TopCommand: AsyncParsableCommand {
             looking = Task {
                 do { try await Task.sleep(for: .seconds(seconds)) } catch { return }
                 let result: Result<TopSnapshot, any Error>
-                do { result = .success(try await self.look(client)) } catch { result = .failure(error) }
+                do { result = .success(try await self.look(client)) } catch {
+                    result = .failure(self.options.failure(error, of: client))
+                }
                 if !Task.isCancelled { continuation.yield(.looked(result, at: .now)) }
             }
         }
@@ -104,15 +106,11 @@ struct TopCommand: AsyncParsableCommand {
                 if looks == self.count { return }
                 look(after: interval)
             case .looked(.failure(let error), _):
-                screen.problem = self.words(for: error)
+                screen.problem = "\(error)"
                 look(after: interval)
             }
             draw()
         }
-    }
-
-    private func words(for error: any Error) -> String {
-        error is AsyncResultTimeout ? "no answer within \(String(format: "%g", self.options.timeout)) s" : "\(error)"
     }
 
     // MARK: Without a terminal

@@ -289,7 +289,7 @@ extension BrokerBench {
         // It was given up, and is introduced to as a new one.
         #expect(lives.count > 1)
         #expect(bench.endings() == [1: .noWorker])
-        #expect(bench.machine.routeViews.allSatisfy { $0.workers == 0 })
+        #expect(bench.machine.routeViews(at: bench.now).allSatisfy { $0.workers == 0 })
     }
 }
 

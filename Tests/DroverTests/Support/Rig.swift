@@ -67,6 +67,7 @@ final class Rig: Sendable {
         _ configure: (inout WorkerConfiguration) -> Void = { _ in }
     ) throws {
         var configuration = WorkerConfiguration()
+        configuration.name = "worker"
         configuration.concurrency = concurrency
         configuration.heartbeatInterval = .milliseconds(200)
         configuration.silenceLimit = .milliseconds(1500)

@@ -76,7 +76,7 @@ struct PeerClient {
     }
 
     func run() async throws {
-        let worker = try await self.client.connect(timeout: .seconds(10))
+        let worker = try await self.client.connect(timeout: .seconds(10), patiently: true)
         try self.check("worker", worker.worker, "python-worker")
         try await self.calls()
         try await self.callbacks()
