@@ -43,10 +43,15 @@ struct ProtocolExampleTests {
         #expect(
             Set(self.blocks.keys) == [
                 "hello", "welcome", "define-request", "reply", "keyed-request", "error", "callback-request", "events",
-                "answer", "cancel", "deadline", "cancelled", "beat", "stamped-request", "goodbye",
+                "answer", "cancel", "deadline", "cancelled", "beat", "stamped-request", "goodbye", "attached-request",
+                "queued-request", "chunk", "chunk-reply", "ping", "pong", "ended", "reset", "refused", "offer",
+                "broker-hello",
+                "ready", "credit", "bind", "control", "recall",
             ]
         )
-        for name in self.blocks.keys { #expect(try !self.messages(name).isEmpty) }
+        for name in self.blocks.keys where name != "attached-request" { #expect(try !self.messages(name).isEmpty) }
+        let attached = read(try self.frame("attached-request"), attached: [0x91, 0xA2, 0x68, 0x69])
+        #expect(attached.error == nil && attached.messages.first?.header.id == 1)
     }
 
     @Test("the handshake is what this side reads and writes")
@@ -123,6 +128,49 @@ struct ProtocolExampleTests {
         #expect(
             try self.frame("answer") == message(Header(.reply, id: 1), [4]) + message(Header(.flow, id: 0, number: 1))
         )
+    }
+
+    @Test("what brokers and their workers say is what this side reads and writes")
+    func brokers() throws {
+        let epoch: UInt64 = 0x8877_6655_4433_2211
+        let offer = try #require(try self.messages("offer").first)
+        #expect(offer.header.kind == .offer && offer.header.id == epoch)
+        let offered = try unsafe offer.payload.withUnsafeBytes { try unsafe Offer(reading: $0) }
+        #expect(offered.name == "w1" && offered.concurrency == 4)
+        #expect(offered.functions == ["echo"] && offered.queues == [""])
+        let hello = try #require(try self.messages("broker-hello").first)
+        #expect(try readHello(hello.payload).isBroker)
+        #expect(
+            try self.frame("ready") == message(Header(.ready, id: epoch, time: 3, number: ReadyState.quiet.rawValue))
+        )
+        #expect(try self.frame("credit") == message(Header(.credit, time: 7, number: 4)))
+        #expect(try self.frame("bind") == message(Header(.bind, id: 1, number: 0), Array(0x10...0x1F)))
+        #expect(
+            try self.frame("control") == message(Header(.control, time: 30_000, number: ControlOrder.stop.rawValue))
+        )
+        #expect(try self.frame("recall") == message(Header(.cancel, id: 3, number: CancelReason.recalled.rawValue)))
+        let queued = try #require(try self.messages("queued-request").first)
+        let metadata = try unsafe queued.payload.withUnsafeBytes { try unsafe RequestMetadata.read(from: $0) }
+        #expect(metadata.metadata.queue == "q" && metadata.metadata.priority == 7)
+    }
+
+    @Test("what else is shown is what this side writes")
+    func others() throws {
+        #expect(
+            try self.frame("ping")
+                == message(
+                    Header(.ping, id: 7, time: QuestionSubject.events.rawValue, number: 1),
+                    QuestionSubject.payload(2)
+                )
+        )
+        #expect(try self.frame("pong") == message(Header(.pong, id: 7)))
+        #expect(try self.frame("ended") == message(Header(.ended, number: 1)))
+        #expect(try self.frame("reset") == message(Header(.reset)))
+        let refused = try #require(try self.messages("refused").first)
+        #expect(refused.header.kind == .refused)
+        #expect(try readError(refused.payload).code == "busy")
+        #expect(try self.messages("chunk").first?.header.contentType == ContentType.chunk.rawValue)
+        #expect(try self.messages("chunk-reply").first?.header.time == 265)
     }
 
     @Test("signs of life and goodbyes are what this side writes")

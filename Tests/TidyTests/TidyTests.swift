@@ -293,6 +293,27 @@ struct TidyTests {
         }
     }
 
+    @Test("docs/contract.md has each point once, and every number that code and documents name")
+    func contractNumbers() {
+        guard let contract = repository.file("docs/contract.md") else {
+            Issue.record("docs/contract.md is missing: comments and tests refer to it")
+            return
+        }
+        let defined = contract.text.split(separator: "\n")
+            .compactMap { line -> String? in
+                guard line.hasPrefix("- **S") || line.hasPrefix("| A") else { return nil }
+                return contractPoints(String(line.prefix(12))).first
+            }
+        #expect(defined == (1...104).map { "S\($0)" } + (1...44).map { "A\($0)" })
+        let known = Set(defined)
+        for file in repository.files(under: "Sources", "Tests", "docs")
+        where file.isSwift || file.pathExtension == "md" {
+            for point in Set(contractPoints(file.text)).subtracting(known).sorted() {
+                Issue.record("\(file.path) names \(point), which docs/contract.md doesn't have")
+            }
+        }
+    }
+
     /// The display names of all tests.
     private func testNames() -> [String] {
         var names: [String] = []
@@ -363,6 +384,64 @@ struct TidyTests {
                         String(part.drop { $0 == " " || $0 == "`" }.prefix { $0.isLetter || $0.isNumber })
                     }
             }
+    }
+
+    @Test("what the glossary calls a word in the code is declared there")
+    func glossary() {
+        guard let glossary = repository.file("docs/glossary.md") else { return }
+        var declared: Set<String> = []
+        let keywords: Set<Substring> = [
+            "class", "struct", "enum", "protocol", "func", "var", "let", "case", "typealias", "actor",
+        ]
+        for file in repository.files(under: "Sources") where file.isSwift {
+            var isName = false
+            for word in file.text.split(whereSeparator: { !($0.isLetter || $0.isNumber || $0 == "_") }) {
+                if isName { declared.insert(String(word)) }
+                isName = keywords.contains(word)
+            }
+        }
+        for line in glossary.text.split(separator: "\n") where line.hasPrefix("|") {
+            let cells = line.split(separator: "|", omittingEmptySubsequences: false)
+            guard cells.count > 3 else { continue }
+            for (index, code) in cells[2].split(separator: "`", omittingEmptySubsequences: false).enumerated()
+            where index % 2 == 1 {
+                // An ellipsis stands for what is in front of a name's end.
+                let isEnd = code.hasPrefix("...")
+                for part in code.drop(while: { $0 == "." }).split(separator: ".") {
+                    let name = part.prefix { $0.isLetter || $0.isNumber || $0 == "_" }
+                    let isDeclared =
+                        isEnd ? declared.contains { $0.hasSuffix(name) } : declared.contains(String(name))
+                    if !isDeclared {
+                        Issue.record("docs/glossary.md: \(name) of `\(code)` is declared nowhere in Sources")
+                    }
+                }
+            }
+        }
+    }
+
+    @Test("the version that the tool says is the one that the changelog is about")
+    func version() {
+        let changelog = repository.file("CHANGELOG.md")?.text.split(separator: "\n").first { $0.hasPrefix("## ") } ?? ""
+        let tool = repository.file("Sources/DroverTool/DroverCommand.swift")?.text ?? ""
+        let version = tool.split(separator: "version: \"").dropFirst().first?.prefix { $0 != "\"" } ?? ""
+        #expect(
+            !version.isEmpty && changelog.contains(version),
+            "CHANGELOG.md begins with \(changelog), not \(version)"
+        )
+    }
+
+    @Test("a setting that an error asks to raise exists")
+    func remedies() {
+        let sources = repository.files(under: "Sources").filter { $0.isSwift }
+        for file in sources {
+            file.forEachOccurrence(of: "raise max") { offset in
+                let name = file.text(offset + 6..<file.bytes.count).prefix { $0.isLetter || $0.isNumber }
+                let isThere = sources.contains { source in
+                    source.offset(of: Array("public var \(name)".utf8), from: 0) != nil
+                }
+                if !isThere { Issue.record("\(file.place(offset)): nothing public is called \(name)") }
+            }
+        }
     }
 
     @Test("links between documents lead somewhere")
