@@ -136,6 +136,24 @@ let package = Package(
             exclude: ["README.md", "smoke.sh"],
             swiftSettings: strict
         ),
+        .target(
+            name: "Thumbnails",
+            dependencies: ["Drover"],
+            path: "examples/pair/Shared",
+            swiftSettings: strict
+        ),
+        .executableTarget(
+            name: "pair-worker",
+            dependencies: ["Drover", "Thumbnails"],
+            path: "examples/pair/Worker",
+            swiftSettings: strict
+        ),
+        .executableTarget(
+            name: "pair-client",
+            dependencies: ["Drover", "Thumbnails"],
+            path: "examples/pair/Client",
+            swiftSettings: strict
+        ),
         .executableTarget(
             name: "offload",
             dependencies: ["Drover", "DroverBroker", .product(name: "Logging", package: "swift-log")],
