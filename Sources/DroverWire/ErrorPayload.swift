@@ -31,9 +31,11 @@ package struct ErrorPayload: Equatable, Sendable {
     package static var maxTextBytes: Int { 64 << 10 }
 
     /// A text as it travels and is kept: what is behind 64 KiB is cut off, and its place marked.
-    private static func cut(_ text: String) -> String {
+    ///
+    /// `slack` is what more is taken as it is: the mark of a sender that has cut it.
+    private static func cut(_ text: String, slack: Int = 0) -> String {
         let count = text.utf8.count
-        guard count > Self.maxTextBytes else { return text }
+        guard count > Self.maxTextBytes + slack else { return text }
         // The end of a character that is cut through goes with it.
         var kept = text.utf8.prefix(Self.maxTextBytes)
         while let byte = text.utf8[kept.endIndex...].first, byte & 0xC0 == 0x80 { kept = kept.dropLast() }
@@ -104,9 +106,9 @@ package struct ErrorPayload: Equatable, Sendable {
         try unsafe readPayloadMap(payload, of: "error", most: most) { key, reader throws(CodecError) in
             switch key {
             case "code": read.code = try reader.readPeerName()
-            case "type": read.type = Self.cut(try reader.readString())
-            case "message": read.message = Self.cut(try reader.readString())
-            case "trace": read.trace = Self.cut(try reader.readString())
+            case "type": read.type = Self.cut(try reader.readString(), slack: 64)
+            case "message": read.message = Self.cut(try reader.readString(), slack: 64)
+            case "trace": read.trace = Self.cut(try reader.readString(), slack: 64)
             case "retryable": read.isRetryable = try reader.readBool()
             case "worker": read.worker = try reader.readPeerName()
             case "retryAfter": read.retryAfterMilliseconds = UInt32(clamping: try reader.readUInt64())
