@@ -185,28 +185,6 @@ import Testing
         #expect(try Self.submit(&machine, Call(id: 2)).endpoint == 1)
     }
 
-    @Test("S88 S91 a call that was sent twice, and is refused twice by who shuts down, goes on elsewhere")
-    func drainedTwice() throws {
-        var machine = Self.machine(endpoints: 2, window: 8)
-        let (slot, endpoint) = try Self.submit(&machine, Call(id: 1))
-        let former = try #require(endpoint)
-        var actions: [ClientAction] = []
-        machine.disconnected(former, at: Self.at(3), actions: &actions)
-        Self.open(&machine, former, at: Self.at(12), actions: &actions)
-        #expect(actions.contains(.transmit(slot: slot, endpoint: former, isResent: true)))
-        actions = []
-        let isKept = machine.drained(1, by: former, at: Self.at(13), actions: &actions)
-        machine.dispatch(actions: &actions)
-        #expect(isKept && actions.contains(.transmit(slot: slot, endpoint: 1 - former, isResent: false)))
-        // The answer to the other one.
-        actions = []
-        let isKeptStill = machine.drained(1, by: former, at: Self.at(14), actions: &actions)
-        #expect(isKeptStill && actions.isEmpty && machine.callCount == 1)
-        #expect(machine.endpoints[former].outstanding == 0)
-        #expect(machine.replied(1, from: 1 - former, at: Self.at(15)) == .deliver(slot: slot))
-        #expect(machine.endpoints[1 - former].outstanding == 0)
-    }
-
     @Test("what is impatient ends when no endpoint can be reached, and says why; what is patient waits")
     func impatience() throws {
         var machine = ClientMachine(endpointCount: 2)
