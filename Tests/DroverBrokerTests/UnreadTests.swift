@@ -199,7 +199,7 @@ struct UnreadTests {
             Issue.record("it was taken")
         } catch let error as RemoteError {
             #expect(error.code == .busy && error.isRetryable && error.retryAfter != nil)
-            #expect(error.message.contains("\(16 << 20)") && error.message.contains("maxQueuedBytes"))
+            #expect(error.message.contains("16 MiB") && error.message.contains("maxQueuedBytes"))
         }
         let small = try other.function(Self.take).async([UInt8](repeating: 1, count: 1000))
         try await becomesTrue("it waits") { pool.broker.status.queued == 9 }

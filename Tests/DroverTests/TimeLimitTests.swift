@@ -66,7 +66,7 @@ extension ServingTests.TimeLimitTests {
             #expect(time >= .milliseconds(30))
             #expect(error?.code == .timeLimitExceeded)
             #expect(error?.isRetryable == false)
-            #expect(error?.worker == "worker")
+            #expect(error?.worker == WorkerConfiguration().name)
             for part in ["polling", "soft", "0.03 seconds", "its registration"] {
                 #expect(error?.message.contains(part) == true, "\(error?.message ?? "")")
             }

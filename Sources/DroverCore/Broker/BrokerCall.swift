@@ -50,24 +50,63 @@ package struct BrokerCall: BitwiseCopyable, Sendable {
     /// How often it was declined.
     var declines: UInt8 = 0
     package internal(set) var state = State.held
-    let isIdempotent: Bool
-    /// Whether it stands for several: after a death its client must tell them apart.
-    let isBundle: Bool
-    /// Its client wants it no longer; a worker has yet to say what became of it.
-    var isCancelled = false
-    /// The worker was asked to give it back.
-    var isRecalled = false
-    /// An operator cancelled it: its client, which may want it still, is told so.
-    var isRevoked = false
-    /// Its client was told that it waits for a slot that a handler holds which waits for a call itself, or that its handler
-    /// waits for such a call.
-    var isStalled = false
-    /// Its client was told that there is no worker that may run it.
-    var isUnserved = false
     /// What it waits for at its worker, if it is not a slot.
     var hold = HoldReason.none
+    private var flags: Flags = []
+
+    var isIdempotent: Bool { self.flags.contains(.idempotent) }
+    /// Whether it stands for several: after a death its client must tell them apart.
+    var isBundle: Bool { self.flags.contains(.bundle) }
+    /// Its client wants it no longer; a worker has yet to say what became of it.
+    var isCancelled: Bool {
+        get { self.flags.contains(.cancelled) }
+        set { self.flags[.cancelled] = newValue }
+    }
+    /// The worker was asked to give it back.
+    var isRecalled: Bool {
+        get { self.flags.contains(.recalled) }
+        set { self.flags[.recalled] = newValue }
+    }
+    /// An operator cancelled it: its client, which may want it still, is told so.
+    var isRevoked: Bool {
+        get { self.flags.contains(.revoked) }
+        set { self.flags[.revoked] = newValue }
+    }
+    /// Its client was told that it waits for a slot that a handler holds which waits for a call itself, or that its handler
+    /// waits for such a call.
+    var isStalled: Bool {
+        get { self.flags.contains(.stalled) }
+        set { self.flags[.stalled] = newValue }
+    }
+    /// Its client was told that there is no worker that may run it.
+    var isUnserved: Bool {
+        get { self.flags.contains(.unserved) }
+        set { self.flags[.unserved] = newValue }
+    }
     /// Its worker has said that it runs.
-    var isStarted = false
+    var isStarted: Bool {
+        get { self.flags.contains(.started) }
+        set { self.flags[.started] = newValue }
+    }
+
+    /// Eight answers in one byte: there may be a million calls.
+    private struct Flags: OptionSet, BitwiseCopyable {
+        let rawValue: UInt8
+
+        static var idempotent: Self { Self(rawValue: 1) }
+        static var bundle: Self { Self(rawValue: 2) }
+        static var cancelled: Self { Self(rawValue: 4) }
+        static var recalled: Self { Self(rawValue: 8) }
+        static var revoked: Self { Self(rawValue: 16) }
+        static var stalled: Self { Self(rawValue: 32) }
+        static var unserved: Self { Self(rawValue: 64) }
+        static var started: Self { Self(rawValue: 128) }
+
+        subscript(flag: Flags) -> Bool {
+            get { self.contains(flag) }
+            set { if newValue { self.insert(flag) } else { self.remove(flag) } }
+        }
+    }
 
     var isWaiting: Bool { self.state == .held || self.state == .queued || self.state == .apart }
 
@@ -96,9 +135,9 @@ package struct BrokerCall: BitwiseCopyable, Sendable {
         self.tenant = UInt32(tenant)
         self.priority = min(request.priority, FairQueue.highestPriority)
         self.level = min(self.priority, highestLevel)
-        self.isIdempotent = request.isIdempotent
+        if request.isIdempotent { self.flags.insert(.idempotent) }
         self.attempts = request.attempts
-        self.isBundle = request.isBundle
+        if request.isBundle { self.flags.insert(.bundle) }
         self.byteCount = UInt32(clamping: request.byteCount)
         self.cameAt = Self.milliseconds(now)
     }
