@@ -49,22 +49,23 @@ test: setup ## Run all tests, or those of FILTER
 ifeq ($(FILTER),)
 	swift build --build-tests
 	swift test --disable-xctest --skip-build --filter '$(pure_tests)'
-	@$(MAKE) -j2 --output-sync=target test-direct test-brokered
+	@$(MAKE) -j3 --output-sync=target test-direct test-brokered test-hosts
 	swift test --disable-xctest --skip-build --filter HostileRunTests
 else
 	swift test --disable-xctest $(only)
 endif
 
-# Tests that start threads run one after the other, for their limits of time. They wait most of it, so two processes do at once;
-# but not beside the one that keeps all processors busy.
+# Tests that start threads run one after the other, for their limits of time. They wait most of it, so three processes do at
+# once; but not beside the one that keeps all processors busy.
 pure_tests := TidyTests|DroverCodecTests|DroverWireTests|DroverCoreTests|SimulationTests
 direct_tests := DroverZMQTests|DroverTests
 brokered_tests := DroverBrokerTests
-threaded_tests := $(direct_tests)|$(brokered_tests)
+hosts_tests := NetworkTests
+brokered_skips := --skip HostileRunTests --skip NetworkTests
 
-.PHONY: test-direct test-brokered
-test-direct test-brokered: test-%:
-	swift test --disable-xctest --skip-build --ignore-lock --no-parallel --filter '$($*_tests)' --skip HostileRunTests
+.PHONY: test-direct test-brokered test-hosts
+test-direct test-brokered test-hosts: test-%:
+	swift test --disable-xctest --skip-build --ignore-lock --no-parallel --filter '$($*_tests)' $($*_skips)
 
 .PHONY: check
 check: lint ## What a patch must pass besides the tests: lint, warnings, imports, house rules, deploy/, documentation
@@ -128,14 +129,21 @@ simulate: ## Run the simulation with SEEDS seeds from FIRST on, or replay SEED
 	DROVER_SIM_SEEDS='$(SEEDS)' $(if $(FIRST),DROVER_SIM_FIRST_SEED='$(FIRST)') $(if $(SEED),DROVER_SIM_SEED='$(SEED)') \
 	    "$$(swift build -c release --show-bin-path)/Simulate"
 
+fuzzers := FuzzCodec FuzzWire
+fuzz_build := DROVER_FUZZ=1 swift build --scratch-path .build-fuzz
+
+.PHONY: build-fuzz
+build-fuzz:
+	@set -e; for fuzzer in $(fuzzers); do \
+	    $(fuzz_build) --sanitize fuzzer -Xswiftc -parse-as-library --product $$fuzzer; \
+	done
+
 .PHONY: fuzz
-fuzz: ## Fuzz the codec and the wire format for SECONDS each
-	@set -e; for fuzzer in FuzzCodec FuzzWire; do \
+fuzz: build-fuzz ## Fuzz the codec and the wire format for SECONDS each
+	@set -e; for fuzzer in $(fuzzers); do \
 	    echo "== $$fuzzer, $(SECONDS) s"; \
-	    DROVER_FUZZ=1 swift build --scratch-path .build-fuzz --sanitize fuzzer -Xswiftc -parse-as-library \
-	        --product $$fuzzer; \
 	    mkdir -p .build-fuzz/corpus/$$fuzzer; \
-	    DROVER_FUZZ=1 "$$(DROVER_FUZZ=1 swift build --scratch-path .build-fuzz --show-bin-path)/$$fuzzer" \
+	    DROVER_FUZZ=1 "$$($(fuzz_build) --show-bin-path)/$$fuzzer" \
 	        -max_total_time=$(SECONDS) -timeout=10 -print_final_stats=1 -artifact_prefix=.build-fuzz/ $(FUZZ_FLAGS) \
 	        .build-fuzz/corpus/$$fuzzer \
 	        $$(if [ -d Tests/Fuzz/corpus/$$fuzzer ]; then echo Tests/Fuzz/corpus/$$fuzzer; else echo Tests/Fuzz/corpus; fi); \
@@ -149,35 +157,44 @@ sanitize: test-thread test-address ## Run the tests under ThreadSanitizer, then 
 # finding (handle_segv). Many hosts find what one host doesn't, but nothing in memory.
 sanitized_pure_tests := $(patsubst TidyTests|%,%,$(pure_tests))
 
-# Builds and runs the tests: $(1) is the folder, $(2) says how to build, $(3) and $(4) name and set the options, $(5) are
-# the tests to run in parallel, if any.
+# Runs the tests: $(1) is the folder, $(2) says how to build, $(3) and $(4) name and set the options, $(5) are the tests to
+# run in parallel, if any. Those with threads run in two processes, as in `make test`.
 define run_sanitized
 	@mkdir -p $(1)/reports && rm -f $(1)/reports/*
-	swift build $(2) --product droverPackageTests
-	@set -e; export DROVER_SANITIZED=1 DROVER_SIM_SEEDS="$${DROVER_SIM_SEEDS:-100}" \
+	@export DROVER_SANITIZED=1 DROVER_SIM_SEEDS="$${DROVER_SIM_SEEDS:-100}" \
 	    $(3)="$(4) log_path=$(abspath $(1))/reports/report"; \
-	run() { \
-	    echo "swift test $$*"; status=0; swift test $(2) --skip-build "$$@" $(SANITIZE_FLAGS) || status=$$?; \
-	    for report in $(1)/reports/*; do if [ -e "$$report" ]; then cat "$$report"; status=1; fi; done; \
-	    if [ $$status -ne 0 ]; then exit $$status; fi; \
-	}; \
-	$(if $(FILTER),run --no-parallel $(only),\
-	    $(if $(5),run --filter '$(5)';) run --no-parallel --filter '$(threaded_tests)' --skip NetworkTests)
+	status=0; \
+	run() { echo "swift test $$*"; swift test $(2) --ignore-lock --skip-build "$$@" $(SANITIZE_FLAGS); }; \
+	$(if $(FILTER),run --no-parallel $(only) || status=$$?;,\
+	    $(if $(5),run --filter '$(5)' || status=$$?;) \
+	    run --no-parallel --filter '$(direct_tests)' >$(1)/direct.txt 2>&1 & direct=$$!; \
+	    run --no-parallel --filter '$(brokered_tests)' $(brokered_skips) || status=$$?; \
+	    wait $$direct || status=$$?; cat $(1)/direct.txt;) \
+	for report in $(1)/reports/*; do if [ -e "$$report" ]; then cat "$$report"; status=1; fi; done; \
+	exit $$status
 endef
 
 thread_flags := --disable-xctest --scratch-path .build-tsan --sanitize thread -Xlinker $(abspath .build-tsan/swift_mutex.o)
 
-.PHONY: test-thread
-test-thread: setup ## Run the tests that have threads under ThreadSanitizer
+.PHONY: build-thread
+build-thread:
 	@mkdir -p .build-tsan
 	clang -O1 -g -Wall -Wextra -Werror -c Tests/Sanitizers/swift_mutex.c -o .build-tsan/swift_mutex.o
+	swift build $(thread_flags) --product droverPackageTests
+
+.PHONY: test-thread
+test-thread: setup build-thread ## Run the tests that have threads under ThreadSanitizer
 	$(call run_sanitized,.build-tsan,$(thread_flags),TSAN_OPTIONS,history_size=4 halt_on_error=0 handle_segv=0)
 
 address_flags := --disable-xctest --scratch-path .build-asan --sanitize address
 
+.PHONY: build-address
+build-address:
+	swift build $(address_flags) --product droverPackageTests
+
 .PHONY: test-address
 test-address: export LSAN_OPTIONS = suppressions=$(suppressions)/leak.supp print_suppressions=0
-test-address: setup ## Run the tests under AddressSanitizer, leaks included
+test-address: setup build-address ## Run the tests under AddressSanitizer, leaks included
 	$(call run_sanitized,.build-asan,$(address_flags),ASAN_OPTIONS,detect_leaks=1 quarantine_size_mb=64 handle_segv=0,$(sanitized_pure_tests))
 
 .PHONY: clean

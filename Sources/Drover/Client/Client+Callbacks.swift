@@ -9,7 +9,7 @@ internal import Synchronization
 public struct CallbackOptions: Sendable {
     /// How long workers can reach the callback.
     public var lifetime: CallbackLifetime
-    /// How many events may wait; nil takes the client's setting.
+    /// How many events may wait, 1 at least: less counts as 1; nil takes the client's setting.
     public var queueLimit: Int?
     /// What happens to more; nil takes the client's setting.
     public var overflow: OverflowPolicy?
@@ -154,7 +154,7 @@ extension Client {
                 id: id,
                 lifetime: options.lifetime,
                 policy: options.overflow ?? core.configuration.eventOverflow,
-                limit: options.queueLimit ?? core.configuration.eventQueueLimit,
+                limit: max(1, options.queueLimit ?? core.configuration.eventQueueLimit),
                 queue: options.executor.map { core.makeQueue(on: $0) } ?? core.callbacks,
                 client: core,
                 body: Subscription.Body(run: body)
