@@ -92,6 +92,14 @@ extension BrokerLoop {
         return .worker(worker)
     }
 
+    /// Tells a worker what the client of a call that takes long calls it, so that both write the same into their logs.
+    private func tellOrigin(_ id: UInt64, of client: Int, toWorker worker: Int, itsID: UInt64) {
+        guard let link = self.workerLinks[worker] else { return }
+        let origin = OriginPayload(id: id, client: self.machine.clients[client].name)
+        let payload = packed { writer throws(CodecError) in try origin.pack(into: &writer) }
+        self.send(Header(.origin, id: itsID), payload, to: link)
+    }
+
     @available(*, noasync)
     func take(_ incoming: Incoming, _ kind: MessageKind, fromWorker worker: Int) {
         let header = incoming.header
@@ -112,6 +120,7 @@ extension BrokerLoop {
                 )
             }
             guard let client = addressee.client, let link = self.clientLinks[client] else { return }
+            if kind == .started { self.tellOrigin(addressee.id, of: client, toWorker: worker, itsID: header.id) }
             var report = header
             report.id = addressee.id
             guard kind != .progress else {

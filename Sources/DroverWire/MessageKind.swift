@@ -77,6 +77,8 @@ package enum MessageKind: UInt8, CaseIterable, Sendable {
     case control = 52
     /// Whose requests have a number of the broker's in the upper half of their own.
     case caller = 53
+    /// What its client calls a request (`id`) that takes long.
+    case origin = 54
 }
 
 extension MessageKind {

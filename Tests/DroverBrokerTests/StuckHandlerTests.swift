@@ -65,4 +65,29 @@ struct StuckHandlerTests {
         #expect(try await client.function(Job.whoAmI)() == "worker 0")
         await pool.close()
     }
+
+    @Test("the worker's log names a call that is stuck as its client and the broker do")
+    func named() async throws {
+        let log = CapturedLog()
+        let pool = try Pool(workers: 0)
+        try pool.addWorker("worker 0") {
+            $0.cancellationGrace = .milliseconds(50)
+            $0.logger = log.logger
+        }
+        // The broker's own numbers are ahead of the client's.
+        let other = try pool.client()
+        for _ in 0..<10 { _ = try await other.function(Job.whoAmI)() }
+        let client = try pool.client { $0.name = "web-1" }
+        let hung = try client.function(Job.hang).async("one")
+        // The worker has reported that it runs. What the broker sends it for that arrives before the cancellation.
+        try await becomesTrue("it is known to run") { hung.phase == .running(worker: "worker 0") }
+        hung.cancel()
+        try await becomesTrue("it is logged") { log.lines.contains { $0.contains("a handler is stuck") } }
+        let line = try #require(log.lines.first { $0.contains("a handler is stuck") })
+        for part in ["drover.correlation_id=\(hung.correlationID)", "drover.client=web-1", "drover.brokers_id=#11"] {
+            #expect(line.contains(part), "\(line)")
+        }
+        pool.gates.open("one")
+        await pool.close()
+    }
 }

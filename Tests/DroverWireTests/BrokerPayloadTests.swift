@@ -104,6 +104,21 @@ struct BrokerPayloadTests {
         #expect(throws: WireError.self) { try read(long) }
     }
 
+    @Test("an origin comes back as it was; one without an id is none")
+    func origins() throws {
+        func read(_ bytes: [UInt8]) throws -> OriginPayload {
+            try bytes.withUnsafeBytes { try OriginPayload(reading: $0) }
+        }
+        let origin = OriginPayload(id: 1 << 40, client: "web")
+        let bytes = try payload(origin.pack)
+        #expect(try read(bytes) == origin)
+        for truncated in bytes.truncations { #expect(throws: WireError.self) { try read(truncated) } }
+        let none = try payload(OriginPayload(id: 0, client: "web").pack)
+        #expect(throws: WireError.self) { try read(none) }
+        let long = try payload(OriginPayload(id: 1, client: String(repeating: "c", count: 300)).pack)
+        #expect(throws: WireError.self) { try read(long) }
+    }
+
     @Test("an offer comes back as it was, and names what it can't do without")
     func offers() throws {
         #expect(try self.readOffer(payload(Self.offer.pack)) == Self.offer)

@@ -101,9 +101,9 @@ struct HeaderTests {
             .request,
             .reply, .error,
             .cancel, .accepted, .started, .progress, .cancelled, .deadline, .event, .invoke, .ended, .flow, .pending,
-            .offer, .ready, .credit, .bind, .control, .caller,
+            .offer, .ready, .credit, .bind, .control, .caller, .origin,
         ]
-        #expect(kinds.map { $0.rawValue } == [UInt8](1...11) + [UInt8](16...25) + [UInt8](32...36) + [UInt8](48...53))
+        #expect(kinds.map { $0.rawValue } == [UInt8](1...11) + [UInt8](16...25) + [UInt8](32...36) + [UInt8](48...54))
         #expect(kinds.count == MessageKind.allCases.count)
         let flags: [Header.Flags] = [.idempotent, .resent, .metadata, .attached, .mustUnderstand]
         #expect(flags.map { $0.rawValue } == [1, 2, 4, 8, 0x80])

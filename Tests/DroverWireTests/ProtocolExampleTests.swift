@@ -46,7 +46,7 @@ struct ProtocolExampleTests {
                 "answer", "cancel", "deadline", "cancelled", "beat", "stamped-request", "goodbye", "attached-request",
                 "queued-request", "chunk", "chunk-reply", "ping", "pong", "ended", "reset", "refused", "offer",
                 "broker-hello",
-                "ready", "credit", "bind", "control", "recall",
+                "ready", "credit", "bind", "origin", "control", "recall",
             ]
         )
         for name in self.blocks.keys where name != "attached-request" { #expect(try !self.messages(name).isEmpty) }
@@ -145,6 +145,10 @@ struct ProtocolExampleTests {
         )
         #expect(try self.frame("credit") == message(Header(.credit, time: 7, number: 4)))
         #expect(try self.frame("bind") == message(Header(.bind, id: 1, number: 0), Array(0x10...0x1F)))
+        #expect(
+            try self.frame("origin")
+                == message(Header(.origin, id: 103), try payload(OriginPayload(id: 1, client: "web").pack))
+        )
         #expect(
             try self.frame("control") == message(Header(.control, time: 30_000, number: ControlOrder.stop.rawValue))
         )

@@ -2,6 +2,8 @@
 
 /// The metadata keys of Drover's log lines.
 enum LogKeys {
+    /// What a broker calls a request, whose client's name for it is its ``correlationID``.
+    static let brokersID = "drover.brokers_id"
     static let bytes = "drover.bytes"
     static let client = "drover.client"
     static let correlationID = "drover.correlation_id"

@@ -247,6 +247,18 @@ extension WorkerLoop {
         }
     }
 
+    /// A broker says what its client calls a request that takes long.
+    func originReceived(_ header: Header, _ payload: UnsafeRawBufferPointer, _ session: Int) {
+        guard self.links[session]?.broker != nil else { return self.core.counters.unknownMessages.count() }
+        // It may have ended meanwhile.
+        guard let slot = self.machine.slot(of: header.id, in: session) else { return }
+        do throws(WireError) {
+            self.origins.note(try unsafe OriginPayload(reading: payload), of: header.id, in: slot)
+        } catch {
+            self.malformed(error)
+        }
+    }
+
     /// An operator wants something of this worker, and asked its broker to say so.
     func ordered(_ header: Header, _ session: Int) {
         guard self.links[session]?.broker != nil, let order = ControlOrder(rawValue: header.number) else {

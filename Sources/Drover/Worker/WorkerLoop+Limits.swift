@@ -45,10 +45,13 @@ extension WorkerLoop {
             isKilled
                 ? "a handler's process is killed: it ran until its hard time limit"
                 : "a handler is stuck: it runs on after its hard time limit; \(self.slotState)",
-            metadata: [
-                LogKeys.function: "\(handler.name)", LogKeys.correlationID: "\(CorrelationID(id))",
-                LogKeys.reason: "\(handler.timeLimits.hard ?? .zero)",
-            ]
+            metadata: self.origins.metadata(
+                of: id,
+                in: slot,
+                [
+                    LogKeys.function: "\(handler.name)", LogKeys.reason: "\(handler.timeLimits.hard ?? .zero)",
+                ]
+            )
         )
         guard let session else { return }
         self.core.counters.completed.count()
@@ -75,10 +78,13 @@ extension WorkerLoop {
         let grace = self.core.configuration.cancellationGrace
         self.core.logger.warning(
             "a handler is stuck: it was asked to stop \(grace) ago and runs on; \(self.slotState)",
-            metadata: [
-                LogKeys.function: "\(handler.name)", LogKeys.correlationID: "\(CorrelationID(id))",
-                LogKeys.reason: "its call came \(age) ago",
-            ]
+            metadata: self.origins.metadata(
+                of: id,
+                in: slot,
+                [
+                    LogKeys.function: "\(handler.name)", LogKeys.reason: "its call came \(age) ago",
+                ]
+            )
         )
         guard let session else { return }
         self.core.counters.completed.count()

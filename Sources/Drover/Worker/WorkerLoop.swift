@@ -85,6 +85,8 @@ final class WorkerLoop {
     /// What brokers were told of the worker's being quiet.
     @safe @exclusivity(unchecked) var isQuietTold = false
     @safe @exclusivity(unchecked) var isDrainAnnounced = false
+    /// What the clients of brokers call requests that take long.
+    @safe @exclusivity(unchecked) var origins = CallOrigins()
     /// What is known of handlers that wait for calls.
     @safe @exclusivity(unchecked) var waits = StallWatch()
     /// When the worker leaves by itself; nil for never.
@@ -422,6 +424,7 @@ final class WorkerLoop {
         case .credit: self.creditReceived(header, session)
         case .control: self.ordered(header, session)
         case .caller: unsafe self.vouched(header, payload, session)
+        case .origin: unsafe self.originReceived(header, payload, session)
         case .reset: self.resetReceived(by: route)
         case .welcome, .refused, .accepted, .started, .progress, .cancelled, .event, .invoke, .offer, .ready, .bind:
             // What only clients and brokers are sent.

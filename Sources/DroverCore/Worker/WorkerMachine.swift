@@ -99,6 +99,9 @@ package struct WorkerMachine: ~Copyable {
         self.clock = RunClock(limits: configuration.runLimits)
     }
 
+    /// Where a session's request is; nil if it isn't here, or has ended.
+    package func slot(of id: UInt64, in session: Int) -> UInt32? { self.sessions[session].requests.find(id) }
+
     package func request(in slot: UInt32) -> WorkerRequest? { self.requests[Int(slot)] }
 
     // MARK: Sessions

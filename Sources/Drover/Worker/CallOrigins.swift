@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DroverCore
+internal import DroverWire
+internal import Logging
+
+/// What their clients call the requests that came through a broker and take long: the log names them as client and broker do.
+///
+/// By slot: an entry holds until the slot's next one, and there are no more of them than slots.
+struct CallOrigins {
+    private struct Entry {
+        let brokersID: UInt64
+        let origin: OriginPayload
+    }
+
+    private var entries: [UInt32: Entry] = [:]
+
+    /// A broker says what the request in a slot is called.
+    mutating func note(_ origin: OriginPayload, of id: UInt64, in slot: UInt32) {
+        self.entries[slot] = Entry(brokersID: id, origin: origin)
+    }
+
+    /// What a log line says of the request in a slot.
+    func metadata(of id: UInt64, in slot: UInt32, _ more: Logger.Metadata) -> Logger.Metadata {
+        var metadata = more
+        if let entry = self.entries[slot], entry.brokersID == id {
+            metadata[LogKeys.correlationID] = "\(CorrelationID(entry.origin.id))"
+            metadata[LogKeys.client] = "\(entry.origin.client)"
+            metadata[LogKeys.brokersID] = "\(CorrelationID(id))"
+        } else {
+            metadata[LogKeys.correlationID] = "\(CorrelationID(id))"
+        }
+        return metadata
+    }
+}
