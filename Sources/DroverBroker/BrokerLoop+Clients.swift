@@ -143,9 +143,11 @@ extension BrokerLoop {
             // Its calls are told why they can't be made.
             if !self.machine.defined(header.number, name: name, by: client) { self.core.counters.refused.countAlone() }
         case .cancel:
-            self.clientLinks[client]?.line.cancelTheirs(header.id)
-            self.dropKept(header.id, client)
             let reason = CancelReason(rawValue: header.number) ?? .requested
+            if reason != .recalled {
+                self.clientLinks[client]?.line.cancelTheirs(header.id)
+                self.dropKept(header.id, client)
+            }
             let isHere = self.machine.cancelReceived(
                 header.id,
                 reason: reason,
@@ -242,7 +244,7 @@ extension BrokerLoop {
         switch verdict {
         case .taken(let slot):
             if let scoped { self.store(scoped, of: header, in: slot) } else { self.store(incoming, in: slot) }
-        case .known: if self.mayAnswerItself(client) { self.send(Header(.accepted, id: header.id), toClient: client) }
+        case .known(let slot): if self.mayAnswerItself(client) { self.tellPhase(of: slot, to: client) }
         case .answerAgain:
             guard self.mayAnswerItself(client), let link = self.clientLinks[client] else { return }
             unsafe self.machine.withResult(header.id, of: client) { unsafe link.batch.append(message: $0) }
@@ -397,6 +399,18 @@ extension BrokerLoop {
     @available(*, noasync)
     func refuse(_ code: RemoteError.Code, _ message: String) {
         self.sendDirectly(Header(.refused), self.errorPayload(code, message, code == .busy, 0))
+    }
+
+    /// Tells a client how far a request is that it sent again.
+    private func tellPhase(of slot: UInt32, to client: Int) {
+        let call = self.machine.call(in: slot)
+        guard let link = self.clientLinks[client] else { return }
+        let number = call.isStalled ? PhaseReport.stalled : call.isUnserved ? PhaseReport.unserved : 0
+        let kind = call.state == .sent && call.isStarted ? MessageKind.started : .accepted
+        guard call.state == .sent else { return self.send(Header(kind, id: call.id, number: number), toClient: client) }
+        let name = self.machine.workers[Int(call.worker)].offer.name
+        let payload = packed { writer throws(CodecError) in try writer.pack(name) }
+        self.send(Header(kind, id: call.id, number: number), payload, to: link)
     }
 
     func errorPayload(

@@ -63,6 +63,11 @@ extension BrokerLoop {
             let link = self.clientLinks[client]
         else { return false }
         guard self.mayAnswerItself(client) else { return true }
+        guard header.contentType == ContentType.messagePack.rawValue else {
+            let message = "\(question.rawValue) takes MessagePack alone, and no chunks"
+            self.refuse(header.id, .unsupported, message, to: client)
+            return true
+        }
         if let right = question.right, let access = link.access,
             !self.mayAsk(question, right, access, header.id, client)
         {

@@ -46,7 +46,8 @@ struct ProtocolExampleTests {
                 "answer", "cancel", "deadline", "cancelled", "beat", "stamped-request", "goodbye", "attached-request",
                 "queued-request", "chunk", "chunk-reply", "ping", "pong", "ended", "reset", "refused", "offer",
                 "broker-hello",
-                "ready", "credit", "bind", "origin", "control", "recall",
+                "ready", "credit", "bind", "origin", "control", "recall", "part", "part-taken", "last-part",
+                "last-taken", "part-ended", "started",
             ]
         )
         for name in self.blocks.keys where name != "attached-request" { #expect(try !self.messages(name).isEmpty) }
@@ -181,9 +182,21 @@ struct ProtocolExampleTests {
     func session() throws {
         #expect(try self.frame("beat") == message(Header(.beat, id: 0x8877_6655_4433_2211)))
         #expect(
-            try self.frame("stamped-request") == message(Header(.beat, id: 0x0102_0304_0506_0708, time: 5000))
+            try self.frame("stamped-request") == message(Header(.beat, id: 0x8877_6655_4433_2211, time: 5000))
                 + message(Header(.request, id: 1, time: 300), [0x91, 0xA2, 0x68, 0x69])
         )
         #expect(try self.frame("goodbye") == message(Header(.goodbye, number: GoodbyeReason.leaving.rawValue)))
+    }
+
+    @Test("a message in parts, and a report of a broker")
+    func parts() throws {
+        let payload: [UInt8] = [0x91, 0xA3, 0x68, 0x65, 0x79]
+        let whole = message(Header(.request, id: 1, time: .max), payload)
+        #expect(try self.frame("part") == message(Header(.part, id: 1), Array(whole.prefix(Header.byteCount))))
+        #expect(try self.frame("part-taken") == message(Header(.partTaken, id: 1, time: 24)))
+        #expect(try self.frame("last-part") == message(Header(.part, id: 1, time: 24), payload))
+        #expect(try self.frame("last-taken") == message(Header(.partTaken, id: 1, time: 29)))
+        #expect(try self.frame("part-ended") == message(Header(.partEnded, id: 2)))
+        #expect(try self.frame("started") == message(Header(.started, id: 1), [0xA2, 0x6D, 0x32]))
     }
 }

@@ -74,17 +74,17 @@ package struct BrokerCall: BitwiseCopyable, Sendable {
     }
     /// Its client was told that it waits for a slot that a handler holds which waits for a call itself, or that its handler
     /// waits for such a call.
-    var isStalled: Bool {
+    package internal(set) var isStalled: Bool {
         get { self.flags.contains(.stalled) }
         set { self.flags[.stalled] = newValue }
     }
     /// Its client was told that there is no worker that may run it.
-    var isUnserved: Bool {
+    package internal(set) var isUnserved: Bool {
         get { self.flags.contains(.unserved) }
         set { self.flags[.unserved] = newValue }
     }
     /// Its worker has said that it runs.
-    var isStarted: Bool {
+    package internal(set) var isStarted: Bool {
         get { self.flags.contains(.started) }
         set { self.flags[.started] = newValue }
     }

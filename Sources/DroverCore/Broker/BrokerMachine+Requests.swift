@@ -75,9 +75,9 @@ extension BrokerMachine {
         return .taken(slot: slot)
     }
 
-    /// A client wants a request no longer.
+    /// A client wants a request no longer, or not from here.
     ///
-    /// - Returns: Whether there is such a request; if not, the client is told so.
+    /// - Returns: Whether there is such a request; if not, the client is told so. Who wants one back isn't told that it isn't here.
     package mutating func cancelReceived(
         _ id: UInt64,
         reason: CancelReason,
@@ -85,8 +85,10 @@ extension BrokerMachine {
         at now: Instant,
         actions: inout [BrokerAction]
     ) -> Bool {
-        guard let slot = self.clients[client].requests.find(id) else { return false }
+        guard let slot = self.clients[client].requests.find(id) else { return reason == .recalled }
         if self.calls[slot].state == .sent {
+            // What has gone on to a worker isn't given back: the broker looks after it itself.
+            if reason == .recalled { return true }
             self.calls[slot].isCancelled = true
             self.cancelAtWorker(slot, reason: reason, actions: &actions)
             let worker = Int(self.calls[slot].worker)

@@ -134,6 +134,7 @@ enum Plain {
     static let (reset, ping, pong, event): (UInt8, UInt8, UInt8, UInt8) = (3, 6, 7, 32)
     static let (define, request, reply, control): (UInt8, UInt8, UInt8, UInt8) = (16, 17, 18, 52)
     static let (error, caller): (UInt8, UInt8) = (19, 53)
+    static let (cancel, accepted, started, cancelled): (UInt8, UInt8, UInt8, UInt8) = (20, 21, 22, 24)
 
     /// A message: the header of 24 bytes, and what follows it.
     static func message(
