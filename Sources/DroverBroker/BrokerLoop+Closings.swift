@@ -17,6 +17,7 @@ extension BrokerLoop {
             self.observeClosings()
             self.gate.report(to: self.core.configuration.logger, at: self.now)
         }
+        if self.gate.look(at: self.now) { self.gate.report(to: self.core.configuration.logger, at: self.now) }
         guard self.nextClosing <= self.now else { return }
         let due = self.closings.filter { $0.dueAt <= self.now }
         self.closings.removeAll { $0.dueAt <= self.now }

@@ -362,7 +362,7 @@ final class BrokerLoop {
         self.now = self.core.now()
         self.nextTick = self.machine.nextDeadline
         self.giveBackIfIdle()
-        var wakeAt = min(min(self.nextTick, self.nextClosing), self.idle.nextDeadline)
+        var wakeAt = min(self.nextTick, self.nextClosing, self.idle.nextDeadline, self.gate.nextLook)
         // Frames that libzmq would not take are tried again soon: a ROUTER can't say which peer has room.
         if !self.blocked.isEmpty { wakeAt = min(wakeAt, self.now.advanced(byNanoseconds: 1_000_000)) }
         if self.core.life.state == .draining { wakeAt = min(wakeAt, self.core.life.drainDeadline) }

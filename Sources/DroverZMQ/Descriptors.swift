@@ -18,6 +18,30 @@ package enum Descriptors {
         return unsafe drover_socket_cookie(descriptor, &cookie) == 0 ? cookie : nil
     }
 
+    /// How many are open; nil if that can't be said.
+    package static var openCount: Int? {
+        guard let folder = unsafe opendir("/proc/self/fd") else { return nil }
+        defer { _ = unsafe closedir(folder) }
+        // Not the entries for the folder and its parent, nor the descriptor that reads it.
+        var count = -3
+        while unsafe readdir(folder) != nil { count += 1 }
+        return count
+    }
+
+    /// Whether there is one left.
+    package static var areLeft: Bool {
+        let descriptor = drover_reserve_descriptor()
+        guard descriptor >= 0 else { return false }
+        _ = close(descriptor)
+        return true
+    }
+
+    /// Lets nobody wait at a listener for somebody to come: libzmq and others accept at it.
+    package static func neverBlock(_ descriptor: CInt) {
+        let flags = fcntl(descriptor, F_GETFL)
+        if flags >= 0 { _ = fcntl(descriptor, F_SETFL, flags | O_NONBLOCK) }
+    }
+
     /// Ends a connection, if the descriptor is still its own: libzmq sees that it was closed.
     ///
     /// - Returns: Whether it was.
@@ -38,14 +62,23 @@ package struct ReserveDescriptor: ~Copyable {
 
     deinit { if self.descriptor >= 0 { _ = close(self.descriptor) } }
 
+    package var isThere: Bool { self.descriptor >= 0 }
+
+    /// Makes it anew, if it was lost: somebody else may take the descriptor while a stranger is turned away.
+    ///
+    /// - Returns: Whether it is there.
+    package mutating func renew() -> Bool {
+        if self.descriptor < 0 { self.descriptor = drover_reserve_descriptor() }
+        return self.descriptor >= 0
+    }
+
     /// Turns away those who wait at a listener.
     ///
     /// - Parameters:
-    ///   - listener: Its descriptor.
+    ///   - listener: Its descriptor, at which nobody waits; see ``Descriptors/neverBlock(_:)``.
     ///   - most: How many at most.
     /// - Returns: How many there were.
     package mutating func turnAway(from listener: CInt, most: Int) -> Int {
-        guard listener >= 0 else { return 0 }
         if self.descriptor >= 0 { _ = close(self.descriptor) }
         var count = 0
         while count < most {

@@ -27,7 +27,6 @@ package struct Monitor: ~Copyable {
         package static let listening = Events(ZMQ_EVENT_LISTENING)
         package static let bindFailed = Events(ZMQ_EVENT_BIND_FAILED)
         package static let accepted = Events(ZMQ_EVENT_ACCEPTED)
-        package static let acceptFailed = Events(ZMQ_EVENT_ACCEPT_FAILED)
         package static let closed = Events(ZMQ_EVENT_CLOSED)
         package static let closeFailed = Events(ZMQ_EVENT_CLOSE_FAILED)
         package static let disconnected = Events(ZMQ_EVENT_DISCONNECTED)
@@ -61,8 +60,6 @@ package struct Monitor: ~Copyable {
             case bindFailed(errno: CInt)
             /// A peer connected.
             case accepted(fileDescriptor: CInt)
-            /// A peer couldn't connect, mostly for want of descriptors.
-            case acceptFailed(errno: CInt)
             /// A connection or a listener was closed by us.
             case closed(fileDescriptor: CInt)
             /// A descriptor couldn't be closed.
@@ -162,7 +159,6 @@ package struct Monitor: ~Copyable {
         case .listening: .listening(fileDescriptor: value)
         case .bindFailed: .bindFailed(errno: value)
         case .accepted: .accepted(fileDescriptor: value)
-        case .acceptFailed: .acceptFailed(errno: value)
         case .closed: .closed(fileDescriptor: value)
         case .closeFailed: .closeFailed(errno: value)
         case .disconnected: .disconnected(fileDescriptor: value)

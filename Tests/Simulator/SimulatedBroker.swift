@@ -566,7 +566,8 @@ final class SimulatedBroker {
         // In place: a copy of a worker costs much, and this is asked in every turn.
         let live = self.machine.workers.indices.filter { self.machine.workers[$0].isLive }
         let idle = live.filter { index in
-            self.machine.workers[index].outstanding < self.machine.workers[index].credit
+            self.machine.workers[index].outstanding
+                < min(self.machine.workers[index].credit, self.machine.workers[index].offer.concurrency)
                 && self.machine.workers[index].isOpen
                 && !self.machine.workers[index].isQuiet && !self.machine.workers[index].isDraining
                 && !self.machine.workers[index].isRefusing

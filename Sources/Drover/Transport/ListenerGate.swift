@@ -8,15 +8,24 @@ package import Logging
 /// those for which there is no descriptor.
 ///
 /// It is told what the socket's monitor saw, and belongs to the loop's thread. libzmq can't close a connection, nor does it stop
-/// trying to accept one that it has no descriptor for.
+/// trying to accept one that it has no descriptor for. Each try that fails could be told by the monitor, faster than anybody reads:
+/// so the gate looks by itself whether there is a descriptor left.
 package struct ListenerGate: ~Copyable {
     /// What the monitor must tell of.
-    package static let events: Monitor.Events = [.listening, .accepted, .acceptFailed, .disconnected]
+    package static let events: Monitor.Events = [.listening, .accepted, .disconnected]
 
     private var newcomers: Newcomers
     private var reserve = ReserveDescriptor()
-    private var listener: CInt = -1
+    private var listeners: [CInt] = []
     private let descriptors: Int
+    /// Connections that were accepted and stand, by their descriptors.
+    private var connections: Set<CInt> = []
+    /// How many of them are enough: the process needs some descriptors itself.
+    private var mostConnections = Int.max
+    /// The last one that was accepted.
+    private var newest: Newcomers.Connection?
+    /// When to look for descriptors next.
+    package private(set) var nextLook = Instant.distantFuture
     /// Connections that were closed or turned away, so far, and at the last report.
     package private(set) var closedCount = 0
     package private(set) var turnedAwayCount = 0
@@ -29,19 +38,48 @@ package struct ListenerGate: ~Copyable {
     }
 
     /// How many turned away at once are enough: the loop has other things to do.
-    private static var mostAtOnce: Int { 1024 }
+    private static var mostAtOnce: Int { 64 }
+    private static var lookNanoseconds: UInt64 { 1_000_000_000 }
+    private static var shortageNanoseconds: UInt64 { 20_000_000 }
 
     /// The monitor saw something.
     package mutating func saw(_ event: Monitor.Event.Kind) {
         switch event {
-        case .listening(let descriptor): self.listener = descriptor
+        case .listening(let descriptor): self.listens(descriptor)
         case .accepted(let descriptor): self.came(descriptor)
-        case .disconnected(let descriptor): self.newcomers.left(descriptor)
-        case .acceptFailed:
-            for oldest in self.newcomers.ranShort() { self.close(oldest) }
-            self.turnedAwayCount += self.reserve.turnAway(from: self.listener, most: Self.mostAtOnce)
+        case .disconnected(let descriptor):
+            self.connections.remove(descriptor)
+            self.newcomers.left(descriptor)
         default: break
         }
+    }
+
+    private mutating func listens(_ descriptor: CInt) {
+        Descriptors.neverBlock(descriptor)
+        self.listeners.append(descriptor)
+        self.nextLook = Instant(nanoseconds: 0)
+        let own = Descriptors.openCount ?? 32
+        self.mostConnections = max(8, self.descriptors - own - max(8, self.descriptors / 16))
+    }
+
+    /// Looks whether there is a descriptor left, once that is due; if not, those who wait at the listeners are turned away.
+    ///
+    /// - Returns: Whether it was due.
+    package mutating func look(at now: Instant) -> Bool {
+        guard now >= self.nextLook else { return false }
+        guard !self.reserve.renew() || !Descriptors.areLeft else {
+            self.nextLook = now.advanced(byNanoseconds: Self.lookNanoseconds)
+            return true
+        }
+        self.nextLook = now.advanced(byNanoseconds: Self.shortageNanoseconds)
+        let oldest = self.newcomers.ranShort()
+        for connection in oldest { self.close(connection) }
+        // libzmq may have taken the reserve for a connection that was introduced since. Somebody has to go.
+        if oldest.isEmpty, !self.reserve.isThere, let newest = self.newest { self.close(newest) }
+        for listener in self.listeners {
+            self.turnedAwayCount += self.reserve.turnAway(from: listener, most: Self.mostAtOnce)
+        }
+        return true
     }
 
     /// A session was introduced by a connection, and perhaps by another one before.
@@ -61,13 +99,17 @@ package struct ListenerGate: ~Copyable {
     package mutating func isNobodys(_ connection: Newcomers.Connection?) {
         // The descriptor may be another connection's by now.
         guard let connection, Self.connection(connection.descriptor) == connection else { return }
-        if let oldest = self.newcomers.came(connection) { self.close(oldest) }
+        if let oldest = self.newcomers.came(connection, isFull: self.isFull) { self.close(oldest) }
     }
+
+    private var isFull: Bool { self.connections.count > self.mostConnections }
 
     private mutating func came(_ descriptor: CInt) {
         // It may be closed by now: the news of that is on its way.
+        self.connections.insert(descriptor)
         guard let connection = Self.connection(descriptor) else { return }
-        if let oldest = self.newcomers.came(connection) { self.close(oldest) }
+        self.newest = connection
+        if let oldest = self.newcomers.came(connection, isFull: self.isFull) { self.close(oldest) }
     }
 
     private static func connection(_ descriptor: CInt) -> Newcomers.Connection? {

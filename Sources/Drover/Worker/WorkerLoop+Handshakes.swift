@@ -21,7 +21,7 @@ extension WorkerLoop {
                 case .accepted(let descriptor):
                     self.connections.accepted(descriptor)
                     continue
-                case .listening, .acceptFailed: continue
+                case .listening: continue
                 case .disconnected(let descriptor): self.connectionClosed(descriptor)
                 default: break
                 }

@@ -306,6 +306,7 @@ extension WorkerLoop {
         self.core.counters.timers.store(self.machine.timerCount, ordering: .relaxed)
         self.machine.settle()
         self.nextTick = min(self.machine.nextDeadline(after: self.now), self.nextOffer, self.waits.nextLook)
+        self.nextTick = min(self.nextTick, self.gate.nextLook)
         if self.core.threads.lacksThreads {
             self.nextTick = min(self.nextTick, self.now.advanced(byNanoseconds: ClientCore.threadPauseNanoseconds))
         }

@@ -240,6 +240,7 @@ final class WorkerLoop {
         if self.now >= self.nextTick || !isBusy {
             self.now = self.core.now()
             if self.mayHaveDialEvents { self.observeDials() }
+            if self.gate.look(at: self.now) { self.gate.report(to: self.core.logger, at: self.now) }
             if self.now >= self.nextTick {
                 self.machine.ticked(at: self.now, actions: &self.actions)
                 self.dialAgainWhereDue()

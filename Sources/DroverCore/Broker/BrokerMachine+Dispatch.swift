@@ -334,7 +334,10 @@ extension BrokerMachine {
                 at: now.advanced(byNanoseconds: self.configuration.stallNanoseconds)
             )
         }
-        _ = self.sent.insert(id, Sent(slot: slot, isBehind: isBehind, at: now))
+        let planned = self.routes[route].run.nanoseconds ?? self.workers[worker].plannedOfUnknown
+        let record = Sent(slot: slot, isBehind: isBehind, plannedNanoseconds: planned, at: now)
+        self.workers[worker].plannedNanoseconds += record.plannedNanoseconds
+        _ = self.sent.insert(id, record)
         self.wheel.cancel(slot)
         self.calls[slot].state = .sent
         self.calls[slot].isStalled = false
@@ -367,7 +370,10 @@ extension BrokerMachine {
     mutating func takeBack(_ slot: UInt32, at now: Instant, backAt: Instant? = nil) {
         let call = self.calls[slot]
         let worker = Int(call.worker)
-        if let entry = self.sent.slot(of: call.workerID) { self.sent.remove(entry) }
+        if let entry = self.sent.slot(of: call.workerID) {
+            self.workers[worker].plannedNanoseconds -= self.sent[entry].plannedNanoseconds
+            self.sent.remove(entry)
+        }
         if call.hold != .none { self.endHold(slot, backAt: backAt) }
         self.calls.unlink(slot, from: &self.workers[worker].calls)
         let route = Int(call.route)

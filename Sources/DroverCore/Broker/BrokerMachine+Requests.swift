@@ -152,6 +152,8 @@ extension BrokerMachine {
                     at: now
                 )
         }
+        let ran = ranMicroseconds > 0 ? UInt64(ranMicroseconds) * 1000 : self.workers[worker].plannedOfUnknown
+        self.routes[Int(call.route)].run.add(ran)
         self.tenants.ran(microseconds: ranMicroseconds, of: Int(call.tenant))
         self.workers[worker].progressAt = now
         self.workers[worker].declines = 0
@@ -160,6 +162,7 @@ extension BrokerMachine {
         self.ended(routeOf: call, at: worker)
         // Before the next of the ordering key may be sent: the credit may sink.
         self.adapt(worker, actions: &actions)
+        if ran / 4 > record.plannedNanoseconds { self.ranLong(ran, at: worker, actions: &actions) }
         self.retire(record.slot, at: now, actions: &actions)
         self.fill(worker, at: now, actions: &actions)
         return BrokerAddressee(slot: record.slot, client: call.client < 0 ? nil : Int(call.client), id: call.id)

@@ -82,13 +82,29 @@ extension BrokerMachine {
         let silence = now.nanoseconds(since: self.workers[index].progressAt)
         self.workers[index].meter.stalled(nanoseconds: silence)
         self.adapt(index, actions: &actions)
+        self.recallWaiting(at: index, actions: &actions)
+        self.look(after: index, at: now.advanced(byNanoseconds: max(stall, silence)))
+    }
+
+    /// A call ran far longer than was expected of it.
+    ///
+    /// If those that wait behind it do so too, they wait here.
+    mutating func ranLong(_ nanoseconds: UInt64, at index: Int, actions: inout [BrokerAction]) {
+        let slots = self.workers[index].offer.concurrency
+        let waiting = UInt64(max(0, self.workers[index].occupying - slots))
+        let wait = waiting.multipliedReportingOverflow(by: nanoseconds / UInt64(slots))
+        guard wait.overflow || wait.partialValue > 16 * self.workers[index].coverageNanoseconds else { return }
+        self.recallWaiting(at: index, actions: &actions)
+    }
+
+    /// Asks a worker for the calls that wait for a handler there.
+    private mutating func recallWaiting(at index: Int, actions: inout [BrokerAction]) {
         let calls = self.calls.slots(of: self.workers[index].calls).filter { self.calls[$0].hold == .none }
-        for slot in calls.dropFirst(slots) {
+        for slot in calls.dropFirst(self.workers[index].offer.concurrency) {
             // One that was asked for goes on to be: the worker gives it back, or answers it.
             guard !self.calls[slot].isRecalled else { continue }
             self.calls[slot].isRecalled = true
             actions.append(.recall(worker: index, id: self.calls[slot].workerID))
         }
-        self.look(after: index, at: now.advanced(byNanoseconds: max(stall, silence)))
     }
 }

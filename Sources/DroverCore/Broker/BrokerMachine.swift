@@ -78,10 +78,21 @@ package struct BrokerMachine: ~Copyable {
 
     /// A call that a worker has.
     struct Sent: BitwiseCopyable {
-        var slot: UInt32
-        /// Whether it had to wait for a handler there.
-        var isBehind: Bool
-        var at: Instant
+        let slot: UInt32
+        /// The nanoseconds that it was expected to run, and in the uppermost bit whether it had to wait for a handler there.
+        private let plan: UInt32
+        let at: Instant
+
+        var isBehind: Bool { self.plan & Self.behind != 0 }
+        var plannedNanoseconds: UInt64 { UInt64(self.plan & ~Self.behind) }
+
+        private static var behind: UInt32 { 1 << 31 }
+
+        init(slot: UInt32, isBehind: Bool, plannedNanoseconds: UInt64, at now: Instant) {
+            self.slot = slot
+            self.plan = UInt32(min(plannedNanoseconds, UInt64(Self.behind - 1))) | (isBehind ? Self.behind : 0)
+            self.at = now
+        }
     }
 
     /// A name that clients or workers use.

@@ -83,6 +83,8 @@ package struct BrokerWorker {
     var announcedWaiting = false
     var meter = CreditMeter()
     var coverageNanoseconds: UInt64
+    /// How long the calls that it has were expected to run, in all.
+    var plannedNanoseconds: UInt64 = 0
     /// Calls that it has, in the order they were sent.
     var calls = CallList()
     /// Those of them that it holds though a slot may be free, and the functions that get no more for it.
@@ -150,8 +152,17 @@ package struct BrokerWorker {
 
     var hasRoom: Bool { self.takesCalls && !self.solitude.isEmptied && self.hasSlot }
 
-    /// Whether there is a slot beside the calls that it has.
-    var hasSlot: Bool { self.occupying < self.credit && self.calls.count < self.window }
+    /// Whether there is a slot beside the calls that it has, or they are so short that one will be free soon.
+    ///
+    /// The credit goes by what ran: somebody whose calls were short could have hundreds of long ones lie before others'.
+    var hasSlot: Bool {
+        let slots = self.offer.concurrency
+        guard self.occupying < self.credit, self.calls.count < self.window else { return false }
+        return self.occupying < slots || self.plannedNanoseconds < UInt64(slots) &* self.coverageNanoseconds
+    }
+
+    /// How long a call is expected to run of which nothing is known.
+    var plannedOfUnknown: UInt64 { self.meter.runNanoseconds ?? self.coverageNanoseconds }
 
     /// The suspect that it has, and gets nothing else beside.
     package var alone: UInt32? { self.solitude.alone.map { UInt32($0) } }

@@ -139,6 +139,8 @@ struct CallRoute: BitwiseCopyable, Sendable {
     var reservedWorker = -1
     /// How long it takes, on average, until the next call is answered.
     var intervalNanoseconds: UInt64 = 0
+    /// How long its calls run.
+    var run = RunMean()
     var lastAnswer = Instant(nanoseconds: 0)
     /// Whether there is such a route; the place of one that was forgotten is used again.
     var isLive = true

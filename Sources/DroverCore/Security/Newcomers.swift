@@ -35,14 +35,17 @@ package struct Newcomers: Sendable {
 
     /// A connection was accepted, or its session has ended.
     ///
+    /// - Parameters:
+    ///   - connection: The connection.
+    ///   - isFull: Whether there are more connections in all than there may be.
     /// - Returns: One that is to be closed for it.
-    package mutating func came(_ connection: Connection) -> Connection? {
+    package mutating func came(_ connection: Connection, isFull: Bool = false) -> Connection? {
         guard self.cookies.updateValue(connection.cookie, forKey: connection.descriptor) != connection.cookie else {
             return nil
         }
         self.line.append(connection)
         if self.line.count > 2 * self.limit + 64 { self.line.removeAll { self.cookies[$0.descriptor] != $0.cookie } }
-        return self.count > self.limit ? self.takeOldest() : nil
+        return isFull || self.count > self.limit ? self.takeOldest() : nil
     }
 
     /// Somebody introduced themselves by a connection, or it was closed.

@@ -25,6 +25,18 @@ import Testing
         #expect(newcomers.count == 10)
     }
 
+    @Test("when there are too many connections in all the oldest newcomer goes for each that comes, if need be itself")
+    func full() {
+        var newcomers = Newcomers(descriptors: 400)
+        let first = newcomers.came(Self.connection(1, 1))
+        #expect(first == nil)
+        let second = newcomers.came(Self.connection(2, 2), isFull: true)
+        #expect(second == Self.connection(1, 1))
+        newcomers.left(2)
+        let third = newcomers.came(Self.connection(3, 3), isFull: true)
+        #expect(third == Self.connection(3, 3) && newcomers.count == 0)
+    }
+
     @Test("a descriptor that is another connection's by now is not taken for the former")
     func reused() {
         var newcomers = Newcomers(descriptors: 32)
