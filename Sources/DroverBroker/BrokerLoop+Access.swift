@@ -162,10 +162,7 @@ extension BrokerLoop {
             if let grant = control.policy.grant(of: access.key) {
                 guard grant != access.grant else { continue }
                 link.access?.grant = grant
-                // Another tenant counts from its next session on.
-                if grant.claim.name == access.grant.claim.name {
-                    self.machine.changeQuotas(of: .client(client), to: grant.quotas, at: self.now)
-                }
+                self.machine.changeQuotas(of: .client(client), to: grant.claim, at: self.now)
                 self.machine.restrict(client, at: self.now, actions: &self.actions) { function, queue in
                     grant.problem(submitting: function, to: queue) == nil
                 }
@@ -184,9 +181,7 @@ extension BrokerLoop {
             let grant = control.policy.grant(of: access.key)
             if let grant {
                 link.access?.grant = grant
-                if grant.claim.name == access.grant.claim.name {
-                    self.machine.changeQuotas(of: .worker(worker), to: grant.quotas, at: self.now)
-                }
+                self.machine.changeQuotas(of: .worker(worker), to: grant.claim, at: self.now)
             }
             let offer = self.machine.workers[worker].offer
             let problem =

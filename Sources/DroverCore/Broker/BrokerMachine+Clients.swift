@@ -40,6 +40,7 @@ extension BrokerMachine {
         guard claimed == 0 else { return .forgotten }
         if let index = self.clientOf[client] { self.loseClient(index, at: now, actions: &actions) }
         self.loseWhoever(at: route, at: now, actions: &actions)
+        self.sweepTenants(at: now)
         let tenant = self.tenants.place(of: claim, virtualTime: self.virtualTime, at: now)
         if let refusal = self.tenants.refusal(ofClientFor: tenant) {
             self.tenants.refused(tenant)

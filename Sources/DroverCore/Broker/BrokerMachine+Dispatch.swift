@@ -16,6 +16,7 @@ extension BrokerMachine {
             let worker = self.choose(route, call.level)
         {
             self.serves += 1
+            self.takeTurn(Int(call.tenant), at: worker, level: Int(call.level))
             self.wheel.cancel(slot)
             return self.assign(slot, to: worker, at: now, actions: &actions)
         }
@@ -173,7 +174,7 @@ extension BrokerMachine {
         while levels != 0 {
             let priority = 7 - levels.leadingZeroBitCount
             levels &= ~(1 << UInt8(priority))
-            if let flow = self.search(priority, for: worker) { return self.serve(flow) }
+            if let flow = self.search(priority, for: worker) { return self.serve(flow, by: worker) }
         }
         return nil
     }
@@ -231,7 +232,8 @@ extension BrokerMachine {
         _ favourites: inout (Int, Int),
         _ compared: inout Int
     ) {
-        guard !self.isClosed(worker, for: route), let turn = self.settleTop(route, priority) else { return }
+        guard !self.isClosed(worker, for: route), let turn = self.settleTop(route, priority, for: worker)
+        else { return }
         guard self.hasLeft(worker, for: route, priority) else {
             return self.reserve(worker, for: route, priority, since: self.flows[turn.flow.index].waitsSince)
         }
@@ -245,13 +247,18 @@ extension BrokerMachine {
     }
 
     /// Takes the first call out of a flow whose turn it is.
-    private mutating func serve(_ flow: Int) -> UInt32 {
+    private mutating func serve(_ flow: Int, by worker: Int) -> UInt32 {
         let (client, slot) = (self.flows[flow].client, self.flows[flow].calls.first)
         let (tenant, band) = (self.clients[client].tenant, self.flows[flow].band)
-        // Who could not be served for long has no claim on all that they missed.
-        let pass = max(self.tenants[tenant].pass, self.virtualTime - min(self.virtualTime, 16))
-        self.virtualTime = max(self.virtualTime, pass)
-        self.tenants[tenant].pass = pass + 1
+        if self.tenants[tenant].isNamed {
+            let isLowest = self.queues[self.bands[band].key].count <= Self.comparedTenants
+            self.turns[worker << 3 | Int(self.flows[flow].level)].serve(tenant, isLowest: isLowest)
+        } else {
+            // Who could not be served for long has no claim on all that they missed.
+            let pass = max(self.tenants[tenant].pass, self.virtualTime - min(self.virtualTime, 16))
+            self.virtualTime = max(self.virtualTime, pass)
+            self.tenants[tenant].pass = pass + 1
+        }
         let inner = self.tenants[tenant].virtualTime
         let clientPass = max(self.clients[client].pass, inner - min(inner, 16))
         self.tenants[tenant].virtualTime = max(inner, clientPass)
@@ -265,9 +272,12 @@ extension BrokerMachine {
         return slot
     }
 
-    /// Brings the band that goes next to the top of a heap, and its flow that does to the top of its own.
-    private mutating func settleTop(_ route: Int, _ priority: Int) -> FairQueue.Turn? {
+    /// Finds the band that goes next at a worker, and brings its flow that does to the top of its heap.
+    private mutating func settleTop(_ route: Int, _ priority: Int, for worker: Int) -> FairQueue.Turn? {
         let queue = route << 3 | priority
+        if let first = self.queues[queue].top, self.tenants[self.bands[first.index].tenant].isNamed {
+            return self.leastServed(queue, by: worker << 3 | priority)
+        }
         while let top = self.queues[queue].top {
             let (tenant, served) = (self.bands[top.index].tenant, self.bands[top.index].served)
             let pass = self.tenants[tenant].pass
@@ -282,6 +292,34 @@ extension BrokerMachine {
             self.dropBand(top.index)
         }
         return nil
+    }
+
+    /// How many tenants of a route are compared; among more only some are, others the next time.
+    private static var comparedTenants: Int { 128 }
+
+    /// Whose turn it is by what the worker has done for each: that differs from one worker to the next, so no heap can tell.
+    private mutating func leastServed(_ queue: Int, by turns: Int) -> FairQueue.Turn? {
+        while true {
+            let count = self.queues[queue].count
+            guard count > 0 else { return nil }
+            var place = count > Self.comparedTenants ? Int(self.serves % UInt64(count)) : 0
+            var (least, best) = (place, FairQueue.Entry(pass: .max, served: .max, index: -1))
+            for _ in 0..<min(count, Self.comparedTenants) {
+                let band = self.queues[queue][place]
+                let entry = FairQueue.Entry(
+                    pass: self.turns[turns].pass(of: self.bands[band].tenant),
+                    served: self.bands[band].served,
+                    index: band
+                )
+                if entry < best { (least, best) = (place, entry) }
+                place = place + 1 == count ? 0 : place + 1
+            }
+            if let flow = self.settleTop(ofBand: best.index) {
+                return FairQueue.Turn(tenant: self.bands[best.index].tenant, band: best, flow: flow)
+            }
+            self.queues[queue].remove(at: least)
+            self.dropBand(best.index)
+        }
     }
 
     private mutating func settleTop(ofBand band: Int) -> FairQueue.Entry? {
@@ -483,7 +521,9 @@ extension BrokerMachine {
             self.bands[band].served = 0
         }
         self.tenants.band(band, at: key, of: tenant)
-        self.tenants[tenant].pass = max(self.tenants[tenant].pass, self.virtualTime)
+        if !self.tenants[tenant].isNamed {
+            self.tenants[tenant].pass = max(self.tenants[tenant].pass, self.virtualTime)
+        }
         self.queues[key].insert(FairQueue.Entry(pass: self.tenants[tenant].pass, served: 0, index: band))
         return band
     }

@@ -154,7 +154,9 @@ extension BrokerMachine {
         }
         let ran = ranMicroseconds > 0 ? UInt64(ranMicroseconds) * 1000 : self.workers[worker].plannedOfUnknown
         self.routes[Int(call.route)].run.add(ran)
-        self.tenants.ran(microseconds: ranMicroseconds, of: Int(call.tenant))
+        // Of what a worker doesn't say the time that it had the call is known.
+        let had = ranMicroseconds > 0 ? UInt64(ranMicroseconds) : now.nanoseconds(since: record.at) / 1000
+        self.ran(call, at: worker, microseconds: had)
         self.workers[worker].progressAt = now
         self.workers[worker].declines = 0
         self.measure(route: Int(call.route), at: now)
@@ -191,6 +193,12 @@ extension BrokerMachine {
         let slot = self.sent[entry].slot
         let call = self.calls[slot]
         guard call.worker == Int32(worker) else { return }
+        switch stage {
+        // Or a tenant whose calls all end so would have the workers to itself.
+        case .whileRunning, .unknown:
+            self.ran(call, at: worker, microseconds: now.nanoseconds(since: self.sent[entry].at) / 1000)
+        case .beforeStart, .lapsed: break
+        }
         self.takeBack(slot, at: now, backAt: call.isRecalled ? now : nil)
         switch stage {
         case _ where call.client < 0:

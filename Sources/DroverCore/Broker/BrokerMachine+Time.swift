@@ -41,6 +41,7 @@ extension BrokerMachine {
         for place in self.due { self.visit(Int(place), at: now, actions: &actions) }
         self.due.removeAll(keepingCapacity: true)
         self.sweepLargeRoutes()
+        self.sweepTenants(at: now)
     }
 
     /// When ``ticked(at:actions:)`` has something to do next.

@@ -56,6 +56,7 @@ extension BrokerMachine {
         )
         let index = self.freeWorkers.popLast() ?? self.workers.count
         if index == self.workers.count { self.workers.append(worker) } else { self.workers[index] = worker }
+        self.resetTurns(at: index)
         self.slotCount += offer.concurrency
         self.workerOf[offer.worker] = index
         self.peerOf[route] = .worker(index)
@@ -74,6 +75,7 @@ extension BrokerMachine {
             self.refusalOfWorker = count < limit ? nil : Refusal(nil, own: 0, limit: limit)
             return count < limit ? -1 : nil
         }
+        self.sweepTenants(at: now)
         let tenant = self.tenants.place(of: claim, virtualTime: self.virtualTime, at: now)
         self.refusalOfWorker = self.tenants.refusal(ofWorkerFor: tenant)
         guard self.refusalOfWorker == nil else {

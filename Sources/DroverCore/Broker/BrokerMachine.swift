@@ -184,6 +184,9 @@ package struct BrokerMachine: ~Copyable {
     var loads = LoadList()
     /// How many functions get no more calls at a worker, since calls wait there for their limits; over all workers.
     var closedCount = 0
+    /// Eight of each worker, one per level: how its tenants take turns.
+    var turns: [Turns] = []
+    /// The highest pass that was served, of clients without keys.
     var virtualTime: UInt64 = 0
     var serves: UInt64 = 0
 

@@ -3,8 +3,9 @@
 /// Which of the tenants that have calls in a route goes next, and within a tenant which of its clients: heaps of bands, and of
 /// flows in each band.
 ///
-/// Every tenant, and every client, has a number, its pass, that rises with each call that is sent for it out of a queue. The one with
-/// the lowest goes next; of a tenant's flows those of a higher priority go first. A pass may rise while its owner waits in other
+/// Every client has a number, its pass, that rises with each call that is sent for it out of a queue. The one with the lowest goes
+/// next; of a tenant's flows those of a higher priority go first. Tenants with names have such numbers at each worker (``Turns``):
+/// their bands all have pass 0 here, and stand in no order. A pass may rise while its owner waits in other
 /// routes' heaps: an entry whose place is out of date is put back with the pass that it has now when it comes to the top, which
 /// can't be too late, since passes only rise.
 package struct FairQueue: Sendable {
@@ -69,6 +70,15 @@ package struct FairQueue: Sendable {
         self.heap.swapAt(0, self.heap.count - 1)
         self.heap.removeLast()
         if !self.heap.isEmpty { self.sink() }
+    }
+
+    /// What stands at a place; in no order that means anything where all have the same pass.
+    subscript(place: Int) -> Int { self.heap[place].index }
+
+    /// Takes out the one at a place, where all have the same pass.
+    mutating func remove(at place: Int) {
+        self.heap.swapAt(place, self.heap.count - 1)
+        self.heap.removeLast()
     }
 
     /// Takes out any entry.

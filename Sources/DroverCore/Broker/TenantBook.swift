@@ -62,9 +62,12 @@ package struct TenantBook: Sendable {
     struct Tenant: Sendable {
         /// Empty for a client's session without keys.
         let name: String
+        /// Others know it by a name; if not, it is a client's session without keys.
+        let isNamed: Bool
         var quotas: Resolved
         var used = Usage()
-        /// Rises with each call that was sent for it out of a queue, and with the time that its calls run.
+        /// Rises with each call that was sent for it out of a queue. Only without keys: named ones take turns at each worker
+        /// (``Turns``).
         var pass: UInt64
         /// The pass of its client that was served last.
         var virtualTime: UInt64 = 0
@@ -73,6 +76,10 @@ package struct TenantBook: Sendable {
         var allowance: Allowance?
         /// How often it was refused for a quota.
         var refusals = 0
+        /// It has nothing left, and is kept for a moment.
+        var isResting = false
+        /// Since when, as far as that was seen.
+        var restsSince: Instant?
     }
 
     /// A tenant's quotas, with nothing left to look up.
@@ -90,12 +97,19 @@ package struct TenantBook: Sendable {
     private(set) var tenants: [Tenant] = []
     private var free: [Int] = []
     private var places: [String: Int] = [:]
+    /// Tenants without anything, in the order in which they lost it.
+    private var resting: [Int] = []
+    /// How many of them have a time since when.
+    private var datedCount = 0
     package private(set) var total = Usage()
 
     package init(limits: Limits) { self.limits = limits }
 
-    /// How many tenants there are.
-    package var count: Int { self.tenants.count - self.free.count }
+    /// How many tenants there are that have something.
+    package var count: Int { self.tenants.count - self.free.count - self.resting.count }
+
+    /// How many have a place, those included that rest.
+    package var placeCount: Int { self.tenants.count - self.free.count }
 
     package subscript(used tenant: Int) -> Usage { self.tenants[tenant].used }
     package func name(of tenant: Int) -> String { self.tenants[tenant].name }
@@ -115,12 +129,14 @@ package struct TenantBook: Sendable {
     /// - Returns: The place.
     package mutating func place(of claim: TenantClaim?, virtualTime: UInt64 = 0, at now: Instant) -> Int {
         if let claim, let place = self.places[claim.name] {
+            self.wake(place)
             self.change(place, to: claim.quotas, at: now)
             return place
         }
         let quotas = self.resolved(claim)
         let tenant = Tenant(
             name: claim?.name ?? "",
+            isNamed: claim.map { !$0.name.isEmpty } ?? false,
             quotas: quotas,
             pass: virtualTime,
             allowance: quotas.rate > 0 ? Allowance(perSecond: quotas.rate, at: now) : nil
@@ -138,7 +154,12 @@ package struct TenantBook: Sendable {
         guard resolved != former else { return }
         self.tenants[place].quotas = resolved
         guard resolved.rate != former.rate else { return }
-        self.tenants[place].allowance = resolved.rate > 0 ? Allowance(perSecond: resolved.rate, at: now) : nil
+        if resolved.rate > 0, self.tenants[place].allowance != nil {
+            // What is used up stays so: keys of one tenant may say different rates.
+            self.tenants[place].allowance?.change(perSecond: resolved.rate, at: now)
+        } else {
+            self.tenants[place].allowance = resolved.rate > 0 ? Allowance(perSecond: resolved.rate, at: now) : nil
+        }
     }
 
     private func resolved(_ claim: TenantClaim?) -> Resolved {
@@ -164,13 +185,60 @@ package struct TenantBook: Sendable {
     /// What a tenant has in any case of a table of sessions.
     private func share(of limit: Int) -> Int { min(self.limits.share, max(1, limit / 64)) }
 
-    /// A tenant that has nothing left is forgotten.
+    /// A tenant that has nothing left is forgotten: one with a name not before it has rested, or a session that ends and begins
+    /// again would have all of its rate again, and owe no turns.
     private mutating func forgetIfIdle(_ place: Int) {
-        guard self.tenants[place].used.isNothing else { return }
+        guard self.tenants[place].used.isNothing, !self.tenants[place].isResting else { return }
+        guard self.tenants[place].isNamed else { return self.forget(place) }
+        self.tenants[place].isResting = true
+        self.resting.append(place)
+    }
+
+    private mutating func forget(_ place: Int) {
         let name = self.tenants[place].name
         if !name.isEmpty { self.places[name] = nil }
         self.tenants[place].bands = [:]
         self.free.append(place)
+    }
+
+    /// After so long without anything a tenant's allowance is full again, and others have had the turns that it owed: a call is
+    /// worth those of a second at most.
+    private static var restNanoseconds: UInt64 { 3_000_000_000 }
+    /// How many rest at most.
+    private static var maxResting: Int { 4096 }
+
+    /// Forgets the tenants that have rested for long enough.
+    ///
+    /// - Returns: Their places.
+    mutating func sweep(at now: Instant) -> [Int] {
+        while self.datedCount < self.resting.count {
+            self.tenants[self.resting[self.datedCount]].restsSince = now
+            self.datedCount += 1
+        }
+        var count = max(0, self.resting.count - Self.maxResting)
+        while count < self.resting.count,
+            let since = self.tenants[self.resting[count]].restsSince,
+            now.nanoseconds(since: since) >= Self.restNanoseconds
+        {
+            count += 1
+        }
+        guard count > 0 else { return [] }
+        let forgotten = Array(self.resting.prefix(count))
+        self.resting.removeFirst(count)
+        self.datedCount -= count
+        for place in forgotten {
+            self.tenants[place].isResting = false
+            self.forget(place)
+        }
+        return forgotten
+    }
+
+    /// A tenant that rested has something again.
+    private mutating func wake(_ place: Int) {
+        guard self.tenants[place].isResting, let index = self.resting.firstIndex(of: place) else { return }
+        self.tenants[place].isResting = false
+        self.resting.remove(at: index)
+        if index < self.datedCount { self.datedCount -= 1 }
     }
 
     // MARK: What may be
@@ -251,14 +319,6 @@ package struct TenantBook: Sendable {
         self.total.calls &-= 1
         self.total.bytes &-= byteCount
         if self.tenants[place].used.clients == 0 { self.forgetIfIdle(place) }
-    }
-
-    /// A tenant's call ran for so long: a tenth of a millisecond is worth a turn, but a call no more than a second.
-    ///
-    /// Not without keys: there clients take turns by calls.
-    mutating func ran(microseconds: UInt32, of place: Int) {
-        guard microseconds >= 100, !self.tenants[place].name.isEmpty else { return }
-        self.tenants[place].pass &+= UInt64(min(microseconds / 100, 10_000))
     }
 
     /// Calls of the tenant wait in one more heap, or in one fewer.

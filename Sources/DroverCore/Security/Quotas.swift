@@ -41,13 +41,13 @@ package struct Quotas: Hashable, Sendable {
 
 /// So many of something a second, for long, and twice as many at once.
 package struct Allowance: Hashable, Sendable {
-    private let perSecond: UInt64
+    private var perSecond: UInt64
     /// In billionths, so that no fraction is lost.
     private var left: UInt64
     private var at: Instant
 
     package init(perSecond: Int, at now: Instant) {
-        self.perSecond = UInt64(clamping: min(max(1, perSecond), 1 << 30))
+        self.perSecond = Self.bounded(perSecond)
         self.left = 2 * self.perSecond * 1_000_000_000
         self.at = now
     }
@@ -56,13 +56,26 @@ package struct Allowance: Hashable, Sendable {
     ///
     /// - Returns: Whether it may be.
     package mutating func take(at now: Instant) -> Bool {
+        self.settle(at: now)
+        guard self.left >= 1_000_000_000 else { return false }
+        self.left -= 1_000_000_000
+        return true
+    }
+
+    /// Another rate counts from now on; there is no more left for it than there was.
+    package mutating func change(perSecond: Int, at now: Instant) {
+        self.settle(at: now)
+        self.perSecond = Self.bounded(perSecond)
+        self.left = min(self.left, 2 * self.perSecond * 1_000_000_000)
+    }
+
+    private static func bounded(_ perSecond: Int) -> UInt64 { UInt64(clamping: min(max(1, perSecond), 1 << 30)) }
+
+    private mutating func settle(at now: Instant) {
         let full = 2 * self.perSecond * 1_000_000_000
         let passed = min(now.nanoseconds(since: self.at), 2_000_000_000)
         self.left = min(full, self.left + passed * self.perSecond)
         self.at = max(self.at, now)
-        guard self.left >= 1_000_000_000 else { return false }
-        self.left -= 1_000_000_000
-        return true
     }
 
     /// The milliseconds until there is one again.

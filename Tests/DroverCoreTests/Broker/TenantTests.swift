@@ -265,7 +265,7 @@ extension BrokerBench {
         #expect(check15)
         // Another list is in force.
         quotas.rate = nil
-        bench.machine.changeQuotas(of: .client(client), to: quotas, at: bench.now)
+        bench.machine.changeQuotas(of: .client(client), to: TenantClaim(name: "quick", quotas: quotas), at: bench.now)
         let check16 = taken(300..<400, &bench) == 100
         #expect(check16)
     }
