@@ -26,7 +26,7 @@ public struct BrokerConfiguration: Sendable {
     /// those wait who left more than a small share of it. As many bytes of large answers are kept for a client, and for all, until
     /// they have been read, in case that its connection breaks.
     public var maxUnreadBytes = 64 << 20
-    /// How many clients there may be.
+    /// How many clients there may be, if there are descriptors for as many: an eighth of those stays free.
     public var maxClients = 4096
     /// How many workers there may be.
     public var maxWorkers = 4096
@@ -75,6 +75,9 @@ public struct BrokerConfiguration: Sendable {
 
     /// How many clients one key may have unless that is said: half, if there is something to share.
     var usualClients: Int { self.maxClients < 64 ? self.maxClients : self.maxClients / 2 }
+
+    /// And how many workers.
+    var usualWorkers: Int { self.maxWorkers < 64 ? self.maxWorkers : self.maxWorkers / 2 }
 
     /// How many bytes requests may take here: half of it must have room for the largest.
     var roomForRequests: Int { max(self.maxQueuedBytes, 2 * (self.maxPayloadBytes + Header.byteCount)) }

@@ -51,7 +51,9 @@ extension BrokerLoop {
                 let limit = refusal.limit
                 self.refuse(
                     .busy,
-                    "the broker has \(limit) clients, its limit; raise maxClients there or close clients"
+                    refusal.isForDescriptors
+                        ? self.lackOfDescriptors(limit)
+                        : "the broker has \(limit) clients, its limit; raise maxClients there or close clients"
                 )
                 return nil
             }
@@ -367,6 +369,19 @@ extension BrokerLoop {
         self.core.counters.overQuota.countAlone()
         if let access { self.core.audit.refused(access.actor, action, because: message) }
         return message
+    }
+
+    /// That there are as many sessions as the descriptors allow, in words; the log says it now and then.
+    func lackOfDescriptors(_ limit: Int) -> String {
+        if self.now >= self.nextPlacesWarning {
+            self.nextPlacesWarning = self.now.advanced(byNanoseconds: 10_000_000_000)
+            self.core.configuration.logger.warning(
+                "there are as many sessions as the descriptors allow, and others are refused: raise the limit (ulimit -n)",
+                metadata: ["drover.count": "\(limit)", "drover.descriptors": "\(Descriptors.limit)"]
+            )
+        }
+        return
+            "the broker has \(limit) sessions, as many as its descriptors allow; raise ulimit -n there or close clients"
     }
 
     /// Whose calls a client's are counted with, for people.

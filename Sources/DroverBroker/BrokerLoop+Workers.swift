@@ -60,6 +60,10 @@ extension BrokerLoop {
                 self.refuse(.busy, self.overQuota(refusal, access, action: "work"))
                 return nil
             }
+            if let refusal = self.machine.refusalOfWorker, refusal.isForDescriptors {
+                self.refuse(.busy, self.lackOfDescriptors(refusal.limit))
+                return nil
+            }
             let limit = self.core.configuration.maxWorkers
             self.refuse(.busy, "the broker has \(limit) workers, its limit; raise maxWorkers there or stop workers")
             return nil

@@ -68,6 +68,8 @@ final class BrokerLoop {
     @safe @exclusivity(unchecked) var questions: [QuestionKey: Question] = [:]
     /// Which allow-list the links were last held against.
     @safe @exclusivity(unchecked) var accessGeneration: UInt64 = 1
+    /// When the log may say again that there are too few descriptors for all sessions.
+    @safe @exclusivity(unchecked) var nextPlacesWarning = Instant(nanoseconds: 0)
     @safe @exclusivity(unchecked) var idle = IdleWatch()
     /// How many calls had come when the loop looked last.
     @safe @exclusivity(unchecked) private var lastReceived = 0
@@ -121,9 +123,11 @@ final class BrokerLoop {
         machine.maxClients = configuration.maxClients
         machine.maxWorkers = configuration.maxWorkers
         machine.quotas = configuration.quotas.known
-        // One key must not take all descriptors either.
-        let places = max(16, Descriptors.limit / 2)
-        machine.quotas.clients = machine.quotas.clients ?? min(places, configuration.usualClients)
+        machine.places = Places(descriptors: Descriptors.limit, open: Descriptors.openCount ?? 32)
+        // One key must not take all of them either.
+        let half = max(16, machine.places.count / 2)
+        machine.quotas.clients = machine.quotas.clients ?? min(half, configuration.usualClients)
+        machine.quotas.workers = machine.quotas.workers ?? min(half, configuration.usualWorkers)
         machine.maxAttempts = UInt8(clamping: configuration.maxAttempts)
         machine.maxCachedBytes = configuration.maxCachedResultBytes
         machine.maxGrownBytes = configuration.maxUnreadBytes

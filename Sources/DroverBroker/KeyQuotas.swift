@@ -9,9 +9,9 @@ internal import DroverCore
 /// go before these; `docs/operating/security.md` has them all. A broker without keys can't tell who belongs together: there each
 /// client has the broker's limits for one.
 public struct KeyQuotas: Hashable, Sendable {
-    /// Clients with a session; nil for half of `maxClients`.
+    /// Clients with a session; nil for half of `maxClients`, and of the sessions that there are descriptors for.
     public var clients: Int?
-    /// Workers with a session; nil for half of `maxWorkers`.
+    /// Workers with a session; nil for half of `maxWorkers`, and of the sessions that there are descriptors for.
     public var workers: Int?
     /// Calls that have not ended; nil for no limit but those of its clients (`window`) and of all (`maxQueuedCalls`).
     public var calls: Int?

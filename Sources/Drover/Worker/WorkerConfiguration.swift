@@ -15,7 +15,7 @@ public struct WorkerConfiguration: Sendable {
     public var concurrency = 4
     /// How many requests one client may have here at once, running or waiting.
     public var window = 1024
-    /// How many clients there may be.
+    /// How many clients there may be, if there are descriptors for as many: an eighth of those stays free.
     public var maxClients = 1024
     /// The largest request or reply, in bytes.
     public var maxPayloadBytes = 64 << 20

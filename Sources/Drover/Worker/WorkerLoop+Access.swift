@@ -64,7 +64,7 @@ extension WorkerLoop {
     ///
     /// One key must not take all places of a worker that is called directly.
     func problem(openingFor access: LinkAccess) -> String? {
-        let (most, claim) = (self.core.configuration.maxClients, access.grant.claim)
+        let (most, claim) = (self.places, access.grant.claim)
         let quota = claim.quotas.clients ?? (most < 64 ? most : most / 2)
         let own = self.links.count { $0?.access?.grant.claim.name == claim.name }
         guard own >= quota else { return nil }

@@ -68,7 +68,10 @@ extension WorkerLoop {
             return nil
         case .refuse(let limit):
             self.core.counters.refused.count()
-            let message = "the worker has \(limit) clients, its limit; raise maxClients there or close clients"
+            let message =
+                limit < self.core.configuration.maxClients
+                ? "the worker has \(limit) clients, as many as its descriptors allow; raise ulimit -n there or close clients"
+                : "the worker has \(limit) clients, its limit; raise maxClients there or close clients"
             self.refuse(
                 ErrorBody(code: .busy, message: message, isRetryable: true, worker: self.core.name),
                 to: routingID

@@ -93,6 +93,8 @@ final class WorkerLoop {
     @safe @exclusivity(unchecked) var recycling: Recycling?
     /// Which allow-list the sessions were last held against.
     @safe @exclusivity(unchecked) var accessGeneration: UInt64 = 1
+    /// How many sessions there may be: as many as are allowed, and as there are descriptors for.
+    let places: Int
     /// The events that are being sent; empty in between.
     @safe @exclusivity(unchecked) var eventRun = EventRun()
     /// The session that was sent an event last.
@@ -167,7 +169,9 @@ final class WorkerLoop {
             silenceNanoseconds: core.configuration.silenceLimit.clampedNanoseconds
         )
         configuration.window = core.configuration.window
-        configuration.maxSessions = core.configuration.maxClients
+        let places = Places(descriptors: Descriptors.limit, open: Descriptors.openCount ?? 32)
+        self.places = min(core.configuration.maxClients, places.count)
+        configuration.maxSessions = self.places
         configuration.maxCachedBytes = core.configuration.maxCachedResultBytes
         configuration.maxGrownBytes = core.configuration.maxUnreadBytes
         configuration.reportDelayNanoseconds = core.configuration.reportDelay.clampedNanoseconds

@@ -42,7 +42,7 @@ extension BrokerMachine {
         self.loseWhoever(at: route, at: now, actions: &actions)
         self.sweepTenants(at: now)
         let tenant = self.tenants.place(of: claim, virtualTime: self.virtualTime, at: now)
-        if let refusal = self.tenants.refusal(ofClientFor: tenant) {
+        if let refusal = self.tenants.refusal(ofClientFor: tenant) ?? self.refusal(ofSessionFor: tenant) {
             self.tenants.refused(tenant)
             self.tenants.letGo(tenant)
             return .refuse(refusal)

@@ -20,6 +20,21 @@ extension BrokerMachine {
         self.tenants.change(tenant, to: claim.quotas, at: now)
     }
 
+    /// Why a tenant may not have one more session, of a client or a worker; nil if it may.
+    ///
+    /// Without keys it is -1.
+    func refusal(ofSessionFor tenant: Int) -> Refusal? {
+        let (count, places) = (self.clientOf.count + self.workerOf.count, self.configuration.places)
+        guard count >= places.count else { return nil }
+        if tenant >= 0, self.tenants[tenant].isNamed, count < places.count + places.spare {
+            let own = self.tenants[used: tenant].clients + self.tenants[used: tenant].workers
+            if own < self.tenants.share(of: places.count) { return nil }
+        }
+        var refusal = Refusal(nil, own: 0, limit: places.count)
+        refusal.isForDescriptors = true
+        return refusal
+    }
+
     /// The worker that is registered under this identity.
     package func worker(of identity: PeerID) -> Int? { self.workerOf[identity] }
 }

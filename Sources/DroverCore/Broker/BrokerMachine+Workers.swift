@@ -72,12 +72,13 @@ extension BrokerMachine {
     private mutating func tenant(ofWorker claim: TenantClaim?, at now: Instant) -> Int? {
         guard let claim else {
             let (count, limit) = (self.workerOf.count, self.configuration.maxWorkers)
-            self.refusalOfWorker = count < limit ? nil : Refusal(nil, own: 0, limit: limit)
-            return count < limit ? -1 : nil
+            self.refusalOfWorker =
+                count < limit ? self.refusal(ofSessionFor: -1) : Refusal(nil, own: 0, limit: limit)
+            return self.refusalOfWorker == nil ? -1 : nil
         }
         self.sweepTenants(at: now)
         let tenant = self.tenants.place(of: claim, virtualTime: self.virtualTime, at: now)
-        self.refusalOfWorker = self.tenants.refusal(ofWorkerFor: tenant)
+        self.refusalOfWorker = self.tenants.refusal(ofWorkerFor: tenant) ?? self.refusal(ofSessionFor: tenant)
         guard self.refusalOfWorker == nil else {
             self.tenants.refused(tenant)
             self.tenants.letGo(tenant)

@@ -23,6 +23,8 @@ package struct BrokerMachine: ~Copyable {
         package var maxUnreadBytes = 64 << 20
         package var maxClients = 4096
         package var maxWorkers = 4096
+        /// How many sessions there may be of both together.
+        package var places = Places.unlimited
         /// How many function names one client may use, and how many the workers may offer in all: they have numbers on the wire.
         package var maxFunctions = WireLimits.standard.maxFunctions
         /// How many function names there may be in all.

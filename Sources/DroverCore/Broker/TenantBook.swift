@@ -66,8 +66,9 @@ package struct TenantBook: Sendable {
         let isNamed: Bool
         var quotas: Resolved
         var used = Usage()
-        /// Rises with each call that was sent for it out of a queue. Only without keys: named ones take turns at each worker
-        /// (``Turns``).
+        /// Rises with each call that was sent for it out of a queue.
+        ///
+        /// Only without keys: named ones take turns at each worker (``Turns``).
         var pass: UInt64
         /// The pass of its client that was served last.
         var virtualTime: UInt64 = 0
@@ -183,7 +184,7 @@ package struct TenantBook: Sendable {
     private static func half(_ limit: Int) -> Int { limit < 64 ? limit : limit / 2 }
 
     /// What a tenant has in any case of a table of sessions.
-    private func share(of limit: Int) -> Int { min(self.limits.share, max(1, limit / 64)) }
+    func share(of limit: Int) -> Int { min(self.limits.share, max(1, limit / 64)) }
 
     /// A tenant that has nothing left is forgotten: one with a name not before it has rested, or a session that ends and begins
     /// again would have all of its rate again, and owe no turns.
@@ -337,6 +338,8 @@ package struct TenantBook: Sendable {
 
 /// What a tenant, or all of them, may not have more of.
 package struct Refusal: Equatable, Sendable {
+    /// It isn't a setting that says so, but how many descriptors there are.
+    package var isForDescriptors = false
     /// The quota that is used up; nil if it is the table for all.
     package var quota: QuotaKind?
     package var own: Int

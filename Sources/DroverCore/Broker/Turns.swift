@@ -25,8 +25,10 @@ struct Turns: Sendable {
 
     /// The worker is sent a call of the tenant.
     ///
-    /// - Parameter isLowest: Whether nobody who waits for it has a lower pass; if not all were compared, those who weren't keep what
-    ///   they are behind, within bounds.
+    /// - Parameters:
+    ///   - tenant: Its place.
+    ///   - isLowest: Whether nobody who waits for it has a lower pass; if not all were compared, those who weren't keep what they
+    ///     are behind, within bounds.
     mutating func serve(_ tenant: Int, isLowest: Bool = true) {
         let pass = self.pass(of: tenant)
         self.virtualTime = max(self.virtualTime, isLowest ? pass : pass - min(pass, Self.mostTurns))
