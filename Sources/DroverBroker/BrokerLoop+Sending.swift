@@ -176,6 +176,7 @@ extension BrokerLoop {
 
     /// A worker that takes less than the broker does: the request would cost the connection.
     private func refuseTooLarge(_ slot: UInt32, _ count: Int, worker: Int, id: UInt64, limit: Int) {
+        let execution: Execution = self.machine.wasSentBefore(slot) ? .mayHaveRun : .didNotRun
         guard let addressee = self.machine.answered(id, from: worker, at: self.now, actions: &self.actions) else {
             return
         }
@@ -185,7 +186,7 @@ extension BrokerLoop {
         let message =
             "the arguments take \(PeopleText.size(count)), \(name) takes \(PeopleText.size(limit)): send less at once, or raise "
             + "maxPayloadBytes there"
-        self.refuse(addressee.id, .tooLarge, message, to: client, execution: .didNotRun)
+        self.refuse(addressee.id, .tooLarge, message, to: client, execution: execution)
     }
 
     private func finish(_ id: UInt64, of client: Int, _ ending: BrokerEnding, isBehindEvents: Bool) {
@@ -194,7 +195,10 @@ extension BrokerLoop {
         else { return }
         var header = Header(.error, id: id)
         var payload: [UInt8] = []
+        var (ending, execution) = (ending, Execution?.none)
+        if case .afterRun(let other) = ending { (ending, execution) = (other, .mayHaveRun) }
         switch ending {
+        case .afterRun: return
         case .cancelled(let stage): header = Header(.cancelled, id: id, number: stage.rawValue)
         case .revoked:
             let message = "an operator cancelled the call at \(self.core.configuration.name)"
@@ -212,7 +216,7 @@ extension BrokerLoop {
             let message =
                 link.access?.grant.problem(submitting: function, to: queue) ?? "\(function) may not be called"
             if let access = link.access { self.core.audit.refused(access.actor, "submit", because: message) }
-            payload = self.errorPayload(.forbidden, message, false, 0)
+            payload = self.errorPayload(.forbidden, message, false, 0, execution)
         case .poison(let attempts, let workers):
             var error = ErrorPayload()
             error.code = RemoteError.Code.poison.name
@@ -225,12 +229,12 @@ extension BrokerLoop {
             payload = packed { writer throws(CodecError) in try error.pack(into: &writer) }
         case .declined:
             let message = "the workers sent the call back again and again without running it; make it again later"
-            payload = self.errorPayload(.busy, message, true, 0)
+            payload = self.errorPayload(.busy, message, true, 0, execution)
         case .noWorker:
             let message =
                 "no worker that may run this came within \(PeopleText.time(self.core.configuration.noWorkerPatience)): start one that has the "
                 + "function, serves the queue and has the labels and resources"
-            payload = self.errorPayload(.unknownFunction, message, true, 0)
+            payload = self.errorPayload(.unknownFunction, message, true, 0, execution)
         }
         self.answer(header, payload, of: client, by: link, isBehindEvents: isBehindEvents)
     }

@@ -50,19 +50,26 @@ struct AskOptions: ParsableArguments {
     }
 
     private func remedy(_ problem: String) -> String {
-        problem.contains("nobody listens")
-            ? "start one there (drover broker), or name another by --broker" : "check --broker"
+        if problem.contains("nobody listens") { return "start one there (drover broker), or name another by --broker" }
+        return problem.contains("says nothing") || problem.contains("hasn't answered as")
+            ? "it may be stopped, or overloaded: try again, or give it more --timeout" : "check --broker"
+    }
+
+    private var unanswered: Failure {
+        Failure(
+            "\(self.address) has not answered within \(seconds(self.timeout)): try again, or give it more --timeout"
+        )
     }
 
     /// An error in the words of who asks a broker.
     func failure(_ error: any Error, of client: Client) -> any Error {
-        switch error {
-        case is AsyncResultTimeout:
-            Failure(
-                "\(self.address) has not answered within \(seconds(self.timeout)): try again, or give it more --timeout"
-            )
-        case let error as ConnectionError where error.code == .unavailable:
-            Failure("no broker can be reached: \(client.connectionProblems); \(self.remedy(client.connectionProblems))")
+        let problems = client.connectionProblems
+        return switch error {
+        case let error as ConnectionError where error.code == .unavailable && !problems.isEmpty:
+            Failure("no broker can be reached: \(problems); \(self.remedy(problems))")
+        case is AsyncResultTimeout: self.unanswered
+        // There was no time to learn why.
+        case let error as ConnectionError where error.code == .unavailable: self.unanswered
         case let error as ConnectionError: Failure(error.message)
         // Its text is the peer's.
         case let error as RemoteError: Failure(error.message)

@@ -50,17 +50,24 @@ struct StatusCommand: AsyncParsableCommand {
 
     /// A number of bytes for people.
     static func size(_ bytes: Int) -> String {
-        bytes < 1 << 20 ? "\((bytes + 1023) >> 10) KiB" : "\((bytes + (1 << 19)) >> 20) MiB"
+        let bytes = max(0, min(bytes, 1 << 60))
+        return bytes < 1 << 20 ? "\((bytes + 1023) >> 10) KiB" : "\((bytes + (1 << 19)) >> 20) MiB"
     }
 
     /// A time for people.
     static func span(_ seconds: Double) -> String {
-        let total = Int(seconds)
+        let total = whole(max(0, seconds))
         let (days, hours, minutes) = (total / 86_400, total / 3600 % 24, total / 60 % 60)
         if days > 0 { return "\(days) d \(hours) h" }
         if hours > 0 { return "\(hours) h \(minutes) min" }
         return minutes > 0 ? "\(minutes) min \(total % 60) s" : "\(total) s"
     }
+}
+
+/// A peer's number without its fraction, which may be any: the nearest that fits.
+func whole(_ number: Double) -> Int {
+    guard !number.isNaN else { return 0 }
+    return Int(max(-1e15, min(number.rounded(.towardZero), 1e15)))
 }
 
 /// `drover queues`: what waits.

@@ -29,4 +29,23 @@ struct PatienceTests {
         #expect(clients.allSatisfy { $0.statistics.losses == 0 && $0.statistics.disconnections == 0 })
         await pool.close()
     }
+
+    @Test("a call that ran where its worker died isn't said not to have run when no other worker comes")
+    func ranBefore() async throws {
+        let pool = try Pool(workers: 0) { $0.noWorkerPatience = .milliseconds(500) }
+        let worker = try WorkerProcess(dialling: pool.endpoint)
+        try await becomesTrue("it is there") { pool.broker.status.workers == 1 }
+        let client = try pool.client()
+        let sleep = Function<Double, String, String>("sleep", isIdempotent: true)
+        let call = try client.function(sleep).async(30, "x")
+        try await becomesTrue("it runs") { "\(call.phase)".hasPrefix("running") }
+        worker.kill()
+        let error = await #expect(throws: RemoteError.self) { try await call.value }
+        #expect(error?.code == .unknownFunction)
+        #expect(error?.execution == .mayHaveRun)
+        // One that no worker had is still known not to have run.
+        let other = await #expect(throws: RemoteError.self) { try await client.function(sleep)(30, "y") }
+        #expect(other?.execution == .didNotRun)
+        await pool.close()
+    }
 }

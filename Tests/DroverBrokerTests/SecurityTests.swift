@@ -85,10 +85,38 @@ struct SecurityTests {
         let pool = try self.ring.pool()
         let other = try KeyPair().publicKey
         let client = try pool.client { $0.keys = ConnectionKeys(own: keys, server: other) }
-        let error = await self.error(of: client)
+        // A proxy with nobody behind it does the same: calls wait, and their timeouts tell what it may be.
+        let call = try client.function(Job.add, options: CallOptions(expiry: .seconds(2))).async(1, 2)
+        let error = await #expect(throws: ConnectionError.self) { try await client.connect(timeout: .seconds(20)) }
         #expect(error?.code == .authentication)
         #expect(error?.message.contains("could not prove the server key") == true, "\(String(describing: error))")
+        let timeout = await #expect(throws: AsyncResultTimeout.self) { try await call.value }
+        #expect(timeout?.problem?.contains("could not prove the server key") == true, "\(String(describing: timeout))")
         #expect(pool.broker.status.clients == 0)
+        await pool.close()
+    }
+
+    @Test(
+        "S86 calls wait while a proxy has nobody to connect them to, and closes each connection",
+        .timeLimit(.minutes(1)),
+        arguments: [false, true]
+    )
+    func emptyProxy(hasKeys: Bool) async throws {
+        let keys = try KeyPair()
+        try self.ring.allow(keys, "web submit")
+        let pool = hasKeys ? try self.ring.pool() : try Pool()
+        let link = try FlakyLink(to: pool.endpoint)
+        link.cut(for: .seconds(2))
+        let client = try pool.client([link.endpoint]) { if hasKeys { $0.keys = self.ring.connection(keys) } }
+        let call = try client.function(Job.add).async(1, 2)
+        // Only who is impatient is told what it may be.
+        let error = await #expect(throws: ConnectionError.self) { try await client.connect() }
+        #expect(error?.message.contains(hasKeys ? "could not prove" : "does not speak ZeroMQ") == true)
+        #expect(!call.isTerminal)
+        #expect(try await call.value == 3)
+        try await client.connect()
+        await client.close()
+        link.close()
         await pool.close()
     }
 

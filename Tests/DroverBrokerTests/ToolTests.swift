@@ -233,6 +233,20 @@ struct ToolTests {
         #expect(.now - started < .seconds(3))
     }
 
+    @Test("a broker that is stopped, or isn't given the time to answer, is told as that")
+    func stoppedBroker() throws {
+        let broker = try BrokerProcess(at: "tcp://127.0.0.1:*", "--log-level", "critical")
+        defer { broker.kill() }
+        #expect(kill(broker.pid, SIGSTOP) == 0)
+        let stopped = try self.run("status", "--timeout", "0.5", broker: broker.endpoint)
+        #expect(stopped.status == 1)
+        #expect(stopped.errors.contains("has accepted the connection and says nothing"), "\(stopped.errors)")
+        #expect(stopped.errors.contains("it may be stopped"), "\(stopped.errors)")
+        let hasty = try self.run("status", "--timeout", "0.000001", broker: broker.endpoint)
+        #expect(hasty.status == 1)
+        #expect(hasty.errors.contains("more --timeout"), "\(hasty.errors)")
+    }
+
     @Test("who only looks isn't counted as a client")
     func onlookers() async throws {
         let broker = try BrokerProcess(at: "tcp://127.0.0.1:*", "--log-level", "critical")

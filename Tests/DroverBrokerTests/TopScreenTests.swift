@@ -82,4 +82,17 @@ struct TopScreenTests {
         #expect(TopScreen.number(1_234_567) == "1,234,567")
         #expect(TopScreen.number(0.5) == "0.5" && TopScreen.number(3.0) == "3" && TopScreen.number(1234.4) == "1,234")
     }
+
+    @Test("no number of a peer's ends the tool")
+    func anyNumbers() {
+        for number in [Double.infinity, -.infinity, .nan, .greatestFiniteMagnitude, -1, 0] {
+            #expect(!StatusCommand.span(number).isEmpty)
+            #expect(!TopScreen.number(number).isEmpty)
+        }
+        for number in [Int.max, .min, -1, 0, 1] {
+            #expect(!StatusCommand.size(number).isEmpty)
+            #expect(TopScreen.bar(number, of: .max, width: 10).count == 12)
+            #expect(TopScreen.bar(.max, of: number, width: 10).count == 12)
+        }
+    }
 }

@@ -199,11 +199,18 @@ import Testing
         machine.dispatch(actions: &actions)
         #expect(actions == [.finish(slot: 0, id: 1, ending: .lost(.unreachable))])
         #expect(machine.callCount == 2)
-        // One that comes later is told at once, one while a connection stands is not.
+        // What failed before says nothing to one that comes later, for which the endpoints are dialled anew.
         actions = []
+        machine.dialled(0)
+        machine.dialled(1)
         _ = try Self.submit(&machine, Call(id: 4, isPing: true, isImpatient: true))
+        machine.unreachable(1)
         machine.dispatch(actions: &actions)
-        #expect(actions == [.finish(slot: 0, id: 4, ending: .lost(.unreachable))])
+        #expect(actions.isEmpty)
+        machine.unreachable(0, reason: .authentication)
+        machine.dispatch(actions: &actions)
+        #expect(actions == [.finish(slot: 0, id: 4, ending: .lost(.authentication))])
+        #expect(machine.callCount == 2)
         actions = []
         machine.connected(0, at: Self.at(5), actions: &actions)
         #expect(actions == [.sendHello(endpoint: 0)])

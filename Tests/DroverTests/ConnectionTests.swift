@@ -124,6 +124,106 @@ extension ServingTests.ConnectionTests {
         rig.stop()
     }
 
+    @Test(
+        "S86 connect reaches a worker that has just begun to listen, though nobody did before",
+        .timeLimit(.minutes(1)),
+        arguments: [0, 50, 400]
+    )
+    func connectAfterNobody(pause: Int) async throws {
+        let endpoint = try Self.unusedEndpoint()
+        let client = try Client.forTest(endpoint)
+        let early = try client.function(Job.echo).async(1)
+        eventually("it is known that nobody listens") { client.connectionProblems.contains("nobody") }
+        // Before, at and after the moments at which it is tried again by itself.
+        try await Task.sleep(for: .milliseconds(pause))
+        let rig = try Rig(at: endpoint)
+        try await client.connect()
+        #expect(try await early.value == 1)
+        await client.close()
+        rig.stop()
+    }
+
+    @Test(
+        "S86 connect reaches a worker's next life at once, though its address was dead between",
+        .timeLimit(.minutes(1))
+    )
+    func connectAfterRestart() async throws {
+        let endpoint = try Self.unusedEndpoint()
+        var rig = try Rig(at: endpoint)
+        let client = try Client.forTest(endpoint)
+        try await client.connect()
+        rig.stop()
+        eventually("it is known that nobody listens") { client.connectionProblems.contains("nobody") }
+        let error = await #expect(throws: ConnectionError.self) { try await client.connect() }
+        #expect(error?.code == .unavailable)
+        rig = try Rig(at: endpoint)
+        try await client.connect()
+        await client.close()
+        rig.stop()
+    }
+
+    @Test("S86 connect reaches the one of two endpoints that has come, many times at once", .timeLimit(.minutes(1)))
+    func connectToOneOfTwo() async throws {
+        let (dead, late) = (try Self.unusedEndpoint(), try Self.unusedEndpoint())
+        let client = try Client.forTest(dead, late)
+        eventually("it is known that nobody listens at either") {
+            client.connectionProblems.components(separatedBy: "nobody").count > 2
+        }
+        let rig = try Rig(at: late)
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for _ in 0..<20 { group.addTask { try await client.connect() } }
+            try await group.waitForAll()
+        }
+        await client.close()
+        rig.stop()
+    }
+
+    @Test(
+        "a call that ran where its worker died isn't said not to have run, however it ends before another has it",
+        .timeLimit(.minutes(1)),
+        arguments: [false, true]
+    )
+    func ranBefore(isClosed: Bool) throws {
+        let worker = try WorkerProcess()
+        let client = try Client.forTest(worker.endpoint)
+        let sleep = Function<Double, String, String>("sleep", isIdempotent: true)
+        let call = try client.function(sleep).async(30, "x")
+        eventually("it runs") { "\(call.phase)".hasPrefix("running") }
+        worker.end()
+        eventually("it waits here again") { call.phase == .local }
+        // One that was made since has been nowhere.
+        let other = try client.function(sleep).async(30, "y")
+        if isClosed {
+            client.closeBlocking()
+        } else {
+            call.setExpiry(.zero)
+            other.setExpiry(.zero)
+        }
+        let failure = #expect(throws: (any Error).self) { try call.get() }
+        #expect((failure as? any CallFailure)?.execution == .mayHaveRun)
+        let otherFailure = #expect(throws: (any Error).self) { try other.get() }
+        #expect((otherFailure as? any CallFailure)?.execution == .didNotRun)
+        client.closeBlocking()
+    }
+
+    @Test("a wait that can't be isn't said to have kept a running call from running", .timeLimit(.minutes(1)))
+    func unwaitable() throws {
+        let rig = try Rig()
+        let client = try Client.forTest(rig.endpoint) { $0.startsPoller = false }
+        let poller = try BackgroundPoller(serving: client)
+        let call = try client.function(Job.gated).async("g")
+        eventually("it runs") { "\(call.phase)".hasPrefix("running") }
+        poller.stop()
+        let error = #expect(throws: UsageError.self) { try call.get() }
+        #expect(error?.code == .notRunning)
+        #expect(error?.execution == .mayHaveRun)
+        rig.gate.open("g")
+        try poller.start()
+        #expect(try call.get() == "g")
+        client.closeBlocking()
+        rig.stop()
+    }
+
     @Test("S87 a busy worker is not lost, nor is a client whose callbacks are busy", .timeLimit(.minutes(1)))
     func busy() throws {
         let rig = try Rig(concurrency: 1)

@@ -503,7 +503,7 @@ final class SimulatedBroker {
         case .cancelled(let stage):
             self.remember(id, held.token, 2 + UInt8(stage.rawValue), client, isRemoval: stage.isRemoval)
             self.send(.cancelled(id, stage), toClient: client)
-        case .revoked, .lost, .forbidden, .poison, .declined, .noWorker:
+        case .revoked, .lost, .forbidden, .poison, .declined, .noWorker, .afterRun:
             self.remember(id, held.token, 1, client)
             self.send(.answer(id: id, token: held.token, isError: true), toClient: client)
         }

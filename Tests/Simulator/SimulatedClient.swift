@@ -435,7 +435,7 @@ final class SimulatedClient {
             for (subscription, isPaused) in self.callbacks.flows {
                 self.send(.flow(subscription, isPaused: isPaused), to: endpoint)
             }
-        case .show, .lost: break
+        case .show, .mayHaveRun, .lost: break
         }
     }
 

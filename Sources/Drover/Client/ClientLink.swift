@@ -59,6 +59,10 @@ final class ClientLink {
     @safe @exclusivity(unchecked) private(set) var dialled = ""
     /// A connection stands.
     @safe @exclusivity(unchecked) var isUp = false
+    /// An attempt failed, or the connection broke, since the address was dialled: libzmq pauses before each further attempt.
+    @safe @exclusivity(unchecked) private(set) var hasFailed = false
+    /// A connection broke, of which libzmq says next that it pauses: no attempt has failed.
+    @safe @exclusivity(unchecked) private var pauses = false
     @safe @exclusivity(unchecked) private var isLookingUp = false
     /// What the name stood for when it was looked up last.
     @safe @exclusivity(unchecked) private var hosts: [String] = []
@@ -125,6 +129,29 @@ final class ClientLink {
         self.openings.succeeded()
         self.dialled = address
         self.retries = 0
+        self.pauses = false
+        self.hasFailed = false
+    }
+
+    /// A connection broke, or was closed before it was one.
+    func broke() {
+        self.isUp = false
+        self.hasFailed = true
+        self.pauses = true
+    }
+
+    /// libzmq pauses before its next attempt.
+    ///
+    /// - Returns: Whether an attempt has failed, and not a connection that there was.
+    func didPause() -> Bool {
+        self.hasFailed = true
+        return !exchange(&self.pauses, with: false)
+    }
+
+    /// What failed before says nothing of the attempt that begins now.
+    func beginAnew() {
+        self.hasFailed = false
+        self.failedHandshakes = 0
     }
 
     /// Begins to look the endpoint's name up.
@@ -187,6 +214,7 @@ final class ClientLink {
     ///
     /// - Returns: Whether it is the first time.
     func couldNotOpen(at now: Instant) -> Bool {
+        self.hasFailed = true
         self.reopensAt = self.openings.failed(at: now)
         return self.openings.failures == 1
     }
@@ -208,6 +236,7 @@ final class ClientLink {
         self.monitor = nil
         self.socket = nil
         self.isUp = false
+        self.hasFailed = true
         self.forgetTraffic()
         self.defined.removeAll()
     }

@@ -79,6 +79,7 @@ extension ClientLoop {
             }
         case .show(let slot, let phase, let isStalled, let hold, let endpoint):
             self.book.handle(in: slot)?.show(phase, isStalled: isStalled, hold: hold, endpoint: endpoint)
+        case .mayHaveRun(let slot): self.book.handle(in: slot)?.mayRunAgain()
         case .opened(let endpoint, let isResumed):
             self.sessionOpened(self.links[endpoint], isResumed: isResumed)
         case .lost(let endpoint, let reason):

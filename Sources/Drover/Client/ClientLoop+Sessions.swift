@@ -36,21 +36,29 @@ extension ClientLoop {
     /// What is wrong while a connection stands and nobody has answered the introduction.
     private static let noWelcome = "what listens there hasn't answered as a worker or a broker does"
 
+    /// What is wrong while a peer that may be stopped, or overloaded, leaves the handshake to this side.
+    private static let saysNothing = "what listens there has accepted the connection and says nothing"
+
     /// What the monitor saw of the connection.
     @available(*, noasync)
     func observeConnection(of link: ClientLink) {
         do throws(ZMQError) {
             while let event = try link.nextConnectionEvent() {
                 switch event {
+                case .connected: if link.failedHandshakes == 0 { link.lastProblem = Self.saysNothing }
                 case .handshakeSucceeded:
-                    link.failedHandshakes = 0
+                    link.beginAnew()
                     link.isUp = true
                     link.lastProblem = Self.noWelcome
                     self.book.machine.connected(link.index, at: self.now, actions: &self.actions)
                 case .disconnected, .closed:
                     link.forgetTraffic()
                     link.isUp = false
-                    if link.lastProblem == Self.noWelcome { link.lastProblem = nil }
+                    // The other is an attempt's end, of which libzmq says more.
+                    if case .disconnected = event { link.broke() }
+                    if link.lastProblem == Self.noWelcome || link.lastProblem == Self.saysNothing {
+                        link.lastProblem = nil
+                    }
                     self.now = self.core.now()
                     self.book.machine.disconnected(link.index, at: self.now, actions: &self.actions)
                     // A busy loop doesn't sleep, where it would look for what is due.
@@ -61,20 +69,20 @@ extension ClientLoop {
                         link.close(linger: .zero)
                         return self.open(link, at: address)
                     }
-                    link.lastProblem = link.lastProblem ?? "nobody listens there"
-                    self.book.machine.unreachable(link.index)
+                    // After a connection that broke the next attempt will tell.
+                    if link.didPause() {
+                        link.failedHandshakes = 0
+                        link.lastProblem = "nobody listens there"
+                        self.book.machine.unreachable(link.index)
+                    }
                     if link.failedToConnect() { self.lookUp(link) }
                 case .handshakeFailedAuth:
                     let problem = "the key isn't on the allow-list there"
-                    self.handshakeFailed(link, reason: .authentication, problem, isFinal: true)
+                    self.refused(link, reason: .authentication, problem)
                 case .handshakeFailedProtocol(let code):
                     let (reason, problem) = self.handshakeProblem(code)
-                    self.handshakeFailed(link, reason: reason, problem, isFinal: true)
-                case .handshakeFailedNoDetail where link.wasMet:
-                    link.lastProblem = "what listens there closes the connection at once"
-                case .handshakeFailedNoDetail:
-                    let (reason, problem) = self.handshakeProblem(0)
-                    self.handshakeFailed(link, reason: reason, problem, isFinal: false)
+                    self.refused(link, reason: reason, problem)
+                case .handshakeFailedNoDetail: self.closedAtOnce(link)
                 default: break
                 }
                 self.performActions()
@@ -84,14 +92,60 @@ extension ClientLoop {
         }
     }
 
-    @available(*, noasync)
-    private func handshakeFailed(_ link: ClientLink, reason: LossReason, _ problem: String, isFinal: Bool) {
+    /// The peer said why it doesn't talk to this side: after that libzmq doesn't try again by itself.
+    private func refused(_ link: ClientLink, reason: LossReason, _ problem: String) {
         link.lastProblem = problem
-        link.failedHandshakes += 1
-        // After a handshake that ended with a reason libzmq doesn't try again by itself.
-        guard isFinal || link.failedHandshakes >= ClientLink.handshakeLimit else { return }
         link.failedHandshakes = 0
         self.book.machine.refused(by: link.index, reason: reason, at: self.now, actions: &self.actions)
+    }
+
+    /// The peer closed the connection without a word, as one does that doesn't speak ZeroMQ, or can't prove the key that it should have.
+    ///
+    /// So does a proxy with nobody behind it, or a peer that has no descriptor left: it is tried again, calls wait, and only who is
+    /// impatient is told what it may be.
+    private func closedAtOnce(_ link: ClientLink) {
+        let guess = self.handshakeProblem(0)
+        let (reason, problem) =
+            link.wasMet ? (.unreachable, "what listens there closes the connection at once") : guess
+        link.broke()
+        link.lastProblem = problem
+        link.failedHandshakes += 1
+        guard link.failedHandshakes >= ClientLink.handshakeLimit else { return }
+        self.book.machine.unreachable(link.index, reason: reason)
+        guard link.failedHandshakes == ClientLink.handshakeLimit else { return }
+        self.core.logger.warning(
+            "what listens at an endpoint closes each connection at once; it is tried again",
+            metadata: [LogKeys.endpoint: "\(link.endpoint)", LogKeys.error: "\(problem)"]
+        )
+    }
+
+    /// Whether an endpoint is to be dialled for who wants to know now whether a peer is there: what failed before, and libzmq's pause
+    /// after it, are of the past.
+    private func isStale(_ link: ClientLink) -> Bool {
+        let endpoint = self.book.machine.endpoints[link.index]
+        return !link.isUp && link.hasFailed && !(endpoint.isRefused && endpoint.mayLetIn)
+    }
+
+    /// Somebody wants to know now whether a peer is there.
+    ///
+    /// This may be a caller's thread: ``dialAnew()`` follows on the poller's.
+    func knocked() {
+        self.isKnocked = true
+        for link in self.links where self.isStale(link) { self.book.machine.dialled(link.index) }
+    }
+
+    @available(*, noasync)
+    func dialAnew() {
+        self.isKnocked = false
+        for link in self.links where !link.isUp {
+            // What the monitor has to tell yet is older.
+            self.observeConnection(of: link)
+            guard self.isStale(link) else { continue }
+            link.close(linger: .zero)
+            link.beginAnew()
+            self.book.machine.dialled(link.index)
+            self.open(link)
+        }
     }
 
     /// What a handshake that failed without the peer's refusal means.

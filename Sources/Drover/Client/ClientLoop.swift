@@ -30,6 +30,8 @@ final class ClientLoop {
     @safe @exclusivity(unchecked) var poll: DescriptorPoll
     @safe @exclusivity(unchecked) var lastSubscription: Subscription?
     @safe @exclusivity(unchecked) var turns = 0
+    /// Somebody wants to know whether a peer is there, and what is known may be old.
+    @safe @exclusivity(unchecked) var isKnocked = false
     /// Whether to look out for the answer to a lone call, and for the call after it.
     @safe @exclusivity(unchecked) var answerSpin = SpinPolicy()
     @safe @exclusivity(unchecked) var callSpin = SpinPolicy()
@@ -97,6 +99,7 @@ final class ClientLoop {
         }
         while let result = submissions.next() { self.submit(result) }
         while let command = commands.next() { self.carryOut(command.kind) }
+        if self.isKnocked { self.dialAnew() }
         if isBusy { self.flush() }
         for link in self.links {
             if link.reopensAt <= self.now {
@@ -141,7 +144,7 @@ final class ClientLoop {
         self.flush()
         self.wakeWaiters()
         // The poller sleeps no longer than it meant to; a socket that has something to tell has perhaps told it here.
-        return self.nextTick >= wakeAt && self.isQuiet
+        return self.nextTick >= wakeAt && !self.isKnocked && self.isQuiet
     }
 
     /// Waits as long as a busy caller posts, so that what it posts goes out together.
@@ -180,6 +183,7 @@ final class ClientLoop {
         case .knock:
             isPing = true
             isImpatient = true
+            self.knocked()
         case .ping(let endpoint):
             isPing = true
             target = endpoint.map { Int32($0) } ?? Call.noEndpoint

@@ -21,6 +21,8 @@ public struct AsyncResultTimeout: Error, Hashable, Sendable {
     /// What keeps the client from its workers, if the call was still in the client: nobody listens there, or no descriptor is
     /// left for a connection.
     public let problem: String?
+    /// Whether a worker that is lost since may have started it.
+    var mayHaveRun = false
 
     package init(
         function: String,

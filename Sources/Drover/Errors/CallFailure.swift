@@ -21,7 +21,7 @@ public enum Execution: Hashable, Sendable {
 /// ```
 ///
 /// All errors of calls are such: ``RemoteError``, ``AsyncResultTimeout``, ``ConnectionError``, `CancellationError`; and so are
-/// ``UsageError`` and `CodecError`, with which nothing was sent.
+/// ``UsageError`` and `CodecError`, with which nothing was sent, unless a call that is under way couldn't be waited for.
 public protocol CallFailure: Error {
     /// Whether the handler ran.
     ///
@@ -44,10 +44,10 @@ extension ConnectionError: CallFailure {
 }
 
 extension AsyncResultTimeout: CallFailure {
-    /// By how far the call had come.
+    /// By how far the call had come, and whether it had been at a worker that is lost since.
     public var execution: Execution {
         switch self.phase {
-        case .local: .didNotRun
+        case .local: self.mayHaveRun ? .mayHaveRun : .didNotRun
         case .running: .ran
         case .sent, .accepted, .terminal: .mayHaveRun
         }
@@ -64,8 +64,10 @@ extension CancellationError: CallFailure {
 }
 
 extension UsageError: CallFailure {
-    /// Nothing was sent.
-    public var execution: Execution { .didNotRun }
+    /// Nothing was sent, unless it was the wait for a call that couldn't be: that goes on.
+    public var execution: Execution {
+        self.code == .notRunning || self.code == .wouldDeadlock ? .mayHaveRun : .didNotRun
+    }
     /// False: the program must change.
     public var isRetryable: Bool { false }
 }

@@ -87,7 +87,7 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     final let submittedAt: Instant
     /// The request as it goes over the wire, header first; see the class's comment for who may touch it.
     @safe @exclusivity(unchecked) final var request: RequestBytes
-    /// Phase in the low byte, with a bit for a call that is stalled; endpoint above.
+    /// Phase in the low byte, with bits for a call that is stalled, and for one that may have run; endpoint above.
     private let progressWord = Atomic<UInt32>(0)
     package final let mailboxLink = MailboxLink()
     private let deadlineWord: Atomic<UInt64>
@@ -219,6 +219,8 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     }
 
     private static var stalledBit: UInt32 { 0x80 }
+    /// It was at a worker that may have started it, and is lost.
+    private static var ranBit: UInt32 { 0x40 }
     /// What it waits for at its worker, in the bits between the phase and that.
     private static var holdShift: UInt32 { 4 }
     private static var holdMask: UInt32 { 0x30 }
@@ -257,7 +259,31 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
 
     final func show(_ phase: CallPhase, isStalled: Bool = false, hold: HoldReason = .none, endpoint: Int) {
         let state = (isStalled ? Self.stalledBit : 0) | UInt32(hold.rawValue) << Self.holdShift
-        self.progressWord.store(UInt32(phase.rawValue) | state | UInt32(max(0, endpoint)) << 8, ordering: .relaxed)
+        let ran = self.progressWord.load(ordering: .relaxed) & Self.ranBit
+        let word = UInt32(phase.rawValue) | state | ran | UInt32(max(0, endpoint)) << 8
+        self.progressWord.store(word, ordering: .relaxed)
+    }
+
+    /// The worker that had it may have started it; whatever comes of it elsewhere, it isn't sure not to have run.
+    final func mayRunAgain() {
+        let word = self.progressWord.load(ordering: .relaxed)
+        self.progressWord.store(word | Self.ranBit, ordering: .relaxed)
+    }
+
+    /// What another worker, or this side, says of a call of which one before may have started it.
+    final func corrected(_ failure: FailureBox) -> FailureBox {
+        guard self.progressWord.load(ordering: .relaxed) & Self.ranBit != 0 else { return failure }
+        switch failure {
+        case .remote(var error):
+            if error.execution == .didNotRun { error.execution = .mayHaveRun }
+            return .remote(error)
+        case .connection(var error):
+            if error.execution == .didNotRun { error.execution = .mayHaveRun }
+            return .connection(error)
+        case .timeout(var error):
+            error.mayHaveRun = true
+            return .timeout(error)
+        }
     }
 
     /// Whether it waits for a slot, or for a call that does, as far as the client knows; held ones are among them.
@@ -371,7 +397,11 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
                 self.content = (words.words.0, words.words.1, 0)
             } else {
                 unsafe withUnsafeMutableBytes(of: &self.content) { content in
-                    _ = unsafe content.baseAddress?.initializeMemory(as: FailureBox?.self, to: failure)
+                    _ = unsafe content.baseAddress?
+                        .initializeMemory(
+                            as: FailureBox?.self,
+                            to: failure.map(self.corrected)
+                        )
                 }
             }
             self.status.store(end.rawValue, ordering: .releasing)

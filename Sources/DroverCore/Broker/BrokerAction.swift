@@ -65,6 +65,8 @@ package enum BrokerEnding: Equatable, Sendable {
     case declined
     /// No worker came that may run it.
     case noWorker
+    /// As the other says, and a worker that is lost, or was left, may have started it.
+    indirect case afterRun(BrokerEnding)
 }
 
 /// What becomes of a request.

@@ -344,9 +344,16 @@ extension BrokerMachine {
         var ending = ending
         // A client that hears that its call was taken out, though it wants it, would ask for it again.
         if call.isRevoked, case .cancelled = ending { ending = .revoked }
+        switch ending {
+        case .forbidden, .declined, .noWorker: if call.sends > 0 { ending = .afterRun(ending) }
+        default: break
+        }
         actions.append(.finish(slot: slot, client: Int(call.client), id: call.id, ending: ending))
         self.retire(slot, at: now, actions: &actions)
     }
+
+    /// Whether a call was at a worker before the one that has it, which may have started it.
+    package func wasSentBefore(_ slot: UInt32) -> Bool { self.calls[slot].sends > 1 }
 
     /// The worker that had a call is lost, or has lost it.
     ///

@@ -20,6 +20,8 @@ package enum ClientAction: Equatable, Sendable {
     case finish(slot: UInt32, id: UInt64, ending: CallEnding)
     /// Show how far a call has come.
     case show(slot: UInt32, phase: CallPhase, isStalled: Bool = false, hold: HoldReason = .none, endpoint: Int)
+    /// A call that waits here again may have run where it was.
+    case mayHaveRun(slot: UInt32)
     /// A session stands; functions must be defined and subscriptions are valid in it.
     case opened(endpoint: Int, isResumed: Bool)
     /// A session is over.

@@ -27,7 +27,7 @@ package struct ClientEndpoint: Sendable {
     /// The worker refused us, and nothing has changed since.
     package var isRefused = false
     /// It did for want of room: it may let us in when others have left.
-    var mayLetIn = false
+    package internal(set) var mayLetIn = false
     /// Why no connection comes about, while that is so and known.
     package var outOfReach: LossReason?
     /// How many requests run there at once; 0 for a broker.

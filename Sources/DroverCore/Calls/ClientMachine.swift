@@ -264,6 +264,8 @@ package struct ClientMachine: ~Copyable {
     private mutating func unbegin(_ slot: UInt32, actions: inout [ClientAction]) {
         let call = self.calls[slot]
         self.calls[slot].sends &-= 1
+        // A broker has it again that saw it run.
+        if call.phase >= .running { actions.append(.mayHaveRun(slot: slot)) }
         self.takeBack(slot, actions: &actions)
         if self.mustBeAlone(call) { return self.setApart(call.id) }
         self.unbind(Int(call.endpoint))
@@ -377,8 +379,15 @@ package struct ClientMachine: ~Copyable {
     /// An attempt to connect failed: nobody listens there, or the name can't be looked up.
     ///
     /// It is tried again, and what waits goes on waiting, except for what is impatient and has nowhere else to go.
-    package mutating func unreachable(_ endpoint: Int) {
-        if self.endpoints[endpoint].outOfReach == nil { self.endpoints[endpoint].outOfReach = .unreachable }
+    ///
+    /// `reason` is what it looks like; what is for certain is a refusal.
+    package mutating func unreachable(_ endpoint: Int, reason: LossReason = .unreachable) {
+        self.endpoints[endpoint].outOfReach = reason
+    }
+
+    /// An endpoint is dialled anew for who is impatient: what failed before counts no longer.
+    package mutating func dialled(_ endpoint: Int) {
+        self.endpoints[endpoint].outOfReach = nil
     }
 
     /// The connection broke.
@@ -676,6 +685,7 @@ package struct ClientMachine: ~Copyable {
                 self.calls[slot].moves += 1
             }
             self.takeBack(slot, actions: &actions)
+            actions.append(.mayHaveRun(slot: slot))
             if self.mustBeAlone(self.calls[slot]) { self.setApart(id) } else { again.append(id) }
         }
         guard !again.isEmpty else { return }

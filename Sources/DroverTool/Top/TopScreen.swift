@@ -55,7 +55,7 @@ struct TopScreen {
         guard self.seconds > 0, let current, let previous, let now = count(current), let then = count(previous) else {
             return nil
         }
-        return max(0, Double(now - then) / self.seconds)
+        return max(0, (Double(now) - Double(then)) / self.seconds)
     }
 
     private func title(uptime: Double?, _ width: Int) -> String {
@@ -121,13 +121,15 @@ struct TopScreen {
     private func cut(_ line: String, _ width: Int) -> String { String(line.prefix(width)) }
 
     static func bar(_ part: Int, of whole: Int, width: Int) -> String {
+        // A peer may say anything.
+        let (part, whole) = (max(0, min(part, 1 << 40)), min(whole, 1 << 40))
         let filled = whole > 0 ? min(width, (part * width + whole - 1) / whole) : 0
         return "[" + String(repeating: "#", count: filled) + String(repeating: ".", count: width - filled) + "]"
     }
 
     /// A number with its thousands apart; small fractions keep one digit.
     static func number(_ value: Double) -> String {
-        value < 10 && value != value.rounded() ? String(format: "%.1f", value) : Self.number(Int(value.rounded()))
+        value < 10 && value != value.rounded() ? String(format: "%.1f", value) : Self.number(whole(value.rounded()))
     }
 
     static func number(_ value: Int) -> String {
