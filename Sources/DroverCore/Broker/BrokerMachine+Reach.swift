@@ -9,7 +9,7 @@ extension BrokerMachine {
         guard self.workers[worker].isLive else { return }
         // It has never answered the introduction: there is nothing that it could come back to.
         if self.workers[worker].sessionNumber == 0 {
-            return self.loseWorker(worker, reason: .left, at: now, actions: &actions)
+            return self.loseWorker(worker, reason: .disconnected, at: now, actions: &actions)
         }
         self.workers[worker].isOpen = false
         self.workers[worker].isCutOff = true

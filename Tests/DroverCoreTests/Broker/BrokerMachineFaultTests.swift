@@ -119,8 +119,15 @@ struct BrokerMachineFaultTests {
             bench.machine.offerReceived(offer, route: 99, at: bench.now, actions: &bench.actions)
         )
         #expect(bench.machine.workerCount == 2)
+        bench.actions = []
         bench.machine.unreachable(silent, at: bench.now, actions: &bench.actions)
         #expect(bench.machine.workerCount == 1)
+        // It has died, and hasn't said goodbye: the log tells one from the other.
+        let isDeath = bench.actions.contains { action in
+            guard case .workerLost(_, _, .disconnected) = action else { return false }
+            return true
+        }
+        #expect(isDeath)
     }
 
     @Test("a worker that would not take a call gets none until it says how it is")
