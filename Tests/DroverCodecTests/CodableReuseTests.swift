@@ -275,7 +275,7 @@ struct CodableReuseTests {
         #expect(try unpacked([Envelope].self, packed(envelopes)) == envelopes)
     }
 
-    @Test("threads encode and decode one type at once", .timeLimit(.minutes(1)))
+    @Test("threads encode and decode one type at once", .timeLimit(.minutes(5)))
     func threads() async throws {
         var draw = Draw(seed: 4)
         let record = Record(&draw, depth: 2)

@@ -35,7 +35,7 @@ struct SharedTypeTableTests {
         #expect(made == Self.types.count)
     }
 
-    @Test("threads that ask at once get the same objects", .timeLimit(.minutes(1)))
+    @Test("threads that ask at once get the same objects", .timeLimit(.minutes(5)))
     func atOnce() async {
         let table = SharedTypeTable()
         let all = await withTaskGroup(of: [ObjectIdentifier].self) { group in
