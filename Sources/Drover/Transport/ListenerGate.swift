@@ -75,7 +75,10 @@ package struct ListenerGate: ~Copyable {
         let oldest = self.newcomers.ranShort()
         for connection in oldest { self.close(connection) }
         // libzmq may have taken the reserve for a connection that was introduced since. Somebody has to go.
-        if oldest.isEmpty, !self.reserve.isThere, let newest = self.newest { self.close(newest) }
+        if oldest.isEmpty, !self.reserve.isThere, let newest = self.newest {
+            self.close(newest)
+            self.newest = nil
+        }
         for listener in self.listeners {
             self.turnedAwayCount += self.reserve.turnAway(from: listener, most: Self.mostAtOnce)
         }

@@ -251,9 +251,11 @@ extension WorkerLoop {
     func originReceived(_ header: Header, _ payload: UnsafeRawBufferPointer, _ session: Int) {
         guard self.links[session]?.broker != nil else { return self.core.counters.unknownMessages.count() }
         // It may have ended meanwhile.
-        guard let slot = self.machine.slot(of: header.id, in: session) else { return }
+        guard let slot = self.machine.slot(of: header.id, in: session), let request = self.machine.request(in: slot)
+        else { return }
         do throws(WireError) {
-            self.origins.note(try unsafe OriginPayload(reading: payload), of: header.id, in: slot)
+            let origin = try unsafe OriginPayload(reading: payload)
+            self.origins.note(origin, of: header.id, in: slot, receivedAt: request.receivedAt)
         } catch {
             self.malformed(error)
         }

@@ -48,6 +48,7 @@ extension WorkerLoop {
             metadata: self.origins.metadata(
                 of: id,
                 in: slot,
+                receivedAt: request.receivedAt,
                 [
                     LogKeys.function: "\(handler.name)", LogKeys.reason: "\(handler.timeLimits.hard ?? .zero)",
                 ]
@@ -81,6 +82,7 @@ extension WorkerLoop {
             metadata: self.origins.metadata(
                 of: id,
                 in: slot,
+                receivedAt: request.receivedAt,
                 [
                     LogKeys.function: "\(handler.name)", LogKeys.reason: "its call came \(age) ago",
                 ]

@@ -153,6 +153,8 @@ extension BrokerMachine {
                 )
         }
         let ran = ranMicroseconds > 0 ? UInt64(ranMicroseconds) * 1000 : self.workers[worker].plannedOfUnknown
+        // One that takes long among short ones was kept from its processor, perhaps: two tell.
+        let long = min(ran, self.routes[Int(call.route)].run.nanoseconds ?? 0)
         self.routes[Int(call.route)].run.add(ran)
         // Of what a worker doesn't say the time that it had the call is known.
         let had = ranMicroseconds > 0 ? UInt64(ranMicroseconds) : now.nanoseconds(since: record.at) / 1000
@@ -164,7 +166,7 @@ extension BrokerMachine {
         self.ended(routeOf: call, at: worker)
         // Before the next of the ordering key may be sent: the credit may sink.
         self.adapt(worker, actions: &actions)
-        if ran / 4 > record.plannedNanoseconds { self.ranLong(ran, at: worker, actions: &actions) }
+        if long / 4 > record.plannedNanoseconds { self.ranLong(long, at: worker, actions: &actions) }
         self.retire(record.slot, at: now, actions: &actions)
         self.fill(worker, at: now, actions: &actions)
         return BrokerAddressee(slot: record.slot, client: call.client < 0 ? nil : Int(call.client), id: call.id)
