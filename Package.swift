@@ -110,6 +110,13 @@ let package = Package(
             path: "Tests/FaultWorker",
             swiftSettings: strict
         ),
+        // Peers of libzmq alone that do what they may not.
+        .executableTarget(
+            name: "Attackers",
+            dependencies: ["CDroverZMQ"],
+            path: "Tests/Attackers",
+            swiftSettings: strict
+        ),
         .testTarget(
             name: "DroverTests",
             dependencies: [
@@ -122,7 +129,7 @@ let package = Package(
         .testTarget(
             name: "DroverBrokerTests",
             dependencies: [
-                "CDroverZMQ", "Drover", "DroverBroker", "DroverTool", "DroverZMQ", "fault-worker",
+                "Attackers", "CDroverZMQ", "Drover", "DroverBroker", "DroverTool", "DroverZMQ", "fault-worker",
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: strict

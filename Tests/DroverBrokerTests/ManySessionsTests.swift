@@ -5,6 +5,8 @@ import DroverBroker
 import Foundation
 import Testing
 
+@testable import Attackers
+
 /// More clients come than a broker or a worker has descriptors for.
 @Suite("Many sessions", .serialized, .timeLimit(.minutes(1)))
 struct ManySessionsTests {

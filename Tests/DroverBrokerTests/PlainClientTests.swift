@@ -4,6 +4,8 @@ import Drover
 import DroverBroker
 import Testing
 
+@testable import Attackers
+
 /// What a broker answers to bytes as the protocol's page has them, and no client of ours sends.
 @Suite("A client that is written from the protocol's page", .serialized, .timeLimit(.minutes(1)))
 struct PlainClientTests {

@@ -5,6 +5,8 @@ import DroverBroker
 import Foundation
 import Testing
 
+@testable import Attackers
+
 /// The bytes of `docs/protocol.md`, sent as they stand there to a worker and a broker, by plain ZeroMQ.
 @Suite("The specification's bytes, tried", .serialized, .timeLimit(.minutes(2)))
 struct ProtocolPageTests {

@@ -3,6 +3,8 @@
 import Drover
 import Testing
 
+@testable import Attackers
+
 /// Peers that introduce themselves again by the connection that they have.
 @Suite("Reintroduction", .timeLimit(.minutes(1)))
 struct ReintroductionTests {

@@ -5,6 +5,8 @@ import DroverBroker
 import Foundation
 import Testing
 
+@testable import Attackers
+
 /// What a key may do, function by function, and what handlers learn of whose it is.
 @Suite("Rights by function", .serialized, .timeLimit(.minutes(2)))
 struct RightsTests {

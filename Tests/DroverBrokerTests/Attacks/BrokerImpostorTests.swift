@@ -5,6 +5,8 @@ import DroverBroker
 import Logging
 import Testing
 
+@testable import Attackers
+
 /// Somebody wants to be taken for the broker of a worker that also listens.
 @Suite("Attack: being taken for a broker", .serialized, .timeLimit(.minutes(1)))
 struct BrokerImpostorTests {

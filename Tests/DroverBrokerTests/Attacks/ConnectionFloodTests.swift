@@ -4,6 +4,8 @@ import Drover
 import DroverBroker
 import Testing
 
+@testable import Attackers
+
 /// Somebody with a key of little right opens one connection after the other.
 @Suite("Attack: connections without number", .serialized, .timeLimit(.minutes(1)))
 struct ConnectionFloodTests {

@@ -4,6 +4,8 @@ import Drover
 import DroverBroker
 import Testing
 
+@testable import Attackers
+
 /// Somebody wants a handler to take their calls for another's.
 @Suite("Attack: calling in another's name", .serialized, .timeLimit(.minutes(1)))
 struct ForgedCallerTests {

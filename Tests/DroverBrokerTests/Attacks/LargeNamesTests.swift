@@ -5,6 +5,8 @@ import DroverBroker
 import Synchronization
 import Testing
 
+@testable import Attackers
+
 /// Somebody with a key of little right sends few messages with very long or very many names.
 @Suite("Attack: names without end", .serialized, .timeLimit(.minutes(3)))
 struct LargeNamesTests {

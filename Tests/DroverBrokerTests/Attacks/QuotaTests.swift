@@ -5,6 +5,8 @@ import DroverBroker
 import Foundation
 import Testing
 
+@testable import Attackers
+
 /// Somebody with a key of little right uses up what all share.
 @Suite("Attack: what all share", .serialized, .timeLimit(.minutes(1)))
 struct QuotaTests {

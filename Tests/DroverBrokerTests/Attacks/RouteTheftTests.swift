@@ -4,6 +4,8 @@ import Drover
 import DroverBroker
 import Testing
 
+@testable import Attackers
+
 /// Somebody with a key of their own claims the route of a connection that broke, and waits for what was meant for it.
 @Suite("Attack: reading another's answers", .serialized, .timeLimit(.minutes(1)))
 struct RouteTheftTests {

@@ -2,17 +2,27 @@
 
 import CDroverZMQ
 import Glibc
-import Testing
 
 /// An attacker's socket: libzmq itself, and bytes written by hand.
 ///
 /// Nothing of Drover is in it, so nothing of Drover holds it back.
 final class PlainPeer {
+    /// What didn't come about.
+    struct Failure: Error {
+        let what: String
+    }
+
     /// Keys as libzmq writes them.
     struct Keys: Sendable {
         let own: String
         let secret: String
         let server: String
+
+        init(own: String, secret: String, server: String) {
+            self.own = own
+            self.secret = secret
+            self.server = server
+        }
 
         init(server: String) {
             var own = [CChar](repeating: 0, count: 41)
@@ -29,8 +39,9 @@ final class PlainPeer {
 
     /// Connects; a routing id is what the peer's ROUTER is to know the connection by.
     init(_ endpoint: String, claiming routingID: [UInt8] = [], keys: Keys? = nil) throws {
-        let context = try unsafe #require(zmq_ctx_new())
-        let socket = try unsafe #require(zmq_socket(context, ZMQ_DEALER))
+        guard let context = unsafe zmq_ctx_new(), let socket = unsafe zmq_socket(context, ZMQ_DEALER) else {
+            throw Failure(what: "no socket: errno \(errno)")
+        }
         unsafe (self.context, self.socket) = (context, socket)
         self.set(ZMQ_LINGER, 0)
         if !routingID.isEmpty {
@@ -43,7 +54,9 @@ final class PlainPeer {
             self.set(ZMQ_CURVE_PUBLICKEY, keys.own)
             self.set(ZMQ_CURVE_SECRETKEY, keys.secret)
         }
-        #expect(unsafe zmq_connect(socket, endpoint) == 0)
+        guard unsafe zmq_connect(socket, endpoint) == 0 else {
+            throw Failure(what: "no connection to \(endpoint): errno \(errno)")
+        }
     }
 
     deinit {
@@ -96,7 +109,7 @@ final class PlainPeer {
     func answers(_ count: Int) throws -> [UInt64: (kind: UInt8, text: String)] {
         var answers: [UInt64: (kind: UInt8, text: String)] = [:]
         while answers.count < count {
-            let frame = try #require(self.receive(within: 10_000), "no more than \(answers)")
+            guard let frame = self.receive(within: 10_000) else { throw Failure(what: "no more than \(answers)") }
             for (kind, id, payload) in Self.messages(in: frame) where [Plain.reply, Plain.error].contains(kind) {
                 let text = String(decoding: payload.filter { (32..<127).contains($0) }, as: UTF8.self)
                 answers[id] = (kind, text)

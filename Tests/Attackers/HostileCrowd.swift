@@ -80,9 +80,6 @@ final class HostileCrowd: Sendable {
     private func loop(_ name: String, pause: UInt32, _ body: @escaping @Sendable (Int, inout PlainPeer?) -> Void) {
         self.running.add(1, ordering: .relaxed)
         let thread = Thread { [self] in
-            // Attackers have processors of their own: here they must not take those of the ones they attack. The threads of their
-            // sockets inherit it.
-            _ = setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, 19)
             var peer: PlainPeer?
             var round = 0
             while !self.isOver.load(ordering: .relaxed) {
