@@ -495,7 +495,7 @@ extension ServingTests.ConnectionTests {
     )
     func draining() async throws {
         let rig = try Rig()
-        let raw = try RawClient(rig.endpoint)
+        let raw = try RawClient(rig.endpoint, answersPings: true)
         raw.introduce(functions: "gated", "echo")
         raw.request(1, Packed.arguments("last"))
         eventually("the handler runs") { rig.gate.begun == ["last"] }

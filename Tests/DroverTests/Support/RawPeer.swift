@@ -258,15 +258,26 @@ final class RawClient: Sendable {
     private let peer: RawPeer
     private let isIntroduced: Flag
 
-    init(_ endpoint: String, identity: PeerID = .random(), epoch: UInt64 = .random(in: 1 ... .max)) throws {
+    /// Connects; a client that answers pings is known to have read what came before them.
+    init(
+        _ endpoint: String,
+        identity: PeerID = .random(),
+        epoch: UInt64 = .random(in: 1 ... .max),
+        answersPings: Bool = false
+    ) throws {
         self.identity = identity
         self.epoch = epoch
         let isIntroduced = Flag()
         let lastBeat = Atomic<UInt64>(0)
         self.isIntroduced = isIntroduced
         self.peer = try RawPeer(.dealer, connect: endpoint) { frames in
+            if let frames {
+                guard answersPings else { return [] }
+                return RawMessage.all(in: frames).filter { $0.kind == .ping }
+                    .map { [RawMessage(.pong, id: $0.id).bytes] }
+            }
             let now = MonotonicClock.now()
-            guard frames == nil, isIntroduced.isSet else { return [] }
+            guard isIntroduced.isSet else { return [] }
             guard now > lastBeat.load(ordering: .relaxed) + 100_000_000 else { return [] }
             lastBeat.store(now, ordering: .relaxed)
             return [[RawMessage(.beat, id: epoch).bytes]]
