@@ -47,7 +47,8 @@ struct ProtocolExampleTests {
                 "queued-request", "chunk", "chunk-reply", "ping", "pong", "ended", "reset", "refused", "offer",
                 "broker-hello",
                 "ready", "credit", "bind", "origin", "control", "recall", "part", "part-taken", "last-part",
-                "last-taken", "part-ended", "started",
+                "last-taken", "part-ended", "started", "welcome-now", "question", "answered", "pending", "caller",
+                "caller-request", "scoped-request",
             ]
         )
         for name in self.blocks.keys where name != "attached-request" { #expect(try !self.messages(name).isEmpty) }
@@ -74,6 +75,39 @@ struct ProtocolExampleTests {
             try message(Header(.welcome, id: 0x8877_6655_4433_2211, number: 1), payload(Welcome.sample.pack))
                 == self.frame("welcome")
         )
+    }
+
+    @Test("a welcome as workers send it now is what this side writes, with the keys of today")
+    func welcomeNow() throws {
+        var welcome = Welcome.sample
+        welcome.takesParts = true
+        welcome.answeredEpoch = 0x1122_3344_5566_7788
+        let header = Header(.welcome, id: 0x8877_6655_4433_2211, time: 1, number: 1)
+        #expect(try self.frame("welcome-now") == message(header, payload(welcome.pack)))
+        let read = try #require(try self.messages("welcome-now").first)
+        #expect(try readWelcome(read.payload) == welcome)
+    }
+
+    @Test("the invocations that a client works on, and whom a broker vouches for, are what this side writes")
+    func pendingAndCallers() throws {
+        #expect(try self.frame("pending") == message(Header(.pending, number: 2), PendingPayload.bytes(of: [1, 5])))
+        let key = String(repeating: "0123456789", count: 4)
+        let caller = CallerPayload(principal: "web", key: key)
+        #expect(try self.frame("caller") == message(Header(.caller, number: 1), payload(caller.pack)))
+        let request = Header(.request, id: 103, time: 5000, number: 1 << WireLimits.callerShift)
+        #expect(try self.frame("caller-request") == message(request, [0x91, 0xA2, 0x68, 0x69]))
+        var metadata = RequestMetadata()
+        metadata.orderingKey = "k"
+        metadata.scope = "web"
+        let scoped = Header(.request, flags: [.metadata], id: 104, time: 5000, number: 1 << WireLimits.callerShift)
+        #expect(try self.frame("scoped-request") == message(scoped, payload(metadata.pack) + [0x91, 0x07]))
+        #expect(try self.frame("question") == message(Header(.ping, id: 8)))
+        var status = WorkerStatus()
+        status.worker = "w1"
+        let answered = try #require(try self.messages("answered").first)
+        #expect(answered.header.kind == .pong && answered.header.id == 8)
+        let told = try readStatus(answered.payload)
+        #expect(told.worker == "w1" && told.running == 1 && told.queued == 2 && told.concurrency == 4)
     }
 
     @Test("requests and their answers are what this side writes")
