@@ -9,7 +9,10 @@ internal import Synchronization
 
 /// What a handler may know of the request it works on.
 public final class JobContext: Sendable {
-    /// The request's correlation id, within its client.
+    /// The request's correlation id, as the worker's peer calls it.
+    ///
+    /// Called directly it is the client's own. Through a broker it is the broker's, another for each attempt: the client's handle and the
+    /// broker's log name another number. The worker's log names both for calls that take long (`drover.brokers_id` is this one).
     public let correlationID: CorrelationID
     /// The client that asked, by the identity that it gave itself; through a broker, the broker.
     public let client: PeerID
