@@ -42,6 +42,38 @@ struct PlainClientTests {
         await pool.close()
     }
 
+    @Test(
+        "an unknown kind that must be understood is answered if it has an id, by a worker and by a broker",
+        arguments: [false, true]
+    )
+    func unknownKinds(atBroker: Bool) async throws {
+        let pool = try Pool(workers: 0)
+        let worker = try Worker().start(.bind("tcp://127.0.0.1:*"))
+        let peer = try PlainPeer(atBroker ? pool.endpoint : worker.endpoint)
+        // Must be understood without an id, needn't be, must be; then a PING, behind which nothing more is to come.
+        peer.send(
+            Plain.hello(client: 1),
+            Plain.message(100, flags: 0x80),
+            Plain.message(100, flags: 0, id: 6),
+            Plain.message(100, flags: 0x80, id: 7),
+            Plain.message(Plain.ping, id: 8)
+        )
+        var errors: [UInt64] = []
+        var isOver = false
+        while !isOver, let frame = peer.receive(within: 10_000) {
+            for (kind, id, payload) in PlainPeer.messages(in: frame) {
+                if kind == Plain.error {
+                    errors.append(id)
+                    #expect(payload.contains(Array("unsupported".utf8)))
+                }
+                if kind == Plain.pong { isOver = true }
+            }
+        }
+        #expect(isOver && errors == [7])
+        await worker.stop(grace: .zero)
+        await pool.close()
+    }
+
     @Test("a broker's own functions refuse what isn't MessagePack, chunks included", arguments: [UInt8(1), 2, 3, 9])
     func contentTypes(type: UInt8) async throws {
         let pool = try Pool(workers: 0)
