@@ -32,6 +32,12 @@ public struct BrokerConfiguration: Sendable {
     public var maxWorkers = 4096
     /// The largest request or reply, in bytes.
     public var maxPayloadBytes = 64 << 20
+    /// The most bytes that a peer may send in one frame, 2 MiB at least; nil for as many as a payload may have.
+    ///
+    /// A frame is decrypted in one go, at about 3 ms a megabyte, and meanwhile nobody else's bytes move. Peers that take parts, as all
+    /// of Drover's do, send no frame of much over 1 MiB, whatever the payload. One that doesn't loses its connection when it sends a
+    /// longer frame. Set it where clients don't trust each other.
+    public var maxFrameBytes: Int?
     /// How many bytes of small answers are kept per client, for requests that are sent again after a reconnection.
     ///
     /// Sixteen times as many are while they are not known to have been read, for all clients together up to ``maxUnreadBytes``
@@ -96,6 +102,10 @@ public struct BrokerConfiguration: Sendable {
         try check(
             (1024...(1 << 30)).contains(self.maxPayloadBytes),
             "maxPayloadBytes is \(self.maxPayloadBytes); it must be between 1 KiB and 1 GiB"
+        )
+        try check(
+            self.maxFrameBytes ?? .max >= 2 << 20,
+            "maxFrameBytes is \(self.maxFrameBytes ?? 0); it must be at least 2 MiB"
         )
         try check(
             (Duration.milliseconds(100)...Duration.seconds(3600)).contains(self.handshakeLimit),

@@ -95,7 +95,11 @@ final class BrokerLoop {
         self.leastKeptBytes = AnswerKeep.leastBytes(maxCachedBytes: configuration.maxCachedResultBytes)
         let socket = try Socket(.router, in: core.context.context)
         try socket.set(.routerMandatory, true)
-        try socket.prepare(for: [address], maxPayloadBytes: configuration.maxPayloadBytes)
+        try socket.prepare(
+            for: [address],
+            maxPayloadBytes: configuration.maxPayloadBytes,
+            maxFrameBytes: configuration.maxFrameBytes
+        )
         try socket.set(.handshakeInterval, configuration.handshakeLimit)
         try socket.set(.backlog, configuration.backlog)
         if let keys = configuration.keys, let access = core.access {

@@ -62,6 +62,14 @@ struct BrokerCommand: AsyncParsableCommand {
     @Option(help: "How many bytes a request or a reply may take.")
     var maxPayload = 64 << 20
 
+    @Option(
+        help: """
+            How many bytes a peer may send in one frame, 2097152 at least; as many as a payload may have unless it is given. \
+            Give it where clients don't trust each other: all that Drover sends is in smaller frames.
+            """
+    )
+    var maxFrame: Int?
+
     @Option(help: "How many seconds a call waits for a worker that may run it, if there is none.")
     var patience = 10.0
 
@@ -111,6 +119,7 @@ struct BrokerCommand: AsyncParsableCommand {
         configuration.maxQueuedBytes = self.maxQueuedBytes
         configuration.maxUnreadBytes = self.maxUnread
         configuration.maxPayloadBytes = self.maxPayload
+        configuration.maxFrameBytes = self.maxFrame
         configuration.maxAttempts = self.maxAttempts
         configuration.noWorkerPatience = .seconds(self.patience)
         configuration.heartbeatInterval = .seconds(self.heartbeat)

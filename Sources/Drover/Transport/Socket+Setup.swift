@@ -13,11 +13,16 @@ extension Socket {
     /// - Parameters:
     ///   - addresses: What the socket will be bound or connected to.
     ///   - maxPayloadBytes: The largest payload that a peer may send.
+    ///   - maxFrameBytes: The most that it may send in one piece, if that is less.
     /// - Throws: `ZMQError` for an option that libzmq doesn't take.
-    package borrowing func prepare(for addresses: [String], maxPayloadBytes: Int) throws(ZMQError) {
+    package borrowing func prepare(
+        for addresses: [String],
+        maxPayloadBytes: Int,
+        maxFrameBytes: Int? = nil
+    ) throws(ZMQError) {
         try self.set(.sendHighWaterMark, 100_000)
         try self.set(.receiveHighWaterMark, 100_000)
-        try self.set(.maxMessageSize, maxPayloadBytes + (1 << 16))
+        try self.set(.maxMessageSize, min(maxFrameBytes ?? .max, maxPayloadBytes + (1 << 16)))
         try self.set(.handshakeInterval, .seconds(5))
         try self.set(.reconnectInterval, .milliseconds(100))
         // A link that was closed for half a second must be back within one.

@@ -131,7 +131,11 @@ final class WorkerLoop {
         let socket = try Socket(.router, in: core.context.context)
         try socket.set(.routerMandatory, true)
         let addresses = [address].compactMap { $0 } + brokers.map(\.address)
-        try socket.prepare(for: addresses, maxPayloadBytes: core.configuration.maxPayloadBytes)
+        try socket.prepare(
+            for: addresses,
+            maxPayloadBytes: core.configuration.maxPayloadBytes,
+            maxFrameBytes: core.configuration.maxFrameBytes
+        )
         let now = core.now()
         if brokers.isEmpty, address == nil {
             self.monitorDescriptor = -1

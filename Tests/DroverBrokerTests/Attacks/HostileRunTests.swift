@@ -44,7 +44,7 @@ struct HostileRunTests {
             log: self.log,
             [
                 "--key", key, "--allow-list", self.ring.allowList, "--max-queued-bytes", "\(256 << 20)", "--max-unread",
-                "\(16 << 20)",
+                "\(16 << 20)", "--max-frame", "\(2 << 20)",
             ]
         )
     }
