@@ -100,7 +100,9 @@ extension BrokerMachine {
         } else {
             let wasApart = self.calls[slot].state == .apart
             self.takeOut(slot)
-            self.finish(slot, ending: .cancelled(.beforeStart), at: now, actions: &actions)
+            // A worker that had it, and was lost, may have begun it.
+            let stage: CancelledStage = self.calls[slot].sends > 0 ? .whileRunning : .beforeStart
+            self.finish(slot, ending: .cancelled(stage), at: now, actions: &actions)
             if wasApart { self.placeApart(at: now, actions: &actions) }
         }
         return true

@@ -155,6 +155,20 @@ extension BrokerBench {
         #expect(bench.endings() == [2: .noWorker, 3: .noWorker, 4: .noWorker])
     }
 
+    @Test("a waiting call that is cancelled is said never to have run only if no worker has had it")
+    func cancelledAfterLoss() throws {
+        var bench = BrokerBench()
+        let client = try bench.client(1)
+        let worker = try bench.worker(1)
+        bench.request(1, from: client, isIdempotent: true)
+        bench.request(2, from: client, isIdempotent: true)
+        _ = bench.transmitted()
+        bench.lose(worker)
+        bench.actions = []
+        #expect(bench.cancel(1, of: client) && bench.cancel(2, of: client))
+        #expect(bench.endings() == [1: .cancelled(.whileRunning), 2: .cancelled(.beforeStart)])
+    }
+
     @Test("a moved deadline doesn't make a call wait longer for a worker than others")
     func patienceAfterMove() throws {
         var bench = BrokerBench()
