@@ -129,7 +129,7 @@ extension BrokerCallStatus {
         }
         guard suitable.allSatisfy({ $0.obstacle != nil }) else {
             return self.ahead > 0
-                ? "\(self.ahead) calls of its own line go first" : "it is about to be given to a worker"
+                ? self.othersFirst : "it is about to be given to a worker"
         }
         let open = suitable.filter { $0.obstacle != .away }
         if !open.isEmpty, open.allSatisfy({ $0.obstacle?.isStalled ?? false }) {
@@ -137,9 +137,13 @@ extension BrokerCallStatus {
                 "each slot of the workers that may run it, \(suitable.count) of \(explanation.workers.count), is held by a "
                 + "handler that waits for a call that waits for a slot; \(PhaseReport.remedy)"
         }
-        let others = self.ahead > 0 ? ", and \(self.ahead) calls of its own line go first" : ""
+        let others = self.ahead > 0 ? ", and \(self.othersFirst)" : ""
         return
             "the workers that may run it, \(suitable.count) of \(explanation.workers.count), have no room now\(others)"
+    }
+
+    private var othersFirst: String {
+        self.ahead == 1 ? "a call of its own line goes first" : "\(self.ahead) calls of its own line go first"
     }
 }
 

@@ -193,8 +193,8 @@ extension CodecError {
     static func wrongArguments(expected: Int, found: Int) -> CodecError {
         CodecError(
             .countMismatch,
-            message: "the function takes \(expected) arguments, the call has \(found); "
-                + "declare it alike on both sides"
+            message:
+                "the function takes \(expected) argument\(expected == 1 ? "" : "s"), the call has \(found); declare it alike on both sides"
         )
     }
 }

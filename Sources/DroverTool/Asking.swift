@@ -33,6 +33,7 @@ struct AskOptions: ParsableArguments {
     func ask<Answer>(_ body: (Client) async throws -> Answer) async throws -> Answer {
         var configuration = ClientConfiguration()
         configuration.name = "drover"
+        configuration.asksWhoDrains = true
         configuration.keys = try self.keys.connection()
         try self.keys.check(configuration.keys, self.address)
         configuration.allowsUnencryptedNetwork = self.keys.allowUnencryptedNetwork

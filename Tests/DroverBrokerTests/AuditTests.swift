@@ -29,6 +29,20 @@ struct AuditTests {
         try await becomesTrue("more looks are left out") { self.leftOut > before }
     }
 
+    @Test("what is refused to one principal takes no other's lines")
+    func paces() {
+        func actor(_ name: String) -> AuditLog.Actor { AuditLog.Actor(principal: name, key: "key", address: "there") }
+        let log = AuditLog(logger: self.ring.log.logger)
+        for _ in 0..<1000 { log.refused(actor("web"), "submit", because: "it may not") }
+        log.refused(actor("night"), "submit", because: "it may not")
+        for _ in 0..<1000 { log.refused(actor(""), "connect", because: "nobody knows its key") }
+        let lines = self.ring.log.lines.filter { $0.contains("refused") }
+        #expect((50...60).contains(lines.count { $0.contains("drover.principal=web") }))
+        #expect(lines.contains { $0.contains("drover.principal=night") && !$0.contains("left_out") })
+        // Strangers share one pace, however many keys they have.
+        #expect((50...60).contains(lines.count { $0.contains("nobody knows its key") }))
+    }
+
     @Test("beside four drover tops at 0.1 s each of 100 cancels and 10 stops is logged: who, what, target, outcome")
     func topsBesideActs() async throws {
         let (admin, web) = (try KeyPair(), try KeyPair())

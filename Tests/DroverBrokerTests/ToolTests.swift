@@ -248,6 +248,24 @@ struct ToolTests {
         #expect(hasty.errors.contains("more --timeout"), "\(hasty.errors)")
     }
 
+    @Test("a broker that drains is asked as before, and says what is left")
+    func drainingBroker() async throws {
+        let pool = try Pool()
+        let client = try pool.client()
+        let held = try client.function(Job.hold).async("gate")
+        try await becomesTrue("the handler runs") { pool.gates.entered == ["gate"] }
+        pool.broker.drain(grace: .seconds(20))
+        try await becomesTrue("it drains") { pool.broker.status.isDraining }
+        let status = try self.run("status", "--json", broker: pool.endpoint)
+        let object = try #require(try JSONSerialization.jsonObject(with: Data(status.output.utf8)) as? [String: Any])
+        #expect(object["isDraining"] as? Bool == true)
+        let workers = try self.run("workers", broker: pool.endpoint)
+        #expect(workers.status == 0 && workers.output.contains("worker 0"), "\(workers)")
+        pool.gates.open("gate")
+        #expect(try await held.value == "worker 0")
+        await pool.close()
+    }
+
     @Test("who only looks isn't counted as a client")
     func onlookers() async throws {
         let broker = try BrokerProcess(at: "tcp://127.0.0.1:*", "--log-level", "critical")

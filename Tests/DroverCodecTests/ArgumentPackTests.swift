@@ -57,6 +57,6 @@ struct ArgumentPackTests {
             }
         }
         #expect(error?.code == .countMismatch)
-        #expect(error?.message.contains("takes 1 arguments, the call has 2") == true)
+        #expect(error?.message.contains("takes 1 argument, the call has 2") == true)
     }
 }

@@ -59,6 +59,8 @@ public struct ClientConfiguration: Sendable {
     public var onDisconnect: (@Sendable (Disconnection) -> Void)?
     /// Told when a session with a worker begins.
     public var onConnect: (@Sendable (Connection) -> Void)?
+    /// Whether calls go to brokers that drain, as questions may: those are answered until the end.
+    package var asksWhoDrains = false
     /// Looks up the names in addresses.
     package var resolver = NameResolver.shared
 

@@ -152,7 +152,10 @@ final class ClientCore: Sendable {
     /// After a local close a call is refused at once (contract S4).
     func checkOpen() throws {
         switch self.currentState {
-        case .closing, .closed: throw self.closedError
+        case .closing, .closed:
+            var error = self.closedError
+            error.execution = .didNotRun
+            throw error
         case .stopped, .running, .stopping: break
         }
     }

@@ -223,15 +223,17 @@ extension ClientLoop {
         case .reset:
             self.book.machine.resetReceived(from: link.index, at: self.now, actions: &self.actions)
         case .goodbye:
+            let reason = GoodbyeReason(rawValue: header.number) ?? .leaving
+            if reason == .draining, self.core.configuration.asksWhoDrains { break }
             self.book.machine.goodbyeReceived(
                 from: link.index,
-                reason: GoodbyeReason(rawValue: header.number) ?? .leaving,
+                reason: reason,
                 at: self.now,
                 actions: &self.actions
             )
         case .refused:
             let body = unsafe ErrorBody(reading: payload)
-            link.lastProblem = body.map { "the worker refused the handshake: \($0.message)" }
+            link.lastProblem = body.map { "it refused the handshake: \($0.message)" }
             let reason: LossReason =
                 body?.isForbidden == true ? .authentication : body?.isBusy == true ? .full : .refused
             self.book.machine.refused(by: link.index, reason: reason, at: self.now, actions: &self.actions)

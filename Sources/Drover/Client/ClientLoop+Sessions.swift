@@ -77,7 +77,7 @@ extension ClientLoop {
                     }
                     if link.failedToConnect() { self.lookUp(link) }
                 case .handshakeFailedAuth:
-                    let problem = "the key isn't on the allow-list there"
+                    let problem = Self.notListed
                     self.refused(link, reason: .authentication, problem)
                 case .handshakeFailedProtocol(let code):
                     let (reason, problem) = self.handshakeProblem(code)
@@ -104,7 +104,7 @@ extension ClientLoop {
     /// So does a proxy with nobody behind it, or a peer that has no descriptor left: it is tried again, calls wait, and only who is
     /// impatient is told what it may be.
     private func closedAtOnce(_ link: ClientLink) {
-        let guess = self.handshakeProblem(0)
+        let guess = self.handshakeProblem(nil)
         let (reason, problem) =
             link.wasMet ? (.unreachable, "what listens there closes the connection at once") : guess
         link.broke()
@@ -149,16 +149,22 @@ extension ClientLoop {
     }
 
     /// What a handshake that failed without the peer's refusal means.
-    private func handshakeProblem(_ code: CInt) -> (LossReason, String) {
+    ///
+    /// - Parameter code: What libzmq says of it; nil if the connection was closed without a word.
+    /// - Returns: What becomes of calls there, and what is said.
+    private func handshakeProblem(_ code: CInt?) -> (LossReason, String) {
         let isMismatch = code == Monitor.Event.mechanismMismatch
         if self.core.configuration.keys == nil {
             return isMismatch
                 ? (.authentication, "the peer there wants keys, and this client has none: set configuration.keys")
                 : (.protocol, "the peer there does not speak ZeroMQ as Drover does")
         }
+        if isMismatch {
+            return (.authentication, "the peer there has no keys: start it with some, or talk to it without")
+        }
         let problem =
-            isMismatch
-            ? "the peer there has no keys: start it with some, or talk to it without"
+            code == nil
+            ? "the peer there has another key than this client was given, or none, or isn't Drover: check server key and address"
             : "the peer there could not prove the server key that this client was given: check that key and the address"
         return (.authentication, problem)
     }
@@ -325,7 +331,9 @@ extension ClientLoop {
 
     /// An endpoint as it is called in messages: a broker isn't taken for a worker.
     private func place(of link: ClientLink, _ name: String) -> String {
-        let kind = self.core.isBroker(link.index) ? "the broker" : "the worker"
+        // Who has not said what it is may be either.
+        let kind =
+            self.core.isBroker(link.index) ? "the broker" : name.isEmpty && !link.wasMet ? "the peer" : "the worker"
         return name.isEmpty ? "\(kind) at \(link.endpoint)" : "\(kind) \(name) at \(link.endpoint)"
     }
 
@@ -383,10 +391,16 @@ extension ClientLoop {
             return
                 "\(place) lets nobody in without a key\(detail); make one with `drover keys new`, have it allowed there"
         }
+        // What went wrong says what to do about it, but for a key that isn't known.
+        if let problem = link.lastProblem, problem != Self.notListed {
+            return "\(place) can't be talked to: \(problem)"
+        }
         return
-            "\(place) and this client do not accept each other's keys\(detail); this client's is \(keys.own.publicKey): "
+            "\(place) does not let this client in\(detail); this client's key is \(keys.own.publicKey): "
             + "have it allowed there with `drover keys allow`, or use an allowed one"
     }
+
+    private static var notListed: String { "the key isn't on the allow-list there" }
 
     @available(*, noasync)
     func sessionOpened(_ link: ClientLink, isResumed: Bool) {

@@ -76,6 +76,10 @@ struct HostileRunTests {
         try await becomesTrue("the workers are there") { workers.allSatisfy { $0.brokerCount == 1 } }
         #expect(try await client.function(Job.add)(1, 2) == 3)
         let quiet = try await Steady.calls(client, for: 3)
+        // What the attackers' hunger for processors does by itself, on a machine that they share.
+        let idlers = try ChildProcess("Attackers", ["busy"])
+        let busy = try await Steady.calls(client, for: 3)
+        idlers.kill()
         let before = self.broker.residentBytes
         let summary = self.ring.folder.appending(path: "summary").path()
         let attackers = try ChildProcess(
@@ -87,7 +91,8 @@ struct HostileRunTests {
         let size = (try? FileManager.default.attributesOfItem(atPath: self.log)[.size] as? Int) ?? 0
         print(
             """
-            hostile run of \(Self.seconds) s: honest p50, p99 and longest in ms \(loud.times), without attack \(quiet.times); \
+            hostile run of \(Self.seconds) s: honest p50, p99 and longest in ms \(loud.times), without attack \(quiet.times), beside as \
+            busy a program \(busy.times); \
             \(loud.right) of \(loud.made) answered, \(loud.errors.prefix(3)); broker \(before >> 20) MiB before, \
             \(Self.peak.load(ordering: .relaxed) >> 20) MiB at most, \(self.broker.residentBytes >> 20) MiB after; log \(size) bytes; \
             \((try? String(contentsOfFile: summary, encoding: .utf8)) ?? "no summary")
