@@ -132,7 +132,12 @@ struct BrokerCommand: AsyncParsableCommand {
         configuration.window = self.maxCallsPerClient
         configuration.handshakeLimit = .seconds(self.handshakeLimit)
         if let key, let allowList {
-            configuration.keys = try ListenerKeys(own: KeyPair(contentsOf: key), allowList: allowList)
+            guard FileManager.default.fileExists(atPath: allowList) else {
+                throw Failure(
+                    "there is no allow-list at \(allowList): make it with `drover keys allow NAME KEY --allow-list \(allowList)`"
+                )
+            }
+            configuration.keys = try ListenerKeys(own: ownKeys(key), allowList: allowList)
         } else if !self.allowUnencryptedNetwork, try !Endpoint(self.listen).isLocalToBind {
             throw Failure(
                 "\(self.listen) can be reached from other machines, unencrypted and by anybody: bind 127.0.0.1, or give keys by "

@@ -239,7 +239,20 @@ struct KeysRevoke: ParsableCommand {
 
 /// A public key that is given itself or by its file.
 func publicKey(_ text: String) throws -> PublicKey {
-    KeyText.isKey(text) ? try PublicKey(text) : try PublicKey(contentsOf: text)
+    guard !KeyText.isKey(text) else { return try PublicKey(text) }
+    guard FileManager.default.fileExists(atPath: text) else {
+        throw Failure("\(text) is no public key, which has 40 characters, and there is no file of that name")
+    }
+    return try PublicKey(contentsOf: text)
+}
+
+/// One's own keys, by their file.
+func ownKeys(_ path: String) throws -> KeyPair {
+    // Their mode would be complained of, as if they were secret.
+    guard !path.hasSuffix(".pub") else {
+        throw Failure("\(path) holds a public key: give --key the file without .pub, with the secret one")
+    }
+    return try KeyPair(contentsOf: path)
 }
 
 private func readList(_ text: String, _ file: String) throws -> AccessList {
@@ -265,7 +278,7 @@ struct KeyOptions: ParsableArguments {
         switch (self.key ?? environment["DROVER_KEY"], self.serverKey ?? environment["DROVER_SERVER_KEY"]) {
         case (nil, nil): return nil
         case (let own?, let server?):
-            return try ConnectionKeys(own: KeyPair(contentsOf: own), server: publicKey(server))
+            return try ConnectionKeys(own: ownKeys(own), server: publicKey(server))
         case (.some, nil): throw Failure("a key needs the broker's public one beside it: --server-key FILE.pub")
         case (nil, .some): throw Failure("the broker lets in keys only: give one's own by --key FILE")
         }

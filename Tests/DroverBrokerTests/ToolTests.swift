@@ -193,6 +193,20 @@ struct ToolTests {
         )
         #expect(unknown.status == 1)
         #expect(unknown.errors.contains("no-such-host.invalid can't be looked up"))
+        let folder = URL(filePath: NSTemporaryDirectory()).appending(path: "drover-\(UUID().uuidString)").path()
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let file = folder + "/key"
+        #expect(try self.run("keys", "new", file).status == 0)
+        let noKey = try self.run("status", "--key", file, "--server-key", "bogus")
+        #expect(
+            noKey.status == 1 && noKey.errors.contains("bogus is no public key, which has 40 characters"),
+            "\(noKey.errors)"
+        )
+        let publicOne = try self.run("status", "--key", file + ".pub", "--server-key", file + ".pub")
+        #expect(publicOne.status == 1 && publicOne.errors.contains("holds a public key"), "\(publicOne.errors)")
+        let noList = try self.run("broker", "--key", file, "--allow-list", folder + "/absent")
+        #expect(noList.status == 1 && noList.errors.contains("drover keys allow"), "\(noList.errors)")
         let help = try self.run("--help")
         #expect(help.status == 0)
         #expect(help.output.contains("SUBCOMMANDS"))

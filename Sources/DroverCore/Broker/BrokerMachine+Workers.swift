@@ -285,6 +285,7 @@ extension BrokerMachine {
         self.workers[index].isLive = false
         self.slotCount -= self.workers[index].offer.concurrency
         self.loads.update(index, in: &self.workers)
+        self.resetTurns(at: index)
         self.workerOf[self.workers[index].offer.worker] = nil
         self.peerOf[self.workers[index].route] = nil
         self.peerWheel.cancel(UInt32(2 * index + 1))

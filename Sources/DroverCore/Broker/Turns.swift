@@ -44,8 +44,11 @@ struct Turns: Sendable {
         self.passes[tenant] += turns
     }
 
-    /// The place is another tenant's from now on.
-    mutating func forget(_ tenant: Int) { if tenant < self.passes.count { self.passes[tenant] = 0 } }
+    /// The places are other tenants' from now on.
+    mutating func forget(_ tenants: [Int]) {
+        guard !self.passes.isEmpty else { return }
+        for tenant in tenants where tenant < self.passes.count { self.passes[tenant] = 0 }
+    }
 
     private mutating func makeRoom(for tenant: Int) {
         guard tenant >= self.passes.count else { return }
@@ -70,12 +73,12 @@ extension BrokerMachine {
 
     /// Others may get the places of tenants that have had nothing for long.
     mutating func sweepTenants(at now: Instant) {
-        for tenant in self.tenants.sweep(at: now) {
-            for index in self.turns.indices { self.turns[index].forget(tenant) }
-        }
+        let tenants = self.tenants.sweep(at: now)
+        guard !tenants.isEmpty else { return }
+        for index in self.turns.indices { self.turns[index].forget(tenants) }
     }
 
-    /// A worker is new: nobody has had anything of it.
+    /// A worker is new, or gone: nobody has had anything of it.
     mutating func resetTurns(at worker: Int) {
         for level in 0..<8 {
             let index = worker << 3 | level
