@@ -9,9 +9,6 @@ MAKEFLAGS += --no-print-directory
 # The backtracer of a crashed test process holds its pipes open; our tests crash processes on purpose.
 export SWIFT_BACKTRACE := enable=no
 
-# Nobody looks up symbols where CI runs.
-swift_build := swift build $(if $(CI),--disable-index-store)
-
 # The Python that tests, examples and benchmarks talk to.
 export DROVER_PYTHON ?= $(abspath $(firstword $(wildcard .venv/bin/python) $(shell command -v python3)))
 
@@ -45,12 +42,12 @@ setup: ## Install what is missing (libzmq and its headers; Python packages for s
 
 .PHONY: build
 build: setup ## Build everything, for debugging
-	$(swift_build) --build-tests
+	swift build --build-tests
 
 .PHONY: test
 test: setup ## Run all tests, or those of FILTER
 ifeq ($(FILTER),)
-	$(swift_build) --build-tests
+	swift build --build-tests
 	swift test --disable-xctest --skip-build --filter '$(pure_tests)'
 	@$(MAKE) -j3 --output-sync=target test-direct test-brokered test-hosts
 	swift test --disable-xctest --skip-build --filter HostileRunTests
@@ -72,7 +69,7 @@ test-direct test-brokered test-hosts: test-%:
 
 .PHONY: check
 check: lint ## What a patch must pass besides the tests: lint, warnings, imports, house rules, deploy/, documentation
-	$(swift_build) --build-tests --explicit-target-dependency-import-check error
+	swift build --build-tests --explicit-target-dependency-import-check error
 	swift test --disable-xctest --skip-build --filter TidyTests
 	@$(MAKE) check-deploy
 	@$(MAKE) docs
@@ -83,7 +80,7 @@ check-deploy: ## Check the manifests, units and scripts of deploy/
 
 .PHONY: test-deploy
 test-deploy: ## Start the systemd units in a booted container (needs root; makes a small Debian first)
-	$(swift_build)
+	swift build
 	@deploy/test-units.sh
 
 .PHONY: format
@@ -112,7 +109,7 @@ demo-pool: ## The same through a broker with four workers; a worker and the brok
 
 .PHONY: examples
 examples: ## Build the examples and run the check that each one brings
-	$(swift_build)
+	swift build
 	@set -e; count=0; bin="$$(swift build --show-bin-path)"; \
 	for smoke in $(wildcard examples/smoke.sh examples/*/smoke.sh); do \
 	    echo "== $$smoke"; DROVER_BIN="$$bin" bash "$$smoke" </dev/null; count=$$((count + 1)); \
@@ -133,7 +130,7 @@ simulate: ## Run the simulation with SEEDS seeds from FIRST on, or replay SEED
 	    "$$(swift build -c release --show-bin-path)/Simulate"
 
 fuzzers := FuzzCodec FuzzWire
-fuzz_build := DROVER_FUZZ=1 $(swift_build) --scratch-path .build-fuzz
+fuzz_build := DROVER_FUZZ=1 swift build --scratch-path .build-fuzz
 
 .PHONY: build-fuzz
 build-fuzz:
@@ -186,7 +183,7 @@ thread_flags := --disable-xctest --scratch-path .build-tsan --sanitize thread -X
 build-thread:
 	@mkdir -p .build-tsan
 	clang -O1 -g -Wall -Wextra -Werror -c Tests/Sanitizers/swift_mutex.c -o .build-tsan/swift_mutex.o
-	$(swift_build) $(thread_flags) --product droverPackageTests
+	swift build $(thread_flags) --product droverPackageTests
 
 .PHONY: test-thread
 test-thread: setup build-thread ## Run the tests that have threads under ThreadSanitizer
@@ -196,7 +193,7 @@ address_flags := --disable-xctest --scratch-path .build-asan --sanitize address
 
 .PHONY: build-address
 build-address:
-	$(swift_build) $(address_flags) --product droverPackageTests
+	swift build $(address_flags) --product droverPackageTests
 
 .PHONY: test-address
 test-address: export LSAN_OPTIONS = suppressions=$(suppressions)/leak.supp print_suppressions=0
