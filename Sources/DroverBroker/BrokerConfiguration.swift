@@ -34,7 +34,7 @@ public struct BrokerConfiguration: Sendable {
     public var maxPayloadBytes = 64 << 20
     /// The most bytes that a peer may send in one frame, 2 MiB at least; nil for as many as a payload may have.
     ///
-    /// A frame is decrypted in one go, at about 3 ms a megabyte, and meanwhile nobody else's bytes move. Peers that take parts, as all
+    /// A frame is decrypted in one go, at about a millisecond a megabyte, and meanwhile nobody else's bytes move. Peers that take parts, as all
     /// of Drover's do, send no frame of much over 1 MiB, whatever the payload. One that doesn't loses its connection when it sends a
     /// longer frame. Set it where clients don't trust each other.
     public var maxFrameBytes: Int?

@@ -50,7 +50,7 @@ extension WorkerLoop {
                     // The peer closed the connection. It may just have died, and libzmq tries again.
                     self.dials[index].failedHandshakes += 1
                     guard self.dials[index].failedHandshakes >= ClientLink.handshakeLimit else { continue }
-                    self.refused(by: index, self.problem(0))
+                    self.refused(by: index, self.problem(nil))
                 default: break
                 }
             }
@@ -116,15 +116,17 @@ extension WorkerLoop {
 
     private var ownKey: String { self.core.configuration.keys?.own.publicKey.text ?? "" }
 
-    private func problem(_ code: CInt) -> String {
+    /// What a handshake that failed means; nil is one whose connection was closed without a word.
+    private func problem(_ code: CInt?) -> String {
         let isMismatch = code == Monitor.Event.mechanismMismatch
         guard self.core.configuration.keys != nil else {
             return isMismatch
                 ? "it wants keys, and this worker has none: set configuration.keys"
                 : "it does not speak ZeroMQ as Drover does"
         }
-        return isMismatch
-            ? "it has no keys: start it with some, or talk to it without"
+        if isMismatch { return "it has no keys: start it with some, or talk to it without" }
+        return code == nil
+            ? "it has another key than this worker was given, or none, or isn't Drover: check server key and address"
             : "it could not prove the server key that this worker was given: check that key and the address"
     }
 
