@@ -25,6 +25,7 @@ public final class RunningBroker: Sendable {
         let core = try BrokerCore(configuration: configuration)
         let ready = ReadySignal<Result<String, ZMQError>>()
         self.thread = try LoopThread.start(named: "drover-broker") {
+            DispatchDescriptors.open()
             do throws(ZMQError) {
                 let loop = try BrokerLoop(core: core, address: address.addressToBind)
                 _ = ready.set(.success(try loop.address))

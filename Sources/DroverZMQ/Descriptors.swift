@@ -36,6 +36,36 @@ package enum Descriptors {
         return true
     }
 
+    /// Whether one hears a signal, which is what libdispatch listens to signals by (`signalfd`); false if that can't be said.
+    package static func hear(signal: CInt) -> Bool {
+        guard let folder = unsafe opendir("/proc/self/fd") else { return false }
+        defer { _ = unsafe closedir(folder) }
+        while let entry = unsafe readdir(folder) {
+            let name = unsafe withUnsafeBytes(of: entry.pointee.d_name) { bytes in
+                unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+            }
+            guard let mask = self.signals(heardBy: name) else { continue }
+            if mask & 1 << UInt64(signal - 1) != 0 { return true }
+        }
+        return false
+    }
+
+    /// The signals that an open descriptor hears, a bit for each; nil if it is not for signals.
+    private static func signals(heardBy name: String) -> UInt64? {
+        var target = [CChar](repeating: 0, count: 32)
+        let length = unsafe readlink("/proc/self/fd/\(name)", &target, target.count)
+        let link = target.prefix(max(0, length)).lazy.map { UInt8(bitPattern: $0) }
+        guard link.elementsEqual("anon_inode:[signalfd]".utf8) else { return nil }
+        let file = unsafe open("/proc/self/fdinfo/\(name)", O_RDONLY | O_CLOEXEC)
+        guard file >= 0 else { return nil }
+        defer { _ = close(file) }
+        var text = [UInt8](repeating: 0, count: 512)
+        let count = unsafe text.withUnsafeMutableBytes { unsafe read(file, $0.baseAddress, $0.count) }
+        let lines = String(decoding: text.prefix(max(0, count)), as: UTF8.self).split(separator: "\n")
+        let line = lines.first { $0.hasPrefix("sigmask:") }
+        return line?.split(separator: "\t").last.flatMap { UInt64($0, radix: 16) }
+    }
+
     /// Lets nobody wait at a listener for somebody to come: libzmq and others accept at it.
     package static func neverBlock(_ descriptor: CInt) {
         let flags = fcntl(descriptor, F_GETFL)

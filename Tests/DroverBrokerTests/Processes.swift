@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Foundation
+import Testing
 
 /// A program that was built beside the tests, in a process of its own, to be killed.
 class ChildProcess: @unchecked Sendable {
@@ -80,6 +81,13 @@ class ChildProcess: @unchecked Sendable {
 
     private func end(_ signal: Int32) {
         if self.process.isRunning { Glibc.kill(self.process.processIdentifier, signal) }
+        // No test waits for ever for one that doesn't leave.
+        let end = ContinuousClock.now + .seconds(40)
+        while self.process.isRunning, ContinuousClock.now < end { usleep(2000) }
+        if self.process.isRunning {
+            Issue.record("process \(self.pid) has not left after signal \(signal)")
+            Glibc.kill(self.pid, SIGKILL)
+        }
         // Also for one that has left by itself: Foundation keeps what nobody has waited for.
         self.process.waitUntilExit()
     }

@@ -128,4 +128,13 @@ extension ServingTests.SignalTests {
             #expect(threads.count > 1)
         }
     }
+
+    @Test("a worker that had no descriptor to hear signals by when it began hears them when it has one")
+    func shortage() throws {
+        let process = try WorkerProcess(arguments: ["serve-short", "tcp://127.0.0.1:*"], isWorker: true)
+        let end = MonotonicClock.deadline(after: .seconds(20))
+        while !process.printed.contains("left"), MonotonicClock.now() < end { usleep(10_000) }
+        #expect(process.printed.contains("left"))
+        process.end()
+    }
 }

@@ -6,8 +6,8 @@ import Logging
 
 /// A worker, or a client short of descriptors, in a process of its own.
 ///
-/// `fault-worker serve ADDRESS` prints `listens ADDRESS` and serves until SIGTERM; `fault-worker dial BROKER...` serves
-/// brokers, and `fault-worker serve-far BROKER...` brokers on other hosts, with the usual beats, as `fault-worker listen-far ADDRESS`
+/// `fault-worker serve ADDRESS` prints `listens ADDRESS` and serves until SIGTERM; `fault-worker serve-short ADDRESS` has no
+/// descriptor left for a second, and asks itself to leave half a second later. `fault-worker dial BROKER...` serves brokers, and `fault-worker serve-far BROKER...` brokers on other hosts, with the usual beats, as `fault-worker listen-far ADDRESS`
 /// does clients. `fault-worker descriptors ENDPOINT LIMIT` makes clients until the limit of open files stops it, and prints what
 /// it was told. `fault-worker shortage ENDPOINT` has no descriptor to give for a while; `fault-worker clients ENDPOINT COUNT` makes
 /// many clients, and calls by all of them before and after their worker's restart. `fault-worker clock` lets calls expire while the wall clock is stepped, by a library that a test loads
@@ -19,6 +19,7 @@ struct FaultWorker {
         switch arguments.dropFirst().first {
         case "serve": try await self.serve(.bind(arguments[2]))
         case "dial": try await self.serve(.bind(nil, connecting: Array(arguments.dropFirst(2))))
+        case "serve-short": try await self.serveShort(arguments[2])
         case "serve-far": try await self.serve(.bind(nil, connecting: Array(arguments.dropFirst(2))), isFar: true)
         case "listen-far": try await self.serve(.bind(arguments[2]), isFar: true)
         case "descriptors": try await self.exhaust(arguments[2], limit: UInt(arguments[3]) ?? 64)
@@ -88,6 +89,25 @@ struct FaultWorker {
         }
         registerIsolated(on: worker)
         try await worker.run(endpoint)
+        say("left")
+    }
+
+    /// A worker that has no descriptor left when it begins to listen for signals.
+    private static func serveShort(_ address: String) async throws {
+        let running = try Worker().start(.bind(address))
+        // What the system's libraries open for themselves they open now.
+        try await Task.sleep(for: .milliseconds(1))
+        var taken: [CInt] = []
+        while case let descriptor = dup(0), descriptor >= 0 { taken.append(descriptor) }
+        let descriptors = taken
+        Task {
+            try await Task.sleep(for: .seconds(1))
+            for descriptor in descriptors { close(descriptor) }
+            try await Task.sleep(for: .milliseconds(500))
+            kill(getpid(), SIGTERM)
+        }
+        say("listens \(running.endpoint)")
+        await running.runUntilAsked()
         say("left")
     }
 

@@ -3,6 +3,7 @@
 package import DroverCore
 package import DroverZMQ
 package import Logging
+internal import ServiceLifecycle
 internal import Synchronization
 
 /// How far a worker or a broker is on the way from running to stopped; it never goes back.
@@ -75,18 +76,29 @@ package final class Lifecycle: Sendable {
 
     /// Waits for one of the signals, a graceful shutdown or cancellation, drains, and returns when it has stopped.
     ///
-    /// A second signal ends the grace.
+    /// A second signal, or one after a graceful shutdown, ends the grace.
     package func run(until signals: [ShutdownSignal], grace: Duration, logger: Logger) async {
+        let isAsked = Atomic(false)
+        /// Returns whether it was the first to ask.
+        let ask = { @Sendable [self] (reason: String) -> Bool in
+            guard !isAsked.exchange(true, ordering: .acquiringAndReleasing) else { return false }
+            guard self.state != .stopped else { return true }
+            logger.info("draining", metadata: [LogKeys.reason: "\(reason)"])
+            self.drain(within: grace)
+            return true
+        }
         await withTaskGroup(of: Void.self) { group in
             group.addTask {
-                let asked = await ShutdownSignal.first(of: signals)
-                guard self.state != .stopped else { return }
-                logger.info("draining", metadata: [LogKeys.reason: "\(asked)"])
-                self.drain(within: grace)
-                guard !signals.isEmpty, !Task.isCancelled else { return }
-                // Not for a graceful shutdown, which stays asked for once it was.
-                guard await ShutdownSignal.next(of: signals) != "cancelled" else { return }
-                self.advance(to: .stopping)
+                // Returns when the service group asks, and when the task is cancelled.
+                try? await gracefulShutdown()
+                _ = ask("shutdown")
+            }
+            if !signals.isEmpty {
+                group.addTask {
+                    await ShutdownSignal.hear(signals, logger: logger) { signal in
+                        if !ask(signal.name) { self.advance(to: .stopping) }
+                    }
+                }
             }
             await self.ended()
             group.cancelAll()

@@ -27,6 +27,7 @@ final class LoopCrew: @unchecked Sendable {
         let ready = ReadySignal<Result<String, ZMQError>>()
         let core = self.core
         let first = try LoopThread.start(named: "drover-worker", signals: .asInProgram) {
+            DispatchDescriptors.open()
             do throws(ZMQError) {
                 let loop = try WorkerLoop(core: core, address: address, brokers: brokers)
                 let bound = try loop.address
