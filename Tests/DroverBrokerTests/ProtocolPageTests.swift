@@ -125,6 +125,24 @@ struct ProtocolPageTests {
         await pool.close()
     }
 
+    @Test("ERROR `lapsed` of a worker for a call that has time left makes a broker send it again")
+    func lapsed() async throws {
+        let pool = try Pool(workers: 0)
+        let peer = try Peer(pool.endpoint)
+        peer.send(try self.block("offer"))
+        _ = try peer.next(Plain.hello)
+        peer.send(try self.block("welcome"))
+        let client = try pool.client()
+        let call = try client.function(Function<String, String>("echo")).async("hi")
+        let late = Plain.map([("code", "lapsed"), ("message", "it came too late")])
+        peer.send(Plain.message(Plain.error, id: UInt64(try peer.next(Plain.request)[8]), late))
+        let again = try peer.next(Plain.request)
+        #expect(Array(again.suffix(4)) == [0x91, 0xA2, 0x68, 0x69])
+        peer.send(Plain.message(Plain.reply, id: UInt64(again[8]), [0xA2, 0x68, 0x69]))
+        #expect(try await call.value == "hi")
+        await pool.close()
+    }
+
     private func isQuiet(_ pool: Pool, _ client: Client) throws -> Bool {
         let call = try client.function(Function<String, String>("echo")).async("hi")
         defer { call.cancel() }

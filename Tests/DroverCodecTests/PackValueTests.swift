@@ -161,7 +161,7 @@ struct PackValueTests {
     func flippedBits() throws {
         var random = RandomValues(seed: Self.seed)
         var (decoded, refused, unstable) = (0, 0, 0)
-        for _ in 0..<100 / Self.share {
+        for _ in 0..<40 / Self.share {
             let bytes = try packed(random.value())
             for bit in 0..<min(bytes.count * 8, 2_000) {
                 var damaged = bytes

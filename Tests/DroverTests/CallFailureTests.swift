@@ -3,6 +3,7 @@
 import Drover
 import DroverCodec
 import Glibc
+import Synchronization
 import Testing
 
 /// Whatever a call ends in says whether it ran, and whether another try may succeed.
@@ -106,6 +107,23 @@ struct CallFailureTests {
         alone.closeBlocking()
         raw.stop()
         rig.stop()
+    }
+
+    @Test("S100 ERROR `lapsed` for a call that has time left is as CANCELLED 3: it never ran, and is sent again")
+    func lapsed() throws {
+        let refusals = Atomic(0)
+        let raw = try RawWorker { message in
+            guard message.kind == .request else { return [] }
+            guard refusals.add(1, ordering: .relaxed).newValue > 2 else {
+                return [RawMessage(.error, id: message.id, payload: Packed.error("lapsed", "it came too late"))]
+            }
+            return [RawMessage(.reply, id: message.id, payload: [7])]
+        }
+        let client = try Client.forTest(raw.endpoint)
+        #expect(try client.function(Job.echo).blocking(7) == 7)
+        #expect(raw.requests.count == 3)
+        client.closeBlocking()
+        raw.stop()
     }
 
     @Test("an error's text travels up to 64 KiB, and what was cut off is marked")

@@ -340,6 +340,10 @@ struct BrokerBench: ~Copyable {
         let recalled = bench.actions.compactMap { if case .recall(worker, let id) = $0 { id } else { nil } }
         #expect(recalled == Array(open.dropFirst()))
         bench.actions = []
+        // Once, however long the worker takes.
+        for _ in 0..<10 { bench.pass(milliseconds: 51) }
+        #expect(!bench.actions.contains { if case .recall = $0 { true } else { false } })
+        bench.actions = []
         let other = try bench.worker(2)
         for id in recalled {
             bench.machine.cancellationConfirmed(
