@@ -39,14 +39,17 @@ final class DecodingNode {
         unsafe self.memory.deallocate()
     }
 
-    /// A frame for a value that begins now.
+    /// A frame for a value that begins now, with a reference that goes with ``DecodingFrame/giveBack(_:)``.
     @inline(__always)
-    func takeFrame(in session: DecodingSession) -> DecodingFrame {
-        guard let spare = unsafe self.memory.pointee.spare else { return DecodingFrame(self, in: session) }
-        let frame = unsafe spare.takeRetainedValue()
-        unsafe self.memory.pointee.spare = frame.nextSpare
-        unsafe frame.nextSpare = nil
-        return frame
+    func takeFrame(in session: DecodingSession) -> Unmanaged<DecodingFrame> {
+        guard let spare = unsafe self.memory.pointee.spare else {
+            return unsafe .passRetained(DecodingFrame(self, in: session))
+        }
+        unsafe spare._withUnsafeGuaranteedRef { frame in
+            unsafe self.memory.pointee.spare = frame.nextSpare
+            unsafe frame.nextSpare = nil
+        }
+        return unsafe spare
     }
 
     /// The node of the nested container at the index of a key.
@@ -72,24 +75,12 @@ final class DecodingNode {
     }
 }
 
-/// What containers and decoders hold: it ends with the document, whoever keeps them.
-@safe
+/// What decoders and containers without keys hold: it ends with the document, whoever keeps them.
 final class DecodingLink {
     let frame: DecodingFrame
-    private let uncounted: Unmanaged<DecodingFrame>
     @safe @exclusivity(unchecked) fileprivate(set) var isValid = true
 
-    init(_ frame: DecodingFrame) {
-        self.frame = frame
-        unsafe self.uncounted = .passUnretained(frame)
-    }
-
-    /// Gives `body` the frame without counting references, if its document is still being read.
-    @inline(__always)
-    func withFrame<Result>(_ body: (DecodingFrame) throws -> Result) throws -> Result {
-        guard self.isValid else { throw CodecError.decoderKept() }
-        return try unsafe self.uncounted._withUnsafeGuaranteedRef(body)
-    }
+    init(_ frame: DecodingFrame) { self.frame = frame }
 }
 
 /// One value of the document and how far it was read.
@@ -148,9 +139,9 @@ final class DecodingFrame {
     @safe @exclusivity(unchecked) private var container: KeptContainer?
     /// The object that it consists of.
     @exclusivity(unchecked) private var containerObject: UnsafeMutablePointer<AnyObject>?
-    @safe @exclusivity(unchecked) private var containerLink: DecodingLink?
+    @safe @exclusivity(unchecked) private var containerTicket: FrameTicket?
     /// Containers of other keys, as superclasses have them.
-    @safe @exclusivity(unchecked) private var others: [(container: KeptContainer?, link: DecodingLink)] = []
+    @safe @exclusivity(unchecked) private var others: [(container: KeptContainer?, ticket: FrameTicket)] = []
     /// The first key of a map none of whose keys the type knows.
     @safe @exclusivity(unchecked) private(set) var strangerOffset = -1
 
@@ -166,6 +157,8 @@ final class DecodingFrame {
     }
 
     deinit {
+        self.containerTicket?.end()
+        for other in self.others { other.ticket.end() }
         unsafe self.noted.deallocate()
     }
 
@@ -197,20 +190,24 @@ final class DecodingFrame {
         unsafe self.step = step
     }
 
+    func giveBack() { unsafe self.giveBack(.passRetained(self)) }
+
     /// Lets go of the value and is ready for the next one, unless somebody holds a decoder or container of it.
+    ///
+    /// - Parameter reference: A reference to the frame itself, which waits with it or is released.
     @inline(__always)
-    func giveBack() {
+    func giveBack(_ reference: Unmanaged<DecodingFrame>) {
         let isHeld = self.isHeld
         if isHeld || !self.nested.isEmpty || self.parent != nil || !self.others.isEmpty
             || self.strangerOffset >= 0
         {
             self.giveBackParts(isHeld: isHeld)
-            if isHeld { return }
+            if isHeld { return unsafe reference.release() }
         }
         self.kind = .untouched
         self.pending = nil
         unsafe self.nextSpare = self.memory.pointee.spare
-        unsafe self.memory.pointee.spare = Unmanaged.passRetained(self)
+        unsafe self.memory.pointee.spare = reference
     }
 
     private var isHeld: Bool {
@@ -230,6 +227,7 @@ final class DecodingFrame {
         } else {
             for frame in self.nested { frame.giveBack() }
             self.nested = []
+            for other in self.others { other.ticket.end() }
             self.others = []
         }
         self.strangerOffset = -1
@@ -252,11 +250,11 @@ final class DecodingFrame {
     func dismantle() {
         self.ownLink?.isValid = false
         self.ownLink = nil
-        self.containerLink?.isValid = false
-        self.containerLink = nil
+        self.containerTicket?.end()
+        self.containerTicket = nil
         self.container = nil
         unsafe self.containerObject = nil
-        for other in self.others { other.link.isValid = false }
+        for other in self.others { other.ticket.end() }
         self.others = []
         self.pending = nil
     }
@@ -334,16 +332,16 @@ final class DecodingFrame {
 
     @inline(never)
     private func newContainer<Key: CodingKey>(keyedBy type: Key.Type) -> KeyedDecodingContainer<Key> {
-        let link = DecodingLink(self)
-        let container = KeyedDecodingContainer(MapReader<Key>(link: link))
+        let ticket = FrameTicket(to: self)
+        let container = KeyedDecodingContainer(MapReader<Key>(ticket: ticket))
         let kept = KeptContainerOf(container)
         if self.container == nil, let kept {
             self.keys = ObjectIdentifier(type)
             self.container = kept
             unsafe self.containerObject = kept.object
-            self.containerLink = link
+            self.containerTicket = ticket
         } else {
-            self.others.append((kept, link))
+            self.others.append((kept, ticket))
         }
         return container
     }
@@ -508,7 +506,7 @@ final class DecodingFrame {
             self.nested.removeLast()
             last.giveBack()
         }
-        let child = unsafe self.node.child(keyIndex).takeFrame(in: self.session)
+        let child = unsafe self.node.child(keyIndex).takeFrame(in: self.session).takeRetainedValue()
         _ = unsafe self.reader(at: place.offset)
         unsafe child.begin(at: nil)
         child.parent = self

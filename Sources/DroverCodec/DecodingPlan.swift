@@ -48,19 +48,21 @@ private final class CodablePlan: DecodingPlan {
             throw CodecError.tooDeep(unsafe session.reader.pointee.limits.maxDepth)
         }
         session.level &+= 1
-        let frame = self.node.takeFrame(in: session)
-        unsafe frame.begin(at: step)
-        defer {
-            session.level &-= 1
-            frame.giveBack()
-        }
-        do {
-            let value = try Value(from: PackDecoder(link: frame.link))
-            unsafe session.reader.pointee.position = try frame.end()
-            unsafe session.reader.pointee.depth = depth
-            return value
-        } catch let error as DecodingError {
-            throw CodecError.unknownCase(error, of: type, in: frame) ?? error
+        let reference = unsafe self.node.takeFrame(in: session)
+        return try unsafe reference._withUnsafeGuaranteedRef { frame in
+            unsafe frame.begin(at: step)
+            defer {
+                session.level &-= 1
+                unsafe frame.giveBack(reference)
+            }
+            do {
+                let value = try Value(from: PackDecoder(link: frame.link))
+                unsafe session.reader.pointee.position = try frame.end()
+                unsafe session.reader.pointee.depth = depth
+                return value
+            } catch let error as DecodingError {
+                throw CodecError.unknownCase(error, of: type, in: frame) ?? error
+            }
         }
     }
 
@@ -186,9 +188,11 @@ extension Array: DecodableParts where Element: Decodable {
         try unsafe session.reader.pointee.enter()
         let plan = session.plan(of: Element.self)
         var step = unsafe PathStep(intoElementsOf: outer)
-        let elements = try unsafe withUnsafeMutablePointer(to: &step) { step in
+        var elements: [Element] = []
+        // Not as the block's result, whose type it would look up.
+        try unsafe withUnsafeMutablePointer(to: &step) { step in
             let room = session.reservation(count, of: Element.self)
-            var elements = try unsafe [Element](unsafeUninitializedCapacity: room) { buffer, initialized in
+            elements = try unsafe [Element](unsafeUninitializedCapacity: room) { buffer, initialized in
                 try unsafe session.readElements(
                     0..<room,
                     by: plan,
@@ -210,7 +214,6 @@ extension Array: DecodableParts where Element: Decodable {
                     )
                 }
             }
-            return elements
         }
         unsafe session.reader.pointee.leave()
         return elements

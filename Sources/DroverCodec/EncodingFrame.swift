@@ -34,14 +34,17 @@ final class EncodingNode {
         unsafe self.memory.deallocate()
     }
 
-    /// A frame for a value that begins now.
+    /// A frame for a value that begins now, with a reference that goes with ``EncodingFrame/giveBack(_:)``.
     @inline(__always)
-    func takeFrame(in session: EncodingSession) -> EncodingFrame {
-        guard let spare = unsafe self.memory.pointee.spare else { return EncodingFrame(self, in: session) }
-        let frame = unsafe spare.takeRetainedValue()
-        unsafe self.memory.pointee.spare = frame.nextSpare
-        unsafe frame.nextSpare = nil
-        return frame
+    func takeFrame(in session: EncodingSession) -> Unmanaged<EncodingFrame> {
+        guard let spare = unsafe self.memory.pointee.spare else {
+            return unsafe .passRetained(EncodingFrame(self, in: session))
+        }
+        unsafe spare._withUnsafeGuaranteedRef { frame in
+            unsafe self.memory.pointee.spare = frame.nextSpare
+            unsafe frame.nextSpare = nil
+        }
+        return unsafe spare
     }
 
     /// The node of the nested container at the index of a key.
@@ -222,9 +225,13 @@ final class EncodingFrame {
         try self.finish()
     }
 
+    func giveBack() { unsafe self.giveBack(.passRetained(self)) }
+
     /// Lets go of the value, complete or not, and is ready for the next one.
+    ///
+    /// - Parameter reference: A reference to the frame itself, which waits with it.
     @inline(__always)
-    func giveBack() {
+    func giveBack(_ reference: Unmanaged<EncodingFrame>) {
         self.kind = .untouched
         if self.nested != nil || !self.apart.isEmpty || self.parent != nil || !self.others.isEmpty { self.dropParts() }
         if self.ownLink != nil && !isKnownUniquelyReferenced(&self.ownLink) {
@@ -235,7 +242,7 @@ final class EncodingFrame {
             self.dropContainer()
         }
         unsafe self.nextSpare = self.memory.pointee.spare
-        unsafe self.memory.pointee.spare = Unmanaged.passRetained(self)
+        unsafe self.memory.pointee.spare = reference
     }
 
     @inline(never)
@@ -398,7 +405,7 @@ final class EncodingFrame {
             return useless
         }
         self.count += 1
-        let frame = unsafe self.node.child(index).takeFrame(in: self.session)
+        let frame = unsafe self.node.child(index).takeFrame(in: self.session).takeRetainedValue()
         unsafe frame.begin(in: self.session, at: nil)
         frame.owner = self.owner
         frame.parent = self

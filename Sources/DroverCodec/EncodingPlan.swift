@@ -38,16 +38,18 @@ private final class CodablePlan: EncodingPlan {
         in session: EncodingSession,
         at step: UnsafePointer<PathStep>?
     ) throws {
-        let frame = try unsafe session.open(self.node, at: step)
-        let outer = session.innermost
-        session.innermost = ObjectIdentifier(frame)
-        defer {
-            session.innermost = outer
-            session.level &-= 1
-            frame.giveBack()
+        let reference = try unsafe session.open(self.node, at: step)
+        try unsafe reference._withUnsafeGuaranteedRef { frame in
+            let outer = session.innermost
+            session.innermost = ObjectIdentifier(frame)
+            defer {
+                session.innermost = outer
+                session.level &-= 1
+                unsafe frame.giveBack(reference)
+            }
+            try value.encode(to: PackEncoder(link: frame.link))
+            try frame.finish()
         }
-        try value.encode(to: PackEncoder(link: frame.link))
-        try frame.finish()
     }
 
     override func dismantle() { self.node.dismantle() }

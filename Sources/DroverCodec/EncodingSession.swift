@@ -117,15 +117,18 @@ final class EncodingSession {
 
     /// Begins a value of a type whose own `encode(to:)` writes it.
     @inline(__always)
-    func open(_ node: EncodingNode, at step: UnsafePointer<PathStep>?) throws(CodecError) -> EncodingFrame {
+    func open(
+        _ node: EncodingNode,
+        at step: UnsafePointer<PathStep>?
+    ) throws(CodecError) -> Unmanaged<EncodingFrame> {
         // Values that wrap values in single-value containers nest without nesting containers.
         if unsafe self.level >= 4 &* self.writer.pointee.limits.maxDepth &+ 4 {
             throw CodecError.tooDeep(unsafe self.writer.pointee.limits.maxDepth)
         }
         self.level &+= 1
-        let frame = node.takeFrame(in: self)
-        unsafe frame.begin(in: self, at: step)
-        return frame
+        let frame = unsafe node.takeFrame(in: self)
+        unsafe frame._withUnsafeGuaranteedRef { unsafe $0.begin(in: self, at: step) }
+        return unsafe frame
     }
 
     func noteMisuse(_ error: any Error) {

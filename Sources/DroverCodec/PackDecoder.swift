@@ -42,13 +42,17 @@ extension CodecError {
 }
 
 struct MapReader<Key: CodingKey>: KeyedDecodingContainerProtocol {
-    let link: DecodingLink
-    var codingPath: [any CodingKey] { self.link.frame.codingPath }
+    let ticket: FrameTicket
+
+    /// Empty once the document ended.
+    var codingPath: [any CodingKey] {
+        do { return try self.ticket.open().codingPath } catch { return [] }
+    }
 
     /// The keys that `Key` knows; none if the bytes are at fault, as there is no way to throw here.
     var allKeys: [Key] {
         do {
-            return try self.link.open().allKeys(Key.self)
+            return try self.ticket.open().allKeys(Key.self)
         } catch {
             // Reading the rest of the map meets the same error and throws it.
             return []
@@ -57,7 +61,7 @@ struct MapReader<Key: CodingKey>: KeyedDecodingContainerProtocol {
 
     func contains(_ key: Key) -> Bool {
         do {
-            return try self.link.open().locate(key) >= 0
+            return try self.ticket.open().locate(key) >= 0
         } catch {
             // Reading the rest of the map meets the same error and throws it.
             return false
@@ -67,7 +71,7 @@ struct MapReader<Key: CodingKey>: KeyedDecodingContainerProtocol {
     /// Reads the value of a field; nil if there is none, or if nil is one and may be.
     @inline(__always)
     private func readIfPresent<Value: WireCodable>(_ type: Value.Type, forKey key: Key) throws -> Value? {
-        try self.link.withFrame { frame in
+        try self.ticket.withFrame { frame in
             let index = try frame.locate(key)
             if index < 0 { return nil }
             do throws(CodecError) {
@@ -86,7 +90,7 @@ struct MapReader<Key: CodingKey>: KeyedDecodingContainerProtocol {
 
     @inline(__always)
     private func read<Value: WireCodable>(_ type: Value.Type, forKey key: Key) throws -> Value {
-        try self.link.withFrame { frame in
+        try self.ticket.withFrame { frame in
             let index = try frame.locate(key)
             if index < 0 { throw frame.missing(key) }
             do throws(CodecError) {
@@ -100,20 +104,20 @@ struct MapReader<Key: CodingKey>: KeyedDecodingContainerProtocol {
     }
 
     func decodeNil(forKey key: Key) throws -> Bool {
-        let frame = try self.link.open()
+        let frame = try self.ticket.open()
         if try frame.locate(key) < 0 { throw frame.missing(key) }
         return try unsafe frame.reader.pointee.readNil()
     }
 
     func decode<Value: Decodable>(_ type: Value.Type, forKey key: Key) throws -> Value {
-        let frame = try self.link.open()
+        let frame = try self.ticket.open()
         let index = try frame.locate(key)
         if index < 0 { throw frame.missing(key) }
         return try self.decode(type, at: index, of: key, in: frame)
     }
 
     func decodeIfPresent<Value: Decodable>(_ type: Value.Type, forKey key: Key) throws -> Value? {
-        let frame = try self.link.open()
+        let frame = try self.ticket.open()
         let index = try frame.locate(key)
         if index < 0 { return nil }
         if try unsafe frame.reader.pointee.readNil() {
@@ -160,7 +164,7 @@ struct MapReader<Key: CodingKey>: KeyedDecodingContainerProtocol {
     func superDecoder(forKey key: Key) throws -> any Decoder { try self.apart(key) }
 
     private func apart(_ key: some CodingKey) throws(CodecError) -> PackDecoder {
-        let frame = try self.link.open()
+        let frame = try self.ticket.open()
         let index = try frame.locate(key)
         if index < 0 { throw frame.missing(key) }
         let place = DecodingFrame.Place(index: index, offset: unsafe frame.reader.pointee.position)

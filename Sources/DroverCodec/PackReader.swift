@@ -323,6 +323,15 @@ extension PackReader {
             start: self.base.unsafelyUnwrapped + content.lowerBound,
             count: content.count
         )
+        // Short ASCII needs neither a look at its encoding nor memory.
+        if content.count <= 15, unsafe Self.isASCII(bytes) {
+            self.position = content.upperBound
+            return unsafe String(unsafeUninitializedCapacity: content.count) { text in
+                guard let source = bytes.baseAddress, let target = text.baseAddress else { return 0 }
+                unsafe memcpy(target, source, bytes.count)
+                return bytes.count
+            }
+        }
         // Decoding repairs what isn't UTF-8, and a repair always changes the bytes. Comparing them afterwards is several
         // times faster than `String(validating:as:)`, whose metadata look-ups cost more than a short string. In ASCII,
         // which costs less to see, there is nothing to repair.

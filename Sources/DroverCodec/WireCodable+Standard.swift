@@ -307,13 +307,18 @@ extension Dictionary: WireCodable where Key: WireCodable, Value: WireCodable {
     public func pack(into writer: inout PackWriter) throws(CodecError) {
         try writer.enter()
         try writer.packMapHeader(self.count)
-        if try !writer.packCommon(entries: self) {
-            for (key, value) in self {
-                try key.pack(into: &writer)
-                try value.pack(into: &writer)
-            }
-        }
+        if try !writer.packCommon(entries: self) { try self.packEntries(into: &writer) }
         writer.leave()
+    }
+
+    /// Apart, since its loop looks types up where it isn't specialised, even for an empty dictionary.
+    @inlinable
+    @inline(never)
+    func packEntries(into writer: inout PackWriter) throws(CodecError) {
+        for (key, value) in self {
+            try key.pack(into: &writer)
+            try value.pack(into: &writer)
+        }
     }
 
     /// Reads a map; of a key that occurs twice, the last value counts.
@@ -332,8 +337,7 @@ extension PackReader {
     ) throws(CodecError) -> Set<Element> {
         let count = try self.readArrayHeader()
         try self.enter()
-        var elements: Set<Element> = []
-        elements.reserveCapacity(PackReader.firstReservation(count))
+        var elements = Set<Element>(minimumCapacity: PackReader.firstReservation(count))
         for index in 0..<count {
             do {
                 elements.insert(try Element.unpack(from: &self))
@@ -353,8 +357,7 @@ extension PackReader {
     ) throws(CodecError) -> [Key: Value] {
         let count = try self.readMapHeader()
         try self.enter()
-        var entries: [Key: Value] = [:]
-        entries.reserveCapacity(PackReader.firstReservation(count))
+        var entries = [Key: Value](minimumCapacity: PackReader.firstReservation(count))
         for index in 0..<count {
             do {
                 let key = try Key.unpack(from: &self)
