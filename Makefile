@@ -159,7 +159,7 @@ sanitize: test-thread test-address ## Run the tests under ThreadSanitizer, then 
 # finding (handle_segv). Many hosts find what one host doesn't, but nothing in memory.
 sanitized_pure_tests := $(patsubst TidyTests|%,%,$(pure_tests))
 # Many short processes of one thread each.
-sanitized_skips := --skip 'HostileRunTests|NetworkTests' --skip 'ToolTests/(wrapping|times|keysAtOnce|hammered|closedPort|problems)'
+sanitized_skips := --skip 'HostileRunTests|NetworkTests' --skip 'ToolTests/(wrapping|times|numbers|mistyped|keysAtOnce|hammered|closedPort|problems)'
 
 # Runs the tests: $(1) is the folder, $(2) says how to build, $(3) and $(4) name and set the options, $(5) are the tests to
 # run in parallel, if any. Those with threads run in two processes, as in `make test`.

@@ -14,7 +14,7 @@ struct AskOptions: ParsableArguments {
 
     @OptionGroup var keys: KeyOptions
 
-    @Option(help: "How many seconds to wait for the answer.")
+    @Option(parsing: .unconditional, help: "How many seconds to wait for the answer.")
     var timeout = 5.0
 
     @Flag(help: "Print JSON, for programs.")

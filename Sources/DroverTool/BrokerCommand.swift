@@ -45,7 +45,7 @@ struct BrokerCommand: AsyncParsableCommand {
     @Option(help: "How many calls one client may have here at once.")
     var maxCallsPerClient = 1 << 21
 
-    @Option(help: "How many seconds a connection may take to prove its key.")
+    @Option(parsing: .unconditional, help: "How many seconds a connection may take to prove its key.")
     var handshakeLimit = 5.0
 
     @Option(help: "How many calls may wait in all; beyond it clients are told to come back later.")
@@ -70,19 +70,22 @@ struct BrokerCommand: AsyncParsableCommand {
     )
     var maxFrame: Int?
 
-    @Option(help: "How many seconds a call waits for a worker that may run it, if there is none.")
+    @Option(
+        parsing: .unconditional,
+        help: "How many seconds a call waits for a worker that may run it, if there is none."
+    )
     var patience = 10.0
 
     @Option(help: "In how many deaths of workers an idempotent call may be running; then it fails as poison.")
     var maxAttempts = 3
 
-    @Option(help: "How many seconds between two signs of life.")
+    @Option(parsing: .unconditional, help: "How many seconds between two signs of life.")
     var heartbeat = 2.0
 
-    @Option(help: "After how many seconds of silence a client or a worker is lost.")
+    @Option(parsing: .unconditional, help: "After how many seconds of silence a client or a worker is lost.")
     var silenceLimit = 6.0
 
-    @Option(help: "How many seconds calls may take when the broker is told to stop.")
+    @Option(parsing: .unconditional, help: "How many seconds calls may take when the broker is told to stop.")
     var grace = 30.0
 
     @Option(help: "What to log: trace, debug, info, notice, warning, error or critical.")

@@ -20,7 +20,7 @@ struct CancelCommand: AsyncParsableCommand {
 
     @OptionGroup var options: AskOptions
 
-    @Argument(help: "The correlation id.")
+    @Argument(help: "The correlation id.", transform: CallID.init(reading:))
     var call: CallID
 
     @Option(help: "The name or identity of the client that made the call; needed if several have one of this id.")
@@ -43,11 +43,16 @@ struct CancelCommand: AsyncParsableCommand {
 }
 
 /// A correlation id as people write it: 42, or #42 as it stands in errors and logs.
-struct CallID: ExpressibleByArgument {
+struct CallID {
     let number: UInt64
 
-    init?(argument: String) {
-        guard let number = UInt64(argument.hasPrefix("#") ? String(argument.dropFirst()) : argument) else { return nil }
+    /// - Throws: `ValidationError` for what is no number.
+    init(reading argument: String) throws {
+        guard let number = UInt64(argument.hasPrefix("#") ? String(argument.dropFirst()) : argument) else {
+            throw ValidationError(
+                "a call is named by its correlation id, such as 42 or \"#42\": \"drover why\" lists them"
+            )
+        }
         self.number = number
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ArgumentParser
+import Foundation
 
 @main
 struct DroverCommand: AsyncParsableCommand {
@@ -24,4 +25,13 @@ struct DroverCommand: AsyncParsableCommand {
             WhyCommand.self, CancelCommand.self, PingCommand.self, KeysCommand.self,
         ]
     )
+
+    static func main() async {
+        let arguments = Array(CommandLine.arguments.dropFirst())
+        if let mistyped = MistypedVerb(in: arguments) {
+            FileHandle.standardError.write(Data((mistyped.description + "\n").utf8))
+            self.exit(withError: ExitCode.validationFailure)
+        }
+        await self.main(arguments)
+    }
 }

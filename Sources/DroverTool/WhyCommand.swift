@@ -20,7 +20,7 @@ struct WhyCommand: AsyncParsableCommand {
 
     @OptionGroup var options: AskOptions
 
-    @Argument(help: "The correlation id.")
+    @Argument(help: "The correlation id.", transform: CallID.init(reading:))
     var call: CallID?
 
     @Option(help: "Only the calls of the client of this name.")

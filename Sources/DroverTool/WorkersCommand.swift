@@ -147,7 +147,7 @@ struct WorkersStopCommand: AsyncParsableCommand {
 
     @OptionGroup var order: OrderOptions
 
-    @Option(help: "How many seconds what they have may take; then it is cancelled.")
+    @Option(parsing: .unconditional, help: "How many seconds what they have may take; then it is cancelled.")
     var grace = 30.0
 
     func validate() throws {

@@ -539,6 +539,33 @@ struct ToolTests {
         #expect(try self.run("workers", "stop", "w", "--grace", "inf").status == 64)
     }
 
+    @Test("a verb that was mistyped is named with the one that was probably meant")
+    func mistyped() throws {
+        for (typed, meant) in [
+            (["statsu"], "status"), (["workers", "stpo", "w1"], "workers stop"), (["stop", "w1"], "workers stop"),
+            (["keys", "alow"], "keys allow"), (["pign", "--json"], "ping"),
+        ] {
+            let run = try self.run(typed)
+            #expect(run.status == 64 && run.output.isEmpty)
+            #expect(run.errors.contains("did you mean \"drover \(meant)\"?"), "\(run.errors)")
+        }
+        let strange = try self.run("frobnicate")
+        #expect(strange.status == 64 && !strange.errors.contains("mean"))
+        #expect(strange.errors.contains("\"drover --help\" lists what there is"))
+    }
+
+    @Test("a call's id that is no number, and a time below zero, are told as that")
+    func numbers() throws {
+        for verb in ["why", "cancel"] {
+            let run = try self.run(verb, "abc")
+            #expect(run.status == 64 && run.errors.contains("named by its correlation id, such as 42"), "\(run.errors)")
+        }
+        let early = try self.run("status", "--timeout", "-1")
+        #expect(early.status == 64 && early.errors.contains("--timeout must be positive"), "\(early.errors)")
+        let grace = try self.run("workers", "stop", "w", "--grace", "-1")
+        #expect(grace.status == 64 && grace.errors.contains("grace can't be negative"), "\(grace.errors)")
+    }
+
     /// A broker in a shell, which redirects its streams, and its log.
     private func broker(_ redirection: String) throws -> (process: Process, log: FileHandle) {
         let (process, log) = (Process(), Pipe())
