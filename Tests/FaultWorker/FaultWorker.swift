@@ -87,6 +87,7 @@ struct FaultWorker {
             try await Task.sleep(for: .seconds(seconds))
             return try await callback(number)
         }
+        LaterBuild.register(on: worker)
         registerIsolated(on: worker)
         try await worker.run(endpoint)
         say("left")

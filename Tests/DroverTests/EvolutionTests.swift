@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Drover
+import Testing
+
+/// The types of a program as they were; `Tests/FaultWorker/LaterBuild.swift` has them a version later.
+private struct Parcel: Codable, Sendable {
+    var number: Int
+    var weight: Double
+    var carrier: Carrier
+}
+
+private enum Carrier: String, Codable, Sendable { case van, train, pigeon }
+
+private struct Receipt: Codable, Sendable {
+    var text: String
+}
+
+private enum State: Codable, Sendable { case sent }
+
+extension ServingTests {
+    /// Two builds of one program, of which one runs in a process of its own.
+    @Suite(.serialized, .timeLimit(.minutes(1)))
+    struct EvolutionTests {}
+}
+
+extension ServingTests.EvolutionTests {
+    private static let send = Function<Parcel, Receipt>("send")
+    private static let state = Function<Int, State>("state")
+    private static let parcels = Function<[Parcel]>("parcels")
+
+    @Test("a caller of an earlier build understands a worker of a later one, or is told which field or case it lacks")
+    func twoBuilds() throws {
+        let worker = try WorkerProcess()
+        let client = try Client.forTest(worker.endpoint)
+        // A field was removed, two were added, one of the result's isn't known here.
+        let receipt = try client.function(Self.send).blocking(Parcel(number: 7, weight: 2, carrier: .train))
+        #expect(receipt.text == "7 by train, priority 1")
+        // A raw value that the worker no longer knows.
+        let refused = #expect(throws: RemoteError.self) {
+            try client.function(Self.send).blocking(Parcel(number: 7, weight: 2, carrier: .pigeon))
+        }
+        #expect(refused?.code == .badArguments && refused?.execution == .didNotRun)
+        #expect(refused?.message.contains("Carrier") == true && refused?.message.contains("pigeon") == true)
+        // A case that the caller doesn't know yet.
+        guard case .sent = try client.function(Self.state).blocking(1) else { return }
+        let strange = #expect(throws: (any Error).self) { try client.function(Self.state).blocking(2) }
+        #expect("\(strange.map { "\($0)" } ?? "")".contains("State has no case \"delayed\""))
+        // A field that the worker no longer sends.
+        let missing = #expect(throws: (any Error).self) { try client.function(Self.parcels).blocking() }
+        #expect("\(missing.map { "\($0)" } ?? "")".contains("the field \"weight\" of Parcel is missing"))
+        client.closeBlocking()
+        worker.end()
+    }
+}
