@@ -5,12 +5,12 @@
 /// - Parameters:
 ///   - value: The value.
 ///   - writer: Where to.
-/// - Throws: ``CodecError`` if the value can't be encoded or passes a limit.
+/// - Throws: ``CodecError`` if the value can't be encoded or exceeds a limit.
 @inlinable
 @inline(__always)
 public func packValue<Value: Encodable>(_ value: Value, into writer: inout PackWriter) throws(CodecError) {
-    // The commonest types are told by their metadata's address, which costs next to nothing where the type is generic
-    // and nothing where it is known. The optimiser resolves argument packs too late to fold a cast.
+    // The commonest types are recognized by their metadata's address, which costs almost nothing if the type is generic
+    // and nothing if it is known. The optimizer resolves argument packs too late to fold a cast.
     if Value.self == String.self {
         try writer.pack(unsafe unsafeBitCast(value, to: String.self))
     } else if Value.self == Int.self {
@@ -26,13 +26,13 @@ public func packValue<Value: Encodable>(_ value: Value, into writer: inout PackW
     }
 }
 
-/// Whether ``packValue(_:into:)`` and ``unpackValue(_:from:)`` need look nothing up for the type.
+/// Whether ``packValue(_:into:)`` and ``unpackValue(_:from:)`` need no look-up for the type.
 @inlinable
 public func isCommon<Value>(_ type: Value.Type) -> Bool {
     type == String.self || type == Int.self || type == Double.self || type == Bool.self || type == [UInt8].self
 }
 
-/// Writes a value whose way has to be looked up: the thread knows it, where a cast would ask the runtime each time.
+/// Writes a value whose packer has to be looked up, in a cache of the thread; a cast would ask the runtime each time.
 @inlinable
 func packOther<Value: Encodable>(_ value: Value, into writer: inout PackWriter) throws(CodecError) {
     try encodeValue(value, into: &writer)
@@ -66,7 +66,7 @@ public func unpackValue<Value: Decodable>(
     }
 }
 
-/// Reads a value whose way has to be looked up, as ``packOther(_:into:)``.
+/// Reads a value whose unpacker has to be looked up, as in ``packOther(_:into:)``.
 @inlinable
 func unpackOther<Value: Decodable>(_ type: Value.Type, from reader: inout PackReader) throws(CodecError) -> Value {
     try decodeValue(type, from: &reader)
@@ -87,7 +87,7 @@ func unpackWire<Wire: WireCodable, Value>(
 /// - Parameters:
 ///   - arguments: The arguments.
 ///   - writer: Where to.
-/// - Throws: ``CodecError``, which names the argument, if one can't be encoded or passes a limit.
+/// - Throws: ``CodecError``, which names the argument, if one can't be encoded or exceeds a limit.
 @inlinable
 @inline(__always)
 public func packArguments<each Argument: Encodable>(
@@ -123,7 +123,7 @@ func packArgument<Value: Encodable>(
 ///   - types: The types to read.
 ///   - reader: Where from.
 /// - Returns: The arguments.
-/// - Throws: ``CodecError``, which names the argument, if they aren't of these types or not as many.
+/// - Throws: ``CodecError``, which names the argument, if their types or their number differ.
 @inlinable
 @inline(__always)
 public func unpackArguments<each Argument: Decodable>(
@@ -138,7 +138,7 @@ public func unpackArguments<each Argument: Decodable>(
     return (repeat try unpackArgument(each types, from: &reader, number: &number))
 }
 
-/// Reads the arguments of a call, behind which nothing may follow.
+/// Reads the arguments of a call, after which nothing may follow.
 ///
 /// - Parameters:
 ///   - types: The types to read.
@@ -156,7 +156,7 @@ public func unpackAllArguments<each Argument: Decodable>(
     return arguments
 }
 
-/// Reads a value that a peer sent, behind which nothing may follow.
+/// Reads a value that a peer sent, after which nothing may follow.
 ///
 /// - Parameters:
 ///   - type: The type to read.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A value can't be encoded, or bytes can't be decoded as the type that was asked for.
+/// A value can't be encoded, or bytes can't be decoded as the requested type.
 public struct CodecError: Error, Sendable {
     /// What went wrong.
     ///
@@ -13,11 +13,11 @@ public struct CodecError: Error, Sendable {
 
         private let name: Name
 
-        /// An array has another number of elements than its type has.
+        /// An array has a different number of elements than its type.
         public static let countMismatch = Code(name: .countMismatch)
         /// A string isn't UTF-8.
         public static let invalidUTF8 = Code(name: .invalidUTF8)
-        /// A byte that begins no MessagePack value.
+        /// A byte that doesn't begin any MessagePack value.
         public static let malformed = Code(name: .malformed)
         /// A structure lacks a field that isn't optional.
         public static let missingField = Code(name: .missingField)
@@ -27,7 +27,7 @@ public struct CodecError: Error, Sendable {
         public static let notEncodable = Code(name: .notEncodable)
         /// The system has no memory for the encoded bytes.
         public static let outOfMemory = Code(name: .outOfMemory)
-        /// A number doesn't fit the type that was asked for.
+        /// A number doesn't fit the requested type.
         public static let overflow = Code(name: .overflow)
         /// Containers are nested deeper than ``CodecLimits/maxDepth``.
         public static let tooDeep = Code(name: .tooDeep)
@@ -35,11 +35,11 @@ public struct CodecError: Error, Sendable {
         public static let tooLarge = Code(name: .tooLarge)
         /// Bytes follow the value.
         public static let trailingBytes = Code(name: .trailingBytes)
-        /// The bytes end within a value, or a count promises more elements than bytes are left.
+        /// The bytes end within a value, or a count promises more elements than there are bytes left.
         public static let truncated = Code(name: .truncated)
-        /// A value of another kind than was asked for.
+        /// A value of a different kind than requested.
         public static let typeMismatch = Code(name: .typeMismatch)
-        /// An enumeration has no such case: the other side's has more.
+        /// An enumeration has no such case, though the other side's has.
         public static let unknownCase = Code(name: .unknownCase)
 
         /// The code's name.
@@ -71,7 +71,7 @@ public struct CodecError: Error, Sendable {
     public var message: String { self.storage.message }
     /// The argument of a call that the error is about; the first one is 1.
     public var argument: Int? { self.storage.argument }
-    /// The way to the value, from the outside in: field names, and indices such as `[3]`.
+    /// The path to the value, from the outside in: field names, and indices such as `[3]`.
     public var path: [String] { self.storage.path }
     /// The error that caused this one, if any.
     public var cause: (any Error)? { self.storage.cause }
@@ -82,7 +82,7 @@ public struct CodecError: Error, Sendable {
     ///   - code: The kind of failure.
     ///   - message: What happened and what to do about it.
     ///   - argument: The argument of a call that the error is about, counted from 1.
-    ///   - path: The way to the value, from the outside in.
+    ///   - path: The path to the value, from the outside in.
     ///   - cause: The error that caused this one.
     public init(
         _ code: Code,

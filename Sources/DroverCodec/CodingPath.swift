@@ -23,7 +23,7 @@ struct NamedKey: CodingKey {
     var intValue: Int? { nil }
 }
 
-/// A dictionary's key of any type, which becomes text only when somebody asks.
+/// A dictionary's key of any type, which becomes text only on request.
 struct EntryKey<Key: Sendable>: CodingKey {
     private let key: Key?
 
@@ -41,7 +41,7 @@ extension CodecError {
         self.under(key.stringValue)
     }
 
-    /// What an encoder was used for that `Codable` doesn't allow.
+    /// An encoder was used in a way that `Codable` doesn't allow.
     static func encoderMisused() -> CodecError {
         CodecError(
             .notEncodable,

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Containers of the commonest elements, told apart here: a generic loop is many times slower where it isn't specialised,
+// Containers of the commonest elements are handled here: a generic loop is many times slower if it isn't specialized,
 // and it isn't where the container is a field of a structure.
 
 extension PackWriter {
-    /// Writes the elements of an array if they are numbers, truth values or texts; says whether they are.
+    /// Writes the elements of an array if they are numbers, truth values or texts; returns whether they are.
     @usableFromInline
     mutating func packCommon<Element>(elements: [Element]) throws(CodecError) -> Bool {
         if Element.self == Int.self {
@@ -62,7 +62,7 @@ extension PackWriter {
         return false
     }
 
-    /// Writes the elements of a set if they are of a common type; says whether they are.
+    /// Writes the elements of a set if they are of a common type; returns whether they are.
     @usableFromInline
     mutating func packCommon<Element>(members: Set<Element>) throws(CodecError) -> Bool {
         if Element.self == String.self {
@@ -84,7 +84,7 @@ extension PackWriter {
         return false
     }
 
-    /// Writes the entries of a dictionary if they are of common types; says whether they are.
+    /// Writes the entries of a dictionary if they are of common types; returns whether they are.
     @usableFromInline
     mutating func packCommon<Key, Value>(entries: [Key: Value]) throws(CodecError) -> Bool {
         if Key.self == String.self && Value.self == String.self {
@@ -186,7 +186,7 @@ extension PackReader {
         return nil
     }
 
-    /// Reads a set of elements of a common type; nil if they are of others.
+    /// Reads a set of elements of a common type; nil if they are of another type.
     @usableFromInline
     mutating func readCommonMembers<Element>(_ type: Element.Type) throws(CodecError) -> Set<Element>? {
         if Element.self == String.self {
@@ -204,7 +204,7 @@ extension PackReader {
         return nil
     }
 
-    /// Reads a dictionary of common types; nil if they are others.
+    /// Reads a dictionary of common types; nil if its types are others.
     @usableFromInline
     mutating func readCommonEntries<Key, Value>(
         _ key: Key.Type,

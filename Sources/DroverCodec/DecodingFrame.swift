@@ -7,19 +7,19 @@ internal import Glibc
 @safe
 struct DecodingMemory: ~Copyable {
     var keys = PreparedKeys()
-    /// The first of the frames that wait, of each of which there is one reference here.
+    /// The first of the waiting frames, each of which is referenced once here.
     var spare: Unmanaged<DecodingFrame>?
 }
 
-/// What is remembered of a container in a type's decoding: its field names and the frame that reads it.
+/// What is remembered about a container in a type's decoding: its field names and the frame that reads it.
 ///
 /// A type has one, and one more for each nested container that its `init(from:)` asks for.
 @safe
 final class DecodingNode {
-    /// Types that ask for containers as they go shall not make this grow without end.
+    /// Keeps types that request containers dynamically from making this grow without bound.
     private static let most = 64
 
-    /// The type whose value it is.
+    /// The type of the value.
     let type: Any.Type
     let memory: UnsafeMutablePointer<DecodingMemory>
     @safe @exclusivity(unchecked) private var nested: [Int: DecodingNode] = [:]
@@ -83,9 +83,9 @@ final class DecodingLink {
     init(_ frame: DecodingFrame) { self.frame = frame }
 }
 
-/// One value of the document and how far it was read.
+/// One value of the document, and how far it has been read.
 ///
-/// Frames are used again for the next value of their type, and so are the containers that they handed out, if nobody
+/// Frames are reused for the next value of their type, and so are the containers that they handed out, if no other code
 /// kept them.
 @safe
 final class DecodingFrame {
@@ -99,7 +99,7 @@ final class DecodingFrame {
         case untouched, single, array, map
     }
 
-    /// The entries of a map whose places are noted as they are passed.
+    /// The entries of a map whose places are noted as they are skipped.
     private static let mostNoted = 64
 
     /// The next of the frames that wait for a value; types that contain themselves need several.
@@ -117,27 +117,27 @@ final class DecodingFrame {
     @safe @exclusivity(unchecked) private(set) var first = Place(index: 0, offset: 0)
     /// Where the next field is looked for first.
     @safe @exclusivity(unchecked) private(set) var next = Place(index: 0, offset: 0)
-    /// What is known to be the farthest place.
+    /// The farthest known place.
     @safe @exclusivity(unchecked) private var farthest = Place(index: 0, offset: 0)
     /// The key that is expected next.
     @safe @exclusivity(unchecked) private var expected = 0
-    /// Where the keys of the entries before `farthest` are, as far as there is room.
+    /// Where the keys of the entries before `farthest` are, as far as there is room for them.
     private let noted: UnsafeMutablePointer<Int>
     /// A value before `farthest` whose own end isn't known yet.
     @safe @exclusivity(unchecked) private var pending: DecodingFrame?
     @exclusivity(unchecked) private var step: UnsafePointer<PathStep>?
-    /// Of a nested container: what it is in, and its key there.
+    /// For a nested container: what it is in, and its key there.
     @safe @exclusivity(unchecked) private var parent: DecodingFrame?
     @safe @exclusivity(unchecked) private var ownKey: (any CodingKey)?
-    /// The way to a value that somebody holds though it is complete.
+    /// The path to a value that is still held although it is complete.
     @safe @exclusivity(unchecked) private var path: [any CodingKey] = []
     /// Nested containers that were handed out.
     @safe @exclusivity(unchecked) private var nested: [DecodingFrame] = []
     @safe @exclusivity(unchecked) private var ownLink: DecodingLink?
-    /// The container of keys that was handed out first, and whose keys they are.
+    /// The container of keys that was handed out first, and the type of its keys.
     @safe @exclusivity(unchecked) private var keys: ObjectIdentifier?
     @safe @exclusivity(unchecked) private var container: KeptContainer?
-    /// The object that it consists of.
+    /// The object that the container consists of.
     @exclusivity(unchecked) private var containerObject: UnsafeMutablePointer<AnyObject>?
     @safe @exclusivity(unchecked) private var containerTicket: FrameTicket?
     /// Containers of other keys, as superclasses have them.
@@ -162,7 +162,7 @@ final class DecodingFrame {
         unsafe self.noted.deallocate()
     }
 
-    /// The reader, wherever it stands.
+    /// The reader, wherever it is.
     var reader: UnsafeMutablePointer<PackReader> {
         @inline(__always) get { unsafe self.place.pointee.unsafelyUnwrapped }
     }
@@ -182,7 +182,7 @@ final class DecodingFrame {
 
     // MARK: Life
 
-    /// Begins a value where the reader stands.
+    /// Begins a value where the reader is.
     @inline(__always)
     func begin(at step: UnsafePointer<PathStep>?) {
         unsafe self.start = self.reader.pointee.position
@@ -235,7 +235,7 @@ final class DecodingFrame {
         self.ownKey = nil
     }
 
-    /// Leaves the value to those who hold it, with all that is nested in it, until its document ends.
+    /// Leaves the value to the code that holds it, with everything nested in it, until its document ends.
     private func keep() {
         self.path = self.codingPath
         unsafe self.step = nil
@@ -259,7 +259,7 @@ final class DecodingFrame {
         self.pending = nil
     }
 
-    /// The reader, to stand at `offset` within the container.
+    /// The reader, moved to `offset` within the container.
     @inline(__always)
     func reader(at offset: Int) -> UnsafeMutablePointer<PackReader> {
         let reader = unsafe self.reader
@@ -268,7 +268,7 @@ final class DecodingFrame {
         return unsafe reader
     }
 
-    /// The reader, to stand before the value.
+    /// The reader, moved to before the value.
     @inline(__always)
     func readerBefore() -> UnsafeMutablePointer<PackReader> {
         let reader = unsafe self.reader
@@ -279,7 +279,7 @@ final class DecodingFrame {
 
     // MARK: The value itself
 
-    /// Reads the value by `body`.
+    /// Reads the value with `body`.
     @inline(__always)
     func single<Value>(_ body: (inout PackReader) throws(CodecError) -> Value) throws(CodecError) -> Value {
         let reader = unsafe self.readerBefore()
@@ -389,7 +389,7 @@ final class DecodingFrame {
         if place.index > self.farthest.index { self.farthest = place }
     }
 
-    /// Notes that the value was read that was located last, to where the reader stands.
+    /// Notes that the value that was located last has been read, up to where the reader is.
     @inline(__always)
     func passed(_ index: Int) {
         self.passed(Place(index: index &+ 1, offset: unsafe self.reader.pointee.position))
@@ -397,7 +397,7 @@ final class DecodingFrame {
 
     // MARK: Finding fields
 
-    /// Finds the value of a field, and puts the reader before it; returns the entry's index, or -1 if there is none.
+    /// Finds the value of a field and puts the reader before it; returns the entry's index, or -1 if there is none.
     @inline(__always)
     func locate<Key: CodingKey>(_ key: Key) throws(CodecError) -> Int {
         if self.pending != nil { try self.settle() }
@@ -469,19 +469,19 @@ final class DecodingFrame {
         return keys
     }
 
-    /// The name that the map has where the type looked for one that it knows; nil if that wasn't so.
+    /// The name that the map has in place of one that the type knows; nil if that isn't the case.
     var stranger: String? {
         if self.strangerOffset < 0 { return nil }
         let reader = unsafe self.reader(at: self.strangerOffset)
         do {
             return try unsafe reader.pointee.readString(cutAt: 64)
         } catch {
-            // A key that isn't text is no name.
+            // A key that isn't text is not a name.
             return nil
         }
     }
 
-    /// A field that isn't there.
+    /// The error for a missing field.
     @inline(never)
     func missing(_ key: any CodingKey) -> CodecError {
         CodecError(
@@ -493,7 +493,7 @@ final class DecodingFrame {
 
     // MARK: Values
 
-    /// Decodes a value inside this one, where the reader stands.
+    /// Decodes a value inside this one, where the reader is.
     @inline(__always)
     func decode<Value: Decodable>(_ type: Value.Type, at step: UnsafePointer<PathStep>) throws -> Value {
         try unsafe self.session.plan(of: type).decode(type, in: self.session, at: step)
@@ -501,7 +501,7 @@ final class DecodingFrame {
 
     /// Hands out the value at `place` for a nested container.
     func apart(at place: Place, key: any CodingKey, keyIndex: Int) -> DecodingFrame {
-        // The one before is done with in most cases, and shall not wait for this value's end.
+        // In most cases the previous one is done, and must not wait for this value's end.
         if self.pending == nil, let last = self.nested.last, !last.isHeld, last.nested.isEmpty {
             self.nested.removeLast()
             last.giveBack()
@@ -519,12 +519,12 @@ final class DecodingFrame {
         return child
     }
 
-    /// The index of the key that was located last, for what is remembered of its value.
+    /// The index of the key that was located last, for what is remembered about its value.
     var lastKeyIndex: Int { self.expected - 1 }
 }
 
 extension PackReader {
-    /// Reads a map's key; says whether it is `name` or `number`.
+    /// Reads a map's key; returns whether it is `name` or `number`.
     fileprivate mutating func matchKey(name: String, number: Int?) throws(CodecError) -> Bool {
         switch self.peekKind {
         case .string:

@@ -6,7 +6,7 @@
 class DecodingPlan {
     fileprivate init() {}
 
-    /// Reads a value of the plan's type, which must be `type`, where the reader stands, and leaves it at the value's end.
+    /// Reads a value of the plan's type, which must be `type`, where the reader is, and leaves it at the value's end.
     func decode<Value: Decodable>(
         _ type: Value.Type,
         in session: DecodingSession,
@@ -29,7 +29,7 @@ class DecodingPlan {
     }
 }
 
-/// Has values read themselves.
+/// Lets values read themselves.
 private final class CodablePlan: DecodingPlan {
     private let node: DecodingNode
 
@@ -70,11 +70,11 @@ private final class CodablePlan: DecodingPlan {
 }
 
 extension CodecError {
-    /// What an enumeration's own decoding says of a case that it doesn't have; nil if it says something else.
+    /// The error for a case that an enumeration doesn't have; nil if its own decoding threw for another reason.
     fileprivate static func unknownCase(_ error: any Error, of type: Any.Type, in frame: DecodingFrame) -> CodecError? {
         switch error {
         case DecodingError.typeMismatch(let wanted, _) where wanted == type:
-            // It asked for the cases in the map that it knows.
+            // It asked the map for the cases that it knows.
             guard let name = frame.stranger else { return nil }
             return CodecError(
                 .unknownCase,
@@ -132,7 +132,7 @@ private final class PartsPlan<Parts: DecodableParts>: DecodingPlan {
     }
 }
 
-/// Values that consist of others, not all of them ``WireCodable``: the plan of those is looked up once for all.
+/// Values that consist of others, not all of them ``WireCodable``: the plan for those is looked up once for all.
 private protocol DecodableParts {
     static func decodeParts(in session: DecodingSession, at step: UnsafePointer<PathStep>?) throws -> Self
 }
@@ -148,9 +148,9 @@ extension Optional: DecodableParts where Wrapped: Decodable {
 }
 
 extension DecodingSession {
-    /// Reads the elements of an array, as many as `most`, to where `place` says; `initialized` counts them.
+    /// Reads the elements of an array, at most `most`, to `place`; `initialized` counts them.
     ///
-    /// By address, since an array that is appended to asks for its types with each element.
+    /// By address, because an array that is appended to looks up its types for each element.
     fileprivate func readElements<Element: Decodable>(
         _ range: Range<Int>,
         by plan: DecodingPlan,
@@ -172,7 +172,7 @@ extension DecodingSession {
         }
     }
 
-    /// How many of the announced elements to make room for at once: as many as the bytes that are there justify.
+    /// How many of the announced elements to make room for at once: as many as the available bytes justify.
     fileprivate func reservation<Element>(_ count: Int, of type: Element.Type) -> Int {
         let justified = unsafe 8 * self.reader.pointee.remaining / max(MemoryLayout<Element>.stride, 1)
         return min(count, max(PackReader.firstReservation(count), justified))

@@ -2,13 +2,13 @@
 
 /// Reads a value by its `Decodable` conformance.
 ///
-/// Fields may come in any order and unknown ones are passed over. Fields in the order of their declaration, which is
-/// how our encoder writes them, are read in one pass.
+/// Fields may come in any order, and unknown ones are skipped. Fields in the order of their declaration, which is
+/// how Drover's encoder writes them, are read in one pass.
 @usableFromInline
 func decodeValue<Value: Decodable>(_ type: Value.Type, from reader: inout PackReader) throws(CodecError) -> Value {
     let session = ThreadSessions.freeDecoding
     session.isBusy = true
-    // Whoever keeps a decoder beyond this call must not get at the bytes.
+    // Code that keeps a decoder beyond this call must not reach the bytes.
     defer { session.end() }
     let (position, depth) = (reader.position, reader.depth)
     do {
@@ -23,22 +23,22 @@ func decodeValue<Value: Decodable>(_ type: Value.Type, from reader: inout PackRe
     }
 }
 
-/// A reader, the values that are being read from it, and what is known of their types.
+/// A reader, the values that are being read from it, and what is known about their types.
 ///
-/// One thread uses it at a time, and no method hands one of its variables to code that gets at the variable again: that
+/// One thread uses it at a time, and no method hands one of its variables to code that uses the variable again: that
 /// is why they aren't checked for exclusivity.
 @safe
 final class DecodingSession {
     @safe @exclusivity(unchecked) private var plans = TypeTable<DecodingPlan>()
-    /// The session for values inside a value of this one that somebody decodes with a reader of his own.
+    /// The session for values inside a value of this one that are decoded with a separate reader.
     private(set) lazy var inner = DecodingSession()
     @safe @exclusivity(unchecked) var isBusy = false
     /// Where values are read from, while there are any; frames look there with each field, without counting a reference
     /// to the session.
     let place: UnsafeMutablePointer<UnsafeMutablePointer<PackReader>?>
-    /// How many values are inside each other.
+    /// How deep values are nested.
     @safe @exclusivity(unchecked) var level = 0
-    /// Frames that somebody holds though their value is complete; they can be read from until the document ends.
+    /// Frames that are held although their value is complete; they can be read from until the document ends.
     @safe @exclusivity(unchecked) private var held: [DecodingFrame] = []
 
     init() {
@@ -47,7 +47,7 @@ final class DecodingSession {
     }
 
     deinit {
-        // Frames and what they handed out hold each other.
+        // Frames and the containers that they handed out reference each other.
         self.plans.forEach { plan in plan.dismantle() }
         unsafe self.place.deallocate()
     }

@@ -5,16 +5,16 @@
 @safe
 struct EncodingMemory: ~Copyable {
     var keys = PreparedKeys()
-    /// The first of the frames that wait, of each of which there is one reference here.
+    /// The first of the waiting frames, each of which is referenced once here.
     var spare: Unmanaged<EncodingFrame>?
 }
 
-/// What is remembered of a container in a type's encoding: its field names and the frame that writes it.
+/// What is remembered about a container in a type's encoding: its field names and the frame that writes it.
 ///
 /// A type has one, and one more for each nested container that its `encode(to:)` makes.
 @safe
 final class EncodingNode {
-    /// Types that make up containers as they go shall not make this grow without end.
+    /// Keeps types that create containers dynamically from making this grow without bound.
     private static let most = 64
 
     let memory: UnsafeMutablePointer<EncodingMemory>
@@ -70,7 +70,7 @@ final class EncodingNode {
     }
 }
 
-/// What containers and encoders hold: it ends with the value that they belong to, whoever keeps them.
+/// What containers and encoders hold: it ends with the value that they belong to, even if they are kept.
 @safe
 final class EncodingLink {
     let frame: EncodingFrame
@@ -90,9 +90,9 @@ final class EncodingLink {
     }
 }
 
-/// A value, or a nested container, in the making.
+/// A value, or a nested container, that is being written.
 ///
-/// Frames are used again for the next value of their type, and so are the containers that they handed out, if nobody
+/// Frames are reused for the next value of their type, and so are the containers that they handed out, if no other code
 /// kept them.
 @safe
 final class EncodingFrame {
@@ -100,7 +100,7 @@ final class EncodingFrame {
         case untouched, single, array, map
     }
 
-    /// A nested container that is written apart, and where it belongs.
+    /// A nested container that is written separately, and where it belongs.
     private struct Apart {
         let offset: Int
         let frame: EncodingFrame
@@ -124,17 +124,17 @@ final class EncodingFrame {
     /// The value that a nested container belongs to; the value itself if it is one.
     @safe @exclusivity(unchecked) private var owner: ObjectIdentifier?
     @exclusivity(unchecked) private var step: UnsafePointer<PathStep>?
-    /// Of a nested container: what it is in, and its key there.
+    /// For a nested container: what it is in, and its key there.
     @safe @exclusivity(unchecked) private var parent: EncodingFrame?
     @safe @exclusivity(unchecked) private var ownKey: (any CodingKey)?
     /// The nested container that is being written at the end of this one.
     @safe @exclusivity(unchecked) private var nested: EncodingFrame?
     @safe @exclusivity(unchecked) private var apart: [Apart] = []
     @safe @exclusivity(unchecked) private var ownLink: EncodingLink?
-    /// The container of keys that was handed out first, and whose keys they are.
+    /// The container of keys that was handed out first, and the type of its keys.
     @safe @exclusivity(unchecked) private var keys: ObjectIdentifier?
     @safe @exclusivity(unchecked) private var container: KeptContainer?
-    /// The object that it consists of.
+    /// The object that the container consists of.
     @exclusivity(unchecked) private var containerObject: UnsafeMutablePointer<AnyObject>?
     @safe @exclusivity(unchecked) private var containerLink: EncodingLink?
     /// Containers of other keys, as superclasses have them.
@@ -264,7 +264,7 @@ final class EncodingFrame {
         unsafe self.containerObject = nil
     }
 
-    /// Frames and what they handed out hold each other.
+    /// Frames and the containers that they handed out reference each other.
     func dismantle() {
         self.ownLink = nil
         self.containerLink = nil
@@ -295,7 +295,7 @@ final class EncodingFrame {
             if self.kind == kind { return }
             guard self.kind == .untouched else { throw CodecError.encoderMisused() }
             try unsafe self.writer.pointee.enter()
-            // The head's place; its value comes when the count is known.
+            // Reserves the header's place; its value is written when the count is known.
             try unsafe self.writer.pointee.packNil()
             self.kind = kind
         } catch {
@@ -330,7 +330,7 @@ final class EncodingFrame {
 
     // MARK: Entries and elements
 
-    /// Writes the name of a field; returns what to go back to if its value fails.
+    /// Writes the name of a field; returns the state to go back to if its value fails.
     @inline(__always)
     func begin(_ name: String) throws(CodecError) -> Int {
         try self.check(.map)
@@ -349,7 +349,7 @@ final class EncodingFrame {
     @inline(__always)
     func passed() { self.count &+= 1 }
 
-    /// Takes back an entry or element that failed.
+    /// Removes an entry or element that failed.
     @inline(never)
     func rollBack(to mark: Int) {
         let depth = self.kind == .single || self.kind == .untouched ? self.outerDepth : self.outerDepth + 1
@@ -367,7 +367,7 @@ final class EncodingFrame {
         try self.single { try unsafe self.session.plan(of: Value.self).encode(value, in: self.session, at: self.step) }
     }
 
-    /// Writes the one value by `body`.
+    /// Writes the one value with `body`.
     @inline(__always)
     func single(_ body: () throws -> Void) throws {
         try self.check(.untouched)
@@ -380,7 +380,7 @@ final class EncodingFrame {
         self.kind = .single
     }
 
-    /// Writes the one value by `body`, in bytes that are there at once.
+    /// Writes the one value with `body`, as bytes that are complete at once.
     @inline(__always)
     func write(_ body: (inout PackWriter) throws(CodecError) -> Void) throws {
         try self.single { try unsafe body(&self.writer.pointee) }
@@ -388,7 +388,7 @@ final class EncodingFrame {
 
     // MARK: Nested containers
 
-    /// Begins a nested container at the end; what it returns is of no use if this isn't the time for it.
+    /// Begins a nested container at the end; the result is useless if no container may begin now.
     func openNested(at key: any CodingKey, hasKey: Bool) -> EncodingLink {
         var index = -1
         do {
@@ -414,7 +414,7 @@ final class EncodingFrame {
         return frame.link
     }
 
-    /// Completes the nested container, or has it written apart from now on if somebody may still write to it.
+    /// Completes the nested container, or has it written separately from now on if other code may still write to it.
     @inline(never)
     private func settle() throws(CodecError) {
         guard let nested = self.nested.take() else { return }
@@ -425,7 +425,7 @@ final class EncodingFrame {
         }
     }
 
-    /// Whether anybody can write to this container or one nested in it.
+    /// Whether any code can still write to this container or one nested in it.
     private var isHeld: Bool {
         if self.ownLink != nil && !isKnownUniquelyReferenced(&self.ownLink) { return true }
         if let container = self.container, container.isHeld { return true }
@@ -459,7 +459,7 @@ final class EncodingFrame {
 // MARK: - Writing backwards
 
 extension PackWriter {
-    /// Writes the head of a container whose place is the byte at `offset` and whose elements follow it.
+    /// Writes the header of a container whose place is the byte at `offset` and whose elements follow it.
     @inline(__always)
     fileprivate mutating func patchHeader(at offset: Int, count: Int, short: UInt8, code16: UInt8) throws(CodecError) {
         if count <= 15, count <= self.limits.maxCount, let base = unsafe self.base {
@@ -485,7 +485,7 @@ extension PackWriter {
         }
     }
 
-    /// Puts what `other` holds at `offset`, before what is there.
+    /// Inserts the content of `other` at `offset`.
     fileprivate mutating func insert(_ other: borrowing PackWriter, at offset: Int) throws(CodecError) {
         try self.openGap(of: other.count, at: offset)
         let range = offset..<(offset + other.count)
@@ -494,7 +494,7 @@ extension PackWriter {
         }
     }
 
-    /// Moves the bytes from `offset` on up by `bytes`.
+    /// Moves the bytes from `offset` on upward by `bytes`.
     private mutating func openGap(of bytes: Int, at offset: Int) throws(CodecError) {
         if bytes == 0 { return }
         let tail = self.count - offset

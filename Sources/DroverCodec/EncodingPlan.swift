@@ -29,7 +29,7 @@ class EncodingPlan {
     }
 }
 
-/// Has values write themselves.
+/// Lets values write themselves.
 private final class CodablePlan: EncodingPlan {
     private let node = EncodingNode()
 
@@ -104,7 +104,7 @@ private final class PartsPlan<Parts: EncodableParts>: EncodingPlan {
     }
 }
 
-/// Values that consist of others, not all of them ``WireCodable``: the plan of those is looked up once for all.
+/// Values that consist of others, not all of them ``WireCodable``: the plan for those is looked up once for all.
 private protocol EncodableParts {
     func encodeParts(in session: EncodingSession, at step: UnsafePointer<PathStep>?) throws
 }
@@ -132,7 +132,7 @@ extension EncodingSession {
         try unsafe withUnsafeMutablePointer(to: &step) { step in
             guard var element = elements.baseAddress else { return }
             do {
-                // By address, since a collection's own iteration asks for its types with each element.
+                // By address, because a collection's own iteration looks up its types for each element.
                 for index in 0..<elements.count {
                     unsafe step.pointee.index = index
                     try unsafe plan.encode(element.pointee, in: self, at: step)
@@ -165,7 +165,7 @@ extension Set: EncodableParts where Element: Encodable {
     }
 }
 
-/// A dictionary whose keys are ``WireCodable`` keeps them as they are, where `Codable` makes texts of integers.
+/// A dictionary whose keys are ``WireCodable`` keeps them as they are, where `Codable` turns integers into text.
 extension Dictionary: EncodableParts where Key: WireCodable, Value: Encodable {
     fileprivate func encodeParts(in session: EncodingSession, at step: UnsafePointer<PathStep>?) throws {
         try unsafe session.writer.pointee.enter()

@@ -2,8 +2,8 @@
 
 /// Writes a value by its `Encodable` conformance.
 ///
-/// Structures become maps by field name; the bytes go straight into the writer. `Codable` doesn't tell how many fields
-/// come, so each container's head is written when the container is complete.
+/// Structures become maps by field name; the bytes go straight into the writer. `Codable` doesn't say how many fields
+/// will follow, so each container's header is written when the container is complete.
 @usableFromInline
 func encodeValue<Value: Encodable>(_ value: Value, into writer: inout PackWriter) throws(CodecError) {
     let session = ThreadSessions.freeEncoding
@@ -29,28 +29,28 @@ struct EncodingState {
     var innermost: ObjectIdentifier?
 }
 
-/// A writer, the values that are being written to it, and what is known of their types.
+/// A writer, the values that are being written to it, and what is known about their types.
 ///
-/// One thread uses it at a time, and no method hands one of its variables to code that gets at the variable again: that
+/// One thread uses it at a time, and no method hands one of its variables to code that uses the variable again: that
 /// is why they aren't checked for exclusivity.
 @safe
 final class EncodingSession {
-    /// How the values of each type are written; sessions of values written apart share it.
+    /// How the values of each type are written; sessions of values written separately share it.
     final class Plans {
         @safe @exclusivity(unchecked) var table = TypeTable<EncodingPlan>()
 
-        // Frames and what they handed out hold each other.
+        // Frames and the containers that they handed out reference each other.
         deinit { self.table.forEach { plan in plan.dismantle() } }
     }
 
     private let plans: Plans
-    /// The session for values inside a value of this one that somebody encodes with a writer of his own.
+    /// The session for values inside a value of this one that are encoded with a separate writer.
     private(set) lazy var inner = EncodingSession()
     @safe @exclusivity(unchecked) var isBusy = false
     let state: UnsafeMutablePointer<EncodingState>
     /// The first misuse of an encoder in a place that can't throw.
     @safe @exclusivity(unchecked) var misuse: CodecError?
-    /// How many values are inside each other.
+    /// How deep values are nested.
     @safe @exclusivity(unchecked) var level = 0
     /// Whether the writer is the session's own.
     private let ownsWriter: Bool
@@ -62,7 +62,7 @@ final class EncodingSession {
         unsafe self.state.initialize(to: EncodingState())
     }
 
-    /// A session for a container that is written apart, because `Codable` lets it be written in between its siblings.
+    /// A session for a container that is written separately because `Codable` allows writing it between its siblings.
     init(apartFrom session: EncodingSession, depth: Int) {
         self.plans = session.plans
         self.level = session.level

@@ -8,7 +8,7 @@
 class KeptContainer {
     /// The object that the container consists of.
     ///
-    /// It lies in memory of its own: of a variable that nobody ever sets again the optimiser would look at a copy, and find
+    /// It has memory of its own: for a variable that is never set again, the optimizer would look at a copy and find
     /// two references.
     let object: UnsafeMutablePointer<AnyObject>
 
@@ -22,13 +22,13 @@ class KeptContainer {
         unsafe self.object.deallocate()
     }
 
-    /// Whether the value's own code, or anybody else, holds the container too.
+    /// Whether the value's own code, or any other code, holds the container too.
     var isHeld: Bool {
         @inline(__always) get { unsafe !isKnownUniquelyReferenced(&self.object.pointee) }
     }
 }
 
-/// Generic over the container and not over its keys: so it has the container's type at hand.
+/// Generic over the container and not over its keys, so that it has the container's type at hand.
 final class KeptContainerOf<Container>: KeptContainer {
     /// Keeps a container, if it consists of one reference, as those of the standard library do.
     init?(_ container: Container) {

@@ -49,7 +49,7 @@ struct MapReader<Key: CodingKey>: KeyedDecodingContainerProtocol {
         do { return try self.ticket.open().codingPath } catch { return [] }
     }
 
-    /// The keys that `Key` knows; none if the bytes are at fault, as there is no way to throw here.
+    /// The keys that `Key` knows; none if the bytes are invalid, because this can't throw.
     var allKeys: [Key] {
         do {
             return try self.ticket.open().allKeys(Key.self)
@@ -68,7 +68,7 @@ struct MapReader<Key: CodingKey>: KeyedDecodingContainerProtocol {
         }
     }
 
-    /// Reads the value of a field; nil if there is none, or if nil is one and may be.
+    /// Reads the value of a field; nil if the field is missing, or if its value is nil and may be.
     @inline(__always)
     private func readIfPresent<Value: WireCodable>(_ type: Value.Type, forKey key: Key) throws -> Value? {
         try self.ticket.withFrame { frame in

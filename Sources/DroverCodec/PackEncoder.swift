@@ -9,7 +9,7 @@ struct PackEncoder: Encoder {
     var userInfo: [CodingUserInfoKey: Any] { [:] }
 
     func container<Key: CodingKey>(keyedBy type: Key.Type) -> KeyedEncodingContainer<Key> {
-        // An encoder that somebody kept is of no use to him: whatever he writes throws.
+        // An encoder that was kept is useless: every write to it throws.
         guard self.link.isValid else { return KeyedEncodingContainer(MapWriter(link: self.link)) }
         self.link.frame.open(.map)
         return self.link.frame.container(keyedBy: type)
@@ -35,7 +35,7 @@ extension EncodingLink {
 
     var codingPath: [any CodingKey] { self.isValid ? self.frame.codingPath : [] }
 
-    /// A nested container; what it returns is of no use if the value is complete.
+    /// A nested container; the result is useless if the value is complete.
     func openNested(at key: any CodingKey, hasKey: Bool) -> EncodingLink {
         self.isValid ? self.frame.openNested(at: key, hasKey: hasKey) : self
     }
@@ -119,7 +119,7 @@ private struct ArrayWriter: UnkeyedEncodingContainer {
     var codingPath: [any CodingKey] { self.link.codingPath }
     var count: Int { self.link.isValid ? self.link.frame.count : 0 }
 
-    /// Writes an element by `body`, or nothing if that fails.
+    /// Writes an element with `body`, or nothing if that fails.
     @inline(__always)
     private func element(_ body: (EncodingFrame) throws -> Void) throws {
         let frame = try self.link.open()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The family of a MessagePack value, as its first byte tells it.
+/// The family of a MessagePack value, determined by its first byte.
 public enum PackKind: Hashable, Sendable {
     /// No value.
     case `nil`
@@ -20,7 +20,7 @@ public enum PackKind: Hashable, Sendable {
     case map
     /// Bytes with an application's own type number.
     case extended
-    /// The one byte that begins nothing (0xC1).
+    /// The one byte that doesn't begin any value (0xC1).
     case invalid
 
     /// The family of the value that begins with `byte`.

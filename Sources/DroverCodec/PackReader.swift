@@ -2,20 +2,20 @@
 
 internal import Glibc
 
-/// Reads MessagePack from bytes that somebody else owns.
+/// Reads MessagePack from bytes that it doesn't own.
 ///
 /// You get one from ``withPackReader(over:limits:_:)-([UInt8],_,_)`` or in ``WireCodable/unpack(from:)``. It can't be
-/// copied or kept, since it must not outlive its bytes. Whatever the bytes are, each read either returns a value or
-/// throws: nothing is read beyond the end, and no declared count makes anybody reserve more memory than the bytes that
-/// are really there justify.
+/// copied or kept, because it must not outlive its bytes. Whatever the bytes are, each read either returns a value or
+/// throws: nothing is read beyond the end, and no declared count causes more memory to be reserved than the bytes that
+/// are actually there justify.
 ///
-/// Of a document longer than ``CodecLimits/maxBytes`` nothing is read: each read throws ``CodecError/Code/tooLarge``.
+/// If a document is longer than ``CodecLimits/maxBytes``, each read throws ``CodecError/Code/tooLarge``.
 ///
-/// A read that throws for a wrong kind or range leaves the reader before the value.
+/// A read that throws because of a wrong kind or range leaves the reader before the value.
 @safe
 public struct PackReader: ~Copyable {
     @usableFromInline let base: UnsafeRawPointer?
-    /// The bytes that may be read: none of a document over the limit.
+    /// The number of bytes that may be read: 0 if the document is over the limit.
     @usableFromInline let count: Int
     /// The bytes that the document has.
     @usableFromInline let documentCount: Int
@@ -27,11 +27,11 @@ public struct PackReader: ~Copyable {
 
     @usableFromInline var position = 0
     @usableFromInline var depth = 0
-    /// The limits this reader keeps to.
+    /// The limits that this reader enforces.
     public let limits: CodecLimits
-    /// What ``context`` refers to, without a hold on it: a reader is made for each message, and is nothing but words.
+    /// The object behind ``context``, unretained: a reader is made for each message, and consists of plain words only.
     @usableFromInline var bound: Unmanaged<AnyObject>?
-    /// What the values read may be bound to; whoever makes the reader sets it, and keeps it as long as the reader lives.
+    /// An object that the values read may be bound to; the reader's creator sets it and keeps it as long as the reader.
     @inlinable package var context: AnyObject? {
         get { unsafe self.bound?.takeUnretainedValue() }
         set { unsafe self.bound = newValue.map { unsafe Unmanaged.passUnretained($0) } }
@@ -66,7 +66,7 @@ public struct PackReader: ~Copyable {
         if self.position != self.documentCount { throw self.notAtEnd() }
     }
 
-    /// Takes the bytes that are left, whatever they are.
+    /// Takes the remaining bytes, whatever they are.
     package mutating func takeRest<Result, Failure: Error>(
         _ body: (UnsafeRawBufferPointer) throws(Failure) -> Result
     ) throws(Failure) -> Result {
@@ -89,9 +89,9 @@ public struct PackReader: ~Copyable {
         return try body(&reader)
     }
 
-    /// A reader that goes on from a place noted before.
+    /// A reader that continues from a place noted before.
     ///
-    /// Whoever notes places answers for it that the bytes are still there.
+    /// The code that notes places must make sure that the bytes are still there.
     init(at place: ReaderPlace) {
         unsafe self.base = place.base
         self.count = place.count
@@ -102,7 +102,7 @@ public struct PackReader: ~Copyable {
         self.position = place.position
     }
 
-    /// Where the reader stands.
+    /// The reader's place.
     var place: ReaderPlace {
         unsafe ReaderPlace(
             base: self.base,
@@ -132,7 +132,7 @@ public struct PackReader: ~Copyable {
     }
 }
 
-/// Where a reader stands, for those who read a document out of order.
+/// A reader's place, for code that reads a document out of order.
 ///
 /// Unlike a reader it can be kept, so it stays within this module, and only for as long as the bytes are there.
 @safe
@@ -188,7 +188,7 @@ public func withPackReader<Result, Failure: Error>(
 // MARK: - Values
 
 extension PackReader {
-    /// Reads nil if it is next; says whether it was.
+    /// Reads nil if it is next; returns whether it was.
     @inlinable
     public mutating func readNil() throws(CodecError) -> Bool {
         if self.isAtEnd { throw self.truncated() }
@@ -231,7 +231,7 @@ extension PackReader {
         return try self.readWide(as: UInt64.self)
     }
 
-    /// Reads an integer of any encoding; a peer may mean "no limit" by one above `Int.max`, and it counts as that.
+    /// Reads an integer of any encoding; a number above `Int.max`, which may mean "no limit", is read as `Int.max`.
     public mutating func readCount() throws(CodecError) -> Int {
         // 64 bits, unsigned.
         if !self.isAtEnd, self.byte(at: self.position) == 0xCF { return Int(clamping: try self.readUInt64()) }
@@ -292,19 +292,19 @@ extension PackReader {
         return try self.readLongString()
     }
 
-    /// How many bytes the text has that is next, which isn't read.
+    /// How many bytes the next text has, which isn't read.
     package func textByteCount() throws(CodecError) -> Int { try self.stringRange().count }
 
-    /// Reads the beginning of a text and passes its rest, which isn't looked at.
+    /// Reads the beginning of a text and skips the rest, which isn't looked at.
     ///
-    /// - Parameter limit: How many bytes it may have; it is cut between two scalars.
+    /// - Parameter limit: How many bytes the beginning may have; the text is cut between two scalars.
     /// - Returns: The beginning, or the whole text if it isn't longer.
-    /// - Throws: ``CodecError`` if text isn't next.
+    /// - Throws: ``CodecError`` if the next value isn't text.
     package mutating func readString(cutAt limit: Int) throws(CodecError) -> String {
         let content = try self.stringRange()
         guard content.count > limit else { return try self.takeText(content) }
         var end = content.lowerBound + limit
-        // Not before a byte that continues a scalar; one has three of them at most.
+        // Don't cut before a byte that continues a scalar; a scalar has three of them at most.
         for _ in 0..<3 where end > content.lowerBound && self.byte(at: end) & 0xC0 == 0x80 { end -= 1 }
         let text = try self.takeText(content.lowerBound..<end)
         self.position = content.upperBound
@@ -316,7 +316,7 @@ extension PackReader {
         try self.takeText(try self.stringRange())
     }
 
-    /// The text in a range that is known to be there, behind which the reader goes on.
+    /// The text in a range that is known to be there, after which the reader continues.
     @inline(__always)
     private mutating func takeText(_ content: Range<Int>) throws(CodecError) -> String {
         let bytes = unsafe UnsafeRawBufferPointer(
@@ -334,7 +334,7 @@ extension PackReader {
         }
         // Decoding repairs what isn't UTF-8, and a repair always changes the bytes. Comparing them afterwards is several
         // times faster than `String(validating:as:)`, whose metadata look-ups cost more than a short string. In ASCII,
-        // which costs less to see, there is nothing to repair.
+        // which is cheaper to detect, there is nothing to repair.
         var text = unsafe String(decoding: bytes, as: UTF8.self)
         let isFaithful =
             unsafe Self.isASCII(bytes)
@@ -357,7 +357,7 @@ extension PackReader {
     ///
     /// - Parameter body: Gets the bytes, which are valid until it returns.
     /// - Returns: What `body` returns.
-    /// - Throws: What `body` throws, and ``CodecError`` if bytes aren't next.
+    /// - Throws: What `body` throws, and ``CodecError`` if the next value isn't bytes.
     @inlinable
     public mutating func readBinarySlice<Result>(
         _ body: (UnsafeRawBufferPointer) throws(CodecError) -> Result
@@ -374,7 +374,7 @@ extension PackReader {
         return try unsafe body(bytes)
     }
 
-    /// Reads the head of an array; returns the number of elements that follow.
+    /// Reads the header of an array; returns the number of elements that follow.
     @inlinable
     public mutating func readArrayHeader() throws(CodecError) -> Int {
         if self.isAtEnd { throw self.truncated() }
@@ -388,7 +388,7 @@ extension PackReader {
         return try self.readLongHeader(code16: 0xDC, kind: .array, bytesPerElement: 1)
     }
 
-    /// Reads the head of a map; returns the number of pairs of key and value that follow.
+    /// Reads the header of a map; returns the number of key-value pairs that follow.
     @inlinable
     public mutating func readMapHeader() throws(CodecError) -> Int {
         if self.isAtEnd { throw self.truncated() }
@@ -412,9 +412,9 @@ extension PackReader {
         return (type, bytes)
     }
 
-    /// Reads past the next value, whatever it is and however deep.
+    /// Skips the next value, whatever it is and however deep.
     public mutating func skip() throws(CodecError) {
-        // How many values are still to be passed. Each takes a byte at least, which bounds both number and work.
+        // How many values are still to be skipped. Each takes a byte at least, which bounds their number and the work.
         var values = 1
         while values > 0 {
             values -= 1
@@ -467,7 +467,7 @@ extension PackReader {
         return all & 0x8080_8080_8080_8080 == 0
     }
 
-    /// Where the text of the string that is next lies; the reader doesn't move.
+    /// Where the text of the next string is; the reader doesn't move.
     @inlinable
     func stringRange() throws(CodecError) -> Range<Int> {
         if self.isAtEnd { throw self.truncated() }
@@ -482,7 +482,7 @@ extension PackReader {
         return try self.content(lengthBytes: 1 &<< Int(code &- 0xD9), skipping: 1)
     }
 
-    /// Where the content lies whose length is written in `lengthBytes` bytes behind `skipping` others.
+    /// Where the content is whose length is written in `lengthBytes` bytes after `skipping` others.
     @usableFromInline
     func content(lengthBytes: Int, skipping: Int, extra: Int = 0) throws(CodecError) -> Range<Int> {
         let head = skipping + lengthBytes + extra
@@ -502,7 +502,7 @@ extension PackReader {
         }
     }
 
-    /// Where type and content of the extension value lie that is next.
+    /// Where the type and the content of the next extension value are.
     func extended() throws(CodecError) -> (type: Int, content: Range<Int>) {
         let code = self.byte(at: self.position)
         switch code {
@@ -558,7 +558,7 @@ extension PackReader {
         return number
     }
 
-    /// The integer that is next, as two's complement and sign; the reader doesn't move.
+    /// The next integer, as two's complement and sign; the reader doesn't move.
     @usableFromInline
     func wideInteger() throws(CodecError) -> (bits: UInt64, isNegative: Bool, size: Int) {
         let start = self.position + 1

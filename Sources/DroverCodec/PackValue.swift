@@ -53,8 +53,8 @@ public enum PackValue: Hashable, Sendable {
 extension PackValue: WireCodable {
     /// Writes the value in its smallest encoding.
     ///
-    /// - Parameter writer: Where to.
-    /// - Throws: ``CodecError`` if a limit is passed.
+    /// - Parameter writer: The writer to write to.
+    /// - Throws: ``CodecError`` if a limit is exceeded.
     public func pack(into writer: inout PackWriter) throws(CodecError) {
         switch self {
         case .nil: try writer.packNil()
@@ -84,9 +84,9 @@ extension PackValue: WireCodable {
 
     /// Reads any value.
     ///
-    /// - Parameter reader: Where from.
+    /// - Parameter reader: The reader to read from.
     /// - Returns: The value.
-    /// - Throws: ``CodecError`` if the bytes aren't MessagePack or pass a limit.
+    /// - Throws: ``CodecError`` if the bytes aren't MessagePack or exceed a limit.
     public static func unpack(from reader: inout PackReader) throws(CodecError) -> PackValue {
         switch reader.peekKind {
         case .nil:
@@ -144,13 +144,13 @@ extension PackReader {
 extension PackValue: Codable {
     /// Reads a value from any decoder: scalars, arrays, and maps with names as keys.
     ///
-    /// Ours never comes here; others, such as JSON's, can't tell bytes or extension values from arrays.
+    /// Drover's own decoder never gets here; others, such as JSON's, can't tell bytes or extension values from arrays.
     ///
-    /// - Parameter decoder: Where from.
+    /// - Parameter decoder: The decoder to read from.
     /// - Throws: The decoder's errors.
     public init(from decoder: any Decoder) throws {
         if let container = try? decoder.container(keyedBy: NamedKey.self) {
-            // Asked first and allowed to fail: a decoder tells its value's kind only by trial.
+            // Tried first and allowed to fail: only trying shows the kind of a decoder's value.
             self = .map(
                 try container.allKeys.map { key in
                     Entry(key: .string(key.stringValue), value: try container.decode(PackValue.self, forKey: key))
@@ -167,7 +167,7 @@ extension PackValue: Codable {
     }
 
     private init(scalar container: any SingleValueDecodingContainer) throws {
-        // Each attempt may fail: a decoder tells its value's kind only by trial.
+        // Each attempt may fail: only trying shows the kind of a decoder's value.
         if container.decodeNil() {
             self = .nil
         } else if let value = try? container.decode(Bool.self) {
@@ -185,7 +185,7 @@ extension PackValue: Codable {
 
     /// Writes the value to any encoder; maps must have text as keys.
     ///
-    /// - Parameter encoder: Where to.
+    /// - Parameter encoder: The encoder to write to.
     /// - Throws: The encoder's errors, and `EncodingError` for a key that isn't text or an extension value.
     public func encode(to encoder: any Encoder) throws {
         switch self {

@@ -4,7 +4,7 @@ internal import Glibc
 
 /// Writes MessagePack into one growing block of memory.
 ///
-/// Every value takes its smallest encoding. The block comes from `malloc`, and ``finish()`` hands it over without a
+/// Every value gets its smallest encoding. The block comes from `malloc`, and ``finish()`` hands it over without a
 /// copy, so that a C library may send it and `free` it.
 ///
 /// A write that fails may leave an incomplete document behind: throw the writer away.
@@ -22,12 +22,12 @@ public struct PackWriter: ~Copyable {
     @usableFromInline var used: Int
     @usableFromInline let headerBytes: Int
     @usableFromInline var depth = 0
-    /// References that the values written so far contain, for who must know what a document refers to.
+    /// References that the values written so far contain, for code that must know what a document refers to.
     private var noted: Unmanaged<ReferenceList>?
-    /// The limits this writer keeps to; ``CodecLimits/maxBytes`` doesn't count the reserved header.
+    /// The limits that this writer enforces; ``CodecLimits/maxBytes`` doesn't count the reserved header.
     public let limits: CodecLimits
 
-    /// Whether a nil, and nothing else, was written behind the first `start` bytes.
+    /// Whether a nil, and nothing else, was written after the first `start` bytes.
     @inlinable
     func wroteNil(from start: Int) -> Bool {
         guard self.used == start + 1, let base = unsafe self.base else { return false }
@@ -88,7 +88,7 @@ public struct PackWriter: ~Copyable {
         unsafe self.noted?.takeUnretainedValue().references ?? []
     }
 
-    /// Takes everything back, the reserved header apart.
+    /// Removes everything written, except the reserved header.
     @inlinable
     package mutating func removeAll() {
         self.used = self.headerBytes
@@ -104,12 +104,12 @@ public struct PackWriter: ~Copyable {
         return unsafe PackedBlock(baseAddress: base, count: count)
     }
 
-    /// Takes back everything after the first `count` bytes: a document that couldn't be completed.
+    /// Removes everything after the first `count` bytes: a document that couldn't be completed.
     package mutating func rollBack(to count: Int) {
         self.rollBack(to: count, depth: 0)
     }
 
-    /// Takes back everything after the first `count` bytes, which were written `depth` containers deep.
+    /// Removes everything after the first `count` bytes, which were written `depth` containers deep.
     mutating func rollBack(to count: Int, depth: Int) {
         precondition(count >= self.headerBytes && count <= self.used, "only bytes that were written can be taken back")
         self.used = count
@@ -125,7 +125,7 @@ public struct PackWriter: ~Copyable {
     }
 }
 
-/// Something that a value in a document refers to: a number, and of whom, for others have the same numbers.
+/// Something that a value in a document refers to: a number and its owner, because other owners use the same numbers.
 package struct NotedReference: Hashable, Sendable {
     /// The owner's identity, in two halves.
     package let high: UInt64
@@ -146,7 +146,7 @@ private final class ReferenceList {
     init(_ first: NotedReference) { self.references = [first] }
 }
 
-/// A block of memory with an encoded document; the one owner of it.
+/// A block of memory with an encoded document, and its only owner.
 @safe
 public struct PackedBlock: ~Copyable {
     /// The first byte.
@@ -169,7 +169,7 @@ public struct PackedBlock: ~Copyable {
         unsafe UnsafeRawBufferPointer(start: self.baseAddress, count: self.count)
     }
 
-    /// Gives up the block: the caller, or whom it passes the block on to, calls `free`.
+    /// Gives up the block: the caller, or the code that it passes the block on to, calls `free`.
     public consuming func release() -> UnsafeMutableRawBufferPointer {
         let bytes = unsafe UnsafeMutableRawBufferPointer(start: self.baseAddress, count: self.count)
         discard self

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// One step of the way to a value: a key, or an index.
+/// One step of the path to a value: a key, or an index.
 ///
-/// The way is rarely asked for, so nobody keeps it: each step lies on the stack of the function that takes it, and names
+/// The path is rarely needed, so it isn't kept: each step lies on the stack of the function that takes it, and names
 /// the one outside it.
 @safe
 struct PathStep {
-    /// What the step leads out of: a container of `Codable`'s, or else an array or dictionary written or read by itself.
+    /// Where the step starts: a container of `Codable`'s, or an array or dictionary that is written or read directly.
     @safe
     enum Outside {
         case top
@@ -27,7 +27,7 @@ struct PathStep {
         unsafe self.key = nil
     }
 
-    /// A step out of a container to the value of a key, which must stay where it is.
+    /// A step from a container to the value of a key, which must stay where it is.
     init<Key: CodingKey>(to key: UnsafePointer<Key>, outOf outside: Outside) {
         self.outside = outside
         self.keyType = Key.self
@@ -43,7 +43,7 @@ struct PathStep {
         }
     }
 
-    /// A step out of a container of `Codable`'s to an element.
+    /// A step from a container of `Codable`'s to an element.
     init(toElement index: Int, outOf container: AnyObject) {
         unsafe self.outside = .container(Unmanaged.passUnretained(container))
         self.keyType = nil
@@ -60,19 +60,19 @@ struct PathStep {
         return unsafe load(type, key)
     }
 
-    /// How many steps the whole way has.
+    /// How many steps the whole path has.
     static func count(to step: UnsafePointer<PathStep>?) -> Int {
         unsafe self.keys(to: step).count
     }
 
-    /// The whole way.
+    /// The whole path.
     static func keys(to step: UnsafePointer<PathStep>?) -> [any CodingKey] {
         unsafe self.keys(to: step) { container in
             (container as? EncodingFrame)?.codingPath ?? (container as? DecodingFrame)?.codingPath ?? []
         }
     }
 
-    /// The whole way; `path` gives that to a container.
+    /// The whole path; `path` returns the path to a container.
     private static func keys(
         to step: UnsafePointer<PathStep>?,
         _ path: (AnyObject) -> [any CodingKey]

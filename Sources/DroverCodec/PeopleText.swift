@@ -2,7 +2,7 @@
 
 /// Numbers as people read them.
 package enum PeopleText {
-    /// A number of bytes, such as `64 MiB`; what isn't whole is rounded up, so that more than a limit looks like more.
+    /// A number of bytes, such as `64 MiB`; fractions are rounded up, so that more than a limit looks like more.
     package static func size(_ bytes: Int) -> String {
         if bytes == 1 { return "1 byte" }
         if bytes < 1 << 10 { return "\(bytes) bytes" }
@@ -22,7 +22,7 @@ package enum PeopleText {
     /// A time, such as `201 ms` or `2.5 s`.
     package static func time(_ duration: Duration) -> String {
         guard duration >= .zero else { return "no time" }
-        // Beyond 2^63 seconds the process would end.
+        // Beyond 2^63 seconds the process would trap.
         guard duration <= .seconds(1 << 40) else { return "any time" }
         let (seconds, attoseconds) = duration.components
         let micros = attoseconds / 1_000_000_000_000

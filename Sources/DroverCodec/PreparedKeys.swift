@@ -4,24 +4,24 @@ internal import Glibc
 
 /// The field names of a type in the order in which they were first asked for, ready to be written and compared.
 ///
-/// A type asks for its fields in the same order each time, and mostly by the same literals. So the name that comes next
-/// is guessed, and told by the bits of its `String` alone: the same bits are the same text, as long as the text that is
-/// noted here lives.
+/// A type asks for its fields in the same order each time, and mostly with the same literals. So the next name
+/// is guessed, and recognized by the bits of its `String` alone: the same bits are the same text, as long as the text
+/// noted here is alive.
 @safe
 struct PreparedKeys: ~Copyable {
-    /// A name as MessagePack has it in its shortest form.
+    /// A name in MessagePack's shortest form.
     @safe
     struct Entry {
         let name: String
         fileprivate let bits: (UInt64, UInt64)
-        /// The bytes of head and text, 32 at most.
+        /// The bytes of header and text, 32 at most.
         let size: Int
         fileprivate let words: (UInt64, UInt64, UInt64, UInt64)
         /// Which bits of the first two words count.
         fileprivate let masks: (UInt64, UInt64)
     }
 
-    /// The most names that are noted; types with more, and those that make up names, find the others the longer way.
+    /// The maximum number of noted names; types with more, or with dynamic names, find the others the slower way.
     private static let most = 64
 
     private var entries: UnsafeMutablePointer<Entry>
@@ -50,7 +50,7 @@ struct PreparedKeys: ~Copyable {
     private mutating func otherIndex(of name: String) -> Int {
         let bits = unsafe unsafeBitCast(name, to: (UInt64, UInt64).self)
         for index in 0..<self.count where unsafe self.entries[index].bits == bits { return index }
-        // Longer names have another head, and few types have them.
+        // Longer names have a different header, and few types have them.
         if self.count >= Self.most || name.utf8.count > 31 { return -1 }
         if self.count == self.capacity {
             let more = UnsafeMutablePointer<Entry>.allocate(capacity: 2 * self.capacity)
@@ -94,7 +94,7 @@ extension PackWriter {
     @inline(__always)
     mutating func pack(_ key: UnsafePointer<PreparedKeys.Entry>) throws(CodecError) {
         if self.capacity &- self.used >= 32, let base = unsafe self.base {
-            // More than the name has, into room that the next value overwrites.
+            // Writes more bytes than the name has, into room that the next value overwrites.
             let place = unsafe base + self.used
             unsafe place.storeBytes(of: key.pointee.words.0, as: UInt64.self)
             unsafe place.storeBytes(of: key.pointee.words.1, toByteOffset: 8, as: UInt64.self)
@@ -110,7 +110,7 @@ extension PackWriter {
 }
 
 extension PackReader {
-    /// Whether the name is next in its shortest form; the reader goes on behind it if so.
+    /// Whether the name is next in its shortest form; if so, the reader moves past it.
     @inline(__always)
     mutating func pass(_ key: UnsafePointer<PreparedKeys.Entry>) -> Bool {
         let remaining = self.remaining

@@ -5,7 +5,7 @@ internal import Synchronization
 /// Finds an object by a type, from any thread and without a lock.
 ///
 /// A program has a bounded number of types, so nothing is ever forgotten, and a table that became too small stays where
-/// it is, for threads that still look into it: all of them together are no larger than the last.
+/// it is, for threads that are still reading it: all old tables together are no larger than the last.
 @safe
 package final class SharedTypeTable: Sendable {
     /// Written once: the entry first, the type last.
@@ -14,7 +14,7 @@ package final class SharedTypeTable: Sendable {
         let entry = Atomic<UInt>(0)
     }
 
-    /// The first slot of the table; before it lies a slot whose entry is the number of slots less one.
+    /// The first slot of the table; before it is a slot whose entry is the number of slots minus one.
     private let table: Atomic<UInt>
     private let state = Mutex(State())
 
@@ -53,8 +53,8 @@ package final class SharedTypeTable: Sendable {
         return unsafe slots
     }
 
-    /// What belongs to the type; `make` says it for a type that has nothing yet, and if two threads ask at once, one
-    /// of their objects is taken for both.
+    /// The object of the type; `make` makes it for a type that has none yet, and if two threads ask at once, one
+    /// of their objects is used for both.
     ///
     /// - Parameters:
     ///   - type: The type.

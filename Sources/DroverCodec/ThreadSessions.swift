@@ -2,9 +2,9 @@
 
 internal import Glibc
 
-/// What a thread has learned about the types that it wrote and read by `Codable`.
+/// What a thread has learned about the types that it wrote and read through `Codable`.
 ///
-/// Each thread has its own, so that nothing is locked or counted atomically on the way of a value. It goes with the
+/// Each thread has its own, so that nothing is locked or counted atomically while a value is coded. It ends with the
 /// thread.
 final class ThreadSessions {
     private let encoding = EncodingSession()
@@ -31,14 +31,14 @@ final class ThreadSessions {
         return sessions
     }
 
-    /// The session for a value that begins now; inside another value's it is another one.
+    /// The session for a value that begins now; inside another value, it is a separate one.
     static var freeEncoding: EncodingSession {
         var session = self.current.encoding
         while session.isBusy { session = session.inner }
         return session
     }
 
-    /// The session for a value that begins now; inside another value's it is another one.
+    /// The session for a value that begins now; inside another value, it is a separate one.
     static var freeDecoding: DecodingSession {
         var session = self.current.decoding
         while session.isBusy { session = session.inner }

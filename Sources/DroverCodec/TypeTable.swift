@@ -12,7 +12,7 @@ struct TypeTable<Entry: AnyObject>: ~Copyable {
     }
 
     private var slots: UnsafeMutablePointer<Slot>
-    /// The number of slots less one; the number is a power of two, of which half are free at least.
+    /// The number of slots minus one; the number is a power of two, and at least half of the slots are free.
     private var mask: Int
     private var count = 0
 
@@ -32,7 +32,7 @@ struct TypeTable<Entry: AnyObject>: ~Copyable {
         return unsafe slots
     }
 
-    /// What belongs to the type.
+    /// The object that belongs to the type.
     @inline(__always)
     subscript(type: Any.Type) -> Entry? {
         let id = ObjectIdentifier(type)
@@ -46,12 +46,12 @@ struct TypeTable<Entry: AnyObject>: ~Copyable {
 
     @inline(__always)
     private func index(of type: ObjectIdentifier) -> Int {
-        // Metadata is aligned, and types that are used together lie together: the product's upper half tells all apart.
+        // Metadata is aligned, and types used together are close in memory: the product's upper half tells them apart.
         let spread = UInt64(UInt(bitPattern: type)) &* 0x9E37_79B9_7F4A_7C15
         return Int(truncatingIfNeeded: spread >> 32) & self.mask
     }
 
-    /// Notes what belongs to a type that has nothing yet.
+    /// Notes the object of a type that has none yet.
     mutating func insert(_ entry: Entry, for type: Any.Type) {
         if 2 * (self.count + 1) > self.mask { self.grow() }
         self.count += 1

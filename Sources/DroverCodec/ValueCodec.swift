@@ -8,7 +8,7 @@ public typealias ValueUnpacker<Value> = @Sendable (inout PackReader) throws(Code
 /// How values of a type are written: by their own conformance or as `Encodable`, decided once.
 ///
 /// - Parameter type: The type.
-/// - Returns: What writes it.
+/// - Returns: The function that writes it.
 public func valuePacker<Value: Encodable & Sendable>(of type: Value.Type) -> ValuePacker<Value> {
     guard let wire = type as? any WireCodable.Type else {
         return { (value: Value, writer: inout PackWriter) throws(CodecError) in try encodeValue(value, into: &writer) }
@@ -19,7 +19,7 @@ public func valuePacker<Value: Encodable & Sendable>(of type: Value.Type) -> Val
 /// How values of a type are read: by their own conformance or as `Decodable`, decided once.
 ///
 /// - Parameter type: The type.
-/// - Returns: What reads it.
+/// - Returns: The function that reads it.
 public func valueUnpacker<Value: Decodable & Sendable>(of type: Value.Type) -> ValueUnpacker<Value> {
     guard let wire = type as? any WireCodable.Type else {
         return { (reader: inout PackReader) throws(CodecError) -> Value in try decodeValue(Value.self, from: &reader) }
@@ -45,7 +45,7 @@ private func wireUnpacker<Wire: WireCodable, Value: Sendable>(_ wire: Wire.Type,
     }
 }
 
-/// Whether all of the types are common ones, which are written and read without looking anything up.
+/// Whether all of the types are common ones, which are written and read without a look-up.
 @inlinable
 public func areCommon<each Argument>(_ type: repeat (each Argument).Type) -> Bool {
     for type in repeat each type {
@@ -66,10 +66,10 @@ public func argumentCount<each Argument>(_ type: repeat (each Argument).Type) ->
 ///
 /// - Parameters:
 ///   - argument: The arguments.
-///   - packer: What writes each.
+///   - packer: The function that writes each.
 ///   - count: How many there are.
 ///   - writer: Where to.
-/// - Throws: ``CodecError``, which names the argument, if one can't be encoded or passes a limit.
+/// - Throws: ``CodecError``, which names the argument, if one can't be encoded or exceeds a limit.
 @inlinable
 public func packArguments<each Argument>(
     _ argument: repeat each Argument,
@@ -96,11 +96,11 @@ func packOne<Value>(
 /// Reads the arguments of a call, each by its unpacker.
 ///
 /// - Parameters:
-///   - unpacker: What reads each.
+///   - unpacker: The function that reads each.
 ///   - count: How many there must be.
 ///   - reader: Where from.
 /// - Returns: The arguments.
-/// - Throws: ``CodecError``, which names the argument, if they aren't of these types or not as many.
+/// - Throws: ``CodecError``, which names the argument, if their types or their number differ.
 @inlinable
 public func unpackArguments<each Argument>(
     by unpacker: (repeat ValueUnpacker<each Argument>),

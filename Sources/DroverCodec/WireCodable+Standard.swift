@@ -175,7 +175,7 @@ extension String: WireCodable {
 extension Duration: WireCodable {
     /// Writes an array of seconds and attoseconds.
     public func pack(into writer: inout PackWriter) throws(CodecError) {
-        // Beyond that the seconds don't fit, and to ask for them ends the process.
+        // Beyond that the seconds don't fit, and reading them would trap.
         guard self >= Duration(secondsComponent: .min, attosecondsComponent: 0),
             self <= Duration(secondsComponent: .max, attosecondsComponent: 0)
         else {
@@ -187,12 +187,12 @@ extension Duration: WireCodable {
         try writer.pack(attoseconds)
     }
 
-    /// Reads an array of seconds and attoseconds: less than a second of these, and of the same sign.
+    /// Reads an array of seconds and attoseconds; the attoseconds are less than a second and of the same sign.
     public static func unpack(from reader: inout PackReader) throws(CodecError) -> Duration {
         try reader.expectArray(of: 2)
         let seconds = try reader.readInt64()
         let attoseconds = try reader.readInt64()
-        // With more of them it might be a duration that can't be taken apart: to use it would end the process.
+        // With more attoseconds, the duration might be one that can't be taken apart, and using it would trap.
         guard attoseconds.magnitude < 1_000_000_000_000_000_000,
             attoseconds == 0 || seconds == 0
                 || (seconds != .min && seconds != .max && (seconds < 0) == (attoseconds < 0))
@@ -211,7 +211,7 @@ extension Duration: WireCodable {
 extension Optional: WireCodable where Wrapped: WireCodable {
     /// Writes nil or the value.
     ///
-    /// - Throws: An error for a value that looks like nil itself, such as an optional's: it would arrive as no value at all.
+    /// - Throws: An error for a value that itself looks like nil, such as an optional's: it would arrive as no value.
     @inlinable
     public func pack(into writer: inout PackWriter) throws(CodecError) {
         if let value = self {

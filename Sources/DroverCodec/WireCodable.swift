@@ -25,20 +25,20 @@
 public protocol WireCodable: Sendable {
     /// Writes the value.
     ///
-    /// - Parameter writer: Where to.
-    /// - Throws: ``CodecError`` if a limit is passed.
+    /// - Parameter writer: The writer to write to.
+    /// - Throws: ``CodecError`` if a limit is exceeded.
     func pack(into writer: inout PackWriter) throws(CodecError)
 
     /// Reads a value.
     ///
-    /// - Parameter reader: Where from.
+    /// - Parameter reader: The reader to read from.
     /// - Returns: The value.
     /// - Throws: ``CodecError`` if the next bytes aren't such a value.
     static func unpack(from reader: inout PackReader) throws(CodecError) -> Self
 }
 
 extension PackReader {
-    /// Reads the head of an array that must have `count` elements.
+    /// Reads the header of an array that must have `count` elements.
     @inlinable
     public mutating func expectArray(of count: Int) throws(CodecError) {
         let start = self.position
@@ -58,7 +58,7 @@ extension CodecError {
     }
 }
 
-/// What a function without a result returns: nothing, written as nil.
+/// The result type of a function without a result, encoded as nil.
 public struct Nothing: Hashable, Sendable, Codable, WireCodable {
     /// The only value.
     @inlinable
@@ -66,7 +66,7 @@ public struct Nothing: Hashable, Sendable, Codable, WireCodable {
 
     /// Reads nil from any decoder.
     ///
-    /// - Parameter decoder: Where from.
+    /// - Parameter decoder: The decoder to read from.
     /// - Throws: The decoder's errors, or `DecodingError` if the value isn't nil.
     public init(from decoder: any Decoder) throws {
         let container = try decoder.singleValueContainer()
@@ -77,7 +77,7 @@ public struct Nothing: Hashable, Sendable, Codable, WireCodable {
 
     /// Writes nil to any encoder.
     ///
-    /// - Parameter encoder: Where to.
+    /// - Parameter encoder: The encoder to write to.
     /// - Throws: The encoder's errors.
     public func encode(to encoder: any Encoder) throws {
         var container = encoder.singleValueContainer()

@@ -2,11 +2,11 @@
 
 package import DroverCodec
 
-/// Payload of a ``MessageKind/caller``: whom a broker vouches for.
+/// Payload of a ``MessageKind/caller``: the caller that a broker vouches for.
 package struct CallerPayload: Equatable, Sendable {
-    /// As the broker's allow-list has it.
+    /// The caller's name in the broker's allow-list.
     package var principal = ""
-    /// The public key that was proved to the broker, in Z85.
+    /// The public key that the caller proved to the broker, in Z85.
     package var key = ""
 
     package init(principal: String, key: String) {

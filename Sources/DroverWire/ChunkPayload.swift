@@ -4,20 +4,20 @@ package import DroverCodec
 
 /// The content of a request that carries many calls (docs/protocol.md, 8.4).
 ///
-/// First it says how far the worker is to go with it; then come its items, each the argument array of one call as a binary
+/// Limits on how far the worker goes come first, then the items, each the argument array of one call as a binary
 /// value.
 package struct ChunkRequest: Sendable {
-    /// What stands before the items.
+    /// The limits before the items.
     package static var leadCount: Int { 2 }
 
-    /// With so many bytes of answers no further item is begun.
+    /// Once the answers have this many bytes, no further item is begun.
     package var answerBytes: UInt64
-    /// After so long no further item is begun.
+    /// After this time, no further item is begun.
     package var microseconds: UInt64
-    /// Where each item's arguments stand in the content.
+    /// Where each item's arguments are in the content.
     package private(set) var items: [Range<Int>]
 
-    /// Reads a request's content, all of it.
+    /// Reads a request's whole content.
     package init(reading reader: inout PackReader) throws(CodecError) {
         let count = try reader.readArrayHeader()
         self.answerBytes = try reader.readUInt64()
@@ -29,7 +29,7 @@ package struct ChunkRequest: Sendable {
         try reader.expectEnd()
     }
 
-    /// Writes what stands before the items.
+    /// Writes the limits before the items.
     package static func packLead(
         answerBytes: UInt64,
         microseconds: UInt64,
@@ -40,23 +40,23 @@ package struct ChunkRequest: Sendable {
     }
 }
 
-/// What came of one item of a chunk.
+/// The outcome of one item of a chunk.
 package enum ChunkItem: Equatable, Sendable {
-    /// Its value is encoded there.
+    /// The item returned a value, encoded at this place.
     case value(Range<Int>)
-    /// It failed; an error map stands there.
+    /// The item failed; its error map is at this place.
     case error(Range<Int>)
-    /// It didn't run: the worker had gone far enough.
+    /// The item didn't run: the worker had reached a limit.
     case notRun
 }
 
 /// Finds the items in the answer to a chunk.
 ///
 /// - Parameters:
-///   - payload: The answer, all of it.
+///   - payload: The whole answer.
 ///   - count: How many items the chunk had.
-/// - Returns: What came of each, in their order.
-/// - Throws: `WireError` if the answer is not one to such a chunk.
+/// - Returns: The outcome of each item, in their order.
+/// - Throws: `WireError` if the answer doesn't fit such a chunk.
 package func chunkItems(in payload: [UInt8], count: Int) throws(WireError) -> [ChunkItem] {
     do throws(CodecError) {
         return try withPackReader(over: payload, limits: .received) { reader throws(CodecError) in
@@ -87,7 +87,7 @@ package func chunkItems(in payload: [UInt8], count: Int) throws(WireError) -> [C
 }
 
 extension PackReader {
-    /// Reads a binary value; returns where it stands.
+    /// Reads a binary value; returns where it is.
     fileprivate mutating func readBinaryRange() throws(CodecError) -> Range<Int> {
         let count = try unsafe self.readBinarySlice { bytes throws(CodecError) in bytes.count }
         return self.offset - count..<self.offset

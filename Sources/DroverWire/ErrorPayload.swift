@@ -9,34 +9,34 @@ package struct ErrorPayload: Equatable, Sendable {
     /// The error's type where it was thrown.
     package var type = ""
     package var message = ""
-    /// The way the error took, one line each.
+    /// The path that the error took, one line per hop.
     package var trace = ""
     package var isRetryable = false
-    /// Who answers.
+    /// The name of the worker that answers.
     package var worker = ""
-    /// With `busy`: when to try again, in milliseconds; 0 if it isn't said.
+    /// With `busy`: when to try again, in milliseconds; 0 if it isn't stated.
     package var retryAfterMilliseconds: UInt32 = 0
     /// With `poison`: in how many deaths of workers the call may have been running.
     package var attempts: UInt32 = 0
     /// With `poison`: the names of those workers.
     package var workers: [String] = []
-    /// The error itself in MessagePack, if it can be.
+    /// The error itself in MessagePack, if it can be encoded.
     package var details: [UInt8]?
-    /// Whether the handler ran: 0 no, 1 perhaps, 2 yes; nil if the code says it.
+    /// Whether the handler ran: 0 no, 1 perhaps, 2 yes; nil if the code says so already.
     package var ran: UInt8?
 
     package init() {}
 
-    /// A text of an error can't make it of any size.
+    /// Bounds an error's size, whatever its texts are.
     package static var maxTextBytes: Int { 64 << 10 }
 
-    /// A text as it travels and is kept: what is behind 64 KiB is cut off, and its place marked.
+    /// A text as it is sent and kept: anything beyond 64 KiB is cut off, and the cut is marked.
     ///
-    /// `slack` is what more is taken as it is: the mark of a sender that has cut it.
+    /// `slack` is how many more bytes are kept as they are: the mark of a sender that has cut the text.
     private static func cut(_ text: String, slack: Int = 0) -> String {
         let count = text.utf8.count
         guard count > Self.maxTextBytes + slack else { return text }
-        // The end of a character that is cut through goes with it.
+        // A character that is cut in two is dropped whole.
         var kept = text.utf8.prefix(Self.maxTextBytes)
         while let byte = text.utf8[kept.endIndex...].first, byte & 0xC0 == 0x80 { kept = kept.dropLast() }
         return "\(String(decoding: kept, as: UTF8.self))… (\(count - kept.count) bytes more)"
@@ -81,10 +81,10 @@ package struct ErrorPayload: Equatable, Sendable {
         }
     }
 
-    /// So many names of workers are read; how many there were is ``attempts``.
+    /// At most this many names of workers are read; ``attempts`` says how many there were.
     private static var mostWorkers: Int { 255 }
 
-    /// Reads the code alone, whatever else an error says; nil if it can't be read.
+    /// Reads only an error's code; nil if it can't be read.
     package static func code(in payload: UnsafeRawBufferPointer) -> String? {
         try? unsafe withPackReader(over: payload, limits: .received) { reader throws(CodecError) -> String? in
             for _ in 0..<(try reader.readMapHeader()) {
@@ -98,9 +98,9 @@ package struct ErrorPayload: Equatable, Sendable {
     /// Reads a payload; fields that this version doesn't know are skipped.
     ///
     /// - Parameters:
-    ///   - payload: Its bytes.
-    ///   - most: How many there may be; an error that a handler threw may have as many as any answer.
-    /// - Throws: `WireError` if they can't be read, or are more.
+    ///   - payload: The payload's bytes.
+    ///   - most: How many bytes there may be; an error that a handler threw may have as many as any answer.
+    /// - Throws: `WireError` if the bytes can't be read, or there are more than `most`.
     package init(reading payload: UnsafeRawBufferPointer, most: Int = .max) throws(WireError) {
         var read = ErrorPayload()
         try unsafe readPayloadMap(payload, of: "error", most: most) { key, reader throws(CodecError) in
@@ -126,9 +126,9 @@ package struct ErrorPayload: Equatable, Sendable {
         self = read
     }
 
-    /// The same without what a peer that takes no more than so many bytes can do without: details, and the ends of long texts.
+    /// The error shortened for a peer that accepts no more than this many bytes: without details, with long texts cut.
     ///
-    /// From 1 KiB on it fits.
+    /// It fits into any limit of 1 KiB or more.
     package func shortened(toFit limit: Int) -> ErrorPayload {
         let most = max(0, min(16_384, limit))
         var short = self
@@ -146,7 +146,7 @@ package struct ErrorPayload: Equatable, Sendable {
 }
 
 extension String {
-    /// As much of the text as so many bytes of UTF-8 hold.
+    /// As much of the text as fits into this many bytes of UTF-8.
     fileprivate func cut(to limit: Int) -> String {
         guard self.utf8.count > limit else { return self }
         var end = self.utf8.index(self.startIndex, offsetBy: limit)

@@ -9,11 +9,11 @@ internal import DroverCodec
 package struct FrameReader {
     @usableFromInline let bytes: UnsafeRawBufferPointer
     @usableFromInline let limits: WireLimits
-    /// How many bytes of the attached frame there are, or nil without one.
+    /// How many bytes the attached frame has, or nil without one.
     @usableFromInline let attachedByteCount: Int?
     @usableFromInline var offset = 0
 
-    /// A message's header, and where its payload lies.
+    /// A message's header, and where its payload is.
     package struct Part {
         package var header: Header
         /// The payload's place in the frame; empty and at the end if the payload is attached.
@@ -28,7 +28,7 @@ package struct FrameReader {
         }
     }
 
-    /// Begins to walk, at the frame's start or at a message that an earlier walk stopped at.
+    /// Begins at the frame's start, or at the message where an earlier walk stopped.
     @inlinable
     package init(
         _ bytes: UnsafeRawBufferPointer,
@@ -44,7 +44,7 @@ package struct FrameReader {
 
     /// The next message, or nil at the frame's end.
     ///
-    /// After an error nothing more of the frame can be trusted: its rest is to be dropped, counted once. If the header
+    /// After an error, nothing more of the frame can be trusted: drop the rest and count it once. If the header
     /// could be read, it is in ``lastHeader``.
     @inlinable
     package mutating func next() throws(WireError) -> Part? {
@@ -83,9 +83,9 @@ package struct FrameReader {
         return Part(header: header, payload: start..<start + length)
     }
 
-    /// The payload of the next message if that is the event of a subscription with this number, as most are in a row of events.
+    /// The payload of the next message if that is an event of this subscription, as most are in a row of events.
     ///
-    /// Nil leaves the reader where it is: ``next()`` says what is there.
+    /// If the result is nil, the reader stays where it is, and ``next()`` returns the message there.
     @inlinable
     package mutating func nextEvent(of subscription: UInt32, sequence: UInt64) -> Range<Int>? {
         let start = self.offset + Header.byteCount
@@ -108,7 +108,7 @@ package struct FrameReader {
         unsafe (self.bytes.count - self.offset) / (Header.byteCount + byteCount)
     }
 
-    /// The header read last, so that a broken message can still be laid at its correlation id's door.
+    /// The header read last, so that a malformed message can still be attributed to its correlation id.
     package var lastHeader: Header?
     @usableFromInline var usedAttached = false
 }

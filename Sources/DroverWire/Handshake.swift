@@ -2,7 +2,7 @@
 
 package import DroverCodec
 
-/// What a client says of itself: the payload of ``MessageKind/hello``.
+/// What a client says about itself: the payload of ``MessageKind/hello``.
 ///
 /// Its epoch is the header's id.
 package struct Hello: Equatable, Sendable {
@@ -10,12 +10,12 @@ package struct Hello: Equatable, Sendable {
     package var client: PeerID
     package var name: String
     package var beatMilliseconds: Int
-    /// After how much silence it gives the other side up; 0 if it doesn't say.
+    /// After how much silence the sender gives up the other side; 0 if it doesn't say.
     package var silenceMilliseconds = 0
     package var maxPayloadBytes: Int
-    /// Asks for others: their callbacks go through the sender.
+    /// Whether the sender acts for others, whose callbacks go through it.
     package var isBroker: Bool
-    /// Takes large messages in parts.
+    /// Whether the sender accepts large messages in parts.
     package var takesParts = false
 
     package init(
@@ -98,7 +98,7 @@ package struct Hello: Equatable, Sendable {
     }
 }
 
-/// What a worker says of itself: the payload of ``MessageKind/welcome``.
+/// What a worker says about itself: the payload of ``MessageKind/welcome``.
 ///
 /// Its epoch is the header's id.
 package struct Welcome: Equatable, Sendable {
@@ -113,13 +113,13 @@ package struct Welcome: Equatable, Sendable {
     package var concurrency: Int
     /// Whether the worker still knows the client's earlier session.
     package var isResumed: Bool
-    /// Passes requests on to others.
+    /// Whether the sender passes requests on to others.
     package var isBroker = false
-    /// Takes large messages in parts.
+    /// Whether the sender accepts large messages in parts.
     package var takesParts = false
-    /// The epoch of the introduction that it answers; nil if it doesn't say.
+    /// The epoch of the HELLO that this answers; nil if it isn't stated.
     package var answeredEpoch: UInt64?
-    /// Wants to know whom a broker's requests are from.
+    /// Whether the sender wants to know which callers a broker's requests are from.
     package var takesCallers = false
 
     package init(
@@ -226,14 +226,14 @@ package struct Welcome: Equatable, Sendable {
     }
 }
 
-/// Reads a payload that is a map with text keys, and nothing behind it.
+/// Reads a payload that is a map with text keys, with nothing after it.
 package func readPayloadMap(
     _ payload: UnsafeRawBufferPointer,
     of kind: String,
     most: Int = WireLimits.maxMapBytes,
     _ field: (String, inout PackReader) throws(CodecError) -> Void
 ) throws(WireError) {
-    // Before anything is built from it.
+    // The size is checked before anything is built from the map.
     guard payload.count <= most else {
         throw WireError(.tooLarge, "the payload of \(kind) has \(payload.count) bytes; \(most) is the limit")
     }
@@ -260,7 +260,7 @@ extension Welcome {
     package var silenceNanoseconds: UInt64 { nanoseconds(ofMilliseconds: self.silenceMilliseconds) }
 }
 
-/// A peer may say any number.
+/// A peer may send any number.
 private func nanoseconds(ofMilliseconds milliseconds: Int) -> UInt64 {
     let (nanoseconds, overflow) = UInt64(max(0, milliseconds)).multipliedReportingOverflow(by: 1_000_000)
     return overflow ? .max : nanoseconds

@@ -19,7 +19,7 @@ package struct Header: Equatable, Sendable {
     @inlinable package static var byteCount: Int { 24 }
     /// `time` of a request without a limit.
     @inlinable package static var noTimeLimit: UInt32 { .max }
-    /// `number` of a beat whose stamp is not to be held against earlier ones.
+    /// `number` of a beat whose stamp is not to be compared with earlier ones.
     @inlinable package static var newClock: UInt32 { 1 }
 
     package var rawKind: UInt8
@@ -59,8 +59,8 @@ package struct Header: Equatable, Sendable {
         @inlinable
         package init(rawValue: UInt8) { self.rawValue = rawValue }
 
-        // The optimiser sees no conformance of another module: what SetAlgebra and Equatable have would be called through
-        // their witnesses, for each message. These are taken instead of them.
+        // The optimizer doesn't see conformances in another module: members of SetAlgebra and Equatable would be called
+        // through their witnesses, for each message. These are used instead.
 
         @inlinable
         package init() { self.rawValue = 0 }
@@ -87,11 +87,11 @@ package struct Header: Equatable, Sendable {
         @inlinable package static var idempotent: Self { Self(rawValue: 1 << 0) }
         /// The request was sent before under the same id.
         @inlinable package static var resent: Self { Self(rawValue: 1 << 1) }
-        /// The payload starts with a metadata map, in front of the content.
+        /// The payload starts with a metadata map, before the content.
         @inlinable package static var metadata: Self { Self(rawValue: 1 << 2) }
         /// The payload is the next ZeroMQ frame; only the last message of a frame may say so.
         @inlinable package static var attached: Self { Self(rawValue: 1 << 3) }
-        /// On a re-sent request: its sender knows that it was taken out before it ran, and wants it to run after all.
+        /// On a re-sent request: its sender knows that it was removed before it ran, and wants it to run after all.
         @inlinable package static var renewed: Self { Self(rawValue: 1 << 4) }
         /// On a request: its arguments hold callbacks, so that its answer must not overtake events.
         @inlinable package static var callbacks: Self { Self(rawValue: 1 << 5) }
@@ -100,7 +100,7 @@ package struct Header: Equatable, Sendable {
     }
 }
 
-/// How a payload is written.
+/// How a payload is encoded.
 package enum ContentType: UInt8, Sendable {
     case messagePack = 0
     case json = 1
@@ -142,7 +142,7 @@ extension Header {
         unsafe self.number = UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: 20, as: UInt32.self))
     }
 
-    /// Fills the numbers of an event in, in a header that was written without them.
+    /// Fills in the numbers of an event, in a header that was written without them.
     ///
     /// - Returns: The payload's length.
     @inlinable

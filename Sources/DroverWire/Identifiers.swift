@@ -2,7 +2,7 @@
 
 /// Ties a reply to its request; unique within a client's life and never reused (contract S93).
 ///
-/// Numbers rise from 1. They are given out where a call is made, so a handle knows its own at once.
+/// Numbers rise from 1. They are assigned where a call is made, so a handle knows its own at once.
 public struct CorrelationID: Hashable, Comparable, Sendable, CustomStringConvertible {
     /// The number on the wire.
     public let rawValue: UInt64
@@ -10,7 +10,7 @@ public struct CorrelationID: Hashable, Comparable, Sendable, CustomStringConvert
     @inlinable
     package init(_ rawValue: UInt64) { self.rawValue = rawValue }
 
-    /// Whether `lhs` was given out before `rhs`.
+    /// Whether `lhs` was assigned before `rhs`.
     public static func < (lhs: Self, rhs: Self) -> Bool { lhs.rawValue < rhs.rawValue }
 
     /// The number, as in the log.

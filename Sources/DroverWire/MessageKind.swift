@@ -8,7 +8,7 @@ package enum MessageKind: UInt8, CaseIterable, Sendable {
     case hello = 1
     /// The worker accepts a client: its epoch, the window, the limits.
     case welcome = 2
-    /// The sender is not known here: introduce yourself again.
+    /// The receiver of this is not known to the sender and must introduce itself again.
     case reset = 3
     /// The sender takes no more work (`number` 0) or leaves (1).
     case goodbye = 4
@@ -22,9 +22,9 @@ package enum MessageKind: UInt8, CaseIterable, Sendable {
     case refused = 8
     /// A piece of a large message; `id` is the transfer, `time` where it begins in the message.
     case part = 9
-    /// A part has come; `id` is the transfer, `time` where the part ends in the message.
+    /// A part has arrived; `id` is the transfer, `time` where the part ends in the message.
     case partTaken = 10
-    /// A message in parts goes no further; `id` is the transfer.
+    /// The sender gave up a message in parts; `id` is the transfer.
     case partEnded = 11
 
     // Requests: 16...31.
@@ -33,9 +33,9 @@ package enum MessageKind: UInt8, CaseIterable, Sendable {
     case define = 16
     /// Asks to run a function.
     case request = 17
-    /// The value a request came to.
+    /// The value that a request returned.
     case reply = 18
-    /// The error a request came to.
+    /// The error that a request ended with.
     case error = 19
     /// The requester no longer wants a request.
     case cancel = 20
@@ -43,46 +43,46 @@ package enum MessageKind: UInt8, CaseIterable, Sendable {
     case accepted = 21
     /// A request was started.
     case started = 22
-    /// Something a running request tells its requester.
+    /// An update that a running request sends its requester.
     case progress = 23
-    /// A request ended without an answer, since it was cancelled or lapsed.
+    /// A request ended without an answer, because it was cancelled or lapsed.
     case cancelled = 24
-    /// The requester moved the time limit of a request; `time` is what is left now.
+    /// The requester changed the time limit of a request; `time` is the time left now.
     case deadline = 25
 
     // Events: 32...47.
 
-    /// Something for a subscription, no answer wanted.
+    /// An event for a subscription; it is not answered.
     case event = 32
-    /// A call of a subscription, an answer wanted.
+    /// A call of a subscription; it is answered.
     case invoke = 33
     /// A subscription is over.
     case ended = 34
     /// Asks the sender of a subscription's events to pause (`id` 0) or to go on (1).
     case flow = 35
-    /// After a session went on, the invocations that a client still works on.
+    /// After a session was resumed: the invocations that a client is still working on.
     case pending = 36
 
     // Between workers and brokers: 48...63.
 
     /// What a worker that dials a broker can do; `id` is its epoch.
     case offer = 48
-    /// How a worker is now, in place of a beat; see ``ReadyState``.
+    /// A worker's present state, in place of a beat; see ``ReadyState``.
     case ready = 49
-    /// A worker's credit (`number`), and how much waits that it could take (`time`).
+    /// A worker's credit (`number`), and how many waiting requests it could take (`time`).
     case credit = 50
     /// A worker's number for a client's subscription (`id`).
     case bind = 51
-    /// What an operator wants of a worker; see ``ControlOrder``. For a stop `time` is the grace.
+    /// An operator's order to a worker; see ``ControlOrder``. For a stop, `time` is the grace.
     case control = 52
-    /// Whose requests have a number of the broker's in the upper half of their own.
+    /// The caller that a broker's number, in the upper half of a request's `number`, stands for.
     case caller = 53
-    /// What its client calls a request (`id`) that takes long.
+    /// The client's own id for a long-running request (`id`).
     case origin = 54
 }
 
 extension MessageKind {
-    /// Inlinable: the derived one is called through its witness from another module, for each message.
+    /// Inlinable: another module would call the derived one through its witness, for each message.
     @inlinable
     package static func == (lhs: Self, rhs: Self) -> Bool { lhs.rawValue == rhs.rawValue }
 }
@@ -101,23 +101,23 @@ package struct ReadyState: OptionSet, Sendable {
 
     /// Wants no new requests for now.
     package static let quiet = ReadyState(rawValue: 1)
-    /// Has credit and free handlers, and gets nothing though the broker says that something waits.
+    /// Has credit and free handlers, but gets nothing although the broker says that requests wait.
     package static let starved = ReadyState(rawValue: 2)
     /// Each of its slots is held by a handler that waits for a call that waits for a slot.
     package static let stalled = ReadyState(rawValue: 4)
 }
 
-/// `number` of an ACCEPTED or a STARTED: what the request waits for, beyond what each waits for.
+/// `number` of an ACCEPTED or a STARTED: what the request waits for, beyond the usual.
 package enum PhaseReport {
-    /// A slot, and each is held by a handler that waits for a call that waits for a slot; with STARTED: its handler waits so.
+    /// A slot, each held by a handler that waits for a call that waits for a slot; in STARTED: its handler waits so.
     package static let stalled: UInt32 = 1
-    /// After STARTED: the handler waits, and has given its slot back meanwhile.
+    /// In STARTED: the handler waits, and has given back its slot meanwhile.
     package static var released: UInt32 { 2 }
-    /// After ACCEPTED: it waits for its function's limit, not for a slot.
+    /// In ACCEPTED: the request waits for its function's limit, not for a slot.
     package static var limited: UInt32 { 2 }
-    /// After ACCEPTED: it waits for its ordering key, not for a slot.
+    /// In ACCEPTED: the request waits for its ordering key, not for a slot.
     package static var keyed: UInt32 { 4 }
-    /// After a broker's ACCEPTED: no worker that may run it has offered itself there.
+    /// In a broker's ACCEPTED: no worker that may run the request has offered itself there.
     package static var unserved: UInt32 { 8 }
 
     /// What to do about it.
@@ -125,9 +125,9 @@ package enum PhaseReport {
         "let handlers give their slots back while they wait (JobContext.withSlotReleased), or give the workers more slots"
 }
 
-/// What a worker's PING stands behind, so that a broker can pass the question on to the client.
+/// What a worker's PING follows, so that a broker can pass the question on to the client.
 package enum QuestionSubject: UInt32, Sendable {
-    /// Nothing that is passed on: whoever reads the PING answers it.
+    /// Nothing that is passed on: the peer that reads the PING answers it.
     case nothing = 0
     /// EVENTs of the subscription in the header; the payload, if there is one, is the number of the next.
     case events = 1
@@ -156,7 +156,7 @@ package enum GoodbyeReason: UInt32, Sendable {
 package enum CancelReason: UInt32, Sendable {
     case requested = 0
     case expired = 1
-    /// A broker wants it back unless it has started.
+    /// A broker wants the request back unless it has started.
     case recalled = 2
 }
 
@@ -167,6 +167,6 @@ package enum CancelledStage: UInt32, Sendable {
     case unknown = 2
     case lapsed = 3
 
-    /// Whether it says that the request was there and will not run.
+    /// Whether this stage says that the request was there and will not run.
     package var isRemoval: Bool { self == .beforeStart || self == .lapsed }
 }

@@ -13,14 +13,14 @@ package struct Offer: Equatable, Sendable {
     package var concurrency = 1
     /// How many handlers are stuck; for people.
     package var stuck = 0
-    /// What it runs.
+    /// The functions that the worker runs.
     package var functions: [String] = []
-    /// The queues it serves; the unnamed one unless it says otherwise.
+    /// The queues that the worker serves; by default the unnamed one.
     package var queues: [String] = [""]
     package var labels: [String: String] = [:]
-    /// What it has of each resource in all.
+    /// The worker's total of each resource.
     package var resources: [String: UInt64] = [:]
-    /// Whether it says something as soon as a connection that was closed is back: a broker then need not wait for its silence.
+    /// Whether the worker reports as soon as a closed connection is back: a broker need not wait out its silence.
     package var notices = false
 
     package init(worker: PeerID) {

@@ -2,7 +2,7 @@
 
 package import DroverCodec
 
-/// Payload of a ``MessageKind/origin``: what a broker's client calls a request.
+/// Payload of a ``MessageKind/origin``: the id that a broker's client gave a request.
 package struct OriginPayload: Equatable, Sendable {
     /// The client's correlation id.
     package var id: UInt64 = 0

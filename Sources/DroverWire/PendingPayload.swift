@@ -4,10 +4,10 @@
 package enum PendingPayload {
     private static var idBytes: Int { MemoryLayout<UInt64>.size }
 
-    /// So many at most are in one; of more, several are sent.
+    /// One payload holds at most this many ids; for more, several are sent.
     package static var mostIDs: Int { 8192 }
 
-    /// So many go into one to a peer that takes payloads of so many bytes.
+    /// How many ids go into one payload for a peer that accepts payloads of this many bytes.
     package static func most(in byteCount: Int) -> Int { max(1, min(Self.mostIDs, byteCount / Self.idBytes)) }
 
     package static func bytes(of ids: some Collection<UInt64>) -> [UInt8] {
@@ -37,7 +37,7 @@ package enum PendingPayload {
         }
     }
 
-    /// The lists that say all ids, with whether others follow.
+    /// The lists that together hold all ids, each with whether others follow.
     package static func lists(of ids: [UInt64], forPayloadsOf byteCount: Int) -> [(bytes: [UInt8], hasMore: Bool)] {
         let most = Self.most(in: byteCount)
         guard ids.count > most else { return [(Self.bytes(of: ids), false)] }

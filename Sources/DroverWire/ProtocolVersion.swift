@@ -4,7 +4,7 @@
 package enum ProtocolVersion {
     /// Peers of different majors can't talk.
     @inlinable package static var major: UInt8 { 1 }
-    /// What this side speaks at most; the handshake settles on the smaller of both.
+    /// The highest minor version this side speaks; the handshake settles on the smaller of the two.
     @inlinable package static var minor: UInt32 { 0 }
     /// The upper half of every message's first byte.
     @inlinable package static var magic: UInt8 { 0xD0 }

@@ -2,25 +2,25 @@
 
 package import DroverCodec
 
-/// The metadata map in front of a request's arguments.
+/// The metadata map before a request's arguments.
 ///
-/// Workers read the ordering key only; the rest is for a broker that the request goes through.
+/// Workers read only the ordering key; the rest is for a broker that the request goes through.
 package struct RequestMetadata: Equatable, Sendable {
     /// Requests of one key run one at a time, in order.
     package var orderingKey: String?
-    /// Whose key it is, as a broker with keys says.
+    /// Whose ordering key it is, according to a broker with keys.
     ///
-    /// Equal keys of others are others. Of a client it means nothing.
+    /// Equal keys of different scopes are unrelated. From a client, the scope means nothing.
     package var scope = ""
-    /// Only workers that serve it get the request.
+    /// The queue; only workers that serve it get the request.
     package var queue = ""
-    /// 0 to 7; higher goes first.
+    /// The priority, 0 to 7; higher goes first.
     package var priority = RequestMetadata.standardPriority
-    /// The worker must have all of them.
+    /// The labels; the worker must have all of them.
     package var labels: [String: String] = [:]
     /// What the request occupies of a worker's resources while it runs.
     package var resources: [String: UInt64] = [:]
-    /// In how many deaths of workers it may have been running, as part of a chunk; at most 255.
+    /// In how many deaths of workers the request may have been running, as part of a chunk; at most 255.
     package var deaths: UInt64 = 0
 
     @inlinable package static var standardPriority: UInt8 { 4 }
@@ -28,7 +28,7 @@ package struct RequestMetadata: Equatable, Sendable {
 
     package init() {}
 
-    /// Whether there is nothing to say.
+    /// Whether the metadata is empty.
     package var isEmpty: Bool { self.fieldCount == 0 }
 
     private var fieldCount: Int {
@@ -37,7 +37,7 @@ package struct RequestMetadata: Equatable, Sendable {
             + (self.resources.isEmpty ? 0 : 1) + (self.deaths == 0 ? 0 : 1)
     }
 
-    /// Writes the map; what has its usual value is left out.
+    /// Writes the map; fields with their default values are left out.
     package func pack(into writer: inout PackWriter) throws(CodecError) {
         try writer.packMapHeader(self.fieldCount)
         if let orderingKey {
@@ -76,7 +76,7 @@ package struct RequestMetadata: Equatable, Sendable {
     package static func read(
         from payload: UnsafeRawBufferPointer
     ) throws(WireError) -> (metadata: RequestMetadata, byteCount: Int) {
-        // No more than it may have is looked at: what it costs to read is bounded by that, whatever stands there.
+        // No more bytes than the map may have are looked at, which bounds the cost of reading it, whatever they are.
         let start = unsafe UnsafeRawBufferPointer(rebasing: payload.prefix(WireLimits.maxMetadataBytes))
         do throws(CodecError) {
             return try unsafe withPackReader(over: start, limits: .received) {
@@ -140,7 +140,7 @@ extension PackReader {
         return try self.readString()
     }
 
-    /// Reads the name of a field; one that is too long to be known to anybody isn't built, and counts as "".
+    /// Reads the name of a field; one that is too long to be known isn't built, and counts as "".
     mutating func readFieldName() throws(CodecError) -> String {
         guard try self.textByteCount() > WireLimits.maxFieldNameBytes else { return try self.readString() }
         try self.skip()
@@ -154,12 +154,12 @@ extension PackReader {
         }
     }
 
-    /// Reads what a peer calls itself, for people; of a long name the beginning.
+    /// Reads a peer's name for people; a long name is cut off.
     package mutating func readPeerName() throws(CodecError) -> String {
         try self.readString(cutAt: WireLimits.maxTermBytes)
     }
 
-    /// Reads the names of what a table will hold.
+    /// Reads names that a table will hold.
     mutating func readTerms(_ what: String, most: Int) throws(CodecError) -> [String] {
         let count = try self.readTermCount(try self.readArrayHeader(), what, most: most)
         var terms: [String] = []

@@ -6,7 +6,7 @@ public import DroverCodec
 public struct WorkerStatus: Hashable, Codable, Sendable {
     /// The worker's name.
     public var worker = ""
-    /// Handlers that run.
+    /// Handlers that are running.
     public var running = 0
     /// Requests that wait.
     public var queued = 0
@@ -14,30 +14,30 @@ public struct WorkerStatus: Hashable, Codable, Sendable {
     public var concurrency = 0
     /// Clients with a session.
     public var clients = 0
-    /// Requests that came.
+    /// Requests that arrived.
     public var received = 0
     /// Requests that were answered, with a value or an error.
     public var completed = 0
     /// Requests answered with an error.
     public var failed = 0
-    /// Requests that were dropped before they started, since nobody wanted them any more.
+    /// Requests that were dropped before they started, because no client wanted them any more.
     public var dropped = 0
-    /// Handlers that run on after their hard time limits, and keep their slots.
+    /// Handlers that are still running after their hard time limits, and keep their slots.
     public var stuck = 0
-    /// How often the requests of a client had to wait, since it had left too much of its answers unread; a broker says how many
-    /// clients' have to.
+    /// How often the requests of a client had to wait because it had left too much unread; from a broker, how many
+    /// clients' requests have to wait.
     public var heldUp = 0
-    /// Parts of large messages that came and were not wanted.
+    /// Parts of large messages that arrived and were not wanted.
     public var partsRefused = 0
-    /// Large messages that were announced with more bytes than it takes.
+    /// Large messages that were announced with more bytes than the worker accepts.
     public var oversizedMessages = 0
-    /// Large messages that were under way in parts when their connection ended, or that their addressee did not take.
+    /// Large messages whose transfer in parts was cut short by the end of the connection or by the receiver.
     public var abandonedMessages = 0
-    /// News of callbacks, that they had ended or were to pause, which were forgotten since there was too much of them.
+    /// Reports that unknown callbacks had ended or were to pause, forgotten because there were too many.
     public var forgottenNews = 0
-    /// Large answers that were kept no longer though their clients may not have read them.
+    /// Large answers that were discarded although their clients may not have read them.
     public var forgottenAnswers = 0
-    /// How many workers a broker has; nil of a worker.
+    /// How many workers a broker has; nil from a worker.
     public var workers: Int?
     /// Whether the worker takes no new requests.
     public var isDraining = false

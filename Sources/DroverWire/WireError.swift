@@ -2,7 +2,7 @@
 
 /// Bytes that are not a valid frame or message.
 package struct WireError: Error, Equatable, Sendable {
-    /// What is wrong with them; the names are those of `docs/protocol.md`, section 9.
+    /// What is wrong with the bytes; for logs, as only `tooLarge` is also a code on the wire.
     package enum Code: String, Sendable {
         /// Fewer bytes than the header or the payload length promise.
         case truncated

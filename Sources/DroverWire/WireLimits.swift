@@ -14,12 +14,12 @@ package struct WireLimits: Equatable, Sendable {
     package static let maxKeyBytes = 4096
     /// The longest metadata of a request, in bytes as they are encoded.
     package static let maxMetadataBytes = 64 << 10
-    /// The longest map by which a peer introduces itself, or others; that of an offer, which names functions, is
+    /// The longest map with which a peer introduces itself, or others; that of an offer, which names functions, is
     /// ``maxOfferBytes``.
     package static let maxMapBytes = 64 << 10
     /// The longest offer of a worker.
     package static let maxOfferBytes = 4 << 20
-    /// The longest field name of a map that is looked at: longer ones are skipped as those that nobody knows.
+    /// The longest field name of a map that is looked at: longer ones are skipped as unknown.
     package static let maxFieldNameBytes = 32
     /// The longest question to a broker itself, arguments and all.
     package static let maxQuestionBytes = 64 << 10

@@ -330,7 +330,7 @@ extension BatchEngine {
         if let remote = error as? RemoteError, remote.code == .poison, remote.attempts == 1 || chunk.places.count > 1,
             chunk.attempts == 0
         {
-            // Its worker died, nobody knows of which item.
+            // Its worker died; which item caused it is unknown.
             for place in chunk.places {
                 self.book.deaths[place] = (UInt8(clamping: max(1, remote.attempts)), remote.workers)
                 self.comeBack(place)

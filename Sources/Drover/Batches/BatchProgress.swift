@@ -13,7 +13,7 @@ public struct BatchProgress: Hashable, Sendable {
     public internal(set) var elapsed: Duration = .zero
     /// How many items end in a second, of late; nil if it is too early to say.
     public internal(set) var rate: Double?
-    /// How long the rest will take at this rate; nil if nobody can say.
+    /// How long the rest will take at this rate; nil if that is unknown.
     public internal(set) var remaining: Duration?
     /// Whether the batch is over, in whatever way.
     public internal(set) var isOver = false

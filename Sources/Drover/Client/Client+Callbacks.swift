@@ -121,7 +121,8 @@ extension Client {
         }
     }
 
-    /// Ends a callback: workers that use it are told, what waits is still delivered, then the closure is released.
+    /// Ends a callback: workers that use it are notified, queued events are still delivered, then the closure is
+    /// released.
     ///
     /// - Parameter callback: A callback of this client.
     public func cancel<each Argument, Return>(_ callback: Callback<repeat each Argument, Return>) {

@@ -64,7 +64,7 @@ public final class Client: Sendable {
 
     deinit { self.poller.abandon() }
 
-    /// What the client is known by to workers: random, and another for each client.
+    /// The identity by which workers know this client: random and different for each client.
     public var identity: PeerID { self.core.identity }
 
     /// What the client has done and seen so far.
@@ -165,8 +165,9 @@ public final class Client: Sendable {
 
     /// Waits until a worker or a broker has answered, so that a wrong address or a refused key shows at once.
     ///
-    /// Ends as soon as it is known that none of the endpoints can be reached: nobody listens there, a name can't be looked up, the
-    /// key is refused, or something else than Drover listens there. One that has no room for another client at the moment is waited for.
+    /// Fails as soon as it is known that none of the endpoints can be reached: nothing listens there, a name can't be
+    /// looked up, the key is refused, or something other than Drover listens there. If an endpoint has no room for
+    /// another client at the moment, this waits for it.
     ///
     /// - Parameters:
     ///   - timeout: How long to wait for an answer.
@@ -214,7 +215,7 @@ public final class Client: Sendable {
 
     /// Asks a broker how many workers offer a function now.
     ///
-    /// With none its calls wait there, and end after the broker's patience.
+    /// With none, the function's calls wait at the broker, and end after the broker's patience.
     ///
     /// - Parameters:
     ///   - function: The function.
@@ -246,7 +247,7 @@ public final class Client: Sendable {
         )
     }
 
-    /// What is wrong with the connections, in words; empty for nothing.
+    /// What is wrong with the connections, in words; empty if nothing is.
     package var connectionProblems: String { self.core.problems }
 
     /// Waits until the callbacks of all calls that have ended so far, and what else was queued for the callback executor,
@@ -282,7 +283,7 @@ public final class Client: Sendable {
 
 /// A worker's answer to a ping.
 public struct Ping: Hashable, Sendable {
-    /// The time from asking to the answer.
+    /// The round-trip time.
     public let roundTrip: Duration
     /// The worker's load.
     public let worker: WorkerStatus

@@ -10,7 +10,7 @@ final class ClientCommand: MailboxNode {
         /// The handle ended on the caller's side.
         case abandon(AnyAsyncResult, CancelReason)
         case deadlineMoved(AnyAsyncResult)
-        /// A subscription is over: tell the workers.
+        /// A subscription is over: notify the workers.
         case unsubscribe(SubscriptionID)
         /// A subscription's queue has room again: tell the workers, unless they were asked for another pause since.
         case resume(SubscriptionID)

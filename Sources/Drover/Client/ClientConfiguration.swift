@@ -8,7 +8,7 @@ public import Logging
 ///
 /// All have defaults that suit a program beside its workers.
 public struct ClientConfiguration: Sendable {
-    /// The client's name, in errors, in workers' logs and in what `drover why` shows; at first host and process id.
+    /// The client's name in errors, in workers' logs and in what `drover why` shows; by default, host and process id.
     public var name: String = ProcessName.current
     /// How many calls may be outstanding; more are refused with `backpressure`, or wait if they are awaited.
     public var maxOutstandingCalls = 65_536
@@ -25,9 +25,9 @@ public struct ClientConfiguration: Sendable {
     /// That halves the time of a call where processors sleep in between. It takes processor time only from threads that have
     /// nothing to do, and only as long as it pays: after answers that took longer it is tried ever more seldom. Zero never does.
     public var spinLimit: Duration = .microseconds(200)
-    /// How often a worker hears from this client if there is nothing else to say.
+    /// How often the client sends a worker a heartbeat if there is nothing else to send.
     public var heartbeatInterval: Duration = .seconds(2)
-    /// A worker that is silent for so long is lost.
+    /// The silence limit: a worker that is silent for this long is lost.
     public var silenceLimit: Duration = .seconds(6)
     /// How often a worker may die while it may be running an idempotent call; then the call ends as a ``RemoteError`` with
     /// `poison`.
@@ -51,13 +51,13 @@ public struct ClientConfiguration: Sendable {
     public var callbackExecutor: (any CallbackExecutor)?
     /// Where the client logs; it logs to trace and debug, and to warning what an operator must see.
     public var logger = Logger(label: "drover.client")
-    /// Told of replies that came after their call had ended without them: correlation id, function, lateness.
+    /// Called for replies that came after their call had ended without them: correlation id, function, lateness.
     public var onLateReply: (@Sendable (LateReply) -> Void)?
-    /// Told of errors that callbacks threw; by default they are logged.
+    /// Called for errors that callbacks threw; by default they are logged.
     public var onCallbackError: (@Sendable (any Error, CallbackErrorSource) -> Void)?
-    /// Told when a worker is lost.
+    /// Called when a worker is lost.
     public var onDisconnect: (@Sendable (Disconnection) -> Void)?
-    /// Told when a session with a worker begins.
+    /// Called when a session with a worker begins.
     public var onConnect: (@Sendable (Connection) -> Void)?
     /// Whether calls go to brokers that drain, as questions may: those are answered until the end.
     package var asksWhoDrains = false
@@ -131,6 +131,6 @@ public struct Connection: Hashable, Sendable {
 public struct Disconnection: Sendable {
     /// Where the worker was.
     public let endpoint: Endpoint
-    /// Why it is taken for lost.
+    /// Why it is considered lost.
     public let error: ConnectionError
 }

@@ -11,7 +11,7 @@ internal import Synchronization
 /// The poller: owns a client's sockets, feeds its machine, carries out the machine's actions.
 ///
 /// One turn: take what callers posted, receive a bounded batch, let the machine dispatch, flush, wake who waits; sleep
-/// only if nothing was there. It never runs user code, save that results are decoded here.
+/// only if nothing was there. It never runs user code, except that results are decoded here.
 ///
 /// It is used by one thread at a time, nearly always the poller's; see ``LoopSeat``.
 final class ClientLoop {

@@ -26,7 +26,7 @@ public struct ClientStatistics: Hashable, Sendable {
     public var lateReplies = 0
     /// Second replies to one call.
     public var duplicateReplies = 0
-    /// Replies to calls that nobody knows.
+    /// Replies to unknown calls.
     public var unknownReplies = 0
     /// Frames or messages that could not be understood.
     public var malformedMessages = 0
@@ -36,7 +36,7 @@ public struct ClientStatistics: Hashable, Sendable {
     public var events = 0
     /// Events for subscriptions that were over.
     public var strayEvents = 0
-    /// Answers of callbacks that nobody waited for any more: the worker gave its question up, or its session ended.
+    /// Answers of callbacks that were no longer awaited: the worker gave its question up, or its session ended.
     public var strayAnswers = 0
     /// Parts of large messages that came and were not wanted.
     public var partsRefused = 0
@@ -56,7 +56,7 @@ public struct ClientStatistics: Hashable, Sendable {
     public var timersNow = 0
     /// Callbacks that workers can reach.
     public var subscriptionsNow = 0
-    /// Wrappers made by `async` that somebody holds.
+    /// Wrappers made by `async` that are still referenced.
     public var wrappersNow = 0
 }
 

@@ -2,11 +2,11 @@
 
 public import DroverCodec
 
-/// What is known of the work of a call that came to no result.
+/// What is known about the work of a call that ended without a result.
 public enum Execution: Hashable, Sendable {
     /// Its handler was never started, and will not be.
     case didNotRun
-    /// Nobody can tell whether its handler was started.
+    /// It is unknown whether its handler was started.
     case mayHaveRun
     /// Its handler was started.
     case ran

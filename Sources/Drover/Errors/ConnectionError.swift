@@ -22,7 +22,7 @@ public struct ConnectionError: Error, Sendable {
         public static let lost = Code(name: .lost)
         /// The peer sent something that can't be understood.
         public static let `protocol` = Code(name: .protocol)
-        /// The address can't be listened at or dialled: another process listens there, or it isn't one of this machine.
+        /// The address can't be bound or dialed: another process listens there, or it isn't one of this machine's.
         public static let unavailable = Code(name: .unavailable)
 
         /// The code's name.

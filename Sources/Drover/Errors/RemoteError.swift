@@ -51,7 +51,7 @@ public struct RemoteError: Error, Hashable, Sendable {
         public static let forbidden = Code(name: "forbidden")
         /// The peer can't do what was asked in this version of the protocol.
         public static let unsupported = Code(name: "unsupported")
-        /// The worker that had the call was lost, says a broker: nobody knows whether it ran.
+        /// A broker reports that the worker with the call was lost; it is unknown whether the call ran.
         ///
         /// Clients see it as a ``ConnectionError``.
         package static let lost = Code(name: "lost")

@@ -4,7 +4,7 @@ public import DroverCodec
 public import DroverWire
 internal import Synchronization
 
-/// A reference to a closure of a client, that a worker can call: how a server tells its client things.
+/// A reference to a client's closure that a worker can call: how a server sends events to its client.
 ///
 /// A client makes it with `callback(_:_:)` of ``Client`` and passes it as an argument. In a handler it can be emitted
 /// to, without waiting, or called for its answer. It is a value: it can be echoed back equal and passed on.
@@ -25,7 +25,7 @@ public struct Callback<each Argument: Codable & Sendable, Return: Codable & Send
         self.link = link
     }
 
-    /// Tells the client something, without waiting for an answer; blocks the handler's thread until there is room for it.
+    /// Sends the client an event without waiting for an answer; blocks the handler's thread until there is room for it.
     ///
     /// There is none while the client asks for a pause, since its closure is behind, and while much is on its way to the
     /// client: about 8,000 events, or 32 MiB. Nothing is dropped here: only the subscriber's ``OverflowPolicy`` drops events,
@@ -43,7 +43,7 @@ public struct Callback<each Argument: Codable & Sendable, Return: Codable & Send
         try self.emitBlocking(writer)
     }
 
-    /// Tells the client something, without waiting for an answer; suspends until there is room for it.
+    /// Sends the client an event without waiting for an answer; suspends until there is room for it.
     ///
     /// - Parameter argument: The closure's arguments.
     /// - Throws: As the blocking form; `CancellationError` also if the task is cancelled while it waits.
@@ -54,7 +54,7 @@ public struct Callback<each Argument: Codable & Sendable, Return: Codable & Send
         try await self.emit(self.event(writer))
     }
 
-    /// Tells the client something if there is room for it now.
+    /// Sends the client an event if there is room for it now.
     ///
     /// - Parameter argument: The closure's arguments.
     /// - Returns: False if it was not taken, and won't be sent: the client asks for a pause, or much is on its way to it.

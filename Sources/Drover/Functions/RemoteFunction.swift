@@ -107,7 +107,7 @@ public final class RemoteFunction<each Argument: Codable & Sendable, Result: Cod
         try self.function.packArguments(&writer, repeat each argument)
         var ticket = try core.encoded(writer, of: self.info, options: self.options, expiry: expiry)
         try await core.takePlace(for: &ticket)
-        // Nobody else can get at its result.
+        // Nothing else can reach its result.
         ticket.endsWithItsTask()
         let result = AsyncResult<Result>(ticket, readResult: self.function.readResult)
         core.start(result)

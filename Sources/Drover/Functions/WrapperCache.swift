@@ -9,7 +9,7 @@ struct WrapperKey: Hashable, Sendable {
     let options: CallOptions
 }
 
-/// Keeps each wrapper as long as somebody holds it, and no longer (contract S6).
+/// Keeps each wrapper as long as it is referenced elsewhere, and no longer (contract S6).
 final class WrapperCache: Sendable {
     private struct Entry: Sendable { weak var wrapper: (any AnyObject & Sendable)? }
 
@@ -18,7 +18,7 @@ final class WrapperCache: Sendable {
     /// How many wrappers are held.
     var count: Int { self.entries.withLock { $0.count } }
 
-    /// The wrapper for the key that somebody holds, or a new one.
+    /// The wrapper for the key if one is still referenced, or a new one.
     func wrapper<Wrapper: AnyObject & Sendable>(for key: WrapperKey, make: () -> Wrapper) -> Wrapper {
         self.entries.withLock { entries in
             // A weak reference is nil from the moment the last holder lets go, before the wrapper's deinit runs.

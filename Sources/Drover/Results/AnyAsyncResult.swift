@@ -412,7 +412,7 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         return taken
     }
 
-    /// Ends the call on the caller's thread, and tells the poller.
+    /// Ends the call on the caller's thread, and notifies the poller.
     final func settleHere(_ end: Status, failure: FailureBox?, reason: CancelReason) -> Bool {
         self.client.tellers.begin()
         defer { self.client.tellers.end() }
@@ -510,7 +510,7 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         if let answer {
             continuation.resume(returning: answer)
         } else if self.client.isStopped, case .task(_, let unserved)? = self.withdraw(.task(key)) {
-            // The poller was stopped before the registration: nobody ends this wait.
+            // The poller was stopped before the registration: nothing ends this wait.
             unserved.resume(returning: .ended)
         }
     }

@@ -21,7 +21,7 @@ public struct CompletedResults<Value: Sendable>: AsyncSequence, Sendable {
             }
         }
         continuation.onTermination = { reason in
-            // Whoever stops reading early wants no more callbacks.
+            // A reader that stops early wants no more callbacks.
             if case .cancelled = reason { for token in tokens { token.remove() } }
         }
         return stream.makeAsyncIterator()

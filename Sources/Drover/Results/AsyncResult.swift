@@ -4,7 +4,7 @@ public import DroverCodec
 internal import DroverCore
 internal import Synchronization
 
-/// What a call will come to: polled, waited for, awaited, given an expiry, cancelled, called back.
+/// The future outcome of a call: polled, waited for, awaited, given an expiry, cancelled, called back.
 ///
 /// ```swift
 /// let result = try client.function(.checksum).async("/etc/hosts")
@@ -30,7 +30,7 @@ public final class AsyncResult<Value: Sendable>: AnyAsyncResult, @unchecked Send
         words.destroy(Value.self)
     }
 
-    /// What the call came to, or nil while it is pending.
+    /// The call's outcome, or nil while it is pending.
     ///
     /// Costs no I/O and never blocks.
     public var outcome: Outcome<Value>? {
@@ -60,7 +60,7 @@ public final class AsyncResult<Value: Sendable>: AnyAsyncResult, @unchecked Send
             var words = ValueWords()
             try self.readResult(&words, &reader)
             if let waiting = self.settle(.value, words: words) { return waiting }
-            // It was cancelled meanwhile: nobody will ask for the value.
+            // It was cancelled meanwhile: nothing will ask for the value.
             words.destroy(Value.self)
             return nil
         } catch {

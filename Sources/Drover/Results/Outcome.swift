@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What a call came to: one of five ends, never changed again.
+/// The outcome of a call: one of five ends, never changed again.
 public enum Outcome<Value: Sendable>: Sendable {
     /// The handler returned this value.
     case value(Value)

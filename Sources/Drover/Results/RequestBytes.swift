@@ -90,7 +90,7 @@ struct RequestBytes: @unchecked Sendable {
 
 /// A block of memory that a handle and libzmq read from; freed when both have let go.
 ///
-/// `@unchecked Sendable`: the pointer never changes, and nobody writes to the block once it is shared.
+/// `@unchecked Sendable`: the pointer never changes, and nothing writes to the block once it is shared.
 @safe
 final class SharedBlock: @unchecked Sendable {
     let base: UnsafeMutableRawPointer

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A suspended task, to be resumed once by whoever takes it out of the place where it waits.
+/// A suspended task, resumed once by the code that takes it out of the place where it waits.
 ///
 /// `@safe`: a resumption is in one place, behind a lock, and is resumed only by who removed it from there. So it is resumed
 /// once, which is all that an unsafe continuation asks for; a checked one would cost an allocation for each wait.

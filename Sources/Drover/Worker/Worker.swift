@@ -42,7 +42,7 @@ public final class Worker: Sendable {
 
     /// Starts the worker: when this returns it listens.
     ///
-    /// Functions that are registered later are served from then on, and brokers are told of them.
+    /// Functions that are registered later are served from then on and announced to brokers.
     ///
     /// - Parameter endpoint: Where to listen.
     /// - Returns: The running worker, to learn its address and to stop it.
@@ -66,8 +66,8 @@ public final class Worker: Sendable {
         return running
     }
 
-    /// Runs the worker until the task is cancelled, a graceful shutdown is asked for, or one of the signals comes; then it
-    /// drains: takes no more requests, finishes running handlers within the grace, says goodbye (contract S91).
+    /// Runs the worker until the task is cancelled, a graceful shutdown is asked for, or one of the signals arrives;
+    /// then it drains: takes no more requests, finishes running handlers within the grace, says goodbye (contract S91).
     ///
     /// - Parameters:
     ///   - endpoint: Where to listen.
@@ -111,7 +111,7 @@ public struct WorkerEndpoint: Hashable, Sendable {
     /// The brokers to dial.
     public let brokers: [String]
 
-    /// Listens for clients that come directly.
+    /// Listens for clients that connect directly.
     ///
     /// - Parameter address: `tcp://HOST:PORT`, with `*` for any port, or `ipc://PATH`.
     /// - Returns: The endpoint.
@@ -119,7 +119,7 @@ public struct WorkerEndpoint: Hashable, Sendable {
 
     /// Dials brokers, and serves whatever they pass on.
     ///
-    /// The worker needs no address that others can reach. It goes on dialling brokers that are away.
+    /// The worker needs no address that others can reach. It keeps dialing brokers that are away.
     ///
     /// - Parameter brokers: The brokers' addresses, such as `tcp://broker:5570`.
     /// - Returns: The endpoint.
@@ -127,7 +127,7 @@ public struct WorkerEndpoint: Hashable, Sendable {
         WorkerEndpoint(address: nil, brokers: brokers)
     }
 
-    /// Dials brokers, and listens for clients that come directly as well.
+    /// Dials brokers, and also listens for clients that connect directly.
     ///
     /// - Parameters:
     ///   - address: The address to listen at; nil listens nowhere.

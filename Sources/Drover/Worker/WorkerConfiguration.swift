@@ -7,7 +7,7 @@ public import Logging
 ///
 /// All have defaults that suit a machine of its own.
 public struct WorkerConfiguration: Sendable {
-    /// The worker's name, in answers, errors and logs; at first host and process id, such as `host7-4711`.
+    /// The worker's name in answers, errors and logs; by default, host and process id, such as `host7-4711`.
     ///
     /// An order of `drover workers` to a name goes to all workers that have it.
     public var name: String = ProcessName.current
@@ -36,19 +36,20 @@ public struct WorkerConfiguration: Sendable {
     /// All clients together may leave four times as many: then those wait who left more than a small part of it. As many bytes of
     /// large answers are kept for a client, and for all, until they have been read, in case that its connection breaks.
     public var maxUnreadBytes = 64 << 20
-    /// A request that is unanswered for so long is reported to its client as accepted or started.
+    /// A request that is unanswered for this long is reported to its client as accepted or started.
     public var reportDelay: Duration = .milliseconds(5)
     /// Whether small messages for one client that are ready at the same moment share a frame.
     ///
     /// It adds no waiting.
     public var coalescesMessages = true
-    /// How often a client hears from this worker if there is nothing else to say.
+    /// How often the worker sends a client a heartbeat if there is nothing else to send.
     public var heartbeatInterval: Duration = .seconds(2)
-    /// A client that is silent for so long is gone: its waiting requests are dropped, its running ones are cancelled.
+    /// The silence limit: a client silent for this long is gone: its waiting requests are dropped, its
+    /// running ones are cancelled.
     public var silenceLimit: Duration = .seconds(6)
     /// How long running handlers may take when the worker is asked to shut down; then they are cancelled.
     public var drainGrace: Duration = .seconds(30)
-    /// How long a handler may run, if it was registered without limits of its own; for ever, unless it is set.
+    /// How long a handler may run, if it was registered without limits of its own; unlimited unless set.
     public var timeLimits = TimeLimits.unlimited
     /// How long a handler may run on after it was cancelled; then it is stuck: its call is answered without it, it is counted in
     /// `WorkerStatus.stuck`, and its slot is replaced.
@@ -71,7 +72,7 @@ public struct WorkerConfiguration: Sendable {
     public var isolationGrace: Duration = .seconds(2)
     /// The keys for encrypted connections to brokers; nil speaks to them in the clear.
     public var keys: ConnectionKeys?
-    /// The keys with which the worker listens, if it does; nil lets everybody in who can reach it.
+    /// The keys with which the worker listens, if it does; nil lets in every peer that can reach it.
     public var listenerKeys: ListenerKeys?
     /// Whether an address that other machines can reach may be bound or dialled without encryption.
     public var allowsUnencryptedNetwork = false
