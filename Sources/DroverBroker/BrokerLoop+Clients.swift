@@ -410,7 +410,7 @@ extension BrokerLoop {
         )
     }
 
-    /// Refuses whoever sent the frame at hand.
+    /// Refuses the sender of the current frame.
     @available(*, noasync)
     func refuse(_ code: RemoteError.Code, _ message: String) {
         self.sendDirectly(Header(.refused), self.errorPayload(code, message, code == .busy, 0))
@@ -445,7 +445,7 @@ extension BrokerLoop {
         return packed { writer throws(CodecError) in try error.pack(into: &writer) }
     }
 
-    /// Asks whoever sent the frame at hand to introduce itself.
+    /// Asks the sender of the current frame to introduce itself.
     @available(*, noasync)
     func reset() {
         self.core.counters.resets.countAlone()

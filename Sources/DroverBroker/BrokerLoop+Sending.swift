@@ -530,7 +530,7 @@ extension BrokerLoop {
         }
     }
 
-    /// Answers whoever sent the frame at hand, which may have no session.
+    /// Answers the sender of the current frame, which may have no session.
     @available(*, noasync)
     func sendDirectly(_ header: Header, _ payload: [UInt8]) {
         var batch = OutgoingBatch(capacity: Header.byteCount + payload.count)

@@ -307,7 +307,7 @@ extension BrokerLoop {
                 self.core.counters.undeliverable.countAlone()
                 // In front of a welcome its BIND may have been lost, and be stated again behind that.
                 guard self.machine.workers[worker].isOpen else { return }
-                // Whoever emits is told that nobody listens.
+                // The emitting handler learns that nobody listens.
                 return self.send(Header(.ended, number: header.number), toWorker: worker)
             }
             _ = self.deliver(incoming, delivery)

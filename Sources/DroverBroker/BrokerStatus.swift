@@ -2,7 +2,7 @@
 
 public import Drover
 
-/// How a broker is, as it tells whoever asks.
+/// The state of a broker, as it reports it.
 public struct BrokerStatus: Hashable, Codable, Sendable {
     /// The broker's name.
     public var broker = ""
@@ -157,6 +157,6 @@ extension Function where Result == [BrokerWorkerStatus] {
 }
 
 extension Function where Result == [BrokerQueueStatus] {
-    /// What waits at the broker, and for whom.
+    /// What waits at the broker, by queue and function.
     public static var brokerQueues: Function<[BrokerQueueStatus]> { .init("drover.queues", isIdempotent: true) }
 }

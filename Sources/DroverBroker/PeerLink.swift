@@ -49,7 +49,7 @@ final class PeerLink {
     /// The connection of a worker, or of anybody if the broker has keys: which one is meant when a connection is closed.
     @safe @exclusivity(unchecked) var connection = ConnectionMark()
 
-    /// Whether the worker wants to know whom requests are from, and whom it was told of.
+    /// Whether the worker wants to know the callers of requests, and which it was told of.
     @safe @exclusivity(unchecked) var takesCallers = false
     @safe @exclusivity(unchecked) var toldCallers = ToldCallers()
 
@@ -108,7 +108,7 @@ final class PeerLink {
         self.forgetOutgoing()
     }
 
-    /// The peer is gone: nothing of what waits may reach whoever comes by its route next.
+    /// The peer is gone: nothing that waits for it may reach the next peer on its route.
     func forgetOutgoing() {
         self.parked.removeAll()
         self.batch.removeAll()

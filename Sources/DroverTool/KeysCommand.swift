@@ -261,7 +261,7 @@ private func readList(_ text: String, _ file: String) throws -> AccessList {
     }
 }
 
-/// The keys of whoever asks a broker.
+/// The keys of a client that asks a broker.
 struct KeyOptions: ParsableArguments {
     @Option(help: "The file with one's own keys. [default: $DROVER_KEY]")
     var key: String?

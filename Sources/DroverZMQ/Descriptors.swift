@@ -83,7 +83,7 @@ package enum Descriptors {
 
 /// A descriptor that is kept for the moment when there is no other.
 ///
-/// libzmq doesn't stop looking at a listener whose connections it can't accept, and turns for as long as there is one. Whoever has
+/// libzmq doesn't stop looking at a listener whose connections it can't accept, and spins for as long as there is one. Whoever has
 /// kept a descriptor accepts it with that, and closes it.
 package struct ReserveDescriptor: ~Copyable {
     private var descriptor: CInt

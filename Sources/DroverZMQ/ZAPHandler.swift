@@ -136,7 +136,7 @@ package final class ZAPHandler: Sendable {
             }
             for (index, bytes) in answer.enumerated() {
                 var frame = Message(copying: bytes)
-                // Whoever asked may be gone: a ROUTER drops what nobody will read.
+                // The asking peer may be gone: a ROUTER drops what nobody will read.
                 guard try self.socket.send(&frame, more: index + 1 < answer.count) else { return }
             }
         }

@@ -10,7 +10,7 @@
 /// the input is read as results are taken, so neither has to fit into memory. The input's iterator runs where the batch is
 /// iterated; an asynchronous input is read by a task of its own.
 ///
-/// Whoever stops iterating, by leaving the loop, by an error or because the task is cancelled, cancels what is under way.
+/// To stop iterating, by leaving the loop, by an error or by cancellation of the task, cancels what is under way.
 ///
 /// Iterating gives inputs and values. The first failure ends it with a ``BatchError``, or, with
 /// ``MapOptions/FailurePolicy/goOn``, all failures are told so at the end. To see each item's own end iterate ``items``.

@@ -30,7 +30,7 @@ struct ClientBook: ~Copyable, Sendable {
     /// All handles, in the order of their slots.
     var openHandles: [AnyAsyncResult] { self.handles.compactMap { $0 } }
 
-    /// The book itself, for whoever serves the client next.
+    /// The book itself, for the thread that serves the client next.
     mutating func leave() -> ClientBook {
         let empty = ClientBook(endpointCount: 0, configuration: .init())
         let left = consume self

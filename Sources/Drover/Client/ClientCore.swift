@@ -246,7 +246,7 @@ final class ClientCore: Sendable {
 
     /// The subscriptions of this client among what a request refers to.
     ///
-    /// - Throws: ``UsageError`` if one of them has ended: whoever got it could only be told so.
+    /// - Throws: ``UsageError`` if one of them has ended: its receiver could only be told so.
     private func ownCallbacks(_ references: [NotedReference]) throws -> [SubscriptionID] {
         var own: [SubscriptionID] = []
         // A callback that came from another client is that one's business, and has a number that may be one of ours.

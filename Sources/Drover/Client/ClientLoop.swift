@@ -417,7 +417,7 @@ final class ClientLoop {
         if isClosing {
             self.loseAll()
         } else {
-            // Whoever waits for a call that was posted last must be dismissed as well.
+            // Waiters of calls that were posted last must be dismissed as well.
             var submissions = self.core.submissions.takeAll()
             while let result = submissions.next() { self.submit(result) }
         }

@@ -27,7 +27,7 @@ final class BlockedCallback: Sendable {
     func isAsked(by subscription: Subscription) {
         if subscription.isOnly(in: self.result) {
             self.isCertain.store(true, ordering: .releasing)
-            // Whoever takes the waiter out wakes the thread; if it isn't there yet, the thread looks once more.
+            // Taking the waiter out wakes the thread; if it isn't there yet, the thread looks once more.
             switch self.result.withdraw(self.waiter) {
             case .thread(let parker): parker.unpark()
             case .task(_, let resumption): resumption.resume(returning: .ended)

@@ -85,7 +85,7 @@ final class Subscription: Sendable {
     private let state: Mutex<State>
     // A cycle, by way of the client's table of subscriptions, until the client closes, as it does at the latest when it is
     // dropped: then the table is emptied. Events that wait for the callback executor meanwhile are still delivered. (A weak
-    // reference would make each retain and release of the core, two for each call, several times as dear.)
+    // reference would make each retain and release of the core, two for each call, several times as expensive.)
     private let client: ClientCore
 
     init(

@@ -153,7 +153,7 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
 
     final var isIdempotent: Bool { self.flags.contains(.idempotent) }
     final var hasMetadata: Bool { self.flags.contains(.metadata) }
-    /// Whether the handler of a request made it, or it ends with whoever waits for it: then it ends with that request.
+    /// Whether a request's handler made it, or it ends with its waiter: then it ends with that request.
     final func ends(with context: JobContext) -> Bool {
         self.cancelsWithWaiter
             || (self.flags.contains(.nested) && self.rarities?.maker === context)

@@ -7,7 +7,7 @@ internal import Glibc
 
 /// One encoded message in memory of its own: room for the header, then metadata and content.
 ///
-/// Whoever holds it frees it, once.
+/// Its owner frees it, once.
 ///
 /// `@unchecked Sendable`: it is handed from one holder to the next, never used by two; see ``AnyAsyncResult``.
 @safe

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A value of a type that whoever holds it knows: here if it takes no more than two words, else behind the address that is here.
+/// A value whose type its owner knows: stored here if it takes no more than two words, else behind an address.
 ///
 /// Not an optional, and not destroyed by itself: for that its type would be looked up for each handle, in a table of the
 /// runtime. Instead the handle's status says whether there is a value.

@@ -12,7 +12,7 @@ public struct Caller: Hashable, Sendable, CustomStringConvertible {
     public let publicKey: PublicKey
     /// The address of the broker that vouches for both, as this worker dials it; nil if the caller is connected to this worker itself.
     ///
-    /// The principal is then a name of that broker's allow-list. Whoever has the broker's secret key can say any.
+    /// The principal is then a name of that broker's allow-list. Anyone with the broker's secret key can claim any.
     public let broker: String?
 
     /// - Returns: nil if the key is none.

@@ -64,7 +64,7 @@ package final class Lifecycle: Sendable {
         }
     }
 
-    /// It has stopped: whoever waits for that is told.
+    /// It has stopped: resumes those that wait for that.
     package func tellEnded() {
         self.advance(to: .stopped)
         let waiters = self.waiters.withLock { waiters in

@@ -5,7 +5,7 @@ internal import DroverWire
 
 /// What a worker keeps of a session with a broker, beyond what it keeps of any client.
 ///
-/// Belongs, like the loop, to whoever holds the worker's baton.
+/// Belongs, like the loop, to the holder of the worker's baton.
 final class BrokerSide {
     /// Gives the callbacks among a request's arguments their way through the broker.
     let callbacks: BrokeredCallbacks
@@ -15,7 +15,7 @@ final class BrokerSide {
     @safe @exclusivity(unchecked) var waiting: UInt32 = 0
     /// At the last beat the worker had credit and free handlers, and something waited.
     @safe @exclusivity(unchecked) var wasHungry = false
-    /// Whether it may say whom requests are from: it has proved its key.
+    /// Whether it may name the callers of requests: it has proved its key.
     let vouches: Bool
     /// Whom it vouches for, by its numbers.
     @safe @exclusivity(unchecked) var callers: [UInt32: Caller] = [:]

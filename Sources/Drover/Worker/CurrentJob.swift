@@ -48,7 +48,7 @@ enum CurrentJob {
 struct AwaitedCalls: ~Copyable {
     private var waits: [(key: Int, calls: [AnyAsyncResult])] = []
     private var lastKey = 0
-    /// The loop has given the slot back; whoever goes on takes one first.
+    /// The loop has given the slot back; a handler that goes on takes one first.
     var hasLostSlot = false
 
     mutating func begin(_ calls: [AnyAsyncResult]) -> Int {

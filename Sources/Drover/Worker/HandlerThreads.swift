@@ -113,7 +113,7 @@ final class HandlerThreads: Sendable {
     ///
     /// - Parameters:
     ///   - blocksThread: As when it left.
-    ///   - wake: Called when it has one, by whoever gives it, unless that is at once.
+    ///   - wake: Called when it has one, on the thread that gives it, unless that is at once.
     /// - Returns: Whether it has one at once.
     func rejoin(blocksThread: Bool, _ wake: @escaping @Sendable () -> Void) -> Bool {
         self.releasedCount.subtract(1, ordering: .relaxed)
@@ -255,7 +255,7 @@ final class HandlerThreads: Sendable {
         let started = core.now()
         let isLapsed = job.hasLapsed(at: started)
         guard !isLapsed, job.begin() else {
-            // The loop has answered for a job that was cancelled; one that lapsed is taken by whoever comes first.
+            // The loop has answered for a job that was cancelled; one that lapsed is taken by whichever thread comes first.
             if isLapsed, job.cancel(because: .deadline) { core.post(.finished(job, .dropped(.lapsed))) }
             self.releaseSlot()
             return

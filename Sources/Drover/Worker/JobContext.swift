@@ -19,7 +19,7 @@ public final class JobContext: Sendable {
     /// Whose key the call was made with, for handlers that allow some callers more than others; nil without keys.
     ///
     /// At a worker that listens with `listenerKeys` it is the owner of the key that the client's connection has proved. Through a
-    /// broker it is the one whom the broker vouches for: the owner of the key by which the client is connected to it. It is nil if
+    /// broker it is the one that the broker vouches for: the owner of the key by which the client is connected to it. It is nil if
     /// the broker has no keys, or doesn't say. A handler that authorises refuses what has no caller.
     public let caller: Caller?
     /// The function's name.
@@ -202,7 +202,7 @@ public final class JobContext: Sendable {
     }
 
     private func rejoined() {
-        // The handler has ended meanwhile: whoever waited here belongs to it no more.
+        // The handler has ended meanwhile: what waited here no longer belongs to it.
         guard self.moveSlot(.rejoining, .held) else { return self.core.threads.releaseSlot() }
         self.core.post(.slotReleased(slot: self.slot, id: self.correlationID.rawValue, false))
     }

@@ -114,7 +114,7 @@ final class ReplyTable: Sendable {
 
     /// That was all.
     ///
-    /// Others that went by a former connection were lost with it, or their answers were. Whoever waits is told.
+    /// Others that went by a former connection were lost with it, or their answers were. Their waiters are told.
     func endLost(of peer: PeerID, before connection: UInt32) {
         let lost = self.state.withLock { state in
             let lost = state.entries.filter {
@@ -126,7 +126,7 @@ final class ReplyTable: Sendable {
         for (reply, subscription) in lost { reply.finish(.failure(Subscriber.lost(subscription))) }
     }
 
-    /// The worker stops: whoever still waits is told.
+    /// The worker stops: remaining waiters are told.
     func close() {
         let gone = self.state.withLock { state in
             defer { state.entries = [:] }
@@ -135,7 +135,7 @@ final class ReplyTable: Sendable {
         for entry in gone { entry.reply.finish(.failure(Subscriber.gone(entry.subscription))) }
     }
 
-    /// A peer is gone, or one subscription of a client: whoever waits for it is told.
+    /// A peer is gone, or one subscription of a client: its waiters are told.
     func endAll(of peer: PeerID, client: PeerID? = nil, subscription: SubscriptionID? = nil) {
         let gone = self.state.withLock { state in
             let gone = state.entries.filter {

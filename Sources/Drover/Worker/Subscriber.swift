@@ -131,7 +131,7 @@ final class Subscriber: RoomGiver, Told {
             outbox.close()
             core.post(.invoke(self, id: id, block))
         }
-        // The loop may have been left in between: then nobody reads the post, and whoever waits is told here.
+        // The loop may have been left in between: then nobody reads the post, and waiters are told here.
         if self.isEnded.load(ordering: .sequentiallyConsistent) {
             core.replies.take(id, from: self.peer)?.finish(.failure(Self.gone(self.subscription)))
         }
@@ -209,7 +209,7 @@ final class SubscriberTable: Sendable {
         var memories: [PeerID: CallbackMemory<CallbackID>] = [:]
         /// How much of that was forgotten since there was too much.
         var forgottenCount = 0
-        /// The worker has stopped: whoever comes now has ended already.
+        /// The worker has stopped: later subscribers have ended already.
         var isClosed = false
 
         mutating func remember(

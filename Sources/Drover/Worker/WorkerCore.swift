@@ -88,7 +88,7 @@ final class WorkerCore: Sendable {
         self.waker.wake()
     }
 
-    /// The loop has been left: whoever waits for it is told, and the handler threads leave when they are done.
+    /// The loop has been left: its waiters are told, and the handler threads leave when they are done.
     func finish() {
         self.life.advance(to: .stopped)
         self.discardPosts()

@@ -27,7 +27,7 @@ struct GivenUp: Sequence {
 
 /// What is about to be sent to one client.
 ///
-/// Belongs, like the loop's socket, to whoever holds the loop's baton.
+/// Belongs, like the loop's socket, to the holder of the loop's baton.
 final class WorkerLink {
     /// A frame that libzmq would not take yet, with the one that belongs to it.
     final class Parked {

@@ -199,7 +199,7 @@ extension WorkerLoop {
             self.lastSession = session
             return session
         }
-        // The client is gone, or was never here: whoever emits next is told.
+        // The client is gone, or was never here: the next emit fails.
         self.core.subscribers.end(subscriber)
         return nil
     }

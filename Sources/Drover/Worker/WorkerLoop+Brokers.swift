@@ -231,7 +231,7 @@ extension WorkerLoop {
         broker.wasHungry = false
     }
 
-    /// A broker says whom the requests with a number of its own are from.
+    /// A broker names the caller of the requests that carry a number of its own.
     func vouched(_ header: Header, _ payload: UnsafeRawBufferPointer, _ session: Int) {
         guard let broker = self.links[session]?.broker, broker.vouches,
             (1...WireLimits.maxCallers).contains(Int(header.number))

@@ -29,7 +29,7 @@ extension WorkerLoop {
         if Int(slot) < self.jobs.count { _ = self.jobs[Int(slot)]?.cancel(because: .softTimeLimit) }
     }
 
-    /// A handler has run until its hard limit: whoever called is answered now.
+    /// A handler has run until its hard limit: its caller is answered now.
     func abandon(_ slot: UInt32, _ session: Int?, _ id: UInt64) {
         guard let request = self.machine.request(in: slot) else { return }
         let handler = self.handlers[Int(request.handler)]

@@ -206,7 +206,7 @@ extension WorkerLoop {
         return (header, caller)
     }
 
-    /// Whom a request is from: the owner of the session's key, or the one whom its broker vouches for.
+    /// The caller of a request: the owner of the session's key, or the one that its broker vouches for.
     private func caller(_ number: UInt32, _ session: Int) -> Caller? {
         guard let link = self.links[session] else { return nil }
         return number == 0 ? link.caller : link.broker?.callers[number]

@@ -166,7 +166,7 @@ package struct TenantBook: Sendable {
     private func resolved(_ claim: TenantClaim?) -> Resolved {
         let limits = self.limits
         let highest = Int(FairQueue.highestPriority)
-        // A session has the broker's limits for one client; there is nobody whom more could be given.
+        // A session has the broker's limits for one client; nobody else could take a larger share.
         let quotas = claim.map { $0.quotas.filled(from: limits.each) } ?? Quotas()
         let priority = claim == nil ? highest : quotas.priority ?? Int(FairQueue.standardPriority)
         return Resolved(

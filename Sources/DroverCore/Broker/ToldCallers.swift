@@ -13,7 +13,7 @@ package struct ToldCallers: Sendable {
     /// - Parameters:
     ///   - number: The caller's.
     ///   - mark: What tells those apart that the number stood for; not 0.
-    /// - Returns: Whether the worker must be told first whom the number stands for.
+    /// - Returns: Whether the worker must first be told which caller the number stands for.
     package mutating func mustTell(_ number: Int, mark: UInt64) -> Bool {
         if number >= self.marks.count {
             self.marks.append(contentsOf: repeatElement(0, count: number + 1 - self.marks.count))

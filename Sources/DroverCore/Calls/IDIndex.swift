@@ -147,7 +147,7 @@ struct IDIndex: ~Copyable {
         }
         self.count &+= 1
         var entry = Entry(id: id, slot: slot, home: home)
-        // Whoever is nearer to its home than this entry moves on by one, and with it the rest of the run.
+        // An entry nearer to its home than this one moves on by one, and the rest of the run with it.
         while self.entries[position].slot != Self.none {
             let displaced = self.entries[position]
             self.entries[position] = entry

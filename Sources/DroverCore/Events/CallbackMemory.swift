@@ -33,7 +33,7 @@ package struct CallbackMemory<ID: Hashable & Sendable>: Equatable, Sendable {
 
     package func hasEnded(_ id: ID) -> Bool { self.news[id] == .ended }
 
-    /// Whether the callback's events are to pause, which whoever asks will know from now on.
+    /// Whether the callback's events are to pause; from now on the asker counts as having been told.
     package mutating func takePause(of id: ID) -> Bool {
         guard self.news[id] == .paused else { return false }
         self.forget(id)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// How far a worker may get ahead of whoever reads what it tells: the events of one subscription, or one request's progress.
+/// How far a worker may get ahead of its reader: the events of one subscription, or the progress of one request.
 ///
 /// Between a worker and its client there is room for hundreds of thousands of events: in libzmq, in the kernel, in a broker.
 /// So what is told is counted until the client is known to have read it, and there is room for a bounded amount. After a

@@ -40,7 +40,7 @@ package struct AccessGrant: Hashable, Sendable {
     package var queues: Set<String>?
     /// The functions that the rights are limited to; nil for all.
     package var functions: FunctionNames?
-    /// With whom it shares quotas, ordering keys and its share of the workers; nil for the principal's own keys alone.
+    /// The tenant that shares quotas, ordering keys and workers' time; nil if that is the principal alone.
     package var group: String?
     /// What the list says of how much it may use.
     package var quotas = Quotas()

@@ -6,7 +6,7 @@ import Synchronization
 
 /// The right to run a loop, which one thread holds at a time and may lend.
 ///
-/// Whoever makes the baton holds it. The holder lends it when it goes away for a while, and reclaims it when it comes
+/// The thread that makes the baton holds it. The holder lends it when it goes away for a while, and reclaims it when it comes
 /// back; if that takes long, a standby thread takes over and is the holder. Lending and reclaiming cost one locked
 /// instruction each, and no system call unless the standby thread sleeps.
 ///

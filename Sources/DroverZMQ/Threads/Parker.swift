@@ -56,7 +56,7 @@ extension Parker {
 
     /// The current thread's own parker.
     ///
-    /// Whoever uses it must not leave an unpark behind: finish each exchange before the next begins.
+    /// Users must not leave an unpark behind: finish each exchange before the next begins.
     @available(*, noasync)
     package static var current: Parker {
         if let known = unsafe pthread_getspecific(Self.key) {

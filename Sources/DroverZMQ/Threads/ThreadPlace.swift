@@ -4,7 +4,7 @@ import Glibc
 
 /// A place that each thread has for itself, for what it works on at the moment.
 ///
-/// The object isn't held: whoever puts it there holds it until it is taken out again.
+/// The object isn't retained: its owner keeps it alive until it is taken out again.
 package struct ThreadPlace<Object: AnyObject>: Sendable {
     private let key: pthread_key_t
 

@@ -2,7 +2,7 @@
 
 /// A lock that one thread keeps most of the time and others try for while it sleeps.
 ///
-/// Only the thread that serves waits for it; whoever else wants it tries, and finds another way if it is taken. What one
+/// Only the serving thread waits for it; others try, and find another way if it is taken. What one
 /// holder wrote, the next one sees.
 package final class TurnLock: Sendable {
     private static let free: UInt32 = 0

@@ -89,7 +89,7 @@ final class IsolatedRun: Sendable {
         return child
     }
 
-    /// From now on a kill wakes whoever waits for this child.
+    /// From now on a kill wakes those that wait for this child.
     private func hold(_ child: IsolatedChild) {
         self.state.withLock { state in
             state.child = child
