@@ -21,15 +21,16 @@ struct TidyTests {
         "DroverCodec": ["Glibc", "Synchronization"],
         "DroverWire": ["DroverCodec"],
         "DroverCore": ["DequeModule", "DroverCodec", "DroverWire"],
-        "DroverZMQ": ["CDroverZMQ", "Glibc", "Synchronization"],
+        // Dispatch only for what it opens for itself, and in Drover for the signals that it hears.
+        "DroverZMQ": ["CDroverZMQ", "Dispatch", "Glibc", "Synchronization"],
         "Drover": [
-            "DequeModule", "DroverCodec", "DroverCore", "DroverWire", "DroverZMQ", "Glibc", "Logging",
-            "ServiceLifecycle", "Synchronization", "UnixSignals",
+            "DequeModule", "Dispatch", "DroverCodec", "DroverCore", "DroverWire", "DroverZMQ", "Glibc", "Logging",
+            "ServiceLifecycle", "Synchronization",
         ],
         // Glibc only for malloc and free.
         "DroverBroker": [
             "DequeModule", "Drover", "DroverCodec", "DroverCore", "DroverWire", "DroverZMQ", "Glibc", "Logging",
-            "ServiceLifecycle", "Synchronization", "UnixSignals",
+            "ServiceLifecycle", "Synchronization",
         ],
     ]
 
@@ -125,6 +126,10 @@ struct TidyTests {
         (".components", "Sources/DroverZMQ/Threads/MonotonicClock.swift", "within bounds that were compared first"),
         (".components", "Sources/DroverCodec/WireCodable+Standard.swift", "within bounds that were compared first"),
         (".components", "Sources/DroverCodec/PeopleText.swift", "within bounds that were compared first"),
+        (
+            "DispatchQueue", "Sources/DroverZMQ/Threads/DispatchDescriptors.swift",
+            "has libdispatch open what it needs for itself"
+        ),
         ("@unchecked Sendable", "Sources/DroverZMQ/Context.swift", "a libzmq context may be used from any thread"),
         ("@unchecked Sendable", "Sources/DroverZMQ/Message.swift", "a shared message is never changed again"),
         ("@unchecked Sendable", "Sources/DroverZMQ/Threads/Baton.swift", "what its constant pointer names is atomic"),

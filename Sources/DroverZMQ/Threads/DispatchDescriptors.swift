@@ -18,7 +18,7 @@ package enum DispatchDescriptors {
         DispatchQueue.main.async {}
         // A clock has a descriptor of its own: that of timers, and that of tasks which sleep.
         DispatchQueue.global().asyncAfter(deadline: .now() + .milliseconds(1)) { fired.set(()) }
-        Task.detached {
+        Task {
             try? await Task.sleep(for: .milliseconds(1))
             slept.set(())
         }
