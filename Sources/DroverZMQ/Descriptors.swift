@@ -41,9 +41,9 @@ package enum Descriptors {
         guard let folder = unsafe opendir("/proc/self/fd") else { return false }
         defer { _ = unsafe closedir(folder) }
         while let entry = unsafe readdir(folder) {
-            let name = unsafe withUnsafeBytes(of: entry.pointee.d_name) { bytes in
-                unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
-            }
+            // By address: an entry has no more bytes than its name takes.
+            guard let offset = MemoryLayout<dirent>.offset(of: \.d_name) else { return false }
+            let name = unsafe String(cString: (UnsafeRawPointer(entry) + offset).assumingMemoryBound(to: CChar.self))
             guard let mask = self.signals(heardBy: name) else { continue }
             if mask & 1 << UInt64(signal - 1) != 0 { return true }
         }
