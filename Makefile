@@ -95,7 +95,7 @@ lint: ## Report what `make format` would change, and what it can't
 
 .PHONY: docs
 docs: ## Build the API reference; any warning is an error
-	swift package generate-documentation --target Drover --warnings-as-errors
+	swift package generate-documentation --target DroverRuntime --target Drover --warnings-as-errors
 
 .PHONY: demo
 demo: ## Hash the files of FOLDER in several worker processes at once
@@ -159,22 +159,24 @@ sanitize: test-thread test-address ## Run the tests under ThreadSanitizer, then 
 # finding (handle_segv). Many hosts find what one host doesn't, but nothing in memory.
 sanitized_pure_tests := $(patsubst TidyTests|%,%,$(pure_tests))
 # Many short processes of one thread each.
-sanitized_skips := --skip 'HostileRunTests|NetworkTests' --skip 'ToolTests/(wrapping|times|numbers|mistyped|keysAtOnce|hammered|closedPort|problems)'
+sanitized_skips := $(brokered_skips) --skip 'ToolTests/(wrapping|times|numbers|mistyped|keysAtOnce|hammered|closedPort|problems)'
 
-# Runs the tests: $(1) is the folder, $(2) says how to build, $(3) and $(4) name and set the options, $(5) are the tests to
-# run in parallel, if any. Those with threads run in two processes, as in `make test`.
+# Runs the tests: $(1) is the folder, $(2) says how to build, $(3) and $(4) name and set the options, $(5) are the pure
+# tests, if any. Those with threads run in processes of their own, as in `make test`.
 define run_sanitized
-	@mkdir -p $(1)/reports && rm -f $(1)/reports/*
-	@export DROVER_SANITIZED=1 DROVER_SIM_SEEDS="$${DROVER_SIM_SEEDS:-100}" \
+	@mkdir -p $(1)/reports && rm -f $(1)/reports/* $(1)/reports.*
+	@export DROVER_SANITIZED=1 DROVER_SIM_SEEDS="$${DROVER_SIM_SEEDS:-20}" \
 	    DROVER_EVENT_COUNT="$${DROVER_EVENT_COUNT:-40000}" \
 	    $(3)="$(4) log_path=$(abspath $(1))/reports/report"; \
-	status=0; \
+	status=0; shares=; \
 	run() { echo "swift test $$*"; swift test $(2) --ignore-lock --skip-build "$$@" $(SANITIZE_FLAGS); }; \
 	$(if $(FILTER),run --no-parallel $(only) || status=$$?;,\
-	    $(if $(5),run --filter '$(5)' || status=$$?;) \
-	    run --no-parallel --filter '$(direct_tests)' >$(1)/direct.txt 2>&1 & direct=$$!; \
-	    run --no-parallel --filter '$(brokered_tests)' $(sanitized_skips) || status=$$?; \
-	    wait $$direct || status=$$?; cat $(1)/direct.txt;) \
+	    share() { name=$$1; shift; run "$$@" >$(1)/reports.$$name.txt 2>&1; }; \
+	    $(if $(5),share pure --filter '$(5)' & shares="$$shares $$!";) \
+	    share direct --no-parallel --filter '$(direct_tests)' & shares="$$shares $$!"; \
+	    share broken --no-parallel --filter '$(broken_tests)' & shares="$$shares $$!"; \
+	    share brokered --no-parallel --filter '$(brokered_tests)' $(sanitized_skips) & shares="$$shares $$!"; \
+	    for share in $$shares; do wait $$share || status=$$?; done; cat $(1)/reports.*.txt;) \
 	for report in $(1)/reports/*; do if [ -e "$$report" ]; then cat "$$report"; status=1; fi; done; \
 	exit $$status
 endef

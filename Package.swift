@@ -43,10 +43,20 @@ let package = Package(
 
         // Shells.
         .target(name: "DroverZMQ", dependencies: ["CDroverZMQ"], swiftSettings: memorySafe),
+        // What clients, workers and brokers have in common.
+        .target(
+            name: "DroverRuntime",
+            dependencies: [
+                "DroverCodec", "DroverCore", "DroverWire", "DroverZMQ",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+            ],
+            swiftSettings: memorySafe
+        ),
         .target(
             name: "Drover",
             dependencies: [
-                "DroverCodec", "DroverCore", "DroverWire", "DroverZMQ",
+                "DroverCodec", "DroverCore", "DroverRuntime", "DroverWire", "DroverZMQ",
                 .product(name: "DequeModule", package: "swift-collections"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -57,7 +67,7 @@ let package = Package(
         .target(
             name: "DroverBroker",
             dependencies: [
-                "Drover", "DroverCodec", "DroverCore", "DroverWire", "DroverZMQ",
+                "DroverCodec", "DroverCore", "DroverRuntime", "DroverWire", "DroverZMQ",
                 .product(name: "DequeModule", package: "swift-collections"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),

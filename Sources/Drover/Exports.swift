@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The identifiers and the codec's protocols are part of this module's interface: who imports Drover must be able to name
-// them and to use their members. Nothing else of the two modules is public.
-@_exported public import DroverCodec
-@_exported public import DroverWire
+// Declarations, errors, endpoints and keys are part of this module's interface.
+@_exported public import DroverRuntime

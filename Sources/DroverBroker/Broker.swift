@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-public import Drover
+public import DroverRuntime
 public import ServiceLifecycle
 
 /// Stands between clients and workers: one address for any number of workers.
@@ -9,7 +9,7 @@ public import ServiceLifecycle
 /// let broker = try Broker().start("tcp://127.0.0.1:5570")
 /// ```
 ///
-/// Clients connect to it as to a worker; workers dial it with ``WorkerEndpoint/connect(_:)``.
+/// Clients connect to it as to a worker; workers dial it with `WorkerEndpoint.connect(_:)`.
 public final class Broker: Sendable {
     /// How the broker behaves.
     public let configuration: BrokerConfiguration

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-public import Drover
 internal import DroverCore
+public import DroverRuntime
 internal import DroverWire
 
 /// A call that has not ended, and what it waits for, as its broker sees it.

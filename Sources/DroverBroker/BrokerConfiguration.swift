@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-public import Drover
+public import DroverRuntime
 internal import DroverWire
+internal import DroverZMQ
 public import Logging
 
 /// How a broker behaves.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-public import Drover
+public import DroverRuntime
 
 /// The state of a broker, as it reports it.
 public struct BrokerStatus: Hashable, Codable, Sendable {

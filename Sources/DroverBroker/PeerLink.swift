@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import DequeModule
-internal import Drover
 internal import DroverCore
+internal import DroverRuntime
 internal import DroverZMQ
 
 /// What is about to be sent to one client or worker.

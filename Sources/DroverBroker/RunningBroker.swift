@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-public import Drover
+public import DroverRuntime
 internal import DroverZMQ
 internal import Logging
 internal import Synchronization

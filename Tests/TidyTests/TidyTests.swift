@@ -21,15 +21,19 @@ struct TidyTests {
         "DroverCodec": ["Glibc", "Synchronization"],
         "DroverWire": ["DroverCodec"],
         "DroverCore": ["DequeModule", "DroverCodec", "DroverWire"],
-        // Dispatch only for what it opens for itself, and in Drover for the signals that it hears.
+        // Dispatch only for what it opens for itself, and in the runtime for the signals that it hears.
         "DroverZMQ": ["CDroverZMQ", "Dispatch", "Glibc", "Synchronization"],
-        "Drover": [
+        "DroverRuntime": [
             "DequeModule", "Dispatch", "DroverCodec", "DroverCore", "DroverWire", "DroverZMQ", "Glibc", "Logging",
+            "ServiceLifecycle", "Synchronization",
+        ],
+        "Drover": [
+            "DequeModule", "DroverCodec", "DroverCore", "DroverRuntime", "DroverWire", "DroverZMQ", "Glibc", "Logging",
             "ServiceLifecycle", "Synchronization",
         ],
         // Glibc only for malloc and free.
         "DroverBroker": [
-            "DequeModule", "Drover", "DroverCodec", "DroverCore", "DroverWire", "DroverZMQ", "Glibc", "Logging",
+            "DequeModule", "DroverCodec", "DroverCore", "DroverRuntime", "DroverWire", "DroverZMQ", "Glibc", "Logging",
             "ServiceLifecycle", "Synchronization",
         ],
     ]
@@ -120,8 +124,8 @@ struct TidyTests {
 
     /// Files that may use a forbidden name, and why.
     private static let exceptions: [(name: String, path: String, reason: String)] = [
-        ("SystemRandomNumberGenerator", "Sources/Drover/Transport/LifeRandomness.swift", "this is that place"),
-        (".random(", "Sources/Drover/Transport/LifeRandomness.swift", "this is that place"),
+        ("SystemRandomNumberGenerator", "Sources/DroverRuntime/Transport/LifeRandomness.swift", "this is that place"),
+        (".random(", "Sources/DroverRuntime/Transport/LifeRandomness.swift", "this is that place"),
         (".random(", "Sources/DroverZMQ/RoutingIDs.swift", "seeds libzmq's own generator, before any life begins"),
         (".components", "Sources/DroverZMQ/Threads/MonotonicClock.swift", "within bounds that were compared first"),
         (".components", "Sources/DroverCodec/WireCodable+Standard.swift", "within bounds that were compared first"),

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import DroverRuntime
+
 extension Batch {
     /// Runs the batch and gathers its values, in the order of the inputs.
     ///
@@ -24,7 +26,7 @@ extension Batch {
     /// Runs the batch and gathers its values in the order of the inputs, blocking this thread meanwhile.
     ///
     /// - Returns: A value for each input.
-    /// - Throws: As iterating does, and ``UsageError`` on a thread that can't wait.
+    /// - Throws: As iterating does, and `UsageError` on a thread that can't wait.
     @available(*, noasync, message: "await collect() instead")
     @inlinable
     public func collectBlocking() throws -> [Output] {
@@ -37,7 +39,7 @@ extension Batch {
     /// Runs the batch on this thread, which waits for results meanwhile.
     ///
     /// - Parameter body: Given each input and its value. If it throws, the rest is cancelled.
-    /// - Throws: As iterating does; what `body` throws; ``UsageError`` on a thread that can't wait.
+    /// - Throws: As iterating does; what `body` throws; `UsageError` on a thread that can't wait.
     @available(*, noasync, message: "iterate the batch with `for try await` instead")
     @inlinable
     public func forEachBlocking(_ body: (Input, Output) throws -> Void) throws {
@@ -54,7 +56,7 @@ extension BatchItems {
     /// Runs the batch on this thread, which waits for results meanwhile.
     ///
     /// - Parameter body: Given each item as it ends. If it throws, the rest is cancelled.
-    /// - Throws: As iterating does; what `body` throws; ``UsageError`` on a thread that can't wait.
+    /// - Throws: As iterating does; what `body` throws; `UsageError` on a thread that can't wait.
     @available(*, noasync, message: "iterate the items with `for try await` instead")
     @inlinable
     public func forEachBlocking(_ body: (BatchItem<Input, Output>) throws -> Void) throws {

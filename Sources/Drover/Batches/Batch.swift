@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import DroverRuntime
+
 /// A function that is called for every item of an input, made by `Client.map`.
 ///
 /// ```swift
@@ -66,7 +68,7 @@ public struct Batch<Input: Sendable, Output: Sendable>: AsyncSequence {
 
     /// Begins the batch.
     ///
-    /// - Returns: The iterator of the one consumer; a second one throws a ``UsageError``.
+    /// - Returns: The iterator of the one consumer; a second one throws a `UsageError`.
     public func makeAsyncIterator() -> Iterator { Iterator(pairs: Pairs(run: self.begin())) }
 
     /// The run of the one consumer; nil for every other.
@@ -92,7 +94,7 @@ public struct Batch<Input: Sendable, Output: Sendable>: AsyncSequence {
         ///
         /// - Parameter actor: Where it runs, the input's iterator included.
         /// - Returns: Nil after the last one.
-        /// - Throws: ``BatchError``; `CancellationError` if the task or the batch was cancelled; ``ConnectionError`` if the
+        /// - Throws: ``BatchError``; `CancellationError` if the task or the batch was cancelled; `ConnectionError` if the
         ///   client was closed; what an asynchronous input throws.
         @inlinable
         public mutating func next(isolation actor: isolated (any Actor)? = #isolation) async throws -> Element? {
@@ -165,7 +167,7 @@ public struct BatchItems<Input: Sendable, Output: Sendable>: AsyncSequence {
 
     /// Begins the batch.
     ///
-    /// - Returns: The iterator of the one consumer; a second one throws a ``UsageError``.
+    /// - Returns: The iterator of the one consumer; a second one throws a `UsageError`.
     public func makeAsyncIterator() -> Iterator { Iterator(run: self.batch.begin()) }
 
     /// Reads the items of a batch.
@@ -176,7 +178,7 @@ public struct BatchItems<Input: Sendable, Output: Sendable>: AsyncSequence {
         ///
         /// - Parameter actor: Where it runs, the input's iterator included.
         /// - Returns: Nil after the last one.
-        /// - Throws: `CancellationError` if the task or the batch was cancelled; ``ConnectionError`` if the client was
+        /// - Throws: `CancellationError` if the task or the batch was cancelled; `ConnectionError` if the client was
         ///   closed; what an asynchronous input throws. Never an item's own error.
         @inlinable
         public mutating func next(isolation actor: isolated (any Actor)? = #isolation) async throws -> Element? {

@@ -2,6 +2,7 @@
 
 public import DroverCodec
 internal import DroverCore
+internal import DroverRuntime
 internal import DroverWire
 
 // Many items in one request; see docs/decisions/0016.

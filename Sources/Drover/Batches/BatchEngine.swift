@@ -2,6 +2,7 @@
 
 public import DroverCodec
 internal import DroverCore
+internal import DroverRuntime
 
 /// The consumer's side of a batch, as far as it doesn't know of inputs and values: what is under way, what comes next.
 ///

@@ -2,6 +2,7 @@
 
 internal import DequeModule
 internal import DroverCore
+internal import DroverRuntime
 internal import Synchronization
 
 /// Between a batch's consumer, which has the window, and the task that reads an asynchronous input and makes the calls.

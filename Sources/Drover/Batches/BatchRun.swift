@@ -2,6 +2,7 @@
 
 public import DroverCodec
 internal import DroverCore
+internal import DroverRuntime
 
 /// Makes an item's call, which has a place among the client's outstanding ones, without starting it.
 @usableFromInline

@@ -14,7 +14,7 @@ public struct BackgroundPoller: Sendable {
     /// Starts serving a client, or joins the poller that does.
     ///
     /// - Parameter client: The client to serve.
-    /// - Throws: ``ConnectionError`` if the client was closed; an error of the system if it has no thread to give.
+    /// - Throws: `ConnectionError` if the client was closed; an error of the system if it has no thread to give.
     public init(serving client: Client) throws {
         self.control = client.poller
         try client.poller.start()
@@ -30,7 +30,7 @@ public struct BackgroundPoller: Sendable {
 
     /// Stops serving: the poller leaves its loop.
     ///
-    /// Calls stay pending; waiting for them, or for one of the places for calls, throws ``UsageError`` with `notRunning` until
+    /// Calls stay pending; waiting for them, or for one of the places for calls, throws `UsageError` with `notRunning` until
     /// a poller is started again (contract S68).
     ///
     /// In a callback it only asks for the stop and does not wait. Stopping again does nothing.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import DroverCodec
+internal import DroverRuntime
 
 extension Client {
     /// Calls a function for every item of a sequence.

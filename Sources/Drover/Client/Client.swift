@@ -2,6 +2,7 @@
 
 internal import DroverCodec
 internal import DroverCore
+internal import DroverRuntime
 public import DroverWire
 internal import DroverZMQ
 internal import Logging
@@ -28,7 +29,7 @@ public final class Client: Sendable {
     /// - Parameters:
     ///   - endpoints: Where the workers listen, such as `tcp://127.0.0.1:5555`.
     ///   - configuration: How the client behaves.
-    /// - Throws: ``UsageError`` with `badConfiguration` for an address or a setting that can't be used; an error of the
+    /// - Throws: `UsageError` with `badConfiguration` for an address or a setting that can't be used; an error of the
     ///   system if it has no thread or descriptor to give.
     public init(_ endpoints: [String], configuration: ClientConfiguration = .init()) throws {
         guard !endpoints.isEmpty else {
@@ -89,14 +90,14 @@ public final class Client: Sendable {
 
     /// Binds a function by its name and type.
     ///
-    /// Sends nothing; a name that no worker knows ends its calls in a ``RemoteError`` (contract S1).
+    /// Sends nothing; a name that no worker knows ends its calls in a `RemoteError` (contract S1).
     ///
     /// - Parameters:
     ///   - name: What the workers call it.
     ///   - type: Its type, such as `((String) -> Int).self`.
     ///   - options: How its calls are made.
     /// - Returns: The callable function.
-    /// - Throws: ``UsageError`` with `notCallable` for a name that can't be one.
+    /// - Throws: `UsageError` with `notCallable` for a name that can't be one.
     @inlinable
     public func function<each Argument: Codable & Sendable, Result: Codable & Sendable>(
         _ name: String,
@@ -119,7 +120,7 @@ public final class Client: Sendable {
     ///   - argument: The arguments, by value.
     ///   - timeout: The time until the call expires; nil takes the client's default.
     /// - Returns: What the handler returned.
-    /// - Throws: ``RemoteError``, ``AsyncResultTimeout``, ``ConnectionError``, or `CancellationError` if the task is
+    /// - Throws: `RemoteError`, `AsyncResultTimeout`, `ConnectionError`, or `CancellationError` if the task is
     ///   cancelled; an error of encoding, with nothing sent.
     public func call<each Argument, Result>(
         _ function: Function<repeat each Argument, Result>,
@@ -173,7 +174,7 @@ public final class Client: Sendable {
     ///   - timeout: How long to wait for an answer.
     ///   - patiently: Waits, for as long, also for a peer that may yet be started, and for a name that may yet be known.
     /// - Returns: The worker or broker that answered first.
-    /// - Throws: ``ConnectionError`` that says why there is no session.
+    /// - Throws: `ConnectionError` that says why there is no session.
     @discardableResult
     public func connect(timeout: Duration = .seconds(5), patiently: Bool = false) async throws -> WorkerStatus {
         let ping = try self.core.startPing(patiently ? .ping(endpoint: nil) : .knock, expiry: timeout)
@@ -186,7 +187,7 @@ public final class Client: Sendable {
     ///   - timeout: How long to wait for an answer.
     ///   - patiently: Waits, for as long, also for a peer that may yet be started, and for a name that may yet be known.
     /// - Returns: The worker or broker that answered first.
-    /// - Throws: ``ConnectionError`` that says why there is no session.
+    /// - Throws: `ConnectionError` that says why there is no session.
     @available(*, noasync, message: "await connect(timeout:patiently:) instead")
     @discardableResult
     public func connectBlocking(timeout: Duration = .seconds(5), patiently: Bool = false) throws -> WorkerStatus {
@@ -200,7 +201,7 @@ public final class Client: Sendable {
     ///   - endpoint: The place of the worker in the client's list of endpoints.
     ///   - timeout: How long to wait.
     /// - Returns: The round trip's time and the worker's load.
-    /// - Throws: ``AsyncResultTimeout`` or ``ConnectionError``.
+    /// - Throws: `AsyncResultTimeout` or `ConnectionError`.
     public func ping(endpoint: Int = 0, timeout: Duration = .seconds(5)) async throws -> Ping {
         guard self.core.endpoints.indices.contains(endpoint) else {
             throw UsageError(

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import DroverRuntime
 public import DroverWire
 package import DroverZMQ
 public import Logging
@@ -29,7 +30,7 @@ public struct ClientConfiguration: Sendable {
     public var heartbeatInterval: Duration = .seconds(2)
     /// The silence limit: a worker that is silent for this long is lost.
     public var silenceLimit: Duration = .seconds(6)
-    /// How often a worker may die while it may be running an idempotent call; then the call ends as a ``RemoteError`` with
+    /// How often a worker may die while it may be running an idempotent call; then the call ends as a `RemoteError` with
     /// `poison`.
     ///
     /// Before its last attempt such a call is kept apart: it goes to a worker that has nothing else to do, and gets nothing else for

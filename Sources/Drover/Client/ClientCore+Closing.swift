@@ -47,7 +47,8 @@ extension ClientCore {
     func lose(_ result: AnyAsyncResult) {
         self.tellers.begin()
         defer { self.tellers.end() }
-        guard let waiting = result.settle(.lost, failure: .connection(self.closedError.of(result))) else { return }
+        guard let waiting = result.settle(.lost, failure: .connection(self.closedError.of(callIn: result.lastPhase)))
+        else { return }
         self.callEnded(result, as: .lost)
         waiting.wake(for: result)
     }

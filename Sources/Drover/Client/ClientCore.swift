@@ -2,6 +2,7 @@
 
 public import DroverCodec
 internal import DroverCore
+internal import DroverRuntime
 internal import DroverWire
 internal import DroverZMQ
 internal import Logging
@@ -246,7 +247,7 @@ final class ClientCore: Sendable {
 
     /// The subscriptions of this client among what a request refers to.
     ///
-    /// - Throws: ``UsageError`` if one of them has ended: its receiver could only be told so.
+    /// - Throws: `UsageError` if one of them has ended: its receiver could only be told so.
     private func ownCallbacks(_ references: [NotedReference]) throws -> [SubscriptionID] {
         var own: [SubscriptionID] = []
         // A callback that came from another client is that one's business, and has a number that may be one of ours.
@@ -410,8 +411,8 @@ final class ClientCore: Sendable {
 
     /// Suspends until there is a place, which is taken then.
     ///
-    /// - Throws: ``UsageError`` with `notRunning` while no poller is there that could make room; `CancellationError`;
-    ///   ``AsyncResultTimeout``.
+    /// - Throws: `UsageError` with `notRunning` while no poller is there that could make room; `CancellationError`;
+    ///   `AsyncResultTimeout`.
     func waitForPlace(function: String, expiry: Duration?) async throws {
         guard let expiry else { return try await self.placeTaken() }
         let started = self.now()
@@ -474,7 +475,7 @@ final class ClientCore: Sendable {
 
     /// Blocks this thread until there is a place, which is taken then.
     ///
-    /// - Throws: ``UsageError`` with `notRunning` while no poller is there that could make room.
+    /// - Throws: `UsageError` with `notRunning` while no poller is there that could make room.
     @available(*, noasync)
     func waitForPlaceBlocking() throws {
         let signal = ReadySignal<PlaceAnswer>()

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import DroverCore
+internal import DroverRuntime
 internal import DroverZMQ
 internal import Logging
 
@@ -70,7 +71,7 @@ extension ClientLoop {
             case .lost(let reason):
                 let place = self.lastPlace(of: result)
                 let error = self.error(reason, of: place.link, worker: place.worker)
-                self.end(result, .lost, .connection(error.of(result)))
+                self.end(result, .lost, .connection(error.of(callIn: result.lastPhase)))
             case .poison(let attempts, let endpoints):
                 let error = self.poison(result, attempts: attempts, endpoints: endpoints)
                 self.end(result, .failed, .remote(error))

@@ -2,6 +2,7 @@
 
 internal import DroverCodec
 internal import DroverCore
+internal import DroverRuntime
 internal import DroverWire
 internal import DroverZMQ
 internal import Glibc
@@ -441,7 +442,7 @@ final class ClientLoop {
         for (slot, _) in self.book.machine.closed() {
             guard let result = self.book.take(slot) else { continue }
             result.freeRequest()
-            self.end(result, .lost, .connection(self.core.closedError.of(result)))
+            self.end(result, .lost, .connection(self.core.closedError.of(callIn: result.lastPhase)))
         }
         self.core.counters.tableEntries.store(0, ordering: .relaxed)
         self.core.counters.timers.store(0, ordering: .relaxed)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import DroverRuntime
 internal import Synchronization
 
 /// What a client has done and seen so far.

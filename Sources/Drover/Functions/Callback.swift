@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import DroverCodec
+internal import DroverRuntime
 public import DroverWire
 internal import Synchronization
 
@@ -32,9 +33,9 @@ public struct Callback<each Argument: Codable & Sendable, Return: Codable & Send
     /// and counts them.
     ///
     /// - Parameter argument: The closure's arguments.
-    /// - Throws: ``RemoteError`` with `subscriberGone` if the subscription is over or its client gone, also while it waits;
+    /// - Throws: `RemoteError` with `subscriberGone` if the subscription is over or its client gone, also while it waits;
     ///   `CancellationError` if the handler's request is cancelled, or its caller's time over, while it waits;
-    ///   ``UsageError`` outside a worker; an error of encoding.
+    ///   `UsageError` outside a worker; an error of encoding.
     @inlinable
     @available(*, noasync, message: "await the emitting instead")
     public func emit(_ argument: repeat each Argument) throws {
@@ -58,7 +59,7 @@ public struct Callback<each Argument: Codable & Sendable, Return: Codable & Send
     ///
     /// - Parameter argument: The closure's arguments.
     /// - Returns: False if it was not taken, and won't be sent: the client asks for a pause, or much is on its way to it.
-    /// - Throws: ``RemoteError`` with `subscriberGone` if the subscription is over or its client gone; ``UsageError``
+    /// - Throws: `RemoteError` with `subscriberGone` if the subscription is over or its client gone; `UsageError`
     ///   outside a worker; an error of encoding.
     @inlinable
     public func tryEmit(_ argument: repeat each Argument) throws -> Bool {
@@ -97,7 +98,7 @@ public struct Callback<each Argument: Codable & Sendable, Return: Codable & Send
     ///
     /// - Parameter argument: The closure's arguments.
     /// - Returns: The closure's value.
-    /// - Throws: ``RemoteError`` with what the closure threw, or `subscriberGone`; `CancellationError` if the handler is
+    /// - Throws: `RemoteError` with what the closure threw, or `subscriberGone`; `CancellationError` if the handler is
     ///   cancelled.
     public func callAsFunction(_ argument: repeat each Argument) async throws -> Return {
         let link = try self.requireLink()

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import DroverCodec
+public import DroverRuntime
 
 /// A function bound to a client: callable.
 ///
@@ -46,7 +47,7 @@ public final class RemoteFunction<each Argument: Codable & Sendable, Result: Cod
     ///
     /// - Parameter argument: The arguments, by value.
     /// - Returns: A pending handle.
-    /// - Throws: ``ConnectionError`` with `backpressure` over the client's limit of outstanding calls, or `closed`;
+    /// - Throws: `ConnectionError` with `backpressure` over the client's limit of outstanding calls, or `closed`;
     ///   an error of encoding, with nothing sent (contract S3).
     @inlinable
     public func async(_ argument: repeat each Argument) throws -> AsyncResult<Result> {
@@ -71,7 +72,7 @@ public final class RemoteFunction<each Argument: Codable & Sendable, Result: Cod
     ///
     /// - Parameter argument: The arguments, by value.
     /// - Returns: What the handler returned.
-    /// - Throws: ``RemoteError``, ``AsyncResultTimeout``, ``ConnectionError``, or `CancellationError` if the task is
+    /// - Throws: `RemoteError`, `AsyncResultTimeout`, `ConnectionError`, or `CancellationError` if the task is
     ///   cancelled; an error of encoding.
     @inlinable
     public func callAsFunction(_ argument: repeat each Argument) async throws -> Result {
@@ -82,7 +83,7 @@ public final class RemoteFunction<each Argument: Codable & Sendable, Result: Cod
     ///
     /// - Parameter argument: The arguments, by value.
     /// - Returns: What the handler returned.
-    /// - Throws: As the awaiting form, and ``UsageError`` on a thread that can't wait.
+    /// - Throws: As the awaiting form, and `UsageError` on a thread that can't wait.
     @available(*, noasync, message: "call the function with await instead")
     @inlinable
     public func blocking(_ argument: repeat each Argument) throws -> Result {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import DroverCore
+internal import DroverRuntime
 internal import DroverWire
 
 /// Why no peer would take these names or values of queues, labels or resources; nil if all do.

@@ -14,7 +14,7 @@ public struct TimedFunction<each Argument: Codable & Sendable, Result: Codable &
     /// Makes a call and returns its handle at once.
     ///
     /// - Parameter argument: The arguments, by value.
-    /// - Returns: A handle that ends in ``AsyncResultTimeout`` if no answer comes in time.
+    /// - Returns: A handle that ends in `AsyncResultTimeout` if no answer comes in time.
     /// - Throws: As ``RemoteFunction/async(_:)``.
     @inlinable
     public func callAsFunction(_ argument: repeat each Argument) throws -> AsyncResult<Result> {

@@ -2,6 +2,7 @@
 
 internal import DroverCodec
 internal import DroverCore
+public import DroverRuntime
 public import DroverWire
 public import DroverZMQ
 internal import Synchronization

@@ -31,19 +31,3 @@ extension AnyAsyncResult {
         self.setExpiry(instant - ContinuousClock.now)
     }
 }
-
-extension Duration {
-    /// Nanoseconds, at least 0; `UInt64.max`, which means never, for more than 292 years.
-    package var clampedNanoseconds: UInt64 {
-        guard self > .zero else { return 0 }
-        return self.wholeNanoseconds.map { UInt64($0.count) } ?? .max
-    }
-
-    /// This, but at least zero and at most 292 years, so that one can calculate with it.
-    package var clamped: Duration { Duration(nanoseconds: self.clampedNanoseconds) }
-
-    /// A duration of so many nanoseconds, or the longest there is.
-    init(nanoseconds: UInt64) {
-        self = .nanoseconds(Int64(clamping: nanoseconds))
-    }
-}

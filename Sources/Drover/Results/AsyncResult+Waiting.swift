@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import DroverCore
+internal import DroverRuntime
 internal import DroverZMQ
 internal import Synchronization
 
@@ -10,7 +11,7 @@ extension AnyAsyncResult {
     /// Returns for a value and for a remote error; repeated calls do the same at once (contract S14). Not for tasks: they
     /// `await` the ``AsyncResult/value``.
     ///
-    /// - Throws: ``AsyncResultTimeout``, `CancellationError` or ``ConnectionError`` if the call ended so; ``UsageError`` if
+    /// - Throws: `AsyncResultTimeout`, `CancellationError` or `ConnectionError` if the call ended so; `UsageError` if
     ///   this thread would have to end the wait itself, or the poller is stopped.
     @available(*, noasync, message: "await the result's value instead")
     public final func wait() throws {
@@ -116,8 +117,8 @@ extension AsyncResult {
     /// Blocks this thread until the call has ended, then returns its value.
     ///
     /// - Returns: The value; the same for every reader (contract S15).
-    /// - Throws: The outcome's error: ``RemoteError``, ``AsyncResultTimeout``, ``ConnectionError`` or `CancellationError`;
-    ///   ``UsageError`` if this thread can't wait.
+    /// - Throws: The outcome's error: `RemoteError`, `AsyncResultTimeout`, `ConnectionError` or `CancellationError`;
+    ///   `UsageError` if this thread can't wait.
     @available(*, noasync, message: "await the result's value instead")
     @inlinable
     public func get() throws -> Value {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-public import DroverCodec
+internal import DroverCodec
 internal import DroverCore
+internal import DroverRuntime
 internal import Synchronization
 
 /// The future outcome of a call: polled, waited for, awaited, given an expiry, cancelled, called back.
@@ -90,10 +91,6 @@ extension AnyAsyncResult {
         )
     }
 }
-
-/// Reads a reply's payload, all of it, and stores the value.
-@usableFromInline
-typealias ResultReader = @Sendable (inout ValueWords, inout PackReader) throws(CodecError) -> Void
 
 /// Why a call ended without a value; boxed, to keep handles small.
 indirect enum FailureBox: Sendable {

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import DroverRuntime
+
 /// The outcome of a call: one of five ends, never changed again.
 public enum Outcome<Value: Sendable>: Sendable {
     /// The handler returned this value.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import DroverCore
+internal import DroverRuntime
 internal import DroverWire
 
 /// What a worker keeps of a session with a broker, beyond what it keeps of any client.

@@ -2,6 +2,7 @@
 
 internal import DroverCodec
 internal import DroverCore
+internal import DroverRuntime
 internal import DroverWire
 
 // A request may carry many calls of one function: its items run one after the other, each to its own value or error.

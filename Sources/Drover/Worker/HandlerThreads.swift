@@ -2,6 +2,7 @@
 
 internal import DequeModule
 internal import DroverCore
+internal import DroverRuntime
 internal import DroverZMQ
 internal import Logging
 internal import Synchronization

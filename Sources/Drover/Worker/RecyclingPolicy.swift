@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import DroverCore
+internal import DroverZMQ
 
 /// When a worker leaves by itself, so that whatever supervises it starts a fresh one: against leaks, and for machines that
 /// come and go.

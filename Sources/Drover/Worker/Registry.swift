@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import DroverRuntime
 internal import DroverWire
 internal import Logging
 internal import Synchronization

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import DroverCore
+public import DroverRuntime
 public import DroverWire
 internal import DroverZMQ
 internal import Logging

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import DequeModule
+internal import DroverRuntime
 internal import DroverZMQ
 internal import Glibc
 internal import Synchronization

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import DroverCore
+internal import DroverZMQ
 
 /// How long a handler may run; what its call waited before doesn't count.
 ///
@@ -10,8 +11,8 @@ public struct TimeLimits: Hashable, Sendable {
     /// A handler that runs so long is cancelled, as if its caller had asked for it: its context is cancelled, its task if it
     /// is asynchronous, its process if it is isolated.
     ///
-    /// If it ends with a `CancellationError` then, its caller gets a ``RemoteError`` with
-    /// ``RemoteError/Code/timeLimitExceeded``; a value that it returns nevertheless counts.
+    /// If it ends with a `CancellationError` then, its caller gets a `RemoteError` with
+    /// `RemoteError.Code.timeLimitExceeded`; a value that it returns nevertheless counts.
     public var soft: Duration?
     /// When a handler has run so long, its caller gets that error whatever the handler does.
     ///

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import DroverCodec
+internal import DroverRuntime
 internal import Synchronization
 
 // Two forms are disfavoured: a closure of several statements without a `return` would fit them as well as their twins for
@@ -12,7 +13,7 @@ extension Worker {
     ///   - function: The function it implements. A name can be registered once: see ``registrationProblem``.
     ///   - limit: How many of this function may run at once, at least 1; nil for no limit beyond the worker's.
     ///   - timeLimits: How long it may run; nil takes the configuration's limits.
-    ///   - body: The handler. What it throws is the caller's ``RemoteError``.
+    ///   - body: The handler. What it throws is the caller's `RemoteError`.
     @inlinable
     @_disfavoredOverload
     public func register<each Argument, Result>(

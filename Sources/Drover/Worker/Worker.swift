@@ -2,6 +2,7 @@
 
 internal import DroverCodec
 internal import DroverCore
+internal import DroverRuntime
 internal import DroverWire
 internal import DroverZMQ
 public import ServiceLifecycle
@@ -46,8 +47,8 @@ public final class Worker: Sendable {
     ///
     /// - Parameter endpoint: Where to listen.
     /// - Returns: The running worker, to learn its address and to stop it.
-    /// - Throws: ``UsageError`` for a setting or an address that can't be used, or if a name was registered twice;
-    ///   ``ConnectionError`` if the address is in use or not this machine's.
+    /// - Throws: `UsageError` for a setting or an address that can't be used, or if a name was registered twice;
+    ///   `ConnectionError` if the address is in use or not this machine's.
     public func start(_ endpoint: WorkerEndpoint) throws -> RunningWorker {
         let (handlers, problem) = self.registry.withLock { ($0.handlers, $0.problem) }
         if let problem { throw problem }
@@ -92,7 +93,7 @@ public final class Worker: Sendable {
 extension Worker: Service {
     /// Runs the worker at the endpoint it was created with, for a `ServiceGroup`, which listens for signals itself.
     ///
-    /// - Throws: ``UsageError`` if it was created without an endpoint; else as ``start(_:)``.
+    /// - Throws: `UsageError` if it was created without an endpoint; else as ``start(_:)``.
     public func run() async throws {
         guard let endpoint else {
             throw UsageError(

@@ -2,6 +2,7 @@
 
 internal import DequeModule
 internal import DroverCore
+internal import DroverRuntime
 internal import DroverWire
 internal import DroverZMQ
 

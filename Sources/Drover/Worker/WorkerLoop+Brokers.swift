@@ -2,6 +2,7 @@
 
 internal import DroverCodec
 internal import DroverCore
+internal import DroverRuntime
 internal import DroverWire
 internal import DroverZMQ
 internal import Logging

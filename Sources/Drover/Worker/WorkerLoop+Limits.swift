@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import DroverCore
+internal import DroverRuntime
 internal import DroverWire
 internal import DroverZMQ
 internal import Logging

@@ -3,6 +3,7 @@
 internal import DequeModule
 internal import DroverCodec
 internal import DroverCore
+internal import DroverRuntime
 internal import DroverWire
 internal import DroverZMQ
 internal import Glibc

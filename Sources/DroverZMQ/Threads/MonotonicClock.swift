@@ -41,6 +41,20 @@ extension Duration {
         return (seconds * 1_000_000_000 + attoseconds / 1_000_000_000, attoseconds % 1_000_000_000)
     }
 
+    /// Nanoseconds, at least 0; `UInt64.max`, which means never, for more than 292 years.
+    package var clampedNanoseconds: UInt64 {
+        guard self > .zero else { return 0 }
+        return self.wholeNanoseconds.map { UInt64($0.count) } ?? .max
+    }
+
+    /// This, but at least zero and at most 292 years, so that one can calculate with it.
+    package var clamped: Duration { Duration(nanoseconds: self.clampedNanoseconds) }
+
+    /// A duration of so many nanoseconds, or the longest there is.
+    package init(nanoseconds: UInt64) {
+        self = .nanoseconds(Int64(clamping: nanoseconds))
+    }
+
     /// How many units this is, rounded up; nil if that isn't an `Int64`.
     func roundedUp(toMultipleOfNanoseconds unit: Int64) -> Int64? {
         guard let (count, rest) = self.wholeNanoseconds else { return nil }

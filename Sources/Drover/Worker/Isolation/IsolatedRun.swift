@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import DroverCodec
+internal import DroverRuntime
 internal import DroverZMQ
 internal import Logging
 internal import Synchronization

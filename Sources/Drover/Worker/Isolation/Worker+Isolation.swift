@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import DroverCodec
+internal import DroverRuntime
 internal import Synchronization
 
 extension Worker {
@@ -12,7 +13,7 @@ extension Worker {
     ///   - limit: How many of this function may run at once; nil for no limit beyond the worker's.
     ///   - timeLimits: How long it may run; nil takes the configuration's limits.
     ///   - isolation: Where it runs.
-    ///   - body: The handler. What it throws is the caller's ``RemoteError``; a crash is one with `crashed`.
+    ///   - body: The handler. What it throws is the caller's `RemoteError`; a crash is one with `crashed`.
     @_disfavoredOverload
     public func register<each Argument, Result>(
         _ function: Function<repeat each Argument, Result>,

@@ -3,8 +3,8 @@
 internal import Glibc
 
 /// Where a `tcp://` address leads, read once for all who ask: what it is can't be told from how its text begins.
-struct TCPPlace: Hashable, Sendable {
-    enum Host: Hashable, Sendable {
+package struct TCPPlace: Hashable, Sendable {
+    package enum Host: Hashable, Sendable {
         /// All addresses of this machine, to bind.
         case any
         /// Four bytes of IPv4.
@@ -16,22 +16,22 @@ struct TCPPlace: Hashable, Sendable {
     }
 
     /// Why a text is no place.
-    enum Problem: Error, Hashable {
+    package enum Problem: Error, Hashable {
         case noPort
         case noHost(port: String)
         case badPort(String)
         case badHost(String)
     }
 
-    let host: Host
+    package let host: Host
     /// nil to bind whichever is free.
-    let port: UInt16?
+    package let port: UInt16?
 
     /// Reads `HOST:PORT`.
     ///
     /// - Parameter text: A name, an IPv4 address, an IPv6 address in brackets, or `*`; and a port, or `*`.
     /// - Throws: ``Problem``; more than one address, as libzmq takes to choose where a connection starts, is one.
-    init(parsing text: Substring) throws(Problem) {
+    package init(parsing text: Substring) throws(Problem) {
         guard let colon = text.lastIndex(of: ":") else { throw .noPort }
         let host = text[..<colon]
         let port = text[text.index(after: colon)...]
@@ -48,7 +48,7 @@ struct TCPPlace: Hashable, Sendable {
     }
 
     /// Whether only programs of this machine can use it.
-    var isLoopback: Bool {
+    package var isLoopback: Bool {
         switch self.host {
         case .any: false
         case .version4(let bytes): bytes[0] == 127
@@ -59,7 +59,7 @@ struct TCPPlace: Hashable, Sendable {
     }
 
     /// Whether only programs of this machine can reach who listens there.
-    var isLoopbackToBind: Bool {
+    package var isLoopbackToBind: Bool {
         // libzmq takes names of interfaces here, and this is Linux's own for the loopback.
         self.isLoopback || self.host == .name("lo")
     }

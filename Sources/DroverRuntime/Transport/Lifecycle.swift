@@ -19,7 +19,7 @@ package final class Lifecycle: Sendable {
 
     private let stateWord = Atomic<UInt8>(State.running.rawValue)
     private let drainWord = Atomic<UInt64>(.max)
-    private let waiters = Mutex<[Resumption<Void>]>([])
+    private let waiters = Mutex<[CheckedContinuation<Void, Never>]>([])
     private let waker: Waker
 
     /// Begins to run; each step wakes the loop by `waker`.
@@ -54,7 +54,7 @@ package final class Lifecycle: Sendable {
 
     /// Suspends until it has stopped.
     package func ended() async {
-        await withResumption { continuation in
+        await withCheckedContinuation { continuation in
             let isOver = self.waiters.withLock { waiters in
                 if self.state == .stopped { return true }
                 waiters.append(continuation)

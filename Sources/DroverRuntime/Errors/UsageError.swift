@@ -47,7 +47,7 @@ public struct UsageError: Error, Hashable, Sendable {
 
 extension UsageError {
     /// A text that can't be a function's name; a long one is cut.
-    static func badName(_ name: String) -> UsageError {
+    package static func badName(_ name: String) -> UsageError {
         let shown = name.utf8.count > 80 ? String(name.prefix(60)) + "..." : name
         return UsageError(
             .notCallable,

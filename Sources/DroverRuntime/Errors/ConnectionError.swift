@@ -53,10 +53,10 @@ public struct ConnectionError: Error, Sendable {
     }
 
     /// The same error, of a call that came so far.
-    func of(_ result: AnyAsyncResult) -> ConnectionError {
+    package func of(callIn phase: CallProgress) -> ConnectionError {
         var error = self
         // What never left this process can't have run.
-        if result.lastPhase == .local { error.execution = .didNotRun }
+        if phase == .local { error.execution = .didNotRun }
         return error
     }
 }

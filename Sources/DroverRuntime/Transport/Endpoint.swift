@@ -5,7 +5,7 @@ public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
     /// The address as it was given.
     public let address: String
     /// Where it leads, if it is one of tcp.
-    let tcp: TCPPlace?
+    package let tcp: TCPPlace?
 
     /// Creates an endpoint from its address.
     ///
@@ -59,13 +59,13 @@ public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
     /// The name that must be looked up before libzmq may have the address; nil if there is none.
     ///
     /// That of the loopback is known (RFC 6761).
-    var nameToLookUp: String? {
+    package var nameToLookUp: String? {
         guard let tcp, case .name(let name) = tcp.host, !tcp.isLoopback else { return nil }
         return name
     }
 
     /// The address as libzmq takes it to connect, with the address of its host if that was looked up.
-    func addressToDial(at host: String? = nil) -> String {
+    package func addressToDial(at host: String? = nil) -> String {
         guard let tcp, case .name = tcp.host, let port = tcp.port else { return self.address }
         return "tcp://\(host ?? "127.0.0.1"):\(port)"
     }

@@ -34,14 +34,14 @@ public struct RemoteError: Error, Hashable, Sendable {
         public static let cancelled = Code(name: "cancelled")
         /// The handler ran until one of its time limits: it was cancelled, or is waited for no more.
         ///
-        /// See ``TimeLimits``.
+        /// See `TimeLimits`.
         public static let timeLimitExceeded = Code(name: "timeLimitExceeded")
         /// The process that the handler ran in ended before it had an answer: it crashed, exited or was killed.
         public static let crashed = Code(name: "crashed")
         /// Workers died as often as may be while the call was running there: it isn't made again.
         ///
         /// ``RemoteError/attempts`` says how often, ``RemoteError/workers`` where. Only calls that may run more than once end
-        /// so; see ``ClientConfiguration/maxAttempts``.
+        /// so; see `ClientConfiguration.maxAttempts`.
         public static let poison = Code(name: "poison")
         /// The request was sent again, may have run, and its answer is held no more.
         public static let indeterminate = Code(name: "indeterminate")

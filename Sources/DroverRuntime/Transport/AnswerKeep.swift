@@ -27,7 +27,7 @@ package struct LargeAnswer {
 /// What is kept of large answers over all of a loop's clients.
 package final class KeptTally {
     @safe @exclusivity(unchecked) package fileprivate(set) var bytes = 0
-    let limit: UnreadLimit
+    package let limit: UnreadLimit
 
     package init(limit: UnreadLimit) { self.limit = limit }
 }

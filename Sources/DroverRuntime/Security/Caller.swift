@@ -16,7 +16,7 @@ public struct Caller: Hashable, Sendable, CustomStringConvertible {
     public let broker: String?
 
     /// - Returns: nil if the key is none.
-    init?(principal: String, key: String, broker: String?) {
+    package init?(principal: String, key: String, broker: String?) {
         guard let publicKey = try? PublicKey(key) else { return nil }
         self.principal = principal
         self.publicKey = publicKey

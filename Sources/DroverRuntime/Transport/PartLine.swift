@@ -100,7 +100,7 @@ package final class IncomingMessage {
     private let count: Int
     private let budget: PartBudget
 
-    init(count: Int, budget: PartBudget) {
+    package init(count: Int, budget: PartBudget) {
         self.message = Message(size: count)
         self.count = count
         self.budget = budget
@@ -109,13 +109,13 @@ package final class IncomingMessage {
 
     deinit { self.budget.bytes -= self.count }
 
-    func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) {
+    package func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) {
         unsafe self.message.withUnsafeMutableBytes { memory in
             unsafe UnsafeMutableRawBufferPointer(rebasing: memory[offset...]).copyMemory(from: bytes)
         }
     }
 
-    func take() -> MessageBox { MessageBox(self.message.take()) }
+    package func take() -> MessageBox { MessageBox(self.message.take()) }
 }
 
 /// What waits to go out in parts, or behind such, over all of a loop's links to clients.

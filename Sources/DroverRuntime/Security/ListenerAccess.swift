@@ -64,7 +64,7 @@ package struct LinkAccess: Sendable {
     package var grant: AccessGrant
     package let address: String
 
-    init(key: String, grant: AccessGrant, address: String) {
+    package init(key: String, grant: AccessGrant, address: String) {
         self.key = key
         self.keyCharacters = Array(key.utf8CString)
         self.grant = grant
@@ -79,5 +79,5 @@ package struct LinkAccess: Sendable {
     }
 
     /// Whom a handler is told that a call is from.
-    var caller: Caller? { Caller(principal: self.grant.principal, key: self.key, broker: nil) }
+    package var caller: Caller? { Caller(principal: self.grant.principal, key: self.key, broker: nil) }
 }

@@ -81,7 +81,7 @@ extension CodecError: CallFailure {
 
 extension Execution {
     /// As it travels; see `docs/protocol.md`, section 9.
-    init?(wire number: UInt8?) {
+    package init?(wire number: UInt8?) {
         switch number {
         case 0: self = .didNotRun
         case 1: self = .mayHaveRun
@@ -101,7 +101,7 @@ extension Execution {
 
 extension RemoteError.Code {
     /// What the code alone says of the work.
-    var execution: Execution {
+    package var execution: Execution {
         switch self {
         case .unknownFunction, .badArguments, .busy, .draining, .forbidden, .unsupported: .didNotRun
         case .failed, .timeLimitExceeded, .crashed, .badResult: .ran
@@ -112,7 +112,7 @@ extension RemoteError.Code {
 
 extension CodecError {
     /// Whether the bytes are MessagePack, and only not of the type that was asked for.
-    var isOfType: Bool {
+    package var isOfType: Bool {
         switch self.code {
         case .typeMismatch, .missingField, .overflow, .countMismatch, .notDecodable: true
         default: false

@@ -3,9 +3,9 @@
 internal import Glibc
 
 /// What a peer is called that was given no name.
-enum ProcessName {
+package enum ProcessName {
     /// Host and process id, so that no two processes have the same: an order to a worker's name goes to all of that name.
-    static var current: String {
+    package static var current: String {
         var bytes = [CChar](repeating: 0, count: 256)
         let isKnown = unsafe gethostname(&bytes, bytes.count - 1) == 0
         let host =

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import DroverCodec
+internal import DroverRuntime
 internal import DroverWire
 
 /// Turns thrown errors into what travels, and back.

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import DroverCodec
-internal import DroverWire
-internal import Synchronization
 
 /// A declared function: a name, the types of its arguments and of its result.
 ///
@@ -23,16 +21,16 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
     public let isIdempotent: Bool
 
     @usableFromInline
-    typealias ArgumentPacker = @Sendable (inout PackWriter, repeat each Argument) throws(CodecError) -> Void
+    package typealias ArgumentPacker = @Sendable (inout PackWriter, repeat each Argument) throws(CodecError) -> Void
     @usableFromInline
-    typealias ArgumentUnpacker = @Sendable (inout PackReader) throws(CodecError) -> (repeat each Argument)
+    package typealias ArgumentUnpacker = @Sendable (inout PackReader) throws(CodecError) -> (repeat each Argument)
     @usableFromInline
-    typealias ResultPacker = @Sendable (Result, inout PackWriter) throws(CodecError) -> Void
+    package typealias ResultPacker = @Sendable (Result, inout PackWriter) throws(CodecError) -> Void
     @usableFromInline
-    typealias ResultUnpacker = @Sendable (inout PackReader) throws(CodecError) -> Result
+    package typealias ResultUnpacker = @Sendable (inout PackReader) throws(CodecError) -> Result
 
     /// How arguments and results travel.
-    @usableFromInline let codec: FunctionCodec<repeat each Argument, Result>
+    @usableFromInline package let codec: FunctionCodec<repeat each Argument, Result>
 
     /// Declares a function.
     ///
@@ -119,25 +117,29 @@ public struct Function<each Argument: Codable & Sendable, Result: Codable & Send
 }
 
 extension Function {
-    @inlinable var packArguments: ArgumentPacker { self.codec.packArguments }
-    @inlinable var unpackArguments: ArgumentUnpacker { self.codec.unpackArguments }
-    @inlinable var packResult: ResultPacker { self.codec.packResult }
-    @inlinable var readResult: ResultReader { self.codec.readResult }
+    @inlinable package var packArguments: ArgumentPacker { self.codec.packArguments }
+    @inlinable package var unpackArguments: ArgumentUnpacker { self.codec.unpackArguments }
+    @inlinable package var packResult: ResultPacker { self.codec.packResult }
+    @inlinable package var readResult: ResultReader { self.codec.readResult }
     /// Reads a result that is not all of its payload.
-    @inlinable var unpackResult: ResultUnpacker { self.codec.unpackResult }
+    @inlinable package var unpackResult: ResultUnpacker { self.codec.unpackResult }
 }
+
+/// Reads a reply's payload, all of it, and stores the value.
+@usableFromInline
+package typealias ResultReader = @Sendable (inout ValueWords, inout PackReader) throws(CodecError) -> Void
 
 /// How the arguments and results of all functions with one signature are written and read.
 @usableFromInline
-final class FunctionCodec<each Argument: Codable & Sendable, Result: Codable & Sendable>: Sendable {
-    @usableFromInline let packArguments: Function<repeat each Argument, Result>.ArgumentPacker
-    @usableFromInline let unpackArguments: Function<repeat each Argument, Result>.ArgumentUnpacker
-    @usableFromInline let packResult: Function<repeat each Argument, Result>.ResultPacker
-    @usableFromInline let readResult: ResultReader
-    @usableFromInline let unpackResult: Function<repeat each Argument, Result>.ResultUnpacker
+package final class FunctionCodec<each Argument: Codable & Sendable, Result: Codable & Sendable>: Sendable {
+    @usableFromInline package let packArguments: Function<repeat each Argument, Result>.ArgumentPacker
+    @usableFromInline package let unpackArguments: Function<repeat each Argument, Result>.ArgumentUnpacker
+    @usableFromInline package let packResult: Function<repeat each Argument, Result>.ResultPacker
+    @usableFromInline package let readResult: ResultReader
+    @usableFromInline package let unpackResult: Function<repeat each Argument, Result>.ResultUnpacker
 
     @usableFromInline
-    init(
+    package init(
         packArguments: @escaping Function<repeat each Argument, Result>.ArgumentPacker,
         unpackArguments: @escaping Function<repeat each Argument, Result>.ArgumentUnpacker,
         packResult: @escaping Function<repeat each Argument, Result>.ResultPacker,
@@ -153,7 +155,7 @@ final class FunctionCodec<each Argument: Codable & Sendable, Result: Codable & S
 
     /// The one codec of this signature; `make` builds it at the first mention.
     @usableFromInline
-    static func shared(
+    package static func shared(
         _ make: () -> FunctionCodec<repeat each Argument, Result>
     ) -> FunctionCodec<repeat each Argument, Result> {
         functionCodecs.entry(of: Self.self, make)
@@ -162,40 +164,3 @@ final class FunctionCodec<each Argument: Codable & Sendable, Result: Codable & S
 
 /// The codecs of all signatures.
 private let functionCodecs = SharedTypeTable()
-
-/// A function as one client knows it: its name and its number on the wire.
-@usableFromInline
-final class FunctionInfo: Sendable {
-    let name: String
-    let number: UInt32
-    /// Why it can't be called: no worker would know it by this name and number.
-    let refusal: UsageError?
-    /// What an item of a batch took last, as the bits of a number of nanoseconds; 0 if that isn't known.
-    private let itemTime = Atomic<UInt64>(0)
-
-    init(name: String, number: UInt32) {
-        self.name = name
-        self.number = number
-        let (longest, most) = (WireLimits.standard.maxNameBytes, WireLimits.standard.maxFunctions)
-        if !(1...longest).contains(name.utf8.count) {
-            self.refusal = UsageError.badName(name)
-        } else if number >= most, number != .max {
-            self.refusal = UsageError(
-                .notCallable,
-                "\"\(name)\" can't be called: this client knows \(most) function names already, the limit; use fewer, or "
-                    + "several clients"
-            )
-        } else {
-            self.refusal = nil
-        }
-    }
-
-    /// What an item of a batch took last, so that the next batch need not find out: nil if there was none.
-    var knownItemNanoseconds: Double? {
-        get {
-            let bits = self.itemTime.load(ordering: .relaxed)
-            return bits == 0 ? nil : Double(bitPattern: bits)
-        }
-        set { self.itemTime.store((newValue ?? 0).bitPattern, ordering: .relaxed) }
-    }
-}

@@ -49,7 +49,7 @@ public struct PublicKey: Hashable, Sendable, CustomStringConvertible {
 ///
 /// The secret is never printed, logged or sent; it leaves the process only by ``write(to:)``.
 public struct KeyPair: Hashable, Sendable {
-    static let maxFileBytes = 4096
+    package static let maxFileBytes = 4096
 
     /// The key by which others know the owner.
     public let publicKey: PublicKey
@@ -146,7 +146,7 @@ public struct ConnectionKeys: Hashable, Sendable {
         self.server = server
     }
 
-    func server(at address: String) -> PublicKey { self.otherServers[address] ?? self.server }
+    package func server(at address: String) -> PublicKey { self.otherServers[address] ?? self.server }
 }
 
 /// What a broker, or a worker that listens, needs for encrypted connections.

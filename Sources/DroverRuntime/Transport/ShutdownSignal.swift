@@ -20,7 +20,7 @@ public enum ShutdownSignal: Hashable, Sendable {
         }
     }
 
-    var name: String {
+    package var name: String {
         switch self {
         case .terminate: "SIGTERM"
         case .interrupt: "SIGINT"

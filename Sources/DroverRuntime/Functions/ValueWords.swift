@@ -6,21 +6,21 @@
 /// runtime. Instead the handle's status says whether there is a value.
 @safe
 @usableFromInline
-struct ValueWords: Sendable {
-    @usableFromInline var words: (UInt, UInt)
+package struct ValueWords: Sendable {
+    @usableFromInline package var words: (UInt, UInt)
 
     @inlinable
-    init(_ words: (UInt, UInt) = (0, 0)) { self.words = words }
+    package init(_ words: (UInt, UInt) = (0, 0)) { self.words = words }
 
     @inlinable
-    static func isStoredHere<Value>(_: Value.Type) -> Bool {
+    package static func isStoredHere<Value>(_: Value.Type) -> Bool {
         MemoryLayout<Value>.size <= MemoryLayout<(UInt, UInt)>.size
             && MemoryLayout<Value>.alignment <= MemoryLayout<UInt>.alignment
     }
 
     /// The value that was stored.
     @inlinable
-    func load<Value>(as type: Value.Type) -> Value {
+    package func load<Value>(as type: Value.Type) -> Value {
         unsafe withUnsafeBytes(of: self.words) { words in
             if Self.isStoredHere(type) { return unsafe words.load(as: Value.self) }
             return unsafe words.load(as: UnsafePointer<Value>.self).pointee
@@ -29,7 +29,7 @@ struct ValueWords: Sendable {
 
     /// Puts a value in where none is.
     @inlinable
-    mutating func store<Value>(_ value: Value) {
+    package mutating func store<Value>(_ value: Value) {
         unsafe withUnsafeMutableBytes(of: &self.words) { words in
             guard let here = words.baseAddress else { return }
             if Self.isStoredHere(Value.self) {
@@ -43,7 +43,7 @@ struct ValueWords: Sendable {
     }
 
     /// Destroys the value that was stored.
-    mutating func destroy<Value>(_ type: Value.Type) {
+    package mutating func destroy<Value>(_ type: Value.Type) {
         unsafe withUnsafeMutableBytes(of: &self.words) { words in
             guard let here = words.baseAddress else { return }
             if Self.isStoredHere(type) {

@@ -22,7 +22,7 @@ public struct AsyncResultTimeout: Error, Hashable, Sendable {
     /// left for a connection.
     public let problem: String?
     /// Whether a worker that is lost since may have started it.
-    var mayHaveRun = false
+    package var mayHaveRun = false
 
     package init(
         function: String,
