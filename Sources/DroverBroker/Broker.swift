@@ -9,7 +9,7 @@ public import ServiceLifecycle
 /// let broker = try Broker().start("tcp://127.0.0.1:5570")
 /// ```
 ///
-/// Clients connect to it as to a worker; workers dial it with `WorkerEndpoint.connect(_:)`.
+/// Clients connect to it as they would to a worker; workers dial it with `WorkerEndpoint.connect(_:)`.
 public final class Broker: Sendable {
     /// How the broker behaves.
     public let configuration: BrokerConfiguration
@@ -19,28 +19,31 @@ public final class Broker: Sendable {
     ///
     /// - Parameters:
     ///   - configuration: How it behaves.
-    ///   - address: Where it listens when it is run as a `Service`.
+    ///   - address: Where it listens when run as a `Service`.
     public init(configuration: BrokerConfiguration = .init(), address: String? = nil) {
         self.configuration = configuration
         self.address = address
     }
 
-    /// Starts the broker: when this returns it listens.
+    /// Starts the broker, which is listening by the time this returns.
     ///
     /// - Parameter address: `tcp://HOST:PORT`, with `*` for any port, or `ipc://PATH`.
     /// - Returns: The running broker.
-    /// - Throws: `UsageError` for a setting or an address that can't be used; `ConnectionError` if the address is in use
-    ///   or not this machine's.
+    /// - Throws: `UsageError` for a setting or an address that can't be used; `ConnectionError` if the address is in
+    ///   use or doesn't belong to this machine.
     public func start(_ address: String) throws -> RunningBroker {
         try RunningBroker(configuration: self.configuration.validated(), address: address)
     }
 
-    /// Runs the broker until the task is cancelled, a graceful shutdown is asked for, or one of the signals comes; then it
-    /// drains: takes no more calls, waits within the grace until those that it has are answered, says goodbye.
+    /// Runs the broker until the task is cancelled, a graceful shutdown is requested, or one of the signals arrives,
+    /// and then drains it.
+    ///
+    /// While it drains, it takes no more calls, waits within the grace until those it has are answered, and says
+    /// goodbye.
     ///
     /// - Parameters:
     ///   - address: Where to listen.
-    ///   - signals: Signals that ask for the shutdown; a second one ends the grace.
+    ///   - signals: Signals that request the shutdown; a second one ends the grace.
     /// - Throws: As ``start(_:)``.
     public func run(
         _ address: String,
@@ -54,7 +57,7 @@ public final class Broker: Sendable {
 extension Broker: Service {
     /// Runs the broker at the address it was created with, for a `ServiceGroup`, which listens for signals itself.
     ///
-    /// - Throws: `UsageError` if it was created without an address; else as ``start(_:)``.
+    /// - Throws: `UsageError` if it was created without an address; otherwise as ``start(_:)``.
     public func run() async throws {
         guard let address else {
             throw UsageError(

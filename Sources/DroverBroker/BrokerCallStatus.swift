@@ -4,9 +4,9 @@ internal import DroverCore
 public import DroverRuntime
 internal import DroverWire
 
-/// A call that has not ended, and what it waits for, as its broker sees it.
+/// A call that has not ended and what it waits for, as its broker sees it.
 public struct BrokerCallStatus: Hashable, Codable, Sendable {
-    /// Where it can be.
+    /// Where a call can be.
     public enum State: String, Codable, Sendable {
         /// Behind another call with its ordering key.
         case held
@@ -23,7 +23,7 @@ public struct BrokerCallStatus: Hashable, Codable, Sendable {
         /// What keeps it from getting the call, in words; empty if nothing does.
         public var obstacle = ""
 
-        /// Creates a candidate that may have the call.
+        /// Creates a candidate that may get the call.
         public init() {}
     }
 
@@ -43,24 +43,24 @@ public struct BrokerCallStatus: Hashable, Codable, Sendable {
     public var orderingKey: String?
     /// 0 to 7; higher goes first.
     public var priority = 4
-    /// Where it is.
+    /// Where the call is.
     public var state = State.queued
-    /// The worker that has it; nil while none has.
+    /// The worker that has the call; nil while none has it.
     public var worker: String?
-    /// How often a worker got it that might have run it.
+    /// How often the call was given to a worker that might have run it.
     public var attempts = 0
-    /// The calls of its own line that go first.
+    /// How many calls in the same line go first.
     public var ahead = 0
-    /// The seconds since it came to the broker; nil of a broker that doesn't tell it.
+    /// The seconds since the call reached the broker; nil if the broker doesn't report it.
     public var secondsHere: Double?
     /// The seconds until its caller stops waiting; nil without a limit.
     public var secondsLeft: Double?
-    /// Why it is where it is, in a sentence.
+    /// Why the call is where it is, in a sentence.
     public var reason = ""
-    /// All workers, while none has it.
+    /// All workers, as long as none of them has the call.
     public var candidates: [Candidate] = []
 
-    /// Creates the status of a call that waits.
+    /// Creates the status of a waiting call.
     public init() {}
 }
 
@@ -148,7 +148,7 @@ extension BrokerCallStatus {
 }
 
 extension BrokerMachine.Obstacle {
-    /// Whether it stays while the worker does.
+    /// Whether the obstacle lasts as long as the worker does.
     var isLasting: Bool {
         switch self {
         case .lacksFunction, .servesOtherQueues, .lacksLabel, .lacksResource, .draining: true
@@ -157,7 +157,7 @@ extension BrokerMachine.Obstacle {
         }
     }
 
-    /// Whether nothing goes on there.
+    /// Whether the worker is stalled.
     var isStalled: Bool { if case .stalled = self { true } else { false } }
 }
 
@@ -189,12 +189,14 @@ extension BrokerMachine.Obstacle: CustomStringConvertible {
 }
 
 extension Function where Result == [BrokerCallStatus] {
-    /// Why the calls with a correlation id are where they are: one for each client that has such a call.
+    /// Explains why the calls with a correlation id are where they are, with one entry for each client that has such a
+    /// call.
     public static var brokerWhy: Function<UInt64, [BrokerCallStatus]> { .init("drover.why", isIdempotent: true) }
 }
 
 extension Function where Result == [BrokerCallStatus] {
-    /// The calls that wait longest, then those that workers have for clients that made them first; so many of each at most.
+    /// The calls that have waited longest, then the oldest of those that workers have; at most the given number of
+    /// each.
     public static var brokerCalls: Function<UInt64, [BrokerCallStatus]> { .init("drover.calls", isIdempotent: true) }
 }
 
@@ -206,36 +208,37 @@ public struct BrokerCancelledCall: Hashable, Codable, Sendable {
     public var client = ""
     /// The function that is called.
     public var function = ""
-    /// The worker that had it, and was asked to stop it; nil if none had it: then it is over.
+    /// The worker that had the call and was asked to stop it; nil if no worker had it, in which case the call is over.
     public var worker: String?
 
-    /// Creates a description without contents.
+    /// Creates an empty description.
     public init() {}
 }
 
 extension Function where Result == [BrokerCancelledCall] {
     /// Cancels the call with a correlation id: the caller gets a `RemoteError` with `cancelled`.
     ///
-    /// The second argument says whose call is meant, by the client's name or identity; it may be nil as long as only one client has
-    /// such a call. The result is empty if there is none. It takes the right `cancel`.
+    /// The second argument is the name or identity of the client whose call is meant; it may be nil as long as only one
+    /// client has such a call. The result is empty if there is none. It takes the right `cancel`.
     public static var brokerCancel: Function<UInt64, String?, [BrokerCancelledCall]> {
         .init("drover.cancel", isIdempotent: true)
     }
 }
 
-/// What a worker can be told through its broker.
+/// What a worker can be told to do through its broker.
 public enum WorkerOrder: String, Codable, Sendable, CaseIterable {
-    /// To take no new calls, and finish those that it has.
+    /// Take no new calls, and finish those it has.
     case quiet
-    /// To take calls again.
+    /// Take calls again.
     case resume
-    /// To finish what it has, within a grace, and leave.
+    /// Finish what it has, within a grace, and leave.
     case stop
 }
 
 extension Function where Result == [String] {
-    /// Tells workers what to do: the name or the identity of a worker, the order, the grace in seconds for those that stop.
+    /// Gives workers an order; the arguments are a worker's name or identity, the order, and the grace in seconds for
+    /// `stop`.
     ///
-    /// Returns the identities of the workers that were told.
+    /// Returns the identities of the workers that were given the order.
     public static var brokerOrder: Function<String, WorkerOrder, Double, [String]> { .init("drover.order") }
 }

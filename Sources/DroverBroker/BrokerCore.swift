@@ -14,13 +14,13 @@ final class BrokerCore: Sendable {
     var epoch: UInt64 { self.randomness.epoch }
     let context: SharedContext
     let waker: Waker
-    /// Whose keys are let in; nil for a broker without keys.
+    /// Who is let in by key; nil for a broker without keys.
     let access: ListenerAccess?
-    /// Where it is written down who did what.
+    /// The record of who did what.
     let audit: AuditLog
     let counters = BrokerCounters()
     let life: Lifecycle
-    /// How often the loop has turned.
+    /// How many turns the loop has made.
     let turns = Atomic<UInt64>(0)
     let startedAt = Instant(nanoseconds: MonotonicClock.now())
 
@@ -39,7 +39,7 @@ final class BrokerCore: Sendable {
 
     func now() -> Instant { Instant(nanoseconds: MonotonicClock.now()) }
 
-    /// What the broker has done and has at hand.
+    /// What the broker has done and currently holds.
     var status: BrokerStatus {
         var status = BrokerStatus()
         status.broker = self.configuration.name
@@ -59,7 +59,7 @@ struct BrokerCounters: ~Copyable, Sendable {
     let keptBytes = Atomic<Int>(0)
     let refusedForBytes = Atomic<Int>(0)
     let unreadBytes = Atomic<Int>(0)
-    /// Clients that are held up, and how often some were.
+    /// How many clients are held up now, and how often that began for a client.
     let heldUp = Atomic<Int>(0)
     let holdUps = Atomic<Int>(0)
     let forgottenNews = Atomic<Int>(0)
@@ -111,6 +111,6 @@ struct BrokerCounters: ~Copyable, Sendable {
 }
 
 extension Atomic<Int> {
-    /// One more, in a counter that one thread alone writes: not an atomic addition, which costs several times as much.
+    /// Counts one more in a counter that only one thread writes: an atomic addition would cost several times as much.
     func countAlone() { self.store(self.load(ordering: .relaxed) &+ 1, ordering: .relaxed) }
 }

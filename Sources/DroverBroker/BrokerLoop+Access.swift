@@ -6,14 +6,15 @@ internal import DroverWire
 internal import DroverZMQ
 internal import Logging
 
-// Who may do what. Without keys none of this is asked.
+// Who may do what. A broker without keys does none of this.
 //
-// ZAP let the connection in, and its key is a property of all that comes by it. Sessions belong to keys: which key it is
-// and what it may do is looked up when a session is introduced, and again when the allow-list has changed. Routes can
-// change hands, for a peer may choose its own: so each frame's key is compared with the session's.
+// ZAP let the connection in, and its key is a property of every message that arrives over it. Sessions belong to keys:
+// which key it is and what it may do is looked up when a session is introduced, and again when the allow-list has
+// changed. Routes can change hands, because a peer may choose its own; so each frame's key is compared with the
+// session's.
 
 extension BrokerLoop {
-    /// Whether the frame at hand came by a connection of the session's own key.
+    /// Whether the current frame arrived over a connection with the session's own key.
     func isFrame(from peer: BrokerPeer) -> Bool {
         let link: PeerLink? =
             switch peer {
@@ -23,7 +24,7 @@ extension BrokerLoop {
         return link?.access?.sent(self.message) ?? false
     }
 
-    /// Notes whose a session is, and by which connection.
+    /// Notes who owns a session, and the connection over which it was introduced.
     func introduced(_ link: PeerLink, _ access: LinkAccess?) {
         let descriptor = self.message.sourceDescriptor
         link.introducedBy = self.gate.introduced(by: descriptor, before: link.introducedBy)
@@ -35,7 +36,7 @@ extension BrokerLoop {
         )
     }
 
-    /// A connection was closed: what has its route from now on may be somebody else's.
+    /// Notes that a connection was closed: from now on, its route may belong to another peer.
     func connectionClosed(_ descriptor: CInt) {
         guard self.core.access != nil else { return }
         self.connections.closed(descriptor)
@@ -43,7 +44,7 @@ extension BrokerLoop {
         for link in self.workerLinks { link?.connection.closed(descriptor) }
     }
 
-    /// Whose the connection is by which a client introduces itself; nil if it was refused.
+    /// Who owns the connection over which a client introduces itself; nil if it was refused.
     @available(*, noasync)
     func admitted(client identity: PeerID, by control: ListenerAccess) -> LinkAccess? {
         guard let access = self.known(by: control, "open a session") else { return nil }
@@ -55,7 +56,7 @@ extension BrokerLoop {
         return access
     }
 
-    /// Whose the connection is by which a worker offers itself; nil if it was refused.
+    /// Who owns the connection over which a worker offers itself; nil if it was refused.
     @available(*, noasync)
     func admitted(_ offer: Offer, by control: ListenerAccess) -> LinkAccess? {
         guard let access = self.known(by: control, "work") else { return nil }
@@ -87,7 +88,7 @@ extension BrokerLoop {
         self.refuse(.forbidden, reason)
     }
 
-    /// Answers a call that its client may not make.
+    /// Refuses a call that its client may not make.
     ///
     /// - Returns: Whether it was refused.
     func refusedForRights(_ header: Header, _ link: PeerLink, queue: String, _ client: Int) -> Bool {
@@ -100,10 +101,10 @@ extension BrokerLoop {
         return true
     }
 
-    /// Says to a worker whose a client's requests are, unless it knows.
+    /// Tells a worker who is behind a client's requests, unless it knows.
     ///
-    /// - Returns: What the number of such a request has above that of the function: nothing if the worker doesn't want to know, or
-    ///   nobody can say.
+    /// - Returns: The bits that such a request's number has above the function's: none if the worker doesn't want to
+    ///   know, or the caller can't be named.
     func caller(ofClient client: Int, for link: PeerLink) -> UInt32 {
         guard link.takesCallers, client < WireLimits.maxCallers, client < self.clientLinks.count,
             let owner = self.clientLinks[client], let access = owner.access
@@ -118,7 +119,7 @@ extension BrokerLoop {
         return number << WireLimits.callerShift
     }
 
-    /// Whether a client may be told what concerns everybody; if not, it is answered.
+    /// Whether a client may be told what concerns everyone; if not, this refuses the request.
     func mayAsk(
         _ question: Question,
         _ right: AccessRights,
@@ -138,7 +139,8 @@ extension BrokerLoop {
         return true
     }
 
-    /// Who sent the frame at hand: by its key, or without one as its connection and its own name tell.
+    /// Who sent the current frame: identified by its key or, without one, by its connection and the name it gave
+    /// itself.
     func actor(_ client: Int, _ link: PeerLink) -> AuditLog.Actor {
         link.access?.actor
             ?? AuditLog.Actor(
@@ -149,7 +151,7 @@ extension BrokerLoop {
             )
     }
 
-    /// When another allow-list is in force, all sessions are held against it; who isn't allowed any more is cut off.
+    /// Checks all sessions against the allow-list when a new one is in force, and cuts off those no longer allowed.
     @available(*, noasync)
     func lookAfterAccess() {
         guard let control = self.core.access else { return }
@@ -189,7 +191,7 @@ extension BrokerLoop {
                 ? "the key was revoked" : grant?.problem(offering: offer.functions, in: offer.queues)
             guard let problem else { continue }
             control.policy.audit.refused(access.actor, "go on working", because: problem)
-            // It offers itself again, and is told why not.
+            // The worker offers itself again, and is then told why it is refused.
             self.send(Header(.goodbye, number: GoodbyeReason.leaving.rawValue), to: link)
             self.flush()
             self.machine.goodbyeReceived(from: worker, reason: .leaving, at: self.now, actions: &self.actions)

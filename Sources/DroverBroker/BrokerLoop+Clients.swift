@@ -8,7 +8,7 @@ internal import DroverZMQ
 internal import Logging
 internal import Synchronization
 
-// What comes from clients.
+// What clients send.
 
 extension BrokerLoop {
     @available(*, noasync)
@@ -101,9 +101,9 @@ extension BrokerLoop {
         }
     }
 
-    /// A client says what its clock shows, perhaps.
+    /// Takes the reading of a client's clock, if the message has one.
     private func stamped(_ header: Header, _ client: Int) {
-        // The frame may have come long after the turn began: read as if it had come then, it would make others seem late.
+        // The frame may have arrived long after the turn began. Dated back to that, it would make others seem late.
         if header.time != 0 { self.now = self.core.now() }
         self.machine.stamped(header, from: client, at: self.now)
     }
@@ -134,7 +134,7 @@ extension BrokerLoop {
             if self.machine.isDraining { self.clientLinks[client]?.clearance.heard() }
             self.takeRequest(incoming, client)
         case .define:
-            // Measured before anything is built from it.
+            // Check the length before building anything from it.
             guard unsafe incoming.payload.count <= WireLimits.standard.maxNameBytes else {
                 self.machine.refusedName(header.number, of: client)
                 let limit = WireLimits.standard.maxNameBytes
@@ -142,7 +142,7 @@ extension BrokerLoop {
             }
             let name = unsafe String(decoding: incoming.payload, as: UTF8.self)
             if self.defined(name, as: header.number, by: client) { return }
-            // Its calls are told why they can't be made.
+            // Calls of the function will be answered with the reason why they can't be made.
             if !self.machine.defined(header.number, name: name, by: client) { self.core.counters.refused.countAlone() }
         case .cancel:
             let reason = CancelReason(rawValue: header.number) ?? .requested
@@ -162,7 +162,7 @@ extension BrokerLoop {
                 self.send(Header(.cancelled, id: header.id, number: stage), toClient: client)
             }
         case .deadline:
-            // It may be about a request that is on its way in parts, which this has overtaken.
+            // The message may have overtaken the request it concerns, which is still arriving in parts.
             let origin = self.machine.origin(of: client, at: self.now)
             self.clientLinks[client]?.line.moved(header.id, to: Instant(deadlineAfter: header.time, at: origin))
             self.machine.deadlineReceived(
@@ -219,7 +219,7 @@ extension BrokerLoop {
                 }
                 request.key = metadata.orderingKey
                 request.priority = metadata.priority
-                // One item of a chunk that died.
+                // It is one item of a chunk whose worker died.
                 if metadata.deaths > 0 {
                     request.attempts = UInt8(clamping: metadata.deaths)
                     request.isBundle = false
@@ -306,7 +306,7 @@ extension BrokerLoop {
         }
     }
 
-    /// A request with an ordering key, with word of whose key it is: what its client says of that counts for nothing.
+    /// A request with an ordering key, rewritten to say whose key it is: what its client says about that is ignored.
     private func scoped(_ metadata: RequestMetadata, _ rest: Slice<UnsafeRawBufferPointer>, _ client: Int) -> [UInt8] {
         var metadata = metadata
         metadata.scope = self.machine.tenants.name(of: self.machine.clients[client].tenant)
@@ -351,7 +351,7 @@ extension BrokerLoop {
 
     // MARK: Refusals
 
-    /// Says that a tenant has used up a quota, and writes it down.
+    /// Describes a quota that a tenant has used up, and records the refusal.
     func overQuota(_ refusal: Refusal, _ access: LinkAccess?, action: String) -> String {
         let quota = refusal.quota?.rawValue ?? ""
         let tenant = access?.grant.claim.name ?? "this client"
@@ -371,7 +371,7 @@ extension BrokerLoop {
         return message
     }
 
-    /// That there are as many sessions as the descriptors allow, in words; the log says it now and then.
+    /// Says that there are as many sessions as the descriptors allow; now and then the log says so too.
     func lackOfDescriptors(_ limit: Int) -> String {
         if self.now >= self.nextPlacesWarning {
             self.nextPlacesWarning = self.now.advanced(byNanoseconds: 10_000_000_000)
@@ -384,7 +384,7 @@ extension BrokerLoop {
             "the broker has \(limit) sessions, as many as its descriptors allow; raise ulimit -n there or close clients"
     }
 
-    /// Whose calls a client's are counted with, for people.
+    /// The name, for people, of the tenant that a client's calls count towards.
     func tenantName(of client: Int) -> String {
         let name = self.machine.tenants.name(of: self.machine.clients[client].tenant)
         return name.isEmpty ? "this client" : name
@@ -416,7 +416,7 @@ extension BrokerLoop {
         self.sendDirectly(Header(.refused), self.errorPayload(code, message, code == .busy, 0))
     }
 
-    /// Tells a client how far a request is that it sent again.
+    /// Tells a client how far a request that it sent again has come.
     private func tellPhase(of slot: UInt32, to client: Int) {
         let call = self.machine.call(in: slot)
         guard let link = self.clientLinks[client] else { return }
@@ -453,7 +453,7 @@ extension BrokerLoop {
     }
 }
 
-/// What is written, or nothing if it is over a limit: what a broker says itself is small.
+/// The packed bytes, or none if they exceed a limit: what a broker itself says is small.
 func packed(_ body: (inout PackWriter) throws(CodecError) -> Void) -> [UInt8] {
     var writer = PackWriter(capacity: 256)
     do throws(CodecError) { try body(&writer) } catch { return [] }

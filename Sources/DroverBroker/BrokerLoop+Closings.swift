@@ -6,11 +6,11 @@ internal import DroverWire
 internal import DroverZMQ
 internal import Logging
 
-// Connections that were closed. A ROUTER says that a peer is gone when something is sent to it, which may be two seconds later;
-// the monitor says at once that some connection was closed, by its descriptor.
+// Connections that were closed. A ROUTER reports that a peer is gone only when something is sent to it, which may be
+// two seconds later; the monitor reports at once that some connection was closed, by its descriptor.
 
 extension BrokerLoop {
-    /// Notes what the monitor saw, and tries the workers behind connections that were closed.
+    /// Notes what the monitor saw, and probes the workers behind connections that were closed.
     @available(*, noasync)
     func lookAfterClosings() {
         if self.mayHaveClosings {
@@ -22,7 +22,7 @@ extension BrokerLoop {
         let due = self.closings.filter { $0.dueAt <= self.now }
         self.closings.removeAll { $0.dueAt <= self.now }
         for closing in due {
-            // The descriptor may be another connection's by now: only what can't be sent tells.
+            // The descriptor may belong to another connection by now: only a failed send is proof.
             for worker in self.workerLinks.indices
             where self.workerLinks[worker]?.connection.descriptor == closing.descriptor {
                 self.sendBeat(toWorker: worker)
@@ -31,7 +31,7 @@ extension BrokerLoop {
         }
     }
 
-    /// Somebody was turned away, for only one of both has keys; from where isn't known.
+    /// Records that a peer was turned away because only one side has keys; where it came from isn't known.
     private func mismatched() {
         let reason =
             self.core.access == nil
@@ -40,7 +40,7 @@ extension BrokerLoop {
         self.core.audit.refused(AuditLog.Actor(principal: "", key: "", address: ""), "connect", because: reason)
     }
 
-    /// When to try workers next.
+    /// When to probe workers next.
     var nextClosing: Instant { self.closings.reduce(.distantFuture) { min($0, $1.dueAt) } }
 
     /// Reads what the monitor saw.
@@ -56,7 +56,7 @@ extension BrokerLoop {
                 if event.kind == .handshakeFailedProtocol(code: Monitor.Event.mechanismMismatch) { self.mismatched() }
                 guard case .disconnected(let descriptor) = event.kind else { continue }
                 self.connectionClosed(descriptor)
-                // Most that come and go are clients, for which silence is the rule.
+                // Most connections that come and go are clients', for which the silence limit decides.
                 guard self.workerLinks.contains(where: { $0?.connection.descriptor == descriptor }) else { continue }
                 self.now = self.core.now()
                 self.closings.append(Closing(descriptor: descriptor, at: self.now))
@@ -71,7 +71,7 @@ extension BrokerLoop {
     }
 }
 
-/// A connection that was closed, and when to try whether its worker is gone.
+/// A connection that was closed, and when to probe whether its worker is gone.
 struct Closing {
     let descriptor: CInt
     let dueAt: Instant
@@ -87,7 +87,7 @@ struct Closing {
         self.isLast = isLast
     }
 
-    /// Another try: at the first the socket may not have learned it yet.
+    /// The second probe: at the first, the socket may not have noticed yet.
     var next: Closing? {
         self.isLast
             ? nil

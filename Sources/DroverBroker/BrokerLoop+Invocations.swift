@@ -6,25 +6,25 @@ internal import DroverRuntime
 internal import DroverWire
 internal import DroverZMQ
 
-// Answers of clients' callbacks, on their way to the workers that called them.
+// The answers of clients' callbacks, on their way to the workers that called them.
 
-/// An answer that came while there was no way to its worker.
+/// An answer that arrived while its worker couldn't be reached.
 struct HeldAnswer {
     let header: Header
-    /// The frame that it came in and its place there, or its payload alone.
+    /// The frame that the answer arrived in and its range there; nil if only its payload is kept.
     let frame: (box: MessageBox, range: Range<Int>)?
     let payload: [UInt8]
 }
 
 extension BrokerLoop {
-    /// Passes a callback's answer on; to a worker that is away, once it is back.
+    /// Passes a callback's answer on; if its worker is away, once it is back.
     func answerInvocation(_ id: UInt64, of worker: Int, _ incoming: Incoming) {
         guard let link = self.workerLinks[worker] else { return }
         var answer = incoming.header
         answer.id = id
         answer.flags.remove(.attached)
         guard self.machine.workers[worker].isOpen else {
-            // Its session's end or the list of what is pending will tell the worker that it is lost.
+            // The end of its session, or the list of what is pending, will tell the worker that the answer is lost.
             guard link.heldAnswers.count < Self.mostHeldAnswers else {
                 return self.core.counters.undeliverable.countAlone()
             }
@@ -44,12 +44,13 @@ extension BrokerLoop {
         self.send(Header(.error, id: answer.id), self.errorPayload(.tooLarge, message, false, 0), to: link)
     }
 
-    /// The session with a worker goes on: tells it what of its invocations will be answered, then what was kept.
+    /// Resumes a worker's session: tells it which of its invocations will be answered, then sends the answers that were
+    /// held.
     func restateInvocations(of worker: Int, connection: UInt32) {
         guard let link = self.workerLinks[worker] else { return }
         let held = link.heldAnswers
         link.heldAnswers = []
-        // The first connection lost none.
+        // Nothing was lost before the first connection.
         if connection > 1 {
             let ids = self.machine.invocations(of: worker) + held.map { $0.header.id } + link.line.unsentAnswers
             for list in PendingPayload.lists(of: ids, forPayloadsOf: link.maxPayloadBytes) {
@@ -91,10 +92,10 @@ extension BrokerLoop {
         )
     }
 
-    /// A client whose session went on says which invocations it works on.
+    /// Takes the list of invocations that a client whose session resumed is working on.
     func takePending(_ incoming: Incoming, _ client: Int) {
         let header = incoming.header
-        // It may be about a connection before the present one.
+        // The list may be about an earlier connection.
         guard header.number == self.machine.clients[client].connection else { return }
         do throws(WireError) {
             try unsafe PendingPayload.read(incoming.payload) { self.machine.isPending($0, from: client) }

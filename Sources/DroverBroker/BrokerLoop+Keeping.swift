@@ -7,7 +7,7 @@ internal import DroverZMQ
 internal import Logging
 internal import Synchronization
 
-// Large answers are kept until their clients have read them: a connection that breaks costs none.
+// Large answers are kept until their clients have read them, so that a broken connection loses none.
 
 extension BrokerLoop {
     /// Sends a large answer on, and keeps it by reference.
@@ -22,7 +22,7 @@ extension BrokerLoop {
         header.payloadLength = UInt32(unsafe incoming.payload.count)
         var (box, range) = (incoming.box, incoming.range)
         if box == nil {
-            // It is in a frame that is used again.
+            // The payload is in a frame that will be reused.
             box = unsafe MessageBox(Message(copying: incoming.payload))
             range = 0..<Int(header.payloadLength)
         }
@@ -34,7 +34,7 @@ extension BrokerLoop {
         self.askForKept(client)
     }
 
-    /// - Returns: Whether it goes in parts.
+    /// - Returns: Whether it is sent in parts.
     private func send(_ answer: LargeAnswer, by link: PeerLink) -> Bool {
         var header = answer.header
         if link.line.takes(header.kind, payloadCount: Int(header.payloadLength)) || link.line.keepsOrder {
@@ -48,16 +48,16 @@ extension BrokerLoop {
         return false
     }
 
-    /// Answers a request that was sent again, if its answer is kept because of its size.
+    /// Answers a request that was sent again, if its answer was large enough to be kept here.
     ///
-    /// - Returns: Whether it is: then the request is done with.
+    /// - Returns: Whether the answer is kept, in which case the request is dealt with.
     func answerAgain(_ id: UInt64, _ client: Int) -> Bool {
         guard let link = self.clientLinks[client], let kept = link.kept else { return false }
         switch kept.find(id) {
         case .nothing: return false
         case .isOnItsWay: return true
         case .kept(let answer):
-            // It may have introduced itself again with another limit.
+            // The client may have introduced itself again with another limit.
             guard Int(answer.header.payloadLength) <= link.maxPayloadBytes else {
                 self.dropKept(id, client)
                 return false
@@ -69,7 +69,7 @@ extension BrokerLoop {
         }
     }
 
-    /// A client has a part: the last of an answer, perhaps.
+    /// Notes that a client has received a part, perhaps the last of an answer.
     func partTaken(_ header: Header, _ client: Int) {
         guard let link = self.clientLinks[client] else { return }
         if let id = link.line.acknowledged(header, at: self.now), link.kept?.settled(id) == true {
@@ -77,7 +77,7 @@ extension BrokerLoop {
         }
     }
 
-    /// Asks a client whether it has read what it was sent, if it is time for that.
+    /// Asks a client whether it has read what it was sent, if it is time to.
     func askForKept(_ client: Int, isBeat: Bool = false) {
         guard client < self.clientLinks.count, let link = self.clientLinks[client], let kept = link.kept,
             kept.asks(isBeat: isBeat)
@@ -86,7 +86,8 @@ extension BrokerLoop {
         self.send(Header(.ping, id: kept.question), to: link)
     }
 
-    /// A client has read what it was asked about, if this is the answer to that.
+    /// Takes a client's pong: if it answers the question asked here, the client has read what came before that
+    /// question.
     func keptRead(_ client: Int, _ nonce: UInt64) -> Bool {
         guard nonce != 0, let link = self.clientLinks[client], let kept = link.kept, kept.question == nonce else {
             return false
@@ -96,20 +97,20 @@ extension BrokerLoop {
         return true
     }
 
-    /// A client wants an answer no more.
+    /// Drops an answer that its client no longer wants.
     func dropKept(_ id: UInt64, _ client: Int) {
         if self.clientLinks[client]?.kept?.drop(id) == true { self.gaveUp(id, client) }
     }
 
-    /// An answer, with what it takes, is kept no longer.
+    /// Cleans up after an answer that is no longer kept.
     private func gaveUp(_ id: UInt64, _ client: Int) {
-        // A copy of its request may be on its way in parts, and must not run.
+        // A copy of its request may be arriving in parts, and must not run.
         self.machine.forgetResult(id, of: client)
-        // What it took is free soon.
+        // The memory it took is about to become free.
         self.idle.worked(at: self.now)
     }
 
-    /// There is no room for answers that their client may not have read.
+    /// Forgets answers that their client may not have read, because there is no room for them.
     private func forget(_ ids: [UInt64], _ client: Int) {
         for id in ids {
             self.machine.forgetResult(id, of: client)

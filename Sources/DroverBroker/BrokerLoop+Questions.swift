@@ -7,10 +7,10 @@ internal import DroverWire
 internal import Logging
 internal import Synchronization
 
-// Functions that the broker itself answers: their names begin with `drover.`.
+// The functions that the broker answers itself: their names begin with `drover.`.
 
 extension BrokerLoop {
-    /// What can be asked of a broker.
+    /// What a broker can be asked.
     enum Question: String {
         case status = "drover.status"
         case workers = "drover.workers"
@@ -20,13 +20,13 @@ extension BrokerLoop {
         case serving = "drover.serving"
         case order = "drover.order"
         case cancel = "drover.cancel"
-        /// A name that is the broker's and that it doesn't know.
+        /// Any other name with the broker's prefix.
         case unknown = "drover."
 
-        /// Whether it changes something, and doesn't only look.
+        /// Whether the question changes something rather than only looking.
         var isAct: Bool { self == .order || self == .cancel }
 
-        /// The right that it takes, if it concerns others' work.
+        /// The right that the question takes, if it concerns other clients' work.
         var right: AccessRights? {
             switch self {
             case .status, .serving, .unknown: nil
@@ -36,7 +36,7 @@ extension BrokerLoop {
         }
     }
 
-    /// A client's number of one of the broker's own functions.
+    /// The number that a client gave one of the broker's own functions.
     struct QuestionKey: Hashable {
         let client: Int
         let number: UInt32
@@ -48,14 +48,14 @@ extension BrokerLoop {
             if !self.questions.isEmpty { self.questions[QuestionKey(client: client, number: number)] = nil }
             return false
         }
-        // As many as a client may define of other functions.
+        // The same limit as for a client's other functions.
         if Int(number) < WireLimits.standard.maxFunctions {
             self.questions[QuestionKey(client: client, number: number)] = Question(rawValue: name) ?? .unknown
         }
         return true
     }
 
-    /// - Returns: Whether the request was for the broker, and is answered.
+    /// - Returns: Whether the request was for the broker itself; if so, it has been dealt with.
     func answered(_ incoming: Incoming, of client: Int) -> Bool {
         let header = incoming.header
         guard !self.questions.isEmpty,
@@ -97,7 +97,7 @@ extension BrokerLoop {
                 let (id, owner) = try self.arguments(UInt64.self, String?.self, of: incoming)
                 let known = self.machine.calls(known: id, to: owner)
                 let actor = self.actor(client, link)
-                // Of what somebody may not cancel they aren't told either.
+                // A client isn't told about calls that it may not cancel.
                 let calls = known.filter { link.access?.grant.problem(cancelling: $0.function, in: $0.queue) == nil }
                 if calls.isEmpty, let first = known.first,
                     let problem = link.access?.grant.problem(cancelling: first.function, in: first.queue)
@@ -141,9 +141,10 @@ extension BrokerLoop {
         return unsafe writer.withBytes { unsafe [UInt8]($0) }
     }
 
-    /// As many rows as an answer has room for, and how many are left out: the last row says it.
+    /// As many rows as fit in an answer; the last row says how many are left out.
     ///
-    /// What peers call things is theirs to choose: an answer takes no more of this process, and of its time, than this.
+    /// Peers choose the names that appear in these rows, so this bounds how much memory and time an answer can cost the
+    /// broker.
     private func bounded<Row>(_ rows: [Row], byteCount: (Row) -> Int, mark: (inout Row, Int) -> Void) -> [Row] {
         var left = min(Self.mostAnswerBytes, self.core.configuration.maxPayloadBytes / 2)
         let fitting = rows.prefix { row in
@@ -158,7 +159,7 @@ extension BrokerLoop {
 
     private static var mostAnswerBytes: Int { 4 << 20 }
 
-    /// What texts take in an answer, about.
+    /// Roughly how many bytes the texts take in an answer.
     private static func byteCount(_ texts: some Sequence<String>) -> Int { texts.reduce(0) { $0 + 8 + $1.utf8.count } }
 
     private func arguments<each Argument: Decodable>(
@@ -181,7 +182,7 @@ extension BrokerLoop {
         }
     }
 
-    /// Says that several clients have a call of an id, and how to tell them apart.
+    /// Says that several clients have a call with this id, and how to tell those apart.
     private func ambiguous(_ id: UInt64, _ calls: [BrokerMachine.KnownCall]) -> String {
         let owners = calls.prefix(5)
             .map { call in
@@ -194,7 +195,7 @@ extension BrokerLoop {
             + "name or identity"
     }
 
-    /// Cancels a call for an operator.
+    /// Cancels a call on behalf of an operator.
     private func cancel(
         _ id: UInt64,
         _ call: BrokerMachine.KnownCall,
@@ -215,9 +216,9 @@ extension BrokerLoop {
         return cancelled
     }
 
-    /// Passes an order on to the workers of a name, or the one of an identity.
+    /// Passes an order on to all workers with a name, or to the one with an identity.
     ///
-    /// - Returns: Their identities.
+    /// - Returns: The identities of those workers.
     private func pass(
         _ order: WorkerOrder,
         to name: String,
@@ -250,7 +251,7 @@ extension BrokerLoop {
         if !self.questions.isEmpty { self.questions = self.questions.filter { $0.key.client != client } }
     }
 
-    /// How many calls of one id are explained at once: it is their clients that choose it.
+    /// How many calls with the same id are explained at once: the clients choose the ids.
     private static var mostExplanations: Int { 64 }
 
     private var workerStatus: [BrokerWorkerStatus] {
@@ -319,13 +320,14 @@ extension BrokerLoop {
                 guard let explanation = self.machine.explanation(of: call.id, client: call.client) else { return nil }
                 var status = BrokerCallStatus(call.id, explanation, at: self.now)
                 status.secondsHere = Double(call.milliseconds) / 1000
-                // A list tells which calls there are; what keeps each worker from one of them, its own explanation tells.
+                // A list only says which calls there are; `drover.why` says what keeps each worker from getting one of
+                // them.
                 status.candidates = []
                 return status
             }
     }
 
-    /// How many clients have only asked the broker itself: those who look on.
+    /// How many clients have only queried the broker itself.
     var onlookerCount: Int {
         guard !self.questions.isEmpty else { return 0 }
         return Set(self.questions.keys.map { $0.client })

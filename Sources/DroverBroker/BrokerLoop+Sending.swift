@@ -7,14 +7,14 @@ internal import DroverWire
 internal import DroverZMQ
 internal import Logging
 
-// What the machine decided, and how it goes out.
+// What the machine has decided, and how it is sent.
 
 extension BrokerLoop {
     @available(*, noasync)
     func performActions() {
         guard !self.actions.isEmpty else { return }
         var index = 0
-        // Carrying out an action may add others.
+        // Performing an action may add more.
         while index < self.actions.count {
             self.perform(self.actions[index])
             index += 1
@@ -65,7 +65,7 @@ extension BrokerLoop {
             }
             self.forgetQuestions(of: client)
         case .workerLost(let worker, _, let reason):
-            // Its place may be a new life's already.
+            // A new life of the worker may already have taken its place.
             if worker < self.workerLinks.count, !self.machine.workers[worker].isLive {
                 self.workerLinks[worker]?.forgetOutgoing()
                 self.gate.isNobodys(self.workerLinks[worker]?.introducedBy)
@@ -91,7 +91,7 @@ extension BrokerLoop {
         }
     }
 
-    /// The epoch under which the broker is a client of a worker: another for each life of the worker here.
+    /// The epoch under which the broker is a client of a worker: a different one for each life of the worker here.
     func epoch(for worker: Int) -> UInt64 {
         self.core.epoch &+ self.machine.workers[worker].incarnation
     }
@@ -109,7 +109,7 @@ extension BrokerLoop {
         hello.takesParts = true
         hello.silenceMilliseconds = Int(configuration.silenceLimit.clampedNanoseconds / 1_000_000)
         let payload = packed { writer throws(CodecError) in try hello.pack(into: &writer) }
-        // This may be long after the turn began; whatever comes later is measured by it.
+        // This may be long after the turn began, and later times count from this reading.
         let stamp = link.departures.hello(at: self.core.now())
         self.send(Header(.hello, id: self.epoch(for: worker), time: stamp, number: session), payload, to: link)
     }
@@ -119,8 +119,8 @@ extension BrokerLoop {
         self.send(link.departures.beat(epoch: self.epoch(for: worker), at: self.now), to: link)
     }
 
-    /// What is left until `deadline`, for a message to a worker that is sent now; adds the stamp that it counts from, if one
-    /// is due.
+    /// The time left until `deadline`, for a message that is sent to a worker now; adds the stamp it counts from, if
+    /// one is due.
     private func time(until deadline: Instant, for link: PeerLink) -> UInt32 {
         let (time, beat) = link.departures.time(until: deadline, epoch: self.epoch(for: link.worker), at: self.now)
         if let beat { link.batch.append(beat) }
@@ -135,7 +135,7 @@ extension BrokerLoop {
     private func transmit(_ slot: UInt32, to worker: Int, as id: UInt64, isResent: Bool) {
         guard let link = self.workerLinks[worker], let request = self.requests[Int(slot)] else { return }
         let call = self.machine.call(in: slot)
-        // Not when it goes to the same worker again.
+        // Don't count it when it goes to the same worker again.
         if call.sends > 1, !isResent { self.core.counters.resent.countAlone() }
         guard request.payloadCount <= link.maxPayloadBytes else {
             return self.refuseTooLarge(slot, request.payloadCount, worker: worker, id: id, limit: link.maxPayloadBytes)
@@ -174,7 +174,7 @@ extension BrokerLoop {
         if isResent { header.flags.insert(.resent) } else { header.flags.remove(.resent) }
     }
 
-    /// A worker that takes less than the broker does: the request would cost the connection.
+    /// Refuses a request larger than its worker takes: sending it would cost the connection.
     private func refuseTooLarge(_ slot: UInt32, _ count: Int, worker: Int, id: UInt64, limit: Int) {
         let execution: Execution = self.machine.wasSentBefore(slot) ? .mayHaveRun : .didNotRun
         guard let addressee = self.machine.answered(id, from: worker, at: self.now, actions: &self.actions) else {
@@ -190,7 +190,7 @@ extension BrokerLoop {
     }
 
     private func finish(_ id: UInt64, of client: Int, _ ending: BrokerEnding, isBehindEvents: Bool) {
-        // A client that is gone, or one that has its place by now, gets no answer and none is kept for it.
+        // If the client is gone, or another has its place by now, no answer is sent or kept.
         guard self.machine.clients[client].isLive, client < self.clientLinks.count, let link = self.clientLinks[client]
         else { return }
         var header = Header(.error, id: id)
@@ -239,10 +239,10 @@ extension BrokerLoop {
         self.answer(header, payload, of: client, by: link, isBehindEvents: isBehindEvents)
     }
 
-    /// Answers a request for the broker itself.
+    /// Answers a request on the broker's own behalf.
     ///
-    /// That is kept as a worker's answer is: a copy of the request that was sent again may be on its way, and must not be
-    /// taken for a new one.
+    /// The answer is kept as a worker's would be: a second copy of the request may be on its way, and must not be taken
+    /// for a new one.
     func answer(
         _ header: Header,
         _ payload: [UInt8],
@@ -263,7 +263,7 @@ extension BrokerLoop {
         }
     }
 
-    /// Sends an answer, and keeps it.
+    /// Sends an answer and keeps it.
     func answer(
         _ header: Header,
         _ payload: UnsafeRawBufferPointer,
@@ -285,12 +285,12 @@ extension BrokerLoop {
         self.appended(to: link)
     }
 
-    /// Whether events may be for the caller of a slot's request.
+    /// Whether there may be events for the caller of a slot's request.
     func hasCallbacks(_ slot: UInt32) -> Bool {
         Int(slot) < self.requests.count && self.requests[Int(slot)]?.hasCallbacks == true
     }
 
-    /// A slot's request is over.
+    /// Frees a slot's request, which is over.
     func forget(_ slot: UInt32) {
         guard Int(slot) < self.requests.count else { return }
         self.requests[Int(slot)]?.free()
@@ -303,7 +303,7 @@ extension BrokerLoop {
         if client < self.clientLinks.count, let link = self.clientLinks[client] { self.send(header, to: link) }
     }
 
-    /// Sends a client what belongs to a stream.
+    /// Sends a client a message that belongs to a stream.
     func send(_ header: Header, in stream: PartStream, toClient client: Int) {
         guard client < self.clientLinks.count, let link = self.clientLinks[client] else { return }
         if !link.line.holds(header, in: stream) { self.send(header, to: link) }
@@ -325,9 +325,9 @@ extension BrokerLoop {
         self.appended(to: link)
     }
 
-    /// Sends a payload from the frame it came in, without a copy: in parts, or in a frame of its own.
+    /// Sends a payload from the frame it arrived in, without a copy: in parts, or in a frame of its own.
     ///
-    /// A request has a deadline: its time is what is left when it goes.
+    /// A request has a deadline: its header carries the time left when it is sent.
     func sendLarge(
         _ header: Header,
         _ box: MessageBox,
@@ -349,7 +349,7 @@ extension BrokerLoop {
         self.put(link.batch.take(&self.frames), attached: box.part(range), on: link)
     }
 
-    /// Sends parts of large messages, as many as may be under way, and lets others come for which there is room now.
+    /// Sends as many parts of large messages as may be under way, and lets peers send the parts there is room for now.
     private func sendParts() {
         if self.partBudget.waiting > 0 {
             for case let link? in self.clientLinks + self.workerLinks {
@@ -373,11 +373,11 @@ extension BrokerLoop {
         }
     }
 
-    /// Sends a received message on, under another header, behind what it must not overtake.
+    /// Sends a received message on under another header, after whatever it must not overtake.
     ///
-    /// An answer `isBehindEvents` if they may be for its caller.
+    /// For an answer, `isBehindEvents` says that there may be events for its caller.
     ///
-    /// - Returns: False if it is larger than the peer takes: sent, it would cost the connection.
+    /// - Returns: False if it is larger than the peer takes: sending it would cost the connection.
     @discardableResult
     func forward(_ header: Header, _ incoming: Incoming, to link: PeerLink, isBehindEvents: Bool = false) -> Bool {
         guard unsafe incoming.payload.count <= link.maxPayloadBytes else {
@@ -418,7 +418,7 @@ extension BrokerLoop {
         }
     }
 
-    /// Sends what has gathered for all peers.
+    /// Sends what has been collected for all peers.
     func flush() {
         if self.core.access != nil { self.observeClosings() }
         if !self.blocked.isEmpty { self.unpark() }
@@ -439,7 +439,7 @@ extension BrokerLoop {
     func flushDirty() {
         guard !self.dirty.isEmpty else { return }
         var index = 0
-        // A client may be asked, behind what it is sent, whether it has read that.
+        // The loop may add to the list: a PING after what a client was sent asks whether it has read that.
         while index < self.dirty.count {
             let link = self.dirty[index]
             index += 1
@@ -486,7 +486,7 @@ extension BrokerLoop {
             var address = Message(copying: routingID)
             self.isDrained = false
             guard try self.socket.send(&address, more: true) else { return .full }
-            // Once the route is taken the frames are too: libzmq has room for whole messages or none.
+            // Once the route is accepted, so are the frames: libzmq has room for whole messages or none.
             if var second = attached.take() {
                 _ = try self.socket.send(&frame, more: true)
                 _ = try self.socket.send(&second)
@@ -495,7 +495,8 @@ extension BrokerLoop {
             }
             return .sent
         } catch {
-            // The connection is gone. If its peer comes back it asks again for what it misses; if not, silence shows.
+            // The connection is gone. If the peer comes back, it asks for what it missed; if not, the silence limit
+            // decides.
             self.core.counters.undeliverable.countAlone()
             return .gone
         }
@@ -506,7 +507,7 @@ extension BrokerLoop {
         if link.worker >= 0 { self.unreachable.append((link, link.routingID)) }
     }
 
-    /// Workers whose connection is gone get nothing more until they are back; the machine decides when they are lost.
+    /// Stops sending to workers whose connection is gone until they are back; the machine decides when they are lost.
     @available(*, noasync)
     func noteUnreachable() {
         guard !self.unreachable.isEmpty else { return }

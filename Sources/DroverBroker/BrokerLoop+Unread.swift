@@ -6,13 +6,13 @@ internal import DroverRuntime
 internal import DroverWire
 internal import Logging
 
-// What clients don't read, and what requests take: what is counted, told and logged.
+// What clients don't read and what requests take: counting, asking, logging.
 
 extension BrokerLoop {
-    /// So often the broker itself answers a client that doesn't read.
+    /// How many answers of the broker itself a client that doesn't read may get.
     private static let mostAnswersWhileHeldUp = 1 << 16
 
-    /// Bytes go to a client: they stay here until it reads them.
+    /// Counts bytes sent to a client, which stay in this process until it reads them.
     func sent(_ count: Int, to link: PeerLink) {
         self.unreadBytes += count
         let isHeldUp = self.machine.clients[link.client].isHeldUp
@@ -20,24 +20,24 @@ extension BrokerLoop {
         self.lookAfter(link)
     }
 
-    /// Asks a client whether it has read what it was sent so far.
+    /// Asks a client whether it has read everything it was sent so far.
     private func askHowFar(_ link: PeerLink) {
-        // Answers that wait for what goes in parts come behind the question.
+        // Answers that wait behind a message in parts come after the question.
         if !link.line.keepsOrder { self.machine.askedAboutResults(of: link.client) }
         link.unreadQuestion = self.nextQuestion()
         self.send(Header(.ping, id: link.unreadQuestion), to: link)
     }
 
-    /// A number for a question of the broker itself.
+    /// A number for one of the broker's own questions.
     func nextQuestion() -> UInt64 {
         self.lastUnreadQuestion &+= 1
         // Workers' questions count from 1.
         return 1 << 63 | self.lastUnreadQuestion
     }
 
-    /// A client answered a question.
+    /// Takes a client's answer to a question.
     ///
-    /// - Returns: Whether it was that.
+    /// - Returns: Whether it was the question about what the client has read.
     func hasRead(_ client: Int, _ nonce: UInt64) -> Bool {
         guard let link = self.clientLinks[client], link.unreadQuestion != 0, link.unreadQuestion == nonce else {
             return false
@@ -52,7 +52,8 @@ extension BrokerLoop {
         return true
     }
 
-    /// A client goes on by its connection, whose bytes are on their way still, or by another one.
+    /// Resumes a client's session, either over the same connection, whose bytes are still on their way, or over another
+    /// one.
     func resumed(_ link: PeerLink, isSameRoute: Bool) {
         self.machine.resultsRead(of: link.client, isLost: true)
         guard isSameRoute else { return self.forgetUnread(of: link) }
@@ -61,14 +62,14 @@ extension BrokerLoop {
         if link.unread.questionLost(limit: self.unreadLimit.perClient, isHeldUp: isHeldUp) { self.askHowFar(link) }
     }
 
-    /// What a client was sent is gone with it, or with its former connection.
+    /// Forgets what was sent to a client, which is gone along with the client or its earlier connection.
     func forgetUnread(of link: PeerLink) {
         self.unreadBytes -= link.unread.bytes
         link.unread = UnreadAnswers()
         link.unreadQuestion = 0
     }
 
-    /// Lets a client's calls wait, or go on, by what it has not read.
+    /// Makes a client's calls wait, or lets them go on, depending on how much it hasn't read.
     func lookAfter(_ link: PeerLink) {
         let unread = link.unread.bytes + link.line.unsentBytes
         let total = self.unreadBytes + self.unsent.bytes
@@ -87,7 +88,7 @@ extension BrokerLoop {
         link.answersWhileHeldUp = 0
         if link.unread.heldUp(limit: self.unreadLimit.perClient) { self.askHowFar(link) }
         self.core.counters.holdUps.countAlone()
-        // One that reads, and asks for much, may be held up many times a second.
+        // A client that does read, but asks for a lot, may be held up many times per second.
         guard self.now >= self.nextHoldUpReport else { return }
         self.nextHoldUpReport = self.now.advanced(byNanoseconds: 1_000_000_000)
         let client = self.machine.clients[link.client]
@@ -100,7 +101,7 @@ extension BrokerLoop {
         )
     }
 
-    /// Lets the calls of those go on who have read enough, and carries out what was decided while things were sent.
+    /// Lets the calls of clients that have read enough go on, and performs the actions that sending added.
     func lookAfterReaders() {
         for client in self.machine.heldUp {
             if let link = self.clientLinks[client] { self.lookAfter(link) }
@@ -110,7 +111,7 @@ extension BrokerLoop {
         self.flushDirty()
     }
 
-    /// Whether the broker may answer a client itself: not without bound while that reads nothing.
+    /// Whether the broker may answer a client itself: a client that reads nothing gets only so many answers.
     func mayAnswerItself(_ client: Int) -> Bool {
         guard self.machine.clients[client].isHeldUp, let link = self.clientLinks[client] else { return true }
         link.answersWhileHeldUp += 1
@@ -119,7 +120,7 @@ extension BrokerLoop {
         return false
     }
 
-    /// A client reads nothing, and draws more and more that it doesn't read: its session ends.
+    /// Ends the session of a client that reads nothing and keeps causing more answers that it doesn't read.
     private func giveUp(_ client: Int, _ reason: String) {
         self.core.counters.undeliverable.countAlone()
         let known = self.machine.clients[client]
@@ -130,7 +131,7 @@ extension BrokerLoop {
         self.machine.clientLeft(client, at: self.now, actions: &self.actions)
     }
 
-    /// There is no room for a request's bytes.
+    /// Refuses a request because there is no room for its bytes.
     func refuseForBytes(_ id: UInt64, own: Int, of client: Int, retryAfter milliseconds: UInt32) {
         let limit = self.core.configuration.roomForRequests
         let name = self.core.configuration.name

@@ -7,7 +7,7 @@ internal import DroverWire
 internal import DroverZMQ
 internal import Logging
 
-// What comes from workers.
+// What workers send.
 
 extension BrokerLoop {
     @available(*, noasync)
@@ -44,7 +44,7 @@ extension BrokerLoop {
             self.refuse(.busy, message)
             return self.machine.peer(route: route)
         }
-        // The actions of this belong to the worker's link: it must stand before they are carried out.
+        // The resulting actions concern the worker's link, which must exist before they are performed.
         let claim = access?.grant.claim
         guard
             let worker = self.machine.offerReceived(
@@ -70,7 +70,7 @@ extension BrokerLoop {
         }
         while self.workerLinks.count <= worker { self.workerLinks.append(nil) }
         let routingID = self.route.bytes
-        // A worker's place may have been another's, or its own in a former life, whose end is among the actions.
+        // The place may have been another worker's, or this one's in an earlier life, whose end is among the actions.
         let incarnation = self.machine.workers[worker].incarnation
         if let link = self.workerLinks[worker], link.incarnation == incarnation {
             if link.routingID != routingID {
@@ -96,7 +96,7 @@ extension BrokerLoop {
         return .worker(worker)
     }
 
-    /// Tells a worker what the client of a call that takes long calls it, so that both write the same into their logs.
+    /// Tells a worker which correlation id and client a long-running call has, so that both sides log the same.
     private func tellOrigin(_ id: UInt64, of client: Int, toWorker worker: Int, itsID: UInt64) {
         guard let link = self.workerLinks[worker] else { return }
         let origin = OriginPayload(id: id, client: self.machine.clients[client].name)
@@ -160,7 +160,7 @@ extension BrokerLoop {
         case .beat, .pong: break
         case .goodbye:
             let reason = GoodbyeReason(rawValue: header.number) ?? .leaving
-            // Whatever it said before has been read: it need not wait.
+            // Everything it sent before has been read, so it need not wait.
             if reason == .leaving { self.sendDirectly(Header(.goodbye, number: reason.rawValue), []) }
             self.machine.goodbyeReceived(from: worker, reason: reason, at: self.now, actions: &self.actions)
         case .reset: self.machine.resetReceived(from: worker, at: self.now, actions: &self.actions)
@@ -178,7 +178,7 @@ extension BrokerLoop {
     private func welcomed(_ incoming: Incoming, _ worker: Int) {
         do throws(WireError) {
             let welcome = try unsafe Welcome(reading: incoming.payload)
-            // The answer to an introduction of a former session: it was on its way when the worker was given up.
+            // It answers the HELLO of an earlier session, and was on its way when the worker was given up.
             if let answered = welcome.answeredEpoch, answered != self.epoch(for: worker) { return }
             if let link = self.workerLinks[worker] {
                 link.takesCallers = welcome.takesCallers && self.core.access != nil
@@ -188,7 +188,7 @@ extension BrokerLoop {
                     epoch: incoming.header.id,
                     session: incoming.header.number
                 )
-                // Answers that begin anew.
+                // Answers whose sending begins again.
                 if link.line.isSending { self.sendingParts.append(link) }
             }
             if welcome.maxPayloadBytes > 0 {
@@ -206,7 +206,7 @@ extension BrokerLoop {
                 actions: &self.actions
             )
             self.machine.givenUp(by: .worker(worker), afterNanoseconds: welcome.silenceNanoseconds)
-            // Before all that the session's going on brings with it.
+            // This goes ahead of everything else that resuming the session sends.
             if self.machine.isInSession(worker) {
                 self.restateInvocations(of: worker, connection: incoming.header.time)
             }
@@ -238,7 +238,7 @@ extension BrokerLoop {
         self.core.counters.answered.countAlone()
         self.workerLinks[worker]?.answered &+= 1
         let isBehindEvents = self.hasCallbacks(addressee.slot)
-        // The slot may be another call's as soon as the actions are carried out.
+        // The slot may belong to another call as soon as the actions are performed.
         self.forget(addressee.slot)
         guard let client = addressee.client, let link = self.clientLinks[client] else { return }
         var header = incoming.header
@@ -268,7 +268,8 @@ extension BrokerLoop {
         }
     }
 
-    /// An error that is too large for who gets it, without what that one can do without; nil if it isn't one, or is still too large.
+    /// An error too large for its recipient, shortened to what it needs; nil if it isn't an error, or is still too
+    /// large.
     private static func shortened(_ incoming: Incoming, toFit limit: Int) -> [UInt8]? {
         guard incoming.header.kind == .error, let error = unsafe try? ErrorPayload(reading: incoming.payload) else {
             return nil
@@ -278,9 +279,9 @@ extension BrokerLoop {
         return bytes.count <= limit ? bytes : nil
     }
 
-    /// Whether an error says that the worker has not taken the request at all: then another may.
+    /// Whether an error says that the worker didn't take the request at all, so that another worker may.
     private static func removal(saidBy payload: UnsafeRawBufferPointer) -> CancelledStage? {
-        // An error may be as long as any answer: all but its code goes on unread.
+        // An error may be as long as any answer: only its code is read, the rest is passed on unread.
         switch unsafe ErrorPayload.code(in: payload) ?? "" {
         case RemoteError.Code.busy.name, RemoteError.Code.draining.name: return .beforeStart
         case "lapsed": return .lapsed
@@ -305,9 +306,9 @@ extension BrokerLoop {
         case .event:
             guard let delivery = self.machine.eventReceived(header.number, sequence: header.id, from: worker) else {
                 self.core.counters.undeliverable.countAlone()
-                // In front of a welcome its BIND may have been lost, and be stated again behind that.
+                // Before the WELCOME, its BIND may have been lost, and will be sent again after it.
                 guard self.machine.workers[worker].isOpen else { return }
-                // The emitting handler learns that nobody listens.
+                // This tells the emitting handler that the subscription has ended.
                 return self.send(Header(.ended, number: header.number), toWorker: worker)
             }
             _ = self.deliver(incoming, delivery)
@@ -330,7 +331,8 @@ extension BrokerLoop {
         }
     }
 
-    /// A worker wants to know whether what it sent has been read: by the client that it went to, if it says so.
+    /// Takes a worker's question whether what it sent has been read; if it names a stream, that stream's client is
+    /// asked.
     private func takeQuestion(_ incoming: Incoming, _ worker: Int) {
         let header = incoming.header
         let question: BrokerMachine.PassedQuestion?
@@ -354,7 +356,7 @@ extension BrokerLoop {
         self.ask(question)
     }
 
-    /// Asks a client whether it has read what stands in front of the question, and tells it how many events there were.
+    /// Asks a client whether it has read everything before the question, and tells it how many events there were.
     func ask(_ question: BrokerMachine.PassedQuestion) {
         guard case .subscription(let number) = question.stream, let next = question.next else {
             return self.send(Header(.ping, id: question.id), in: question.stream, toClient: question.client)
@@ -366,9 +368,10 @@ extension BrokerLoop {
         if !isHeld { self.send(header, payload, to: link) }
     }
 
-    /// A client's session goes on by another connection: what was said of its callbacks by the former one may be lost.
+    /// Resumes a client's session over another connection: what was sent about its callbacks over the old one may be
+    /// lost.
     ///
-    /// To be told before anything else: what was lost is counted before the answers come that are sent again.
+    /// This must be sent first, so that losses are counted before the answers that are sent again arrive.
     func restateCallbacks(to client: Int) {
         for statement in self.machine.statements(to: client) {
             self.ask(statement)
@@ -386,7 +389,7 @@ extension BrokerLoop {
         header.id = delivery.id
         header.number = delivery.subscription
         if self.forward(header, incoming, to: link) { return true }
-        // It took its number: no later event need come to show that it is missing.
+        // The dropped event used up its number, and no later event may ever come to show that it is missing.
         let statement = self.machine.statement(of: delivery.subscription, to: delivery.client)
         if let statement { self.ask(statement) }
         return false

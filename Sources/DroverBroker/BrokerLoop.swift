@@ -7,53 +7,53 @@ internal import DroverZMQ
 internal import Logging
 internal import Synchronization
 
-/// The broker's thread: owns the ROUTER socket, feeds the machine, carries out its actions.
+/// The broker's thread, which owns the ROUTER socket, feeds the machine, and performs its actions.
 ///
-/// One turn: receive a bounded batch, split each frame into messages, let the machine decide, regroup what goes out per
-/// peer; flush at the end. It waits for nothing but its socket, and only when there is nothing to do.
+/// One turn: receive a bounded batch, split each frame into messages, let the machine decide, regroup the output by
+/// peer, and flush at the end. The loop waits only on its socket, and only when there is nothing to do.
 final class BrokerLoop {
     let core: BrokerCore
     @safe @exclusivity(unchecked) var socket: Socket
     @safe @exclusivity(unchecked) var machine: BrokerMachine
     @safe @exclusivity(unchecked) var clientLinks: [PeerLink?] = []
     @safe @exclusivity(unchecked) var workerLinks: [PeerLink?] = []
-    /// The requests that have not been answered, by slot.
+    /// The unanswered requests, by slot.
     @safe @exclusivity(unchecked) var requests: [StoredRequest?] = []
     @safe @exclusivity(unchecked) var actions: [BrokerAction] = []
     @safe @exclusivity(unchecked) var dirty: [PeerLink] = []
     @safe @exclusivity(unchecked) var blocked: [PeerLink] = []
-    /// Peers to which messages go in parts.
+    /// Peers that messages are being sent to in parts.
     @safe @exclusivity(unchecked) var sendingParts: [PeerLink] = []
     let partBudget: PartBudget
-    /// What waits to go to clients in parts.
+    /// What is waiting to be sent to clients in parts.
     let unsent = UnsentTally()
-    /// What all clients were sent and have not read.
+    /// Bytes that were sent to clients and not yet read, in total.
     @safe @exclusivity(unchecked) var unreadBytes = 0
     let unreadLimit: UnreadLimit
-    /// What is kept of large answers, and from which size on it is.
+    /// How much is kept of large answers, and the size from which they are kept.
     let kept: KeptTally
     let leastKeptBytes: Int
-    /// When it may be logged again that answers were forgotten.
+    /// When the next warning about forgotten answers may be logged.
     @safe @exclusivity(unchecked) var nextForgottenReport = Instant(nanoseconds: 0)
     @safe @exclusivity(unchecked) var lastUnreadQuestion: UInt64 = 0
-    /// When it may be logged again that a client's calls wait for it to read.
+    /// When the next warning about calls that wait for their client to read may be logged.
     @safe @exclusivity(unchecked) var nextHoldUpReport = Instant(nanoseconds: 0)
-    /// When it may be logged again that requests take as many bytes as they may.
+    /// When the next warning about requests at their byte limit may be logged.
     @safe @exclusivity(unchecked) var nextBytesReport = Instant(nanoseconds: 0)
-    /// Workers to which something could not be sent in this turn, with the route that it was to go by.
+    /// Workers that couldn't be sent something in this turn, with the route that was tried.
     @safe @exclusivity(unchecked) var unreachable: [(link: PeerLink, routingID: [UInt8])] = []
-    /// Tells that connections were closed; nil if it can't be watched.
+    /// Reports closed connections; nil if they can't be watched.
     @safe @exclusivity(unchecked) var monitor: Monitor?
     @safe @exclusivity(unchecked) var monitorDescriptor: CInt = -1
-    /// The monitor may have something to tell.
+    /// Whether the monitor may have something to report.
     @safe @exclusivity(unchecked) var mayHaveClosings = true
-    /// Connections that were closed, by descriptor, whose workers are to be tried.
+    /// Closed connections, by descriptor, whose workers are to be probed.
     @safe @exclusivity(unchecked) var closings: [Closing] = []
-    /// The connections that stand, if the broker has keys.
+    /// The open connections, if the broker has keys.
     @safe @exclusivity(unchecked) var connections = OpenConnections()
-    /// Which of them nobody has introduced themselves by.
+    /// Watches for connections over which no session has been introduced.
     @safe @exclusivity(unchecked) var gate = ListenerGate()
-    /// The descriptor of the connection that the frame at hand came by, if nobody is known by its route.
+    /// The descriptor of the connection that the current frame arrived over, if no peer is known by its route.
     @safe @exclusivity(unchecked) var strangersDescriptor: CInt = -1
     @safe @exclusivity(unchecked) var frames = FramePool()
     @safe @exclusivity(unchecked) var route = Message()
@@ -62,22 +62,22 @@ final class BrokerLoop {
     @safe @exclusivity(unchecked) var poll = DescriptorPoll(capacity: 3)
     @safe @exclusivity(unchecked) var now: Instant
     @safe @exclusivity(unchecked) var nextTick = Instant.distantFuture
-    /// The socket was used last by a receive that found nothing.
+    /// Whether the socket's last use was a receive that found nothing.
     @safe @exclusivity(unchecked) var isDrained = false
-    /// What clients' function numbers ask of the broker itself.
+    /// The broker's own functions, by the numbers that clients gave them.
     @safe @exclusivity(unchecked) var questions: [QuestionKey: Question] = [:]
-    /// Which allow-list the links were last held against.
+    /// The generation of the allow-list that the sessions were last checked against.
     @safe @exclusivity(unchecked) var accessGeneration: UInt64 = 1
-    /// When the log may say again that there are too few descriptors for all sessions.
+    /// When the next warning about too few descriptors for all sessions may be logged.
     @safe @exclusivity(unchecked) var nextPlacesWarning = Instant(nanoseconds: 0)
     @safe @exclusivity(unchecked) var idle = IdleWatch()
-    /// How many calls had come when the loop looked last.
+    /// How many calls had been received when the loop last looked.
     @safe @exclusivity(unchecked) private var lastReceived = 0
     private let descriptor: CInt
 
-    /// How many frames one turn receives at most.
+    /// The most frames that one turn receives.
     static let receiveBatch = 512
-    /// How often a busy loop looks after what is due.
+    /// How often a busy loop checks what is due.
     static let busyTickNanoseconds: UInt64 = 10_000_000
 
     /// Binds the socket.
@@ -105,7 +105,7 @@ final class BrokerLoop {
         if let keys = configuration.keys, let access = core.access {
             try socket.listenEncrypted(keys.own, domain: access.domain)
         }
-        // A ROUTER doesn't tell when a peer's connection is closed.
+        // A ROUTER doesn't report that a peer's connection was closed.
         let monitor = try socket.monitor(ListenerGate.events.union(.handshakeFailedProtocol))
         try socket.bindPatiently(address, mode: configuration.socketMode)
         self.descriptor = try socket.get(.fileDescriptor)
@@ -117,7 +117,8 @@ final class BrokerLoop {
             beatNanoseconds: configuration.heartbeatInterval.clampedNanoseconds,
             silenceNanoseconds: configuration.silenceLimit.clampedNanoseconds
         )
-        // A sixteenth of the beat: with many peers it wakes some ten times a second to show signs of life, not once for each.
+        // A sixteenth of the heartbeat: with many peers, the loop wakes some ten times a second for heartbeats, not
+        // once per peer.
         machine.session.gridNanoseconds = machine.session.beatNanoseconds / 16
         machine.window = configuration.window
         machine.maxQueued = configuration.maxQueuedCalls
@@ -128,7 +129,7 @@ final class BrokerLoop {
         machine.maxWorkers = configuration.maxWorkers
         machine.quotas = configuration.quotas.known
         machine.places = Places(descriptors: Descriptors.limit, open: Descriptors.openCount ?? 32)
-        // One key must not take all of them either.
+        // Nor may one key take all of them.
         let half = max(16, machine.places.count / 2)
         machine.quotas.clients = machine.quotas.clients ?? min(half, configuration.usualClients)
         machine.quotas.workers = machine.quotas.workers ?? min(half, configuration.usualWorkers)
@@ -140,7 +141,7 @@ final class BrokerLoop {
         self.now = core.now()
     }
 
-    /// Where it listens, with the port that was chosen.
+    /// Where the broker listens, with the port that was chosen.
     @available(*, noasync)
     var address: String { get throws(ZMQError) { try self.socket.get(.lastEndpoint) } }
 
@@ -162,17 +163,18 @@ final class BrokerLoop {
         self.lookAfterAccess()
         let isBusy = self.receive()
         self.lookAfterClosings()
-        // Calls that came have deadlines of their own, and a busy loop doesn't sleep, where it would look for the first.
+        // New calls have their own deadlines, and a busy loop doesn't sleep, which is when it would look for the
+        // earliest.
         if isBusy { self.nextTick = min(self.nextTick, self.now.advanced(byNanoseconds: Self.busyTickNanoseconds)) }
         if self.now >= self.nextTick || !isBusy {
             self.now = self.core.now()
             if self.now >= self.nextTick {
-                // While there is no end of work no poll looks after the monitor.
+                // As long as there is work, no poll checks the monitor.
                 self.mayHaveClosings = true
                 self.machine.ticked(at: self.now, actions: &self.actions)
                 self.performActions()
                 self.publishCounts()
-                // What was due is done; when something is next is seen before the loop sleeps.
+                // What was due is done; the loop looks for what is due next before it sleeps.
                 self.nextTick = self.machine.nextDeadline
             }
         }
@@ -220,7 +222,7 @@ final class BrokerLoop {
         if peer == nil { self.strangersDescriptor = self.message.sourceDescriptor }
         if let peer { self.machine.heard(from: peer, at: self.now) }
         if self.message.count > OutgoingBatch.flushBytes {
-            // A large payload is sent on from where it lies.
+            // A large payload is sent on from where it is.
             let box = MessageBox(self.core.access == nil ? self.message.take() : self.message.share())
             unsafe box.withUnsafeBytes { bytes in
                 unsafe self.takeMessages(bytes, of: box, attachedCount: attachedCount, route: route, &peer)
@@ -293,11 +295,11 @@ final class BrokerLoop {
         case (.partEnded, .worker(let worker)): self.workerLinks[worker]?.line.ended(incoming.header)
         case (let kind?, .client(let client)):
             self.take(incoming, kind, fromClient: client)
-            // It said goodbye, or was given up.
+            // The client said goodbye, or was given up.
             if !self.machine.clients[client].isLive { peer = nil }
         case (let kind?, .worker(let worker)):
             self.take(incoming, kind, fromWorker: worker)
-            // A goodbye or another epoch may have ended it.
+            // A goodbye or a new epoch may have ended the worker.
             if !self.machine.workers[worker].isLive { peer = self.machine.peer(route: route) }
         case (nil, .client(let client)):
             self.core.counters.unknown.countAlone()
@@ -313,7 +315,7 @@ final class BrokerLoop {
         self.performActions()
     }
 
-    /// Takes a part of a large message, and the message if it is whole now.
+    /// Takes a part of a large message and, if that completes it, the message.
     @available(*, noasync)
     private func takePart(
         _ incoming: Incoming,
@@ -351,10 +353,10 @@ final class BrokerLoop {
         self.core.configuration.logger.debug("a malformed message was dropped", metadata: ["drover.error": "\(error)"])
     }
 
-    /// Where a message comes from, as a number.
+    /// The sender's route as a number.
     private func routeKey() -> UInt64 {
         unsafe self.route.withUnsafeBytes { bytes in
-            // The ids that libzmq gives are a zero byte and a number.
+            // The ids that libzmq assigns are a zero byte and a number.
             if bytes.count == 5, unsafe bytes[0] == 0 {
                 return unsafe UInt64(bytes.loadUnaligned(fromByteOffset: 1, as: UInt32.self))
             }
@@ -371,11 +373,11 @@ final class BrokerLoop {
         self.nextTick = self.machine.nextDeadline
         self.giveBackIfIdle()
         var wakeAt = min(self.nextTick, self.nextClosing, self.idle.nextDeadline, self.gate.nextLook)
-        // Frames that libzmq would not take are tried again soon: a ROUTER can't say which peer has room.
+        // Frames that libzmq wouldn't take are retried soon: a ROUTER can't say which peer has room.
         if !self.blocked.isEmpty { wakeAt = min(wakeAt, self.now.advanced(byNanoseconds: 1_000_000)) }
         if self.core.life.state == .draining { wakeAt = min(wakeAt, self.core.life.drainDeadline) }
         if wakeAt <= self.now { return }
-        // Until something comes, this is how the broker is.
+        // These counts hold until something arrives.
         self.publishCounts()
         self.poll.removeAll()
         let waker = self.poll.add(self.core.waker.fileDescriptor)
@@ -420,7 +422,7 @@ final class BrokerLoop {
         self.core.counters.slots.store(self.machine.slotCount, ordering: .relaxed)
     }
 
-    /// After a burst the memory it needed is given back.
+    /// Gives memory back after a burst of calls.
     private func trim() {
         if self.machine.callCount == 0, self.requests.capacity > 4096 {
             self.machine.trim()
@@ -428,7 +430,7 @@ final class BrokerLoop {
         }
     }
 
-    /// Some seconds after the last call the memory that calls needed is given back.
+    /// Gives back the memory that calls needed, some seconds after the last one.
     private func giveBackIfIdle() {
         let received = self.core.counters.received.load(ordering: .relaxed)
         if self.machine.callCount > 0 || received != self.lastReceived || !self.blocked.isEmpty {
@@ -461,7 +463,7 @@ final class BrokerLoop {
 
     /// Whether no client has anything under way any more; asks those that haven't said so.
     ///
-    /// One whose connection is broken counts until its session is over: it may come back for its answers.
+    /// A client whose connection is broken counts until its session is over: it may come back for its answers.
     private func isCleared() -> Bool {
         var isCleared = true
         for client in self.clientLinks.indices where self.machine.clients[client].isLive {
@@ -493,17 +495,17 @@ final class BrokerLoop {
         self.tellAll(Header(.goodbye, number: GoodbyeReason.leaving.rawValue), workersToo: true)
         for request in self.requests { request?.free() }
         self.requests = []
-        // What was said last must leave the machine; a linger that can't be set only shortens the goodbye.
+        // The last messages must leave the machine; if the linger can't be set, that only shortens the goodbye.
         try? self.socket.set(.linger, .seconds(1))
     }
 }
 
-/// A message that was received, with its payload where it lies.
+/// A received message, with its payload still in place.
 @safe
 struct Incoming {
     let header: Header
     let payload: UnsafeRawBufferPointer
-    /// The payload's place in `box`.
+    /// The payload's range in `box`.
     let range: Range<Int>
     /// The frame, if the payload is large enough to be sent on from there.
     let box: MessageBox?

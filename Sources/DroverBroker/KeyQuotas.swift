@@ -2,28 +2,30 @@
 
 internal import DroverCore
 
-/// How much of a broker with keys one tenant may use: the keys of a principal, or of a group that the allow-list names by
-/// `tenant=`.
+/// How much of a broker with keys one tenant may use: the keys of a principal, or of a group that the allow-list names
+/// with `tenant=`.
 ///
-/// What is over is refused to the tenant alone, with an error that names the quota. The same words in a key's line of the allow-list
-/// go before these; `docs/operating/security.md` has them all. A broker without keys can't tell who belongs together: there each
-/// client has the broker's limits for one.
+/// Only the tenant that exceeds a quota is refused, with an error that names the quota. The same words in a key's line
+/// of the allow-list take precedence over these; `docs/operating/security.md` lists them all. A broker without keys
+/// can't tell which clients belong together: there, each client has the broker's per-client limits.
 public struct KeyQuotas: Hashable, Sendable {
-    /// Clients with a session; nil for half of `maxClients`, and of the sessions that there are descriptors for.
+    /// Clients with a session; nil for half of `maxClients`, and no more than half of the sessions that the descriptors
+    /// allow.
     public var clients: Int?
-    /// Workers with a session; nil for half of `maxWorkers`, and of the sessions that there are descriptors for.
+    /// Workers with a session; nil for half of `maxWorkers`, and no more than half of the sessions that the descriptors
+    /// allow.
     public var workers: Int?
-    /// Calls that have not ended; nil for no limit but those of its clients (`window`) and of all (`maxQueuedCalls`).
+    /// Unfinished calls; nil for no limit but those of its clients (`window`) and of all (`maxQueuedCalls`).
     public var calls: Int?
-    /// Bytes of their requests; nil for half of `maxQueuedBytes`.
+    /// Bytes of the requests of those calls; nil for half of `maxQueuedBytes`.
     public var bytes: Int?
-    /// Combinations of function, queue, labels and resources that calls are waiting in or run with; nil for 4,096.
+    /// Combinations of function, queue, labels and resources among waiting or running calls; nil for 4,096.
     public var routes: Int?
-    /// Calls a second for long, and twice as many at once; nil for no limit.
+    /// Calls per second, sustained, with bursts of twice as many; nil for no limit.
     public var rate: Int?
-    /// The highest priority, 0 to 7, that goes before other tenants' calls; nil for 4, the usual one.
+    /// The highest priority, 0 to 7, that goes ahead of other tenants' calls; nil for 4, the default.
     ///
-    /// Higher ones only go before lower ones of the same tenant.
+    /// Higher priorities only go ahead of lower ones of the same tenant.
     public var priority: Int?
 
     /// Creates the default quotas.
@@ -41,7 +43,7 @@ public struct KeyQuotas: Hashable, Sendable {
         return quotas
     }
 
-    /// What is wrong with them.
+    /// What is wrong with the quotas.
     var problem: String? {
         let known = self.known
         for quota in Quotas.columns {

@@ -5,11 +5,11 @@ internal import DroverCore
 internal import DroverRuntime
 internal import DroverZMQ
 
-/// What is about to be sent to one client or worker.
+/// The outgoing side of one client or worker: what is about to be sent to it.
 ///
 /// Belongs to the loop's thread.
 final class PeerLink {
-    /// A frame that libzmq would not take yet, with the one that belongs to it.
+    /// A frame that libzmq wouldn't take yet, with its attached frame if it has one.
     final class Parked {
         var message: Message
         var attached: Message?
@@ -20,65 +20,65 @@ final class PeerLink {
         }
     }
 
-    /// libzmq's name of the connection.
+    /// libzmq's name for the connection.
     @safe @exclusivity(unchecked) var routingID: [UInt8]
     /// The largest payload that the peer takes.
     @safe @exclusivity(unchecked) var maxPayloadBytes: Int
     @safe @exclusivity(unchecked) var batch = OutgoingBatch()
     @safe @exclusivity(unchecked) var parked = Deque<Parked>()
-    /// What goes out and comes in in parts.
+    /// What is sent and received in parts.
     let line: PartLine
-    /// What a worker was told of the broker's clock, in this session.
+    /// What a worker has been told about the broker's clock in this session.
     @safe @exclusivity(unchecked) var departures = DepartureClock()
-    /// Whose it is, if the broker has keys.
+    /// Whose session it is, if the broker has keys.
     @safe @exclusivity(unchecked) var access: LinkAccess? {
         didSet {
             self.isLimited = self.access?.grant.mayCallAnything == false
             self.accessChanges &+= 1
         }
     }
-    /// How often that has changed, or was said again.
+    /// How often `access` was set, to the same value or another.
     @safe @exclusivity(unchecked) private(set) var accessChanges: UInt32 = 0
-    /// Not every call may be made by it.
+    /// Whether some calls are forbidden to the session.
     @safe @exclusivity(unchecked) private(set) var isLimited = false
-    /// Whether a client has read all, and has nothing more under way, once the broker drains.
+    /// While the broker drains: whether a client has read everything and has nothing more under way.
     @safe @exclusivity(unchecked) var clearance = Clearance()
-    /// Has something to flush in this turn.
+    /// Whether there is something to flush in this turn.
     @safe @exclusivity(unchecked) var isDirty = false
 
-    /// The connection of a worker, or of anybody if the broker has keys: which one is meant when a connection is closed.
+    /// The connection of a worker, or of any peer if the broker has keys: tells whose connection was closed.
     @safe @exclusivity(unchecked) var connection = ConnectionMark()
 
-    /// Whether the worker wants to know the callers of requests, and which it was told of.
+    /// Whether the worker wants to know the callers of requests, and which ones it has been told.
     @safe @exclusivity(unchecked) var takesCallers = false
     @safe @exclusivity(unchecked) var toldCallers = ToldCallers()
 
-    /// The connection by which the session was introduced last; nil if it has no descriptor.
+    /// The connection over which the session was last introduced; nil if it has no descriptor.
     @safe @exclusivity(unchecked) var introducedBy: Newcomers.Connection?
 
     /// Calls that the worker answered.
     @safe @exclusivity(unchecked) var answered = 0
 
-    /// Answers to a worker's invocations that came while it was away, to be sent when its session goes on.
+    /// Answers to a worker's invocations that arrived while it was away, to be sent when its session resumes.
     @safe @exclusivity(unchecked) var heldAnswers: [HeldAnswer] = []
 
     /// What a client has not read.
     @safe @exclusivity(unchecked) var unread = UnreadAnswers()
-    /// The PING that asks for that; 0 if none is open.
+    /// The open PING that asks what the client has read; 0 if none is open.
     @safe @exclusivity(unchecked) var unreadQuestion: UInt64 = 0
-    /// Large answers that a client may not have read; nil of a worker's.
+    /// Large answers that a client may not have read; nil for a worker.
     let kept: AnswerKeep?
     /// How often the broker itself answered a client while its calls had to wait for it to read.
     @safe @exclusivity(unchecked) var answersWhileHeldUp = 0
 
-    /// The client that it leads to, or -1 for a worker's.
+    /// The client at the other end, or -1 for a worker's link.
     let client: Int
-    /// The worker that it leads to, or -1 for a client's.
+    /// The worker at the other end, or -1 for a client's link.
     let worker: Int
-    /// Which life of a worker it belongs to; 0 for a client's.
+    /// The life of the worker that the link belongs to; 0 for a client's link.
     let incarnation: UInt64
 
-    /// A link to a client.
+    /// Creates a link to a client.
     init(routingID: [UInt8], maxPayloadBytes: Int, line: PartLine, kept: AnswerKeep, client: Int) {
         self.line = line
         self.kept = kept
@@ -89,7 +89,7 @@ final class PeerLink {
         self.incarnation = 0
     }
 
-    /// A link to a worker.
+    /// Creates a link to a worker.
     init(routingID: [UInt8], maxPayloadBytes: Int, line: PartLine, worker: Int, incarnation: UInt64) {
         self.line = line
         self.kept = nil
@@ -100,15 +100,16 @@ final class PeerLink {
         self.incarnation = incarnation
     }
 
-    /// What was on its way by an old connection is gone, or will be asked for again.
+    /// Forgets what was on its way over the old connection: it is gone, or will be asked for again.
     ///
-    /// Not for a peer that introduces itself again by the same one: all is still to go out, and nobody asks for events again.
+    /// Not for a peer that introduces itself again over the same connection: there, everything is still to be sent, and
+    /// events aren't asked for again.
     func moved(to routingID: [UInt8]) {
         self.routingID = routingID
         self.forgetOutgoing()
     }
 
-    /// The peer is gone: nothing that waits for it may reach the next peer on its route.
+    /// Drops everything that waits for a peer that is gone: none of it may reach the next peer on its route.
     func forgetOutgoing() {
         self.parked.removeAll()
         self.batch.removeAll()

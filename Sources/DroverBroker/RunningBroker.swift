@@ -5,9 +5,9 @@ internal import DroverZMQ
 internal import Logging
 internal import Synchronization
 
-/// A broker that listens; made by ``Broker/start(_:)``.
+/// A listening broker, made by ``Broker/start(_:)``.
 ///
-/// Stop it with ``stop(grace:)``; one that is dropped stops without grace.
+/// Stop it with ``stop(grace:)``; one that is merely dropped stops without grace.
 public final class RunningBroker: Sendable {
     /// Where it listens, with the port that was chosen.
     public let endpoint: String
@@ -54,15 +54,15 @@ public final class RunningBroker: Sendable {
 
     deinit { self.core.life.advance(to: .stopping) }
 
-    /// What the broker has done and has at hand, as of the last turn of its loop.
+    /// What the broker has done and currently holds, as of its loop's last turn.
     public var status: BrokerStatus { self.core.status }
 
-    /// Whether the loop that owns the broker's socket still turns: what a watchdog should ask.
+    /// Whether the loop that owns the broker's socket is still running: the check for a watchdog to use.
     ///
-    /// A process can run, and its connections stand, while nobody serves them.
+    /// A process can be running, with its connections open, while nothing serves them.
     ///
     /// - Parameter limit: How long the loop may take.
-    /// - Returns: Whether it turned in time.
+    /// - Returns: Whether the loop made a turn in time.
     public func responds(within limit: Duration) async -> Bool {
         let before = self.core.turns.load(ordering: .relaxed)
         let deadline = ContinuousClock.now + limit.clamped
@@ -74,11 +74,11 @@ public final class RunningBroker: Sendable {
         return true
     }
 
-    /// Takes no more calls, waits up to `grace` until those that it has are answered, says goodbye, and leaves.
+    /// Takes no more calls, waits up to `grace` until those it has are answered, says goodbye, and leaves.
     ///
-    /// Calls that are left then are lost to this broker: their clients send idempotent ones to another.
+    /// Calls still open then are lost to this broker: their clients send the idempotent ones to another.
     ///
-    /// - Parameter grace: How long the calls may take; nil takes the configuration's.
+    /// - Parameter grace: How long the calls may take; nil uses the configuration's grace.
     public func stop(grace: Duration? = nil) async {
         self.drain(grace: grace)
         await self.core.life.ended()
@@ -95,14 +95,14 @@ public final class RunningBroker: Sendable {
 
     /// Begins to drain and returns at once.
     ///
-    /// - Parameter grace: How long the calls may take; nil takes the configuration's.
+    /// - Parameter grace: How long the calls may take; nil uses the configuration's grace.
     public func drain(grace: Duration? = nil) {
         self.core.life.drain(within: grace ?? self.core.configuration.drainGrace)
     }
 
-    /// Runs until one of the signals comes, the task is cancelled or a graceful shutdown is asked for; then drains.
+    /// Runs until one of the signals arrives, the task is cancelled or a graceful shutdown is requested; then drains.
     ///
-    /// - Parameter signals: Signals that ask for the shutdown; a second one ends the grace.
+    /// - Parameter signals: Signals that request the shutdown; a second one ends the grace.
     public func runUntilAsked(to signals: [ShutdownSignal] = [.terminate, .interrupt]) async {
         let configuration = self.core.configuration
         await self.core.life.run(until: signals, grace: configuration.drainGrace, logger: configuration.logger)

@@ -4,10 +4,10 @@ internal import DroverWire
 internal import DroverZMQ
 internal import Glibc
 
-/// A request as its client sent it, kept until it is answered: it may have to be sent again.
+/// A request as its client sent it, kept until it is answered because it may have to be sent again.
 ///
-/// Small ones are a copy in a block of their own, large ones stay in the frame they came in. Whoever takes one out of the
-/// table frees it, once.
+/// Small requests are copied into a block of their own, large ones stay in the frame they arrived in. The code that
+/// takes a request out of the table frees it, once.
 @safe
 enum StoredRequest {
     /// Header and payload.
@@ -31,7 +31,7 @@ enum StoredRequest {
         }
     }
 
-    /// Whether events may be for its caller: its answer must not overtake them.
+    /// Whether there may be events for its caller, which its answer must not overtake.
     var hasCallbacks: Bool {
         switch self {
         case .small(let block, let count):
@@ -46,7 +46,7 @@ enum StoredRequest {
     }
 }
 
-/// A payload that is sent on from the frame it came in.
+/// A payload that is sent on from the frame it arrived in.
 final class LargePayload {
     let header: Header
     let box: MessageBox
@@ -59,9 +59,9 @@ final class LargePayload {
     }
 }
 
-/// Keeps a frame alive for a message that is sent from within it.
+/// Keeps a frame alive while a message is sent from within it.
 extension MessageBox {
-    /// A message of a part of the frame, without a copy.
+    /// A message holding a part of the frame, without a copy.
     func part(_ range: Range<Int>) -> Message {
         unsafe self.withUnsafeBytes { bytes in
             guard let base = bytes.baseAddress, !range.isEmpty else { return Message() }

@@ -7,7 +7,7 @@ import DroverCore
 import Foundation
 import Logging
 
-/// What all verbs share that ask a broker something.
+/// The options shared by all verbs that ask a broker something.
 struct AskOptions: ParsableArguments {
     @Option(name: [.long, .short], help: "The broker's address. [default: $DROVER_BROKER, or tcp://127.0.0.1:5570]")
     var broker: String?
@@ -62,17 +62,17 @@ struct AskOptions: ParsableArguments {
         )
     }
 
-    /// An error in the words of who asks a broker.
+    /// Rewords an error for a user who asked a broker something.
     func failure(_ error: any Error, of client: Client) -> any Error {
         let problems = client.connectionProblems
         return switch error {
         case let error as ConnectionError where error.code == .unavailable && !problems.isEmpty:
             Failure("no broker can be reached: \(problems); \(self.remedy(problems))")
         case is AsyncResultTimeout: self.unanswered
-        // There was no time to learn why.
+        // There was no time to learn the reason.
         case let error as ConnectionError where error.code == .unavailable: self.unanswered
         case let error as ConnectionError: Failure(error.message)
-        // Its text is the peer's.
+        // The text comes from the peer.
         case let error as RemoteError: Failure(error.message)
         default: error
         }
@@ -86,16 +86,16 @@ struct AskOptions: ParsableArguments {
     }
 }
 
-/// A time that the user gave, as they would write it.
+/// A time that the user gave, written as they would write it.
 func seconds(_ seconds: Double) -> String { "\(String(format: "%g", seconds)) s" }
 
-/// What can't be done, in words for people.
+/// An error in words for people.
 struct Failure: Error, CustomStringConvertible {
     let description: String
     init(_ description: String) { self.description = PeerText.legible(description, maxBytes: 4096) }
 }
 
-/// Prints a line for people, in which names and texts of peers may stand.
+/// Prints a line for people, which may contain names and texts from peers.
 func printLine(_ line: String) { print(PeerText.legible(line, maxBytes: 4096)) }
 
 /// Prints a value as JSON with sorted keys.
@@ -105,7 +105,7 @@ func printJSON(_ value: some Encodable) throws {
     print(String(decoding: try encoder.encode(value), as: UTF8.self))
 }
 
-/// Columns for people: numbers to the right, words to the left.
+/// A table for people: numbers are right-aligned, words left-aligned.
 struct Table {
     struct Column {
         let title: String
@@ -119,7 +119,7 @@ struct Table {
         self.columns = columns.map { Column(title: PeerText.legible($0.title), isNumber: $0.isNumber) }
     }
 
-    /// Adds a row; of texts of peers, which may stand in all cells, only what prints is shown.
+    /// Adds a row, showing only the printable characters of its cells, which may all contain texts from peers.
     mutating func add(_ row: [String]) { self.rows.append(row.map { PeerText.legible($0) }) }
 
     var lines: [String] {

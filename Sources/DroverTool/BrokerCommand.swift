@@ -154,7 +154,7 @@ struct BrokerCommand: AsyncParsableCommand {
         do {
             try FileHandle.standardOutput.write(contentsOf: Data("\(running.endpoint)\n".utf8))
         } catch {
-            // It serves all the same.
+            // The broker runs anyway.
             configuration.logger.warning(
                 "the address can't be printed",
                 metadata: ["drover.endpoint": "\(running.endpoint)", "drover.error": "\(error.localizedDescription)"]
@@ -163,7 +163,7 @@ struct BrokerCommand: AsyncParsableCommand {
         await BrokerService(broker: running).run()
     }
 
-    /// Every connection takes a descriptor, and without one left nobody gets in.
+    /// Raises the limit: every connection takes a descriptor, and without a free one no peer can connect.
     private func raiseDescriptorLimit(_ logger: Logger) {
         var limit = rlimit()
         let kind = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)

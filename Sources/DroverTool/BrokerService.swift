@@ -9,7 +9,7 @@ import Synchronization
 struct BrokerService {
     let broker: RunningBroker
 
-    /// Runs until a signal asks for the end; tells the manager, if there is one, all the while.
+    /// Runs until a signal ends it, and keeps the service manager informed, if there is one.
     func run() async {
         guard let notifier = ServiceNotifier(environment: ProcessInfo.processInfo.environment) else {
             return await self.broker.runUntilAsked()
@@ -19,7 +19,7 @@ struct BrokerService {
         let tell = { @Sendable in
             if !isTold.exchange(true, ordering: .acquiringAndReleasing) { notifier.stopping() }
         }
-        // Beside the broker, which drains on the same signals.
+        // In addition to the broker, which drains on the same signals.
         let signals = [SIGTERM, SIGINT].map { DispatchSource.makeSignalSource(signal: $0) }
         for signal in signals {
             signal.setEventHandler { tell() }
@@ -35,7 +35,7 @@ struct BrokerService {
             await self.broker.runUntilAsked()
             group.cancelAll()
         }
-        // A broker without work is done before the signal's handler has its turn.
+        // A broker without work is done before the signal handler gets its turn.
         tell()
     }
 }

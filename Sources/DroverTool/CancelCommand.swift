@@ -4,7 +4,7 @@ import ArgumentParser
 import Drover
 import DroverBroker
 
-/// `drover cancel`: ends somebody's call.
+/// `drover cancel`: cancels a client's call.
 struct CancelCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "cancel",
@@ -42,11 +42,11 @@ struct CancelCommand: AsyncParsableCommand {
     }
 }
 
-/// A correlation id as people write it: 42, or #42 as it stands in errors and logs.
+/// A correlation id as people write it: 42, or #42 as in errors and logs.
 struct CallID {
     let number: UInt64
 
-    /// - Throws: `ValidationError` for what is no number.
+    /// - Throws: `ValidationError` if it isn't a number.
     init(reading argument: String) throws {
         guard let number = UInt64(argument.hasPrefix("#") ? String(argument.dropFirst()) : argument) else {
             throw ValidationError(

@@ -5,7 +5,7 @@ import Drover
 import DroverCore
 import Foundation
 
-/// `drover keys`: makes keys and says whose are let in.
+/// `drover keys`: makes keys and manages whose are let in.
 struct KeysCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "keys",
@@ -45,7 +45,7 @@ struct AllowListOption: ParsableArguments {
     }
 }
 
-/// `drover keys new`: makes a pair.
+/// `drover keys new`: makes a key pair.
 struct KeysNew: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "new",
@@ -80,7 +80,7 @@ struct KeysNew: ParsableCommand {
     }
 }
 
-/// `drover keys list`: who is let in.
+/// `drover keys list`: shows who is let in.
 struct KeysList: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "list",
@@ -97,11 +97,11 @@ struct KeysList: ParsableCommand {
         let principal: String
         let publicKey: String
         let rights: [String]
-        /// Absent for all; "" is the unnamed one.
+        /// Absent means all; "" is the unnamed queue.
         let queues: [String]?
-        /// Absent for all.
+        /// Absent means all.
         let functions: [String]?
-        /// As the list has them, with the tenant.
+        /// As in the list, with the tenant.
         let quotas: [String]
     }
 
@@ -181,7 +181,7 @@ struct KeysAllow: ParsableCommand {
 
     func run() throws {
         let key = try publicKey(self.key)
-        // The line that a person would write, read as the broker reads it.
+        // The line as a person would write it, read as the broker reads it.
         let limits = [self.queues.map { "queues=\($0)" }, self.functions.map { "functions=\($0)" }].compactMap { $0 }
         let line = [self.principal, key.text, self.rights] + limits + self.quotas
         guard line.allSatisfy({ !$0.contains { $0.isWhitespace } && !$0.isEmpty }) else {
@@ -201,7 +201,7 @@ struct KeysAllow: ParsableCommand {
     }
 }
 
-/// `drover keys revoke`: lets a key in no more.
+/// `drover keys revoke`: no longer lets a key in.
 struct KeysRevoke: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "revoke",
@@ -219,7 +219,7 @@ struct KeysRevoke: ParsableCommand {
 
     func run() throws {
         let path = self.list.path
-        // Only a list that is there can let somebody in no more.
+        // Fails if there is no list to revoke the key from.
         _ = try AccessPolicy.text(of: path)
         var keys: Set<String> = []
         try SecurityFile.update(path, read: AccessPolicy.text) { text in
@@ -237,7 +237,7 @@ struct KeysRevoke: ParsableCommand {
     }
 }
 
-/// A public key that is given itself or by its file.
+/// A public key, given directly or by its file.
 func publicKey(_ text: String) throws -> PublicKey {
     guard !KeyText.isKey(text) else { return try PublicKey(text) }
     guard FileManager.default.fileExists(atPath: text) else {
@@ -246,9 +246,9 @@ func publicKey(_ text: String) throws -> PublicKey {
     return try PublicKey(contentsOf: text)
 }
 
-/// One's own keys, by their file.
+/// The user's own keys, given by their file.
 func ownKeys(_ path: String) throws -> KeyPair {
-    // Their mode would be complained of, as if they were secret.
+    // Otherwise the error would complain about the file's mode, as if it held secret keys.
     guard !path.hasSuffix(".pub") else {
         throw Failure("\(path) holds a public key: give --key the file without .pub, with the secret one")
     }
@@ -261,7 +261,7 @@ private func readList(_ text: String, _ file: String) throws -> AccessList {
     }
 }
 
-/// The keys of a client that asks a broker.
+/// The keys of a client that asks a broker something.
 struct KeyOptions: ParsableArguments {
     @Option(help: "The file with one's own keys. [default: $DROVER_KEY]")
     var key: String?
@@ -284,7 +284,7 @@ struct KeyOptions: ParsableArguments {
         }
     }
 
-    /// Refuses to speak in the clear to other machines, in the words of this tool.
+    /// Refuses to talk to other machines without encryption, in this tool's own words.
     func check(_ keys: ConnectionKeys?, _ address: String) throws {
         guard keys == nil, !self.allowUnencryptedNetwork, try !Endpoint(address).isLocal else { return }
         throw Failure(

@@ -5,9 +5,9 @@ import DroverCore
 
 /// A verb that doesn't exist, and the one that was probably meant.
 struct MistypedVerb {
-    /// What was typed, up to the word that is wrong.
+    /// What was typed, up to the wrong word.
     let typed: String
-    /// What was probably meant, with the words in front of it; nil if nothing comes close.
+    /// What was probably meant, with the words before it; nil if nothing comes close.
     let meant: String?
     /// The command whose help lists the verbs.
     let command: String
@@ -19,7 +19,7 @@ struct MistypedVerb {
         var path: [String] = []
         var verbs = Self.verbs(of: DroverCommand.self)
         for word in arguments {
-            // Options come behind the verbs.
+            // Options come after the verbs.
             guard !verbs.isEmpty, !word.hasPrefix("-"), word != "help" else { return nil }
             guard let next = verbs[word] else {
                 self.typed = (path + [word]).joined(separator: " ")
@@ -47,7 +47,7 @@ struct MistypedVerb {
         return Dictionary(named) { first, _ in first }
     }
 
-    /// The command that has the word among its own verbs, such as "workers" of "stop".
+    /// The command that has the word as one of its own verbs, such as "workers" for "stop".
     private static func parent(of word: String) -> String? {
         let commands = Self.verbs(of: DroverCommand.self)
         return commands.keys.sorted().first { name in commands[name].map { Self.verbs(of: $0)[word] != nil } ?? false }
@@ -56,14 +56,14 @@ struct MistypedVerb {
     private static func nearest(to word: String, among names: [String]) -> String? {
         let near = names.map { (name: $0, distance: self.distance(Array(word.utf8), Array($0.utf8))) }
             .min { $0.distance < $1.distance }
-        // A third of the letters may be wrong.
+        // Up to a third of the letters may be wrong.
         guard let near, near.distance <= max(1, near.name.utf8.count / 3) else { return nil }
         return near.name
     }
 
-    /// How many letters have to be added, left out, replaced, or swapped with their neighbors.
+    /// How many letters must be added, removed, replaced, or swapped with a neighbor.
     private static func distance(_ one: [UInt8], _ other: [UInt8]) -> Int {
-        // Of a longer word nothing comes close.
+        // Nothing comes close to a longer word.
         guard one.count < 64 else { return .max }
         var rows = [Array(0...other.count)]
         for row in 0..<one.count {

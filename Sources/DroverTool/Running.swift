@@ -3,18 +3,18 @@
 import ArgumentParser
 import Foundation
 
-/// Lets a verb that runs until it is told to stop outlive who reads what it prints and logs.
+/// Lets a verb that runs until it is told to stop outlive the reader of its output and logs.
 ///
-/// Other verbs end with their reader, as a pipe into `head` expects. Processes that are started afterwards inherit this.
+/// Other verbs end with their reader, as a pipe into `head` expects. Processes started later inherit this.
 func outliveReaders() {
     signal(SIGPIPE, SIG_IGN)
-    // A stream that was closed would leave its number to a socket, which then got what is printed.
+    // A socket could get the number of a stream that was closed, and would then receive what is printed.
     for descriptor in STDIN_FILENO...STDERR_FILENO where fcntl(descriptor, F_GETFD) == -1 {
         _ = open("/dev/null", O_RDWR)
     }
 }
 
-/// The longest time that an option may give: 31 years.
+/// The longest time that an option may specify: 31 years.
 private let mostSeconds = 1e9
 
 /// Refuses what isn't a number of seconds that clocks can hold.

@@ -2,19 +2,19 @@
 
 import Foundation
 
-/// Tells the service manager how this process is, as systemd's `sd_notify` does: a datagram to the socket that
+/// Reports this process's state to the service manager, as systemd's `sd_notify` does: a datagram to the socket that
 /// `NOTIFY_SOCKET` names.
 struct ServiceNotifier: Sendable {
     /// The socket's path; one that begins with `@` is in the abstract namespace.
     let path: String
-    /// Within this time the manager wants to hear that the process is alive; nil if it doesn't watch.
+    /// The time within which the manager wants to hear that the process is alive; nil if it doesn't watch.
     let watchdog: Duration?
 
-    /// Nothing where no manager listens.
+    /// Creates a notifier; nil if no manager listens.
     init?(environment: [String: String], process: pid_t = getpid()) {
         guard let path = environment["NOTIFY_SOCKET"], path.hasPrefix("/") || path.hasPrefix("@") else { return nil }
         self.path = path
-        // A child that inherited the variables isn't the one that is watched.
+        // A child that inherited the variables isn't the process being watched.
         let isMeant = environment["WATCHDOG_PID"].map { $0 == "\(process)" } ?? true
         let microseconds = environment["WATCHDOG_USEC"].flatMap { Int64($0) }.flatMap { $0 > 0 ? $0 : nil }
         self.watchdog = isMeant ? microseconds.map { .microseconds($0) } : nil
@@ -24,9 +24,9 @@ struct ServiceNotifier: Sendable {
     func alive() { self.send("WATCHDOG=1") }
     func stopping() { self.send("STOPPING=1\nSTATUS=draining") }
 
-    /// Sends without waiting; true if the manager has it.
+    /// Sends without waiting; returns whether the manager has the message.
     ///
-    /// One that doesn't listen is no reason to end.
+    /// A manager that doesn't listen is no reason to end.
     @discardableResult
     func send(_ message: String) -> Bool {
         var address = sockaddr_un()
@@ -35,7 +35,7 @@ struct ServiceNotifier: Sendable {
         let isAbstract = name[0] == UInt8(ascii: "@")
         if isAbstract { name[0] = 0 }
         let offset = MemoryLayout<sockaddr_un>.offset(of: \.sun_path) ?? 2
-        // A path ends with a zero byte that counts; an abstract name ends where the length says.
+        // A path's terminating zero byte counts towards the length; an abstract name ends where the length says.
         let length = offset + name.count + (isAbstract ? 0 : 1)
         guard length <= MemoryLayout<sockaddr_un>.size else { return false }
         withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: name) }
@@ -59,17 +59,17 @@ struct ServiceNotifier: Sendable {
         return count == bytes.count
     }
 
-    /// Says that the process is alive for as long as it is, until the task is cancelled.
+    /// Reports that the process is alive for as long as it is, until the task is cancelled.
     ///
-    /// - Parameter isAlive: Looks within the time that it is given. What takes longer, and what answers no, is not
-    ///   reported: then the manager's patience runs out.
+    /// - Parameter isAlive: Checks within the time it is given. If it takes longer, or returns false, nothing is
+    ///   reported, and the manager's patience runs out.
     func keepReporting(_ isAlive: @Sendable (_ within: Duration) async -> Bool) async {
         guard let watchdog = self.watchdog else { return }
-        // A look may take a whole pause and still be in time.
+        // A check may take a whole pause and still be in time.
         let pause = watchdog / 4
         while !Task.isCancelled {
             if await isAlive(pause), !Task.isCancelled { self.alive() }
-            // Cancellation ends the pause, and the loop with it.
+            // Cancellation ends the pause, and with it the loop.
             try? await Task.sleep(for: pause)
         }
     }

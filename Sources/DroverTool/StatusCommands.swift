@@ -5,7 +5,7 @@ import Drover
 import DroverBroker
 import Foundation
 
-/// `drover status`: how a broker is.
+/// `drover status`: shows a broker's state.
 struct StatusCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "status",
@@ -64,13 +64,13 @@ struct StatusCommand: AsyncParsableCommand {
     }
 }
 
-/// A peer's number without its fraction, which may be any: the nearest that fits.
+/// A number from a peer, which may be anything, without its fraction: the nearest that fits.
 func whole(_ number: Double) -> Int {
     guard !number.isNaN else { return 0 }
     return Int(max(-1e15, min(number.rounded(.towardZero), 1e15)))
 }
 
-/// `drover queues`: what waits.
+/// `drover queues`: shows what is waiting.
 struct QueuesCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "queues",
@@ -103,7 +103,7 @@ struct QueuesCommand: AsyncParsableCommand {
     }
 }
 
-/// `drover ping`: the round trip to a broker or a worker.
+/// `drover ping`: measures the round trip to a broker or a worker.
 struct PingCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "ping",
@@ -115,7 +115,7 @@ struct PingCommand: AsyncParsableCommand {
     @Option(name: [.long, .short], help: "How many pings.")
     var count = 1
 
-    /// A ping as JSON has it.
+    /// A ping as written in JSON.
     private struct Line: Encodable {
         let address: String
         let name: String
@@ -142,7 +142,7 @@ struct PingCommand: AsyncParsableCommand {
     }
 }
 
-/// Labels and resources in the form in which they are asked for; "-" for none.
+/// Labels and resources in the form used to ask for them; "-" for none.
 func listed(_ labels: [String: String], _ resources: [String: UInt64]) -> String {
     let all =
         labels.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
@@ -151,6 +151,6 @@ func listed(_ labels: [String: String], _ resources: [String: UInt64]) -> String
 }
 
 extension BrokerQueueStatus {
-    /// What its calls ask of a worker, in the form in which it is asked for.
+    /// What its calls demand of a worker, in the form used to ask for it.
     var demands: String { listed(self.labels, self.resources) }
 }

@@ -5,7 +5,7 @@ import Drover
 import DroverBroker
 import Foundation
 
-/// `drover why`: what a call waits for.
+/// `drover why`: explains what a call is waiting for.
 struct WhyCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "why",
@@ -51,7 +51,7 @@ struct WhyCommand: AsyncParsableCommand {
     private func list() async throws {
         let all = try await self.options.ask { client in
             let expiry = CallOptions(expiry: .seconds(self.options.timeout))
-            // Which of them are the client's can be told only here.
+            // Only here can it be decided which of them are the client's.
             let count = self.client == nil ? UInt64(self.count) : 1000
             return try await client.function(.brokerCalls, options: expiry)(count)
         }

@@ -5,7 +5,7 @@ import Drover
 import DroverBroker
 import Foundation
 
-/// `drover workers`: the workers of a broker, and what they are told.
+/// `drover workers`: shows a broker's workers, and gives them orders.
 struct WorkersCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "workers",
@@ -76,21 +76,21 @@ struct WorkersListCommand: AsyncParsableCommand {
     }
 }
 
-/// What all orders share.
+/// The options shared by all orders.
 struct OrderOptions: ParsableArguments {
     @OptionGroup var options: AskOptions
 
     @Argument(help: "Names or identities of workers.")
     var workers: [String]
 
-    /// A worker that was told, as JSON has it.
+    /// An order and the workers that were given it, as written in JSON.
     private struct Line: Encodable {
         let worker: String
         let order: WorkerOrder
         let told: [String]
     }
 
-    /// Has the workers told, and fails if there is none of a name.
+    /// Gives the workers an order, and fails if there is none with one of the names.
     func tell(_ order: WorkerOrder, grace: Double = 0) async throws {
         var lines: [Line] = []
         try await self.options.ask { client in

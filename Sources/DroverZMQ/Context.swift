@@ -6,12 +6,12 @@ import Synchronization
 
 /// Owns libzmq's I/O threads and the sockets' common state.
 ///
-/// It may be shared by all threads. Each socket keeps its context alive, so a context that is simply dropped ends after
-/// its last socket.
+/// All threads may share it. Each socket keeps its context alive, so a context that is simply dropped ends after its
+/// last socket.
 ///
-/// `@unchecked Sendable`: `handle` never changes, libzmq's context functions may be called from any thread, and the one
-/// thing that may not (using the handle after `zmq_ctx_term`) is excluded by `isOpen`: each use happens inside the
-/// lock while `isOpen` is true, and `zmq_ctx_term` is called only by the one caller that turned it false.
+/// `@unchecked Sendable`: `handle` never changes, and libzmq's context functions may be called from any thread, except
+/// that the handle mustn't be used after `zmq_ctx_term`. `isOpen` rules that out: each use happens inside the lock
+/// while `isOpen` is true, and only the one caller that set it to false calls `zmq_ctx_term`.
 @safe package final class Context: @unchecked Sendable {
     /// A libzmq version.
     package struct Version: Comparable, Sendable, CustomStringConvertible {
@@ -29,11 +29,11 @@ import Synchronization
             (lhs.major, lhs.minor, lhs.patch) < (rhs.major, rhs.minor, rhs.patch)
         }
 
-        /// The numbers with points between.
+        /// The numbers, separated by periods.
         package var description: String { "\(self.major).\(self.minor).\(self.patch)" }
     }
 
-    /// The oldest libzmq that is safe: before it, strangers could starve or crash a CURVE server (CVE-2020-15166).
+    /// The oldest safe libzmq: before it, unauthenticated peers could starve or crash a CURVE server (CVE-2020-15166).
     package static let oldestSupportedVersion = Version(4, 3, 3)
 
     private let handle: UnsafeMutableRawPointer
@@ -42,10 +42,10 @@ import Synchronization
     /// Creates a context.
     ///
     /// - Parameters:
-    ///   - ioThreads: How many threads move bytes; one serves about a gigabyte per second.
-    ///   - maxSockets: How many sockets may exist at once, monitors included; nil for as many as libzmq can, which is more than
-    ///     most processes have descriptors for.
-    /// - Throws: ``ZMQError`` if libzmq is too old or a number out of range.
+    ///   - ioThreads: How many threads move bytes; one handles about a gigabyte per second.
+    ///   - maxSockets: How many sockets may exist at once, monitors included; nil for libzmq's maximum, which is more
+    ///     than most processes have descriptors for.
+    /// - Throws: ``ZMQError`` if libzmq is too old or a number is out of range.
     package init(ioThreads: Int = 1, maxSockets: Int? = nil) throws(ZMQError) {
         guard Self.libraryVersion >= Self.oldestSupportedVersion else {
             throw ZMQError(errno: EINVAL, .createContext, "with libzmq \(Self.libraryVersion)")
@@ -55,7 +55,7 @@ import Synchronization
         try unsafe Self.set(ZMQ_IO_THREADS, "ioThreads", ioThreads, on: handle)
         let most = maxSockets ?? Int(unsafe zmq_ctx_get(handle, ZMQ_SOCKET_LIMIT))
         try unsafe Self.set(ZMQ_MAX_SOCKETS, "maxSockets", most, on: handle)
-        // By default the end of a context waits for unsent messages for ever.
+        // By default, ending a context waits indefinitely for unsent messages.
         try unsafe Self.set(ZMQ_BLOCKY, "blocky", 0, on: handle)
     }
 
@@ -63,31 +63,31 @@ import Synchronization
         self.terminate()
     }
 
-    /// The version of the libzmq in this process.
+    /// The version of the libzmq loaded in this process.
     package static var libraryVersion: Version {
         var (major, minor, patch): (CInt, CInt, CInt) = (0, 0, 0)
         unsafe zmq_version(&major, &minor, &patch)
         return Version(Int(major), Int(minor), Int(patch))
     }
 
-    /// Tells whether libzmq was built with a capability, such as "curve" or "ipc".
+    /// Whether libzmq was built with a capability, such as "curve" or "ipc".
     package static func has(_ capability: String) -> Bool {
         unsafe zmq_has(capability) == 1
     }
 
-    /// Ends all waiting in this context's sockets: their operations fail with ``ZMQError/isTerminated`` from now on.
+    /// Ends all waiting in this context's sockets: from now on, their operations fail with ``ZMQError/isTerminated``.
     ///
-    /// Returns at once. Does nothing the second time.
+    /// Returns at once; a second call does nothing.
     package func shutdown() {
         self.isOpen.withLock { isOpen in
-            // The result says only that the handle is valid, which the lock has shown.
+            // The result only says whether the handle is valid, which `isOpen` has shown.
             if isOpen { _ = unsafe zmq_ctx_shutdown(self.handle) }
         }
     }
 
     /// Shuts the context down and waits until all its sockets are closed.
     ///
-    /// Does nothing the second time. A thread that still owns a socket must not call this: it would wait for itself.
+    /// A second call does nothing. A thread that still owns a socket must not call this: it would wait for itself.
     package func terminate() {
         let isFirst = self.isOpen.withLock { isOpen in
             defer { isOpen = false }
@@ -97,10 +97,10 @@ import Synchronization
         while unsafe zmq_ctx_term(self.handle) != 0 && zmq_errno() == EINTR {}
     }
 
-    /// Makes a libzmq socket, or nil with libzmq's error; ETERM after ``terminate()``.
+    /// Makes a libzmq socket; after ``terminate()`` it fails with ETERM.
     func makeSocket(_ kind: SocketKind) throws(ZMQError) -> UnsafeMutableRawPointer {
-        // Not thrown inside the closure, for the lock loses the error's type; and as a number, for a pointer can't leave
-        // the lock.
+        // Don't throw inside the closure: the lock loses the error's type. The pointer is a number because a pointer
+        // can't leave the lock.
         var code = drover_eterm()
         let address = self.isOpen.withLock { isOpen -> UInt in
             guard isOpen else { return 0 }

@@ -3,7 +3,7 @@
 import CDroverZMQ
 import Glibc
 
-/// A CURVE identity: a public key to show around and the secret key that proves it.
+/// A CURVE identity: a public key to hand out, and the secret key that proves it.
 package struct CurveKeyPair: Hashable, Sendable {
     /// The size of a key.
     package static let keyByteCount = 32
@@ -13,9 +13,9 @@ package struct CurveKeyPair: Hashable, Sendable {
     /// The secret key, 32 bytes; never logged.
     package let secretKey: [UInt8]
 
-    /// Makes the pair of a secret key.
+    /// Makes the pair that belongs to a secret key.
     ///
-    /// - Throws: ``ZMQError`` if the key hasn't 32 bytes.
+    /// - Throws: ``ZMQError`` if the key isn't 32 bytes long.
     package init(secretKey: [UInt8]) throws(ZMQError) {
         self.publicKey = try Self.publicKey(fromSecret: secretKey)
         self.secretKey = secretKey
@@ -26,7 +26,7 @@ package struct CurveKeyPair: Hashable, Sendable {
         self.secretKey = secretKey
     }
 
-    /// Makes a new identity out of the kernel's randomness.
+    /// Makes a new identity from the kernel's random numbers.
     package static func generate() throws(ZMQError) -> CurveKeyPair {
         var publicText: [CChar] = Array(repeating: 0, count: 41)
         var secretText: [CChar] = Array(repeating: 0, count: 41)
@@ -56,15 +56,15 @@ package struct CurveKeyPair: Hashable, Sendable {
 extension CurveKeyPair: CustomStringConvertible, CustomReflectable {
     /// The public key only.
     package var description: String {
-        // A key has 32 bytes, which Z85 can always write.
+        // A key is 32 bytes long, which Z85 can always write.
         "CurveKeyPair(\((try? Z85.encode(self.publicKey)) ?? "?"))"
     }
 
-    /// Nothing that a dump could show of the secret.
+    /// An empty mirror, so that a dump shows nothing of the secret key.
     package var customMirror: Mirror { Mirror(self, children: []) }
 }
 
-/// ZeroMQ's text form of bytes: five printable characters for each four bytes (RFC 32).
+/// ZeroMQ's text encoding of bytes: five printable characters for every four bytes (RFC 32).
 package enum Z85 {
     private static let alphabet = Array(
         "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#".utf8
@@ -92,8 +92,8 @@ package enum Z85 {
 
     /// Reads bytes from text.
     ///
-    /// - Throws: ``ZMQError`` if the count isn't a multiple of five or a character isn't of the alphabet. The text isn't
-    ///   part of the error: it may be a secret.
+    /// - Throws: ``ZMQError`` if the count isn't a multiple of five or a character isn't in the alphabet. The error
+    ///   doesn't contain the text, which may be a secret.
     package static func decode(_ text: String) throws(ZMQError) -> [UInt8] {
         let characters = Array(text.utf8)
         guard characters.count.isMultiple(of: 5) else {

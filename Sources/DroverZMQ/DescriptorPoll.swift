@@ -4,11 +4,11 @@ import Glibc
 
 /// Waits for file descriptors to become readable, with one system call.
 ///
-/// `zmq_poll` asks each socket before and after its wait, which costs several system calls a socket. A loop that reads its
-/// sockets until they are empty can wait for their descriptors (``SocketOption/fileDescriptor``) instead: such a descriptor
-/// becomes readable when something happens to a socket, and stays so until the socket is used. It may have been used up by
-/// a send, and libzmq signals nothing to a socket that was never read from. So before the wait the last thing done to a
-/// socket must have been a receive that found nothing, or a look at its ``SocketOption/events``.
+/// `zmq_poll` checks each socket before and after it waits, which costs several system calls per socket. A loop that
+/// reads its sockets until they are empty can wait for their descriptors (``SocketOption/fileDescriptor``) instead.
+/// Such a descriptor becomes readable when something happens to a socket, and stays readable until the socket is used;
+/// a send may use up the signal as well, and libzmq doesn't signal a socket that was never read from. So the last thing
+/// done to a socket before the wait must be a receive that found nothing, or a read of its ``SocketOption/events``.
 @safe package struct DescriptorPoll: ~Copyable {
     private let items: UnsafeMutableBufferPointer<pollfd>
     /// The number of descriptors.
@@ -39,9 +39,9 @@ import Glibc
         return self.count
     }
 
-    /// Waits until a descriptor is readable, the time is up or a signal came.
+    /// Waits until a descriptor is readable, the time is up or a signal arrives.
     ///
-    /// - Parameter milliseconds: How long at most; 0 looks without waiting, a negative number waits for ever.
+    /// - Parameter milliseconds: How long to wait at most; 0 checks without waiting, a negative number waits forever.
     /// - Throws: ``ZMQError`` if the system can't wait.
     @available(*, noasync)
     package mutating func wait(milliseconds: Int) throws(ZMQError) {
@@ -52,15 +52,15 @@ import Glibc
         if code != EINTR { throw ZMQError(errno: code, .poll) }
     }
 
-    /// Looks whether a descriptor is readable, again and again, for a time that is too short to sleep.
+    /// Checks repeatedly whether a descriptor is readable, for a time too short to sleep.
     ///
-    /// Others that want the processor get it in between.
+    /// It yields the processor between the checks.
     ///
     /// - Parameters:
     ///   - deadline: A reading of ``MonotonicClock``.
-    ///   - isOver: Whether there is another reason to end; asked more often than the system is.
-    /// - Returns: Whether one is readable, or `isOver` said so; false when the time is up.
-    /// - Throws: ``ZMQError`` if the system can't look.
+    ///   - isOver: Whether there is another reason to end; checked more often than the descriptors are.
+    /// - Returns: Whether a descriptor is readable or `isOver` returned true; false when the time is up.
+    /// - Throws: ``ZMQError`` if the system can't check.
     @available(*, noasync)
     package mutating func spin(until deadline: UInt64, _ isOver: () -> Bool) throws(ZMQError) -> Bool {
         repeat {

@@ -3,32 +3,32 @@
 internal import CDroverZMQ
 import Glibc
 
-/// What libzmq leaves undone with the descriptors of its connections.
+/// What libzmq leaves undone for the descriptors of its connections.
 package enum Descriptors {
-    /// How many this process may have.
+    /// How many descriptors this process may have.
     package static var limit: Int {
         var limit = rlimit()
         guard unsafe getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return 1024 }
         return Int(clamping: limit.rlim_cur)
     }
 
-    /// The kernel's own number of a socket, which is never given again; nil of what is no socket.
+    /// The kernel's own number for a socket, which is never reused; nil for a descriptor that isn't a socket.
     package static func cookie(of descriptor: CInt) -> UInt64? {
         var cookie: UInt64 = 0
         return unsafe drover_socket_cookie(descriptor, &cookie) == 0 ? cookie : nil
     }
 
-    /// How many are open; nil if that can't be said.
+    /// How many descriptors are open; nil if that can't be determined.
     package static var openCount: Int? {
         guard let folder = unsafe opendir("/proc/self/fd") else { return nil }
         defer { _ = unsafe closedir(folder) }
-        // Not the entries for the folder and its parent, nor the descriptor that reads it.
+        // Leaves out the entries for the folder and its parent, and the descriptor used to read it.
         var count = -3
         while unsafe readdir(folder) != nil { count += 1 }
         return count
     }
 
-    /// Whether there is one left.
+    /// Whether another descriptor can be had.
     package static var areLeft: Bool {
         let descriptor = drover_reserve_descriptor()
         guard descriptor >= 0 else { return false }
@@ -36,12 +36,12 @@ package enum Descriptors {
         return true
     }
 
-    /// Whether one hears a signal, which is what libdispatch listens to signals by (`signalfd`); false if that can't be said.
+    /// Whether a descriptor receives a signal by `signalfd`, as libdispatch does; false if that can't be determined.
     package static func hear(signal: CInt) -> Bool {
         guard let folder = unsafe opendir("/proc/self/fd") else { return false }
         defer { _ = unsafe closedir(folder) }
         while let entry = unsafe readdir(folder) {
-            // By address: an entry has no more bytes than its name takes.
+            // Read by address: an entry only has as many bytes as its name takes.
             guard let offset = MemoryLayout<dirent>.offset(of: \.d_name) else { return false }
             let name = unsafe String(cString: (UnsafeRawPointer(entry) + offset).assumingMemoryBound(to: CChar.self))
             guard let mask = self.signals(heardBy: name) else { continue }
@@ -50,7 +50,7 @@ package enum Descriptors {
         return false
     }
 
-    /// The signals that an open descriptor hears, a bit for each; nil if it is not for signals.
+    /// The signals that an open descriptor receives, one bit for each; nil if it isn't a `signalfd`.
     private static func signals(heardBy name: String) -> UInt64? {
         var target = [CChar](repeating: 0, count: 32)
         let length = unsafe readlink("/proc/self/fd/\(name)", &target, target.count)
@@ -66,25 +66,25 @@ package enum Descriptors {
         return line?.split(separator: "\t").last.flatMap { UInt64($0, radix: 16) }
     }
 
-    /// Lets nobody wait at a listener for somebody to come: libzmq and others accept at it.
+    /// Makes accepting at a listener never block: libzmq and others accept there.
     package static func neverBlock(_ descriptor: CInt) {
         let flags = fcntl(descriptor, F_GETFL)
         if flags >= 0 { _ = fcntl(descriptor, F_SETFL, flags | O_NONBLOCK) }
     }
 
-    /// Ends a connection, if the descriptor is still its own: libzmq sees that it was closed.
+    /// Shuts a connection down, if the descriptor still belongs to it: libzmq then sees that it was closed.
     ///
-    /// - Returns: Whether it was.
+    /// - Returns: Whether it was shut down.
     package static func shutDown(_ descriptor: CInt, cookie: UInt64) -> Bool {
         guard Self.cookie(of: descriptor) == cookie else { return false }
         return shutdown(descriptor, CInt(SHUT_RDWR)) == 0
     }
 }
 
-/// A descriptor that is kept for the moment when there is no other.
+/// A descriptor held in reserve for when there are no others.
 ///
-/// libzmq doesn't stop looking at a listener whose connections it can't accept, and spins for as long as there is one. Whoever has
-/// kept a descriptor accepts it with that, and closes it.
+/// libzmq keeps polling a listener whose connections it can't accept, and spins as long as one is waiting. Giving up
+/// the reserve makes room to accept such a connection and close it.
 package struct ReserveDescriptor: ~Copyable {
     private var descriptor: CInt
 
@@ -94,19 +94,20 @@ package struct ReserveDescriptor: ~Copyable {
 
     package var isThere: Bool { self.descriptor >= 0 }
 
-    /// Makes it anew, if it was lost: somebody else may take the descriptor while a stranger is turned away.
+    /// Opens the reserve again if it was lost: another thread may take the descriptor while a connection is turned
+    /// away.
     ///
-    /// - Returns: Whether it is there.
+    /// - Returns: Whether there is a reserve now.
     package mutating func renew() -> Bool {
         if self.descriptor < 0 { self.descriptor = drover_reserve_descriptor() }
         return self.descriptor >= 0
     }
 
-    /// Turns away those who wait at a listener.
+    /// Turns away the connections that wait at a listener.
     ///
     /// - Parameters:
-    ///   - listener: Its descriptor, at which nobody waits; see ``Descriptors/neverBlock(_:)``.
-    ///   - most: How many at most.
+    ///   - listener: The listener's descriptor, at which accepting doesn't block; see ``Descriptors/neverBlock(_:)``.
+    ///   - most: The most connections to turn away.
     /// - Returns: How many there were.
     package mutating func turnAway(from listener: CInt, most: Int) -> Int {
         if self.descriptor >= 0 { _ = close(self.descriptor) }

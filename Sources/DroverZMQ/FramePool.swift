@@ -4,19 +4,20 @@ internal import CDroverZMQ
 internal import Glibc
 internal import Synchronization
 
-/// Memory for small frames that goes round between the thread that sends and libzmq's I/O threads.
+/// Memory for small frames that circulates between the thread that sends and libzmq's I/O threads.
 ///
-/// A frame's memory is taken by the sender and given back by an I/O thread. With `malloc` both meet at the lock of the
-/// sender's arena, once per frame, and sleep there in turns: that cost half of the time of a small frame. Here the
-/// I/O thread puts the block on a stack with one compare-and-exchange, and the sender takes the whole stack at once.
+/// The sender takes a frame's memory and an I/O thread gives it back. With `malloc`, the two contend for the lock of
+/// the sender's arena on every frame, and take turns sleeping on it, which cost half of a small frame's time. Here the
+/// I/O thread pushes the block onto a stack with one compare-and-exchange, and the sender takes the whole stack at
+/// once.
 ///
-/// A pool belongs to one thread at a time, like the socket its frames go through. It grows as far as ``limit`` and keeps
-/// what it has; beyond that, and for larger frames, `malloc` serves. It may go before its frames do: the last of them
-/// frees the memory.
+/// A pool belongs to one thread at a time, like the socket its frames go through. It grows up to ``limit`` and keeps
+/// what it has; beyond that, and for larger frames, `malloc` is used. It may be freed before its frames are: the last
+/// of them frees the memory.
 @safe package struct FramePool: ~Copyable {
     /// The largest frame that the pool serves.
     package static let frameBytes = blockBytes - headerBytes
-    /// How many blocks a pool has at most: 1 MiB.
+    /// The most blocks a pool has: 1 MiB.
     package static let limit = 4096
 
     private static let blockBytes = 256
@@ -24,15 +25,15 @@ internal import Synchronization
     private static let headerBytes = 16
     private static let slabBlocks = 64
 
-    /// Where blocks come back to; shared with libzmq's threads.
+    /// Where blocks are returned; shared with libzmq's threads.
     private final class Returns: Sendable {
-        /// The block that came back last, 0 for none, or ``Returns/closed``.
+        /// The block returned last, 0 for none, or ``Returns/closed``.
         let head = Atomic<UInt>(0)
-        /// After the pool is gone: how many blocks are out.
+        /// How many blocks are still out once the pool is gone.
         ///
-        /// Those that come back before it is known count below zero.
+        /// Blocks that return before that number is known count below zero.
         let outstanding = Atomic<Int>(0)
-        /// All memory: the slab that was added last; each begins with the address of the one before.
+        /// All the memory, as a list of slabs, newest first; each begins with the address of the one added before it.
         let slabs = Atomic<UInt>(0)
 
         static let closed: UInt = 1
@@ -47,7 +48,7 @@ internal import Synchronization
     }
 
     private let returns = Returns()
-    /// Blocks at hand, chained.
+    /// The free blocks, chained.
     private var atHand: UInt = 0
     private var blockCount = 0
 
@@ -58,7 +59,7 @@ internal import Synchronization
         let free = Self.length(self.atHand) + Self.length(returned)
         let lent = self.blockCount - free
         guard lent > 0 else { return }
-        // Those that are out keep the memory: whichever makes the count zero lets it go.
+        // The blocks that are out keep the memory: the one that brings the count to zero frees it.
         let keeper = unsafe Unmanaged.passRetained(self.returns)
         if self.returns.outstanding.add(lent, ordering: .acquiringAndReleasing).newValue == 0 {
             unsafe keeper.release()
@@ -75,7 +76,7 @@ internal import Synchronization
         return unsafe Message(lending: place, count: bytes.count, hint: block) { unsafe FramePool.giveBack($1) }
     }
 
-    /// How many blocks there are, lent or not.
+    /// How many blocks there are, free or in use.
     package var capacity: Int { self.blockCount }
 
     private mutating func take() -> UnsafeMutableRawPointer? {
@@ -90,7 +91,7 @@ internal import Synchronization
 
     private mutating func grow() {
         guard self.blockCount < Self.limit else { return }
-        // The first block's place holds the link to the slab before.
+        // The first block's place holds the link to the previous slab.
         guard let slab = unsafe malloc((Self.slabBlocks + 1) * Self.blockBytes) else { return }
         unsafe slab.storeBytes(of: self.returns.slabs.load(ordering: .relaxed), as: UInt.self)
         self.returns.slabs.store(UInt(bitPattern: slab), ordering: .releasing)
@@ -111,7 +112,7 @@ internal import Synchronization
                 bitPattern: (block + MemoryLayout<UInt>.size).load(as: UInt.self)
             )
         else { return }
-        // A block that is out keeps its `Returns` alive: the pool does while it is there, and then the count.
+        // A block that is out keeps its `Returns` alive: through the pool while there is one, then through the count.
         unsafe Unmanaged<Returns>.fromOpaque(owner)
             ._withUnsafeGuaranteedRef { returns in
                 var head = returns.head.load(ordering: .relaxed)

@@ -3,11 +3,11 @@
 import CDroverZMQ
 import Glibc
 
-/// What libzmq knows of the connection that a message came by, such as `User-Id` (as ZAP gave it) and `Peer-Address`.
+/// What libzmq knows about the connection a message arrived over, such as `User-Id` (set by ZAP) and `Peer-Address`.
 ///
-/// The route that a ROUTER puts in front has none; the frames behind it have.
+/// The route that a ROUTER puts in front has no properties; the frames after it do.
 extension Message {
-    /// A property; nil if the connection hasn't it.
+    /// A property; nil if the connection doesn't have it.
     package func property(_ name: StaticString) -> String? {
         unsafe withUnsafePointer(to: self.raw) { raw in
             guard let text = unsafe zmq_msg_gets(raw, Self.characters(of: name)) else { return nil }
@@ -15,7 +15,7 @@ extension Message {
         }
     }
 
-    /// Whether a property has this value, which ends with a zero; nothing is copied.
+    /// Whether a property has this zero-terminated value; nothing is copied.
     package func hasProperty(_ name: StaticString, _ value: [CChar]) -> Bool {
         unsafe withUnsafePointer(to: self.raw) { raw in
             guard let text = unsafe zmq_msg_gets(raw, Self.characters(of: name)) else { return false }
@@ -28,7 +28,7 @@ extension Message {
 
     /// The descriptor of the connection; -1 if it has none, as within a process.
     ///
-    /// Another connection may have it as soon as this one is closed.
+    /// As soon as this connection is closed, another may get the same descriptor.
     package var sourceDescriptor: CInt {
         unsafe withUnsafePointer(to: self.raw) { unsafe zmq_msg_get($0, ZMQ_SRCFD) }
     }

@@ -4,12 +4,12 @@ import CDroverZMQ
 import Glibc
 import Synchronization
 
-/// Tells what happens to a socket's connections.
+/// Reports what happens to a socket's connections.
 ///
-/// It belongs to the thread of the socket, may be polled, and may end before or after the socket. Read it often: events
-/// wait in memory until they are read.
+/// It belongs to the socket's thread, may be polled, and may end before or after the socket. Read it often: events are
+/// kept in memory until they are read.
 package struct Monitor: ~Copyable {
-    /// A set of kinds of event.
+    /// A set of event kinds.
     package struct Events: OptionSet, Hashable, Sendable {
         package let rawValue: UInt16
 
@@ -36,7 +36,7 @@ package struct Monitor: ~Copyable {
         package static let handshakeFailedProtocol = Events(ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL)
         package static let handshakeFailedAuth = Events(ZMQ_EVENT_HANDSHAKE_FAILED_AUTH)
 
-        /// Everything that concerns the handshake.
+        /// All kinds that concern the handshake.
         package static let handshake: Events = [
             .handshakeSucceeded, .handshakeFailedNoDetail, .handshakeFailedProtocol, .handshakeFailedAuth,
         ]
@@ -48,11 +48,11 @@ package struct Monitor: ~Copyable {
     package struct Event: Hashable, Sendable {
         /// What happened, with its detail.
         package enum Kind: Hashable, Sendable {
-            /// The connection stands at the level of TCP; the handshake follows.
+            /// The connection is established at the TCP level; the handshake follows.
             case connected(fileDescriptor: CInt)
-            /// The connect goes on in the background.
+            /// The connect continues in the background.
             case connectDelayed
-            /// The connect failed and is tried again after a while.
+            /// The connect failed and will be retried after a while.
             case connectRetried(after: Duration)
             /// The socket listens.
             case listening(fileDescriptor: CInt)
@@ -60,7 +60,7 @@ package struct Monitor: ~Copyable {
             case bindFailed(errno: CInt)
             /// A peer connected.
             case accepted(fileDescriptor: CInt)
-            /// A connection or a listener was closed by us.
+            /// We closed a connection or a listener.
             case closed(fileDescriptor: CInt)
             /// A descriptor couldn't be closed.
             case closeFailed(errno: CInt)
@@ -70,9 +70,9 @@ package struct Monitor: ~Copyable {
             case monitorStopped
             /// The peer may send and receive.
             case handshakeSucceeded
-            /// The handshake ended without a reason: the peer just closed.
+            /// The handshake ended without a reason: the peer just closed the connection.
             case handshakeFailedNoDetail(errno: CInt)
-            /// The peer broke the protocol; for CURVE also: the server's key is another one.
+            /// The peer broke the protocol or, with CURVE, the server has a different key.
             case handshakeFailedProtocol(code: CInt)
             /// The peer refused us, with ZAP's status.
             case handshakeFailedAuth(status: Int)
@@ -80,12 +80,12 @@ package struct Monitor: ~Copyable {
             case other(number: UInt16, value: Int32)
         }
 
-        /// Detail of ``Kind/handshakeFailedProtocol(code:)``: one side uses CURVE, the other doesn't.
+        /// The detail of ``Kind/handshakeFailedProtocol(code:)`` when one side uses CURVE and the other doesn't.
         package static let mechanismMismatch = CInt(ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
 
         /// What happened.
         package let kind: Kind
-        /// The endpoint it happened at, as libzmq writes it; may be empty.
+        /// The endpoint where it happened, as libzmq writes it; may be empty.
         package let endpoint: String
     }
 
@@ -99,7 +99,7 @@ package struct Monitor: ~Copyable {
     @available(*, noasync)
     package mutating func moveToCurrentThread() { self.socket.moveToCurrentThread() }
 
-    /// What becomes readable when there may be an event; see ``DescriptorPoll``.
+    /// The descriptor that becomes readable when there may be an event; see ``DescriptorPoll``.
     @available(*, noasync)
     package var fileDescriptor: CInt { get throws(ZMQError) { try self.socket.get(.fileDescriptor) } }
 
@@ -107,9 +107,9 @@ package struct Monitor: ~Copyable {
         guard !watched.isMonitored else { throw ZMQError(errno: EBUSY, .monitor, "a socket that has a monitor") }
         let number = Self.lastNumber.add(1, ordering: .relaxed).newValue
         let endpoint = "inproc://drover-monitor-\(number)"
-        // Everything that may fail comes before the first event can be sent: see `SocketLifetime`.
+        // Everything that may fail is done before the first event can be sent: see `SocketLifetime`.
         let socket = try Socket(.pair, in: context)
-        // The I/O thread would wait for a full queue, and all connections with it.
+        // If the queue were full, the I/O thread would wait, and all connections with it.
         try socket.set(.receiveHighWaterMark, 0)
         try watched.startMonitor(at: endpoint, events: CInt(events.rawValue))
         do {
@@ -126,7 +126,7 @@ package struct Monitor: ~Copyable {
         self.watched.stopMonitor()
     }
 
-    /// Ends the events; those that came before, and ``Event/Kind/monitorStopped``, can still be read.
+    /// Ends the events; earlier ones, and ``Event/Kind/monitorStopped``, can still be read.
     @available(*, noasync)
     package borrowing func stop() {
         self.watched.stopMonitor()
@@ -143,7 +143,7 @@ package struct Monitor: ~Copyable {
             )
         }
         var endpoint = ""
-        // libzmq hands over a message's frames all at once.
+        // libzmq hands over all frames of a message at once.
         while self.frame.hasMore {
             guard try self.socket.receive(into: &self.frame) else { break }
             endpoint = unsafe self.frame.withUnsafeBytes { unsafe String(decoding: $0, as: UTF8.self) }

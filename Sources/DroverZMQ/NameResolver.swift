@@ -5,25 +5,26 @@ import Synchronization
 
 /// Looks up host names, on threads of its own.
 ///
-/// The system's look-up blocks, for many seconds if no server answers. libzmq does it on its I/O thread, where all connections of
-/// the process wait for it; so it is only ever given addresses. Nothing is kept: each answer is as fresh as its question.
+/// The system's lookup blocks, for many seconds if no server answers. libzmq would do it on its I/O thread and hold up
+/// all connections of the process, so it is only ever given addresses. Nothing is cached: each answer is as fresh as
+/// its question.
 ///
-/// A few names are looked up at once, each on a thread that ends when nothing is left; those who ask for the same name meanwhile
-/// share the answer.
+/// A few names are looked up at once, each on a thread that ends when nothing is left to do; requests for a name that
+/// is already being looked up share its answer.
 package final class NameResolver: Sendable {
-    /// A look-up failed.
+    /// The error of a failed lookup.
     package struct Failure: Error, Hashable, Sendable, CustomStringConvertible {
         package let description: String
 
         package init(_ description: String) { self.description = description }
     }
 
-    /// Addresses as libzmq takes them: `192.0.2.1`, `[2001:db8::1]`.
+    /// Addresses in the form libzmq takes: `192.0.2.1`, `[2001:db8::1]`.
     package typealias Answer = Result<[String], Failure>
 
     private struct State: ~Copyable {
         var queue: [String] = []
-        /// Who waits for each name that is queued or being looked up.
+        /// The callbacks waiting for each name that is queued or being looked up.
         var waiting: [String: [@Sendable (Answer) -> Void]] = [:]
         var threads = 0
     }
@@ -37,12 +38,13 @@ package final class NameResolver: Sendable {
     private static let maxThreads = 4
     private static let maxNames = 4096
 
-    /// - Parameter lookUp: How a name is looked up, blocking; the system's way unless a test has another.
+    /// - Parameter lookUp: Looks a name up, blocking; uses the system's lookup unless a test supplies another.
     package init(lookUp: @escaping @Sendable (String) -> Answer = NameResolver.system) {
         self.lookUp = lookUp
     }
 
-    /// Looks a name up, and calls `then` once: on one of the resolver's threads, or here if it can't be asked.
+    /// Looks a name up and calls `then` once: on one of the resolver's threads, or right here if the lookup can't be
+    /// started.
     package func resolve(_ name: String, then: @escaping @Sendable (Answer) -> Void) {
         let failure = self.state.withLock { state -> Failure? in
             if state.waiting[name] != nil {
@@ -81,7 +83,7 @@ package final class NameResolver: Sendable {
         }
     }
 
-    /// Asks the system, which blocks; IPv4 first, for most bind nothing else.
+    /// Asks the system, which blocks; IPv4 addresses come first, because most programs bind nothing else.
     package static func system(_ name: String) -> Answer {
         var hints = unsafe addrinfo()
         unsafe hints.ai_family = AF_UNSPEC

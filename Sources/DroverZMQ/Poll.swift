@@ -7,7 +7,7 @@ import Glibc
 ///
 /// A socket must stay open while it is in the set.
 @safe package struct PollSet: ~Copyable {
-    /// What to wait for, or what has come.
+    /// The events to wait for, or those that occurred.
     package struct Events: OptionSet, Hashable, Sendable {
         package let rawValue: Int16
 
@@ -39,16 +39,16 @@ import Glibc
         unsafe self.items.deallocate()
     }
 
-    /// How many entries there can be.
+    /// How many entries the set has room for.
     package var capacity: Int { unsafe self.items.count }
 
-    /// Adds a socket of this thread.
+    /// Adds a socket that belongs to this thread.
     @available(*, noasync)
     package mutating func add(_ socket: borrowing Socket, for events: Events = .readable) -> Index {
         unsafe self.append(zmq_pollitem_t(socket: socket.handle, fd: 0, events: events.rawValue, revents: 0))
     }
 
-    /// Adds a monitor of this thread.
+    /// Adds a monitor that belongs to this thread.
     @available(*, noasync)
     package mutating func add(_ monitor: borrowing Monitor) -> Index {
         self.add(monitor.socket)
@@ -59,7 +59,7 @@ import Glibc
         unsafe self.append(zmq_pollitem_t(socket: nil, fd: fileDescriptor, events: events.rawValue, revents: 0))
     }
 
-    /// Changes what an entry waits for; with no events it is passed over.
+    /// Changes what an entry waits for; an entry without events is ignored.
     package mutating func wait(at index: Index, for events: Events) {
         precondition(index.offset < self.count)
         unsafe self.items[index.offset].events = events.rawValue
@@ -72,8 +72,8 @@ import Glibc
 
     /// Waits until an entry is ready or the time is up.
     ///
-    /// - Parameter milliseconds: How long at most; 0 looks without waiting, a negative number waits for ever. More than
-    ///   24 days are 24 days.
+    /// - Parameter milliseconds: How long to wait at most; 0 checks without waiting, a negative number waits forever.
+    ///   More than 24 days count as 24 days.
     /// - Returns: How many entries are ready.
     /// - Throws: ``ZMQError``, such as ``ZMQError/isTerminated`` after the context's end.
     @available(*, noasync)
@@ -92,7 +92,7 @@ import Glibc
         }
     }
 
-    /// Waits until an entry is ready or `timeout` has passed; without one for ever.
+    /// Waits until an entry is ready or `timeout` has passed; without a timeout, it waits forever.
     ///
     /// - Returns: How many entries are ready.
     @available(*, noasync)
@@ -101,7 +101,7 @@ import Glibc
         return try self.wait(milliseconds: timeout.roundedUp(toMultipleOfNanoseconds: 1_000_000).map(Int.init) ?? -1)
     }
 
-    /// What came at an entry, as of the last wait.
+    /// The events at an entry as of the last wait.
     package borrowing func events(at index: Index) -> Events {
         precondition(index.offset < self.count)
         return unsafe Events(rawValue: self.items[index.offset].revents)

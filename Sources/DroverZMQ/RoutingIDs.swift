@@ -5,28 +5,29 @@ import Synchronization
 
 /// The ids by which a ROUTER socket knows its connections.
 ///
-/// Those that libzmq gives are made hard to foresee. It counts them upwards from a `rand()` that it never seeds, so the first ones of every process are the same. A
-/// peer may claim an id of its own for its connection: whoever knows the next one makes `router.cpp` abort the process,
-/// and whoever knows a broken peer's is sent what was meant for it. The kernel's randomness can't be foreseen; that the
-/// start has 32 bits, and that ids count up from there, can't be changed from outside.
+/// They are made hard to predict. libzmq counts its ids upward from a `rand()` that it never seeds, so every process
+/// starts with the same ones. A peer may claim an id for its own connection: a peer that knows the next id makes
+/// `router.cpp` abort the process, and one that knows a broken peer's id is sent what was meant for that peer. The
+/// kernel's random numbers can't be predicted; that the start has 32 bits, and that ids count up from there, can't be
+/// changed from outside.
 package enum RoutingIDs {
-    /// An id for a connection that the socket dials itself: nobody else can know it, so nobody can claim it.
+    /// An id for a connection that the socket dials itself: no peer can know it, so none can claim it.
     ///
-    /// libzmq keeps it for itself; it isn't sent. It ends the program if another connection has it already.
+    /// It stays in libzmq and isn't sent. Using an id that another connection already has ends the program.
     package static func secret() -> [UInt8] {
-        // Those that begin with zero are libzmq's own.
+        // Ids that begin with zero are libzmq's own.
         [1] + (0..<16).map { _ in UInt8.random(in: .min ... .max) }
     }
 
     /// `rand()` has one state for the whole process.
     private static let turn = Mutex(())
 
-    /// What the usual generator needs, by the manual of initstate(3).
+    /// What the usual generator needs, according to initstate(3).
     private static var stateBytes: Int { 128 }
 
     /// Makes a socket while `rand()` starts from the kernel's randomness.
     ///
-    /// The program's own sequence goes on afterwards where it was: what it has seeded itself stays as it wants it.
+    /// The program's own sequence continues afterwards where it was: if it has seeded `rand()`, that stays in effect.
     static func withRandomStart(_ makeSocket: () -> UInt) -> UInt {
         self.turn.withLock { _ in
             let state = UnsafeMutablePointer<CChar>.allocate(capacity: Self.stateBytes)
@@ -34,7 +35,7 @@ package enum RoutingIDs {
             defer { unsafe state.deallocate() }
             let former = unsafe initstate(.random(in: .min ... .max), state, Self.stateBytes)
             let socket = makeSocket()
-            // nil, which only a state that is too small causes, leaves the former one in use.
+            // nil is returned only for a state that is too small, and then the previous one stays in use.
             if let former = unsafe former { _ = unsafe setstate(former) }
             return socket
         }

@@ -5,8 +5,8 @@ import Glibc
 
 /// A socket with exactly one owner, used by one thread.
 ///
-/// It can't be copied, isn't `Sendable`, and its methods can't be called from async code, so that a program that shares
-/// it doesn't compile. Debug builds also check the thread. No method ever waits: "not now" is `false`.
+/// It can't be copied, isn't `Sendable`, and its methods can't be called from async code, so a program that shares it
+/// doesn't compile. Debug builds also check the thread. No method ever waits: "not now" is `false`.
 ///
 /// `LINGER` is 0 from the start: closing drops what wasn't sent. Set another value for an orderly close.
 @safe package struct Socket: ~Copyable {
@@ -42,27 +42,28 @@ import Glibc
 
     /// Makes the current thread the owner.
     ///
-    /// The caller must have got the right from the former owner through a release and an acquire, as ``Baton`` gives it.
+    /// The caller must have got this right from the previous owner through a release and an acquire, as ``Baton``
+    /// provides.
     @available(*, noasync)
     package mutating func moveToCurrentThread() {
         self.owner = .current
     }
 
-    /// Listens at `endpoint`; with port `*`, ``lastEndpoint`` tells the chosen one.
+    /// Listens at `endpoint`; with port `*`, ``lastEndpoint`` gives the port that was chosen.
     ///
-    /// libzmq would take the path of an `ipc` endpoint from whoever listens there, and delete whatever file it finds: here
-    /// that is an error. Only a socket at which nobody listens any more is taken over.
+    /// libzmq would take over the path of an `ipc` endpoint even from a process that listens there, and delete whatever
+    /// file it finds; here, that is an error. Only a socket at which no process listens any more is taken over.
     ///
     /// - Parameters:
     ///   - endpoint: Where to listen.
-    ///   - mode: Who may use the path of an `ipc` endpoint, whatever the process's mask says.
-    /// - Throws: `ZMQError` if that can't be done.
+    ///   - mode: Who may use the path of an `ipc` endpoint, whatever the process's umask.
+    /// - Throws: `ZMQError` if it can't listen there.
     @available(*, noasync)
     package borrowing func bind(_ endpoint: String, mode: UInt32 = 0o600) throws(ZMQError) {
         guard let path = SocketPath(ofEndpoint: endpoint) else {
             return try unsafe self.perform(.bind, endpoint) { unsafe zmq_bind($0, $1) }
         }
-        // Two that find the same stale file must not take it over from each other.
+        // Two processes that find the same stale file must not take it over from each other.
         let lock = try path.lock(for: endpoint)
         defer { lock.release() }
         switch path.occupant {
@@ -74,13 +75,13 @@ import Glibc
         }
     }
 
-    /// Begins to connect to `endpoint`, in the background, again and again.
+    /// Starts connecting to `endpoint`, in the background, as often as it takes.
     @available(*, noasync)
     package borrowing func connect(_ endpoint: String) throws(ZMQError) {
         try unsafe self.perform(.connect, endpoint) { unsafe zmq_connect($0, $1) }
     }
 
-    /// Ends listening at `endpoint`, written as ``lastEndpoint`` gave it.
+    /// Stops listening at `endpoint`, written as ``lastEndpoint`` gave it.
     @available(*, noasync)
     package borrowing func unbind(_ endpoint: String) throws(ZMQError) {
         try unsafe self.perform(.unbind, endpoint) { unsafe zmq_unbind($0, $1) }
@@ -92,13 +93,13 @@ import Glibc
         try unsafe self.perform(.disconnect, endpoint) { unsafe zmq_disconnect($0, $1) }
     }
 
-    /// The endpoint bound or connected last, with the actual port; empty before the first.
+    /// The endpoint most recently bound or connected, with the actual port; empty before the first.
     @available(*, noasync)
     package var lastEndpoint: String {
         get throws(ZMQError) { try self.get(.lastEndpoint) }
     }
 
-    /// Sets an option; most concern only later binds and connects.
+    /// Sets an option; most options only affect later binds and connects.
     @available(*, noasync)
     package borrowing func set<Value>(_ option: SocketOption<Value>, _ value: Value) throws(ZMQError) {
         self.checkThread()
@@ -114,9 +115,9 @@ import Glibc
 
     /// Sends a frame without copying it.
     ///
-    /// - Returns: Whether libzmq took it, which leaves `message` empty. False: no peer, or its queue is full; `message`
-    ///   is as it was. For the frames after the first of a message libzmq never refuses.
-    /// - Throws: ``ZMQError``, whose ``ZMQError/isUnreachable`` says that a ROUTER knows no such peer.
+    /// - Returns: Whether libzmq took it, which leaves `message` empty. If false, there is no peer or its queue is
+    ///   full, and `message` is unchanged. libzmq never refuses the frames after the first of a message.
+    /// - Throws: ``ZMQError``; its ``ZMQError/isUnreachable`` is true if a ROUTER knows no such peer.
     @available(*, noasync)
     @inlinable package borrowing func send(_ message: inout Message, more: Bool = false) throws(ZMQError) -> Bool {
         self.checkThread()
@@ -139,7 +140,7 @@ import Glibc
         return try unsafe self.mayRepeat(.send, errno: zmq_errno()) ? self.send(copying: bytes, more: more) : false
     }
 
-    /// Receives a frame into `message`, whose former contents are dropped.
+    /// Receives a frame into `message`, whose previous contents are dropped.
     ///
     /// - Returns: Whether there was one.
     @available(*, noasync)
@@ -156,7 +157,8 @@ import Glibc
         return try Monitor(of: self.lifetime, events: events, in: self.context)
     }
 
-    /// Tells after a failed transfer whether to try again (interrupted) or not (not now); throws what is a real error.
+    /// Decides after a failed transfer whether to try again (interrupted) or not (not now); throws if it is a real
+    /// error.
     @usableFromInline func mayRepeat(_ operation: ZMQError.Operation, errno: CInt) throws(ZMQError) -> Bool {
         switch errno {
         case EAGAIN: return false
@@ -182,10 +184,10 @@ import Glibc
     }
 }
 
-/// What a socket and its monitor both know: whether the socket is open and watched.
+/// What a socket and its monitor share: whether the socket is open and monitored.
 ///
-/// libzmq's I/O thread blocks for ever when it has an event for a monitor whose receiving end is closed. So whichever
-/// of the two ends first stops the events before anything is closed.
+/// libzmq's I/O thread blocks forever when it has an event for a monitor whose receiving end is closed. So whichever of
+/// the two ends first stops the events before anything is closed.
 @safe final class SocketLifetime {
     private let handle: UnsafeMutableRawPointer
     private var isOpen = true
@@ -203,7 +205,7 @@ import Glibc
     func stopMonitor() {
         guard self.isOpen && self.isMonitored else { return }
         self.isMonitored = false
-        // Fails only after the context's end, and then there are no more events.
+        // Fails only after the context has ended, when there are no more events.
         _ = unsafe zmq_socket_monitor(self.handle, nil, 0)
     }
 

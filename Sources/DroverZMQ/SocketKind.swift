@@ -4,13 +4,13 @@ import CDroverZMQ
 
 /// The kinds of socket we use.
 package enum SocketKind: Hashable, Sendable {
-    /// Sends to one peer and receives from it, without turns.
+    /// Sends to one peer and receives from it, in any order.
     case dealer
-    /// Sends to a peer named by the first frame, and says who sent what it receives.
+    /// Sends to the peer named by the first frame, and says which peer sent what it receives.
     case router
-    /// Sends to and receives from exactly one peer, inside a process.
+    /// Exchanges messages with exactly one peer, inside a process.
     case pair
-    /// Answers in turn; only for the handler of ZAP, whose protocol demands it.
+    /// Receives a question and sends its answer by turns; only for the ZAP handler, whose protocol requires it.
     case rep
 
     var raw: CInt {

@@ -3,24 +3,24 @@
 import CDroverZMQ
 import Glibc
 
-/// The path of a socket in the file system, as an `ipc` endpoint names it.
+/// The path of a socket in the file system, as in an `ipc` endpoint.
 package struct SocketPath: Hashable, Sendable {
-    /// Who is at a path.
+    /// What is at a path.
     package enum Occupant: Hashable, Sendable {
         /// Nothing is there.
         case nobody
-        /// A socket at which nobody listens any more: its process was killed, or closes it just now.
+        /// A socket with no listener any more: its process was killed, or is just closing it.
         case left
-        /// Somebody listens, or may.
+        /// A socket at which a process listens, or may.
         case somebody
-        /// Something that is no socket.
+        /// Something that isn't a socket.
         case file
     }
 
     /// The path.
     package let path: String
 
-    /// The path of an endpoint; nil if it names none: another transport, an abstract name, or one that libzmq makes up.
+    /// The path of an endpoint; nil if it has none: another transport, an abstract name, or one that libzmq makes up.
     package init?(ofEndpoint endpoint: String) {
         guard endpoint.hasPrefix("ipc://") else { return nil }
         let path = endpoint.dropFirst("ipc://".count)
@@ -28,7 +28,7 @@ package struct SocketPath: Hashable, Sendable {
         self.path = String(path)
     }
 
-    /// Who is there now.
+    /// What is there now.
     package var occupant: Occupant {
         switch unsafe drover_look_at_socket(self.path) {
         case ENOENT, ENOTDIR: .nobody
@@ -38,10 +38,10 @@ package struct SocketPath: Hashable, Sendable {
         }
     }
 
-    /// Keeps others of this library from changing what is there.
+    /// Keeps other users of this library from changing what is there.
     ///
-    /// - Throws: `ZMQError` if another one does so at this moment. Where a directory can't be locked nothing is kept off, and
-    ///   the bind itself says what is wrong.
+    /// - Throws: `ZMQError` if another one is changing it at this moment. Where a directory can't be locked, nothing is
+    ///   kept out, and the bind itself reports what is wrong.
     func lock(for endpoint: String) throws(ZMQError) -> Lock {
         let slash = self.path.lastIndex(of: "/")
         let directory = slash.map { self.path[...$0] } ?? "./"

@@ -2,30 +2,31 @@
 
 import Synchronization
 
-/// Somebody wants in: what libzmq asks about a connection whose handshake has proved its key.
+/// What libzmq asks about a connection that has proved its key in the handshake.
 package struct ZAPRequest: Hashable, Sendable {
-    /// Which of our sockets is meant.
+    /// Which of our sockets the connection is for.
     package var domain: String
     /// The peer's IP address, without the port.
     package var address: String
-    /// The key that the peer has proved to have, 32 bytes.
+    /// The key that the peer has proved it holds, 32 bytes.
     package var publicKey: [UInt8]
 }
 
-/// Whether it gets in.
+/// Whether the connection is let in.
 package enum ZAPVerdict: Hashable, Sendable {
-    /// It is known by this name: the property `User-Id` of all its messages.
+    /// The peer is known by this name, the `User-Id` property of all its messages.
     case allowed(userID: String)
-    /// The peer is told only that it is refused.
+    /// The peer is told that it is refused, but not why.
     case refused(reason: String)
-    /// The connection is closed without a word; libzmq tries again by itself.
+    /// The connection is closed without a reply; the peer's libzmq tries again by itself.
     case postponed(reason: String)
 }
 
-/// Answers libzmq's questions who may connect (ZAP, RFC 27), on a thread of its own.
+/// Answers libzmq's questions about who may connect (ZAP, RFC 27), on a thread of its own.
 ///
-/// There is one for each context. It knows nothing of files and never waits for anything but questions. What isn't a
-/// question is dropped; a question that nobody is there to judge is answered with no. It ends with its context.
+/// There is one for each context. It knows nothing about files and never waits for anything but questions. Anything
+/// that isn't a question is dropped; a question that no judge is there to decide is answered with a refusal. It ends
+/// with its context.
 package final class ZAPHandler: Sendable {
     package typealias Judge = @Sendable (ZAPRequest) -> ZAPVerdict
 
@@ -33,14 +34,14 @@ package final class ZAPHandler: Sendable {
         let judges = Mutex<(next: Int, all: [String: Judge])>((1, [:]))
     }
 
-    /// Where libzmq asks.
+    /// Where libzmq sends its questions.
     package static let endpoint = "inproc://zeromq.zap.01"
 
     private let table = Table()
 
-    /// Starts the handler; when this returns it answers.
+    /// Starts the handler, which answers by the time this returns.
     ///
-    /// - Throws: ``ZMQError`` if the context has one already, or the system no thread.
+    /// - Throws: ``ZMQError`` if the context already has one, or the system can't start a thread.
     @available(*, noasync)
     package init(in context: Context) throws(ZMQError) {
         let ready = ReadySignal<ZMQError?>()
@@ -68,7 +69,7 @@ package final class ZAPHandler: Sendable {
         }
     }
 
-    /// From now on nobody is let in to the sockets of a domain.
+    /// Refuses all further connections to the sockets of a domain.
     package func remove(domain: String) {
         self.table.judges.withLock { _ = $0.all.removeValue(forKey: domain) }
     }
@@ -86,7 +87,7 @@ package final class ZAPHandler: Sendable {
 
         @available(*, noasync)
         init(context: Context, table: Table) throws(ZMQError) {
-            // A ROUTER, not a REP: that could be kept from answering by one question that isn't one.
+            // A ROUTER, not a REP: one malformed question could keep a REP from ever answering again.
             let socket = try Socket(.router, in: context)
             try socket.bind(ZAPHandler.endpoint)
             self.socket = socket
@@ -105,7 +106,7 @@ package final class ZAPHandler: Sendable {
                     try self.poll.wait(milliseconds: 1000)
                 }
             } catch {
-                // The context has ended: nobody asks any more.
+                // The context has ended: there are no more questions.
             }
         }
 
@@ -123,7 +124,7 @@ package final class ZAPHandler: Sendable {
             return isSound ? frames : []
         }
 
-        /// A question: route, nothing, version, number, domain, address, routing id, mechanism, credentials.
+        /// A question: route, empty frame, version, number, domain, address, routing id, mechanism, credentials.
         @available(*, noasync)
         private func answer(_ frames: [[UInt8]]) throws(ZMQError) {
             guard frames.count >= 8, frames[1].isEmpty, frames[2] == Array("1.0".utf8) else { return }
@@ -136,7 +137,7 @@ package final class ZAPHandler: Sendable {
             }
             for (index, bytes) in answer.enumerated() {
                 var frame = Message(copying: bytes)
-                // The asking peer may be gone: a ROUTER drops what nobody will read.
+                // The peer that asked may be gone: a ROUTER then drops the answer.
                 guard try self.socket.send(&frame, more: index + 1 < answer.count) else { return }
             }
         }

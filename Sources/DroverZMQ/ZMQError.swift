@@ -3,10 +3,10 @@
 import CDroverZMQ
 import Glibc
 
-/// An operation of libzmq or of the kernel failed.
+/// A failed operation of libzmq or the kernel.
 ///
-/// The cases a loop decides by are ``isUnreachable``, ``isTerminated`` and ``isAddressInUse``; "nothing now" (EAGAIN)
-/// is never an error, and interrupted calls are repeated before anybody sees them.
+/// Loops decide by ``isUnreachable``, ``isTerminated`` and ``isAddressInUse``; "nothing now" (EAGAIN) is never an
+/// error, and interrupted calls are repeated before the error reaches a caller.
 package struct ZMQError: Error, Hashable, Sendable {
     /// What was tried.
     package enum Operation: String, Hashable, Sendable {
@@ -30,11 +30,11 @@ package struct ZMQError: Error, Hashable, Sendable {
         case startProcess = "start a process"
     }
 
-    /// The error number, of the system or of libzmq.
+    /// The error number, the system's or libzmq's.
     package let errno: CInt
     /// What was tried.
     package let operation: Operation
-    /// What it was tried on: an endpoint, an option; empty when the operation says it all.
+    /// What it was tried on, such as an endpoint or an option; empty when the operation says it all.
     package let subject: String
 
     package init(errno: CInt, _ operation: Operation, _ subject: String = "") {
@@ -43,21 +43,21 @@ package struct ZMQError: Error, Hashable, Sendable {
         self.subject = subject
     }
 
-    /// The error of the libzmq call made just before; nothing may come between.
+    /// The error of the libzmq call made just before; no other call may come in between.
     static func last(_ operation: Operation, _ subject: String = "") -> ZMQError {
         ZMQError(errno: zmq_errno(), operation, subject)
     }
 
-    /// The ROUTER socket has no such peer (any more).
+    /// The ROUTER socket has no such peer, or no longer has it.
     package var isUnreachable: Bool { self.errno == EHOSTUNREACH }
     /// The context is shut down: close the socket and leave.
     package var isTerminated: Bool { self.errno == drover_eterm() }
-    /// Somebody else has bound the endpoint.
+    /// Another socket has bound the endpoint.
     package var isAddressInUse: Bool { self.errno == EADDRINUSE }
 
-    /// It will not do what was asked, however often it is asked: an address, an option or a mechanism that it doesn't know.
+    /// Whether retrying is pointless, because of an address, an option or a mechanism that isn't known.
     ///
-    /// Everything else may be a passing shortage, of descriptors above all.
+    /// Anything else may be a passing shortage, above all of descriptors.
     package var isPermanent: Bool {
         switch self.errno {
         case EINVAL, EPROTONOSUPPORT, ENOTSUP, ENAMETOOLONG, drover_enocompatproto(), drover_eterm(): true
@@ -65,10 +65,10 @@ package struct ZMQError: Error, Hashable, Sendable {
         }
     }
 
-    /// libzmq's words for the error number.
+    /// libzmq's text for the error number.
     package var reason: String { unsafe String(cString: zmq_strerror(self.errno)) }
 
-    /// What to do about it, where that is known.
+    /// What to do about it, if that is known.
     package var remedy: String? {
         switch self.errno {
         case EADDRINUSE: "choose another port or path, or stop the process that holds it"

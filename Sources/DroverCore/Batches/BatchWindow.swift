@@ -2,10 +2,10 @@
 
 /// The places of a batch: which items are under way, which have ended, and which may be delivered next.
 ///
-/// Not copyable: it has one owner, and looking at it must not copy what it holds.
+/// It can't be copied: it has one owner, and reading it must not copy what it holds.
 ///
-/// An item takes a place before it is called and keeps it until its outcome is delivered. So the size bounds what is
-/// outstanding and what waits for its turn, both together, however many items there are.
+/// An item takes a place before it is called and keeps it until its outcome is delivered. So the size limits how many
+/// items are outstanding or wait for their turn, both together, however many items there are.
 package struct BatchWindow: ~Copyable, Sendable {
     /// How many places there are.
     package let size: Int
@@ -15,7 +15,7 @@ package struct BatchWindow: ~Copyable, Sendable {
     package private(set) var takenCount = 0
     /// How many items were delivered.
     package private(set) var deliveredCount = 0
-    /// Whether no more items come.
+    /// Whether no more items will come.
     package private(set) var isClosed = false
 
     private struct Place: Sendable {
@@ -23,11 +23,11 @@ package struct BatchWindow: ~Copyable, Sendable {
         var hasEnded: Bool
     }
 
-    /// Grows up to the size, with the places that were ever used.
+    /// Grows up to the size as places are first used.
     private var places: [Place] = []
-    /// Without order: places that are free again; the last one is taken first, its memory is warm.
+    /// Without order: places that are free again; the last one is taken first, because its memory is warm.
     private var freed: [UInt32] = []
-    /// Without order: what may be delivered.
+    /// Without order: places whose items may be delivered.
     private var ready = ReadyPlaces()
 
     /// A window without items.
@@ -46,15 +46,16 @@ package struct BatchWindow: ~Copyable, Sendable {
     /// Whether an item may come.
     package var hasRoom: Bool { !self.isClosed && self.heldCount < self.size }
 
-    /// Whether all items were delivered and none comes.
+    /// Whether all items were delivered and no more will come.
     package var isFinished: Bool { self.isClosed && self.heldCount == 0 }
 
-    /// Whether it is worth while to fetch items: enough places are free to make a lot of them, or nothing else is to do.
+    /// Whether fetching items is worthwhile: enough places are free to fetch many at once, or there is nothing else to
+    /// do.
     package var wantsItems: Bool {
         self.hasRoom && (self.size - self.heldCount >= max(1, self.size / 8) || !self.hasDeliverable)
     }
 
-    /// The place whose end the next delivery waits for; nil if any will do.
+    /// The place that the next delivery waits for; nil if any will do.
     package var awaitedPlace: UInt32? {
         self.isOrdered && self.heldCount > 0 ? self.place(of: self.deliveredCount) : nil
     }
@@ -65,7 +66,7 @@ package struct BatchWindow: ~Copyable, Sendable {
         return self.heldCount > 0 && self.places[Int(self.place(of: self.deliveredCount))].hasEnded
     }
 
-    /// Gives the next item a place, of which there must be one.
+    /// Gives the next item a place; one must be free.
     ///
     /// - Returns: The place.
     package mutating func take() -> UInt32 {
@@ -88,16 +89,16 @@ package struct BatchWindow: ~Copyable, Sendable {
     /// Whether the place's item has ended.
     package func hasEnded(in place: UInt32) -> Bool { self.places[Int(place)].hasEnded }
 
-    /// The item in the place has ended; told once for each.
+    /// The item in the place has ended; called once for each item.
     package mutating func ended(in place: UInt32) {
         precondition(!self.places[Int(place)].hasEnded, "an item of a batch ended twice")
         self.places[Int(place)].hasEnded = true
         if !self.isOrdered { self.ready.append(place) }
     }
 
-    /// Delivers the next item, if there is one to deliver: its place is free then.
+    /// Delivers the next item, if one can be delivered, which frees its place.
     ///
-    /// - Returns: The place it had.
+    /// - Returns: The place the item had.
     package mutating func deliver() -> UInt32? {
         guard self.hasDeliverable else { return nil }
         let place: UInt32
@@ -111,9 +112,10 @@ package struct BatchWindow: ~Copyable, Sendable {
         return place
     }
 
-    /// No more items come.
+    /// No more items will come.
     ///
-    /// - Parameter count: How many there were, if fewer than have taken a place: the last ones give theirs back.
+    /// - Parameter count: How many items there were, if fewer than have taken a place: the last ones then give up
+    ///   theirs.
     package mutating func closed(after count: Int? = nil) {
         self.isClosed = true
         if let count { self.takenCount = max(self.deliveredCount, min(self.takenCount, count)) }
@@ -124,7 +126,8 @@ package struct BatchWindow: ~Copyable, Sendable {
 
 /// Places in the order they became ready.
 ///
-/// An array and where it begins, since who uses the window must see what it is made of: else each access would look up types.
+/// This is an array with a start index, so that users of the window see what it is made of: otherwise each access would
+/// look up types.
 private struct ReadyPlaces: Sendable {
     private var places: [UInt32] = []
     private var start = 0
@@ -133,7 +136,7 @@ private struct ReadyPlaces: Sendable {
 
     mutating func append(_ place: UInt32) { self.places.append(place) }
 
-    /// Takes the first, which there must be.
+    /// Takes the first place; there must be one.
     mutating func takeFirst() -> UInt32 {
         let place = self.places[self.start]
         self.start += 1

@@ -1,35 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// How many items of a batch go into one request.
+/// Decides how many items of a batch go into one request.
 ///
-/// A request costs both sides some microseconds whatever it carries, so quick items travel together: as many as make up
-/// about half a millisecond of work, by what the answers say they took. That is enough to hide the cost and little enough
-/// that no item waits long for the others of its chunk, and that the work still spreads. Items that take longer than that
-/// travel alone.
+/// A request costs both sides some microseconds whatever it carries, so quick items are sent together: as many as make
+/// up about half a millisecond of work, going by the run times in the answers. That is enough to hide the cost, and
+/// little enough that no item waits long for the others of its chunk, and that the work still spreads. Items that take
+/// longer are sent alone.
 package struct ChunkSizer: Sendable {
-    /// The work that a chunk is to carry.
+    /// How much work a chunk should carry.
     package static var targetNanoseconds: Double { 500_000 }
-    /// No chunk has more, however quick its items are.
+    /// The most items a chunk can have, however quick they are.
     package static var mostItems: Int { 4096 }
-    /// What an answer tells of a few items may be far from what others take: a chunk grows by steps.
+    /// By what factor a chunk may grow at a time, because the first few items may be far from typical.
     private static var growth: Int { 8 }
 
     /// The most that the window allows.
     private let limit: Int
-    /// The most that came back done: workers end a chunk early that takes long, or whose results are large.
+    /// The most items that a chunk has come back with: workers end a chunk early if it takes long, or if its results
+    /// are large.
     private var proven: Int
-    /// What an item takes, in nanoseconds; nil until one was answered.
+    /// How long an item takes, in nanoseconds; nil until one was answered.
     package private(set) var itemNanoseconds: Double?
-    /// Whether anything is known of how long items take.
+    /// Whether it is known how long items take.
     package var hasLearned: Bool { self.itemNanoseconds != nil }
-    /// How many items the next chunk is to have.
+    /// How many items the next chunk should have.
     package private(set) var size = 1
 
-    /// Begins with single items, unless something is known.
+    /// Begins with single items, unless it is known how long they take.
     ///
     /// - Parameters:
     ///   - window: How many items may be under way: at least eight chunks fit into it.
-    ///   - itemNanoseconds: What items of another batch of the function took last.
+    ///   - itemNanoseconds: How long items of another batch of the function took most recently.
     package init(window: Int, itemNanoseconds: Double? = nil) {
         self.limit = max(1, min(Self.mostItems, window / 8))
         self.proven = self.limit
@@ -42,7 +43,7 @@ package struct ChunkSizer: Sendable {
     /// - Parameters:
     ///   - count: How many items it had.
     ///   - ran: How many of them ran, at least one.
-    ///   - microseconds: How long they ran, all together; 0 if the worker didn't say.
+    ///   - microseconds: How long they ran in total; 0 if the worker didn't say.
     package mutating func answered(count: Int, ran: Int, microseconds: UInt32) {
         guard ran > 0 else { return }
         self.proven = ran < count ? ran : min(self.limit, max(self.proven, count * 2))
@@ -51,7 +52,7 @@ package struct ChunkSizer: Sendable {
             return
         }
         let latest = Double(microseconds) * 1000 / Double(ran)
-        // One slow item among quick ones counts at once, and is forgotten slowly.
+        // A slow item among quick ones counts at once, and is forgotten slowly.
         if let known = self.itemNanoseconds {
             self.itemNanoseconds = latest > known ? (known + latest) / 2 : known + (latest - known) / 4
         } else {

@@ -2,15 +2,15 @@
 
 internal import DroverWire
 
-/// What a broker knows of one call that has not ended: 72 bytes.
+/// What a broker knows about one call that has not ended: 72 bytes.
 package struct BrokerCall: BitwiseCopyable, Sendable {
     /// Where a call is.
     package enum State: UInt8, BitwiseCopyable, Sendable {
-        /// Behind another call of its ordering key.
+        /// Waits behind another call of its ordering key.
         case held
-        /// In a flow.
+        /// Waits in a flow.
         case queued
-        /// Waits for a worker that has nothing else: it may have been running in deaths of workers.
+        /// Waits for a worker without other calls: it may have been running when workers died.
         case apart
         /// At a worker.
         case sent
@@ -21,7 +21,7 @@ package struct BrokerCall: BitwiseCopyable, Sendable {
     /// The client's correlation id.
     package let id: UInt64
     package internal(set) var deadline: Instant
-    /// The id towards the worker that has it; 0 while none has.
+    /// The id that the worker which has it knows it by; 0 while none has.
     package internal(set) var workerID: UInt64 = 0
     /// The client, or -1 once it is gone.
     package internal(set) var client: Int32
@@ -32,64 +32,64 @@ package struct BrokerCall: BitwiseCopyable, Sendable {
     let key: UInt32
     var next = CallSlab.none
     var previous = CallSlab.none
-    /// What its request takes, with its header.
+    /// How many bytes its request takes, including its header.
     let byteCount: UInt32
-    /// Whose it is, also once its client is gone.
+    /// The tenant it belongs to, even after its client is gone.
     let tenant: UInt32
-    /// When it came, in milliseconds, of which only the lower half is kept.
+    /// When it arrived, in milliseconds; only the lower half is kept.
     private let cameAt: UInt32
     package let priority: UInt8
-    /// The priority as far as it counts against other tenants.
+    /// The priority that counts against other tenants.
     let level: UInt8
-    /// How often a worker got it that might have run it.
+    /// How often it was sent to a worker that may have run it.
     package internal(set) var sends: UInt8 = 0
-    /// In how many deaths of workers it may have been running.
+    /// During how many worker deaths it may have been running.
     package internal(set) var attempts: UInt8
     /// How often it was taken back from a worker that didn't die.
     var moves: UInt8 = 0
     /// How often it was declined.
     var declines: UInt8 = 0
     package internal(set) var state = State.held
-    /// What it waits for at its worker, if it is not a slot.
+    /// What it waits for at its worker, if that is not a slot.
     var hold = HoldReason.none
     private var flags: Flags = []
 
     var isIdempotent: Bool { self.flags.contains(.idempotent) }
-    /// Whether it stands for several: after a death its client must tell them apart.
+    /// Whether it stands for several calls: after a worker's death its client must tell them apart.
     var isBundle: Bool { self.flags.contains(.bundle) }
-    /// Its client wants it no longer; a worker has yet to say what became of it.
+    /// Whether its client no longer wants it, while a worker has yet to say what happened to it.
     var isCancelled: Bool {
         get { self.flags.contains(.cancelled) }
         set { self.flags[.cancelled] = newValue }
     }
-    /// The worker was asked to give it back.
+    /// Whether the worker was asked to give it back.
     var isRecalled: Bool {
         get { self.flags.contains(.recalled) }
         set { self.flags[.recalled] = newValue }
     }
-    /// An operator cancelled it: its client, which may want it still, is told so.
+    /// Whether an operator cancelled it: its client, which may still want it, is told so.
     var isRevoked: Bool {
         get { self.flags.contains(.revoked) }
         set { self.flags[.revoked] = newValue }
     }
-    /// Its client was told that it waits for a slot that a handler holds which waits for a call itself, or that its handler
-    /// waits for such a call.
+    /// Whether its client was told that it waits for a slot held by a handler that itself waits for a call, or that its
+    /// handler waits for such a call.
     package internal(set) var isStalled: Bool {
         get { self.flags.contains(.stalled) }
         set { self.flags[.stalled] = newValue }
     }
-    /// Its client was told that there is no worker that may run it.
+    /// Whether its client was told that no worker may run it.
     package internal(set) var isUnserved: Bool {
         get { self.flags.contains(.unserved) }
         set { self.flags[.unserved] = newValue }
     }
-    /// Its worker has said that it runs.
+    /// Whether its worker has said that it runs.
     package internal(set) var isStarted: Bool {
         get { self.flags.contains(.started) }
         set { self.flags[.started] = newValue }
     }
 
-    /// Eight answers in one byte: there may be a million calls.
+    /// Eight flags in one byte: there may be a million calls.
     private struct Flags: OptionSet, BitwiseCopyable {
         let rawValue: UInt8
 
@@ -110,7 +110,7 @@ package struct BrokerCall: BitwiseCopyable, Sendable {
 
     var isWaiting: Bool { self.state == .held || self.state == .queued || self.state == .apart }
 
-    /// For how long it has been here; for more than 49 days it begins anew.
+    /// How long it has been here; wraps around after more than 49 days.
     func milliseconds(at now: Instant) -> Int { Int(Self.milliseconds(now) &- self.cameAt) }
 
     private static func milliseconds(_ instant: Instant) -> UInt32 {
@@ -146,21 +146,21 @@ package struct BrokerCall: BitwiseCopyable, Sendable {
 /// A request as its client sent it, metadata included.
 package struct BrokerRequest: Equatable, Sendable {
     package var id: UInt64
-    /// The client's number of the function.
+    /// The client's number for the function.
     package var number: UInt32
-    /// What it takes, with its header.
+    /// How many bytes it takes, including its header.
     package var byteCount = 0
     /// The milliseconds left.
     package var time = Header.noTimeLimit
     package var isIdempotent = false
     /// Whether it stands for several calls.
     package var isBundle = false
-    /// In how many deaths of workers it may have been running before.
+    /// During how many worker deaths it may have been running before.
     package var attempts: UInt8 = 0
     package var isResent = false
     package var isRenewed = false
     package var priority = FairQueue.standardPriority
-    /// What it asks of a worker, besides the function; nil for nothing.
+    /// What it demands of a worker besides the function; nil if nothing.
     package var demands: Demands?
     /// The ordering key.
     package var key: String?
@@ -208,12 +208,12 @@ struct CallSlab: ~Copyable {
         self.count &-= 1
     }
 
-    /// The calls that wait for a worker.
+    /// The calls that wait for a worker and satisfy a condition.
     func queued(where isWanted: (BrokerCall) -> Bool) -> [UInt32] {
         (0..<self.used).filter { self.calls[$0].state == .queued && isWanted(self.calls[$0]) }.map { UInt32($0) }
     }
 
-    /// Gives memory back; only in an empty slab.
+    /// Releases memory, but only if the slab is empty.
     mutating func trim() {
         guard self.count == 0 else { return }
         self.calls = OwnedBuffer()
@@ -257,7 +257,7 @@ struct CallSlab: ~Copyable {
     }
 }
 
-/// Calls one behind the other; the links are in the calls, so that a call is in one list at a time.
+/// A linked list of calls; the links are in the calls, so a call is in one list at a time.
 struct CallList: BitwiseCopyable, Sendable {
     var first = CallSlab.none
     var last = CallSlab.none

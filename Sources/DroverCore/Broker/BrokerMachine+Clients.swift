@@ -3,15 +3,15 @@
 package import DroverWire
 
 extension BrokerMachine {
-    /// What becomes of a client's introduction.
+    /// How the broker responds to a client's introduction.
     package enum ClientIntroduction: Equatable, Sendable {
         case welcome(session: Int, isResumed: Bool)
-        /// It goes on with a session that isn't known.
+        /// The client wants to resume a session that the broker doesn't know.
         case forgotten
         case refuse(Refusal)
     }
 
-    /// A client introduced itself; `claimed` is the session that it wants to go on with.
+    /// A client introduced itself; `claimed` is the session that it wants to resume.
     package mutating func helloReceived(
         client: PeerID,
         epoch: UInt64,
@@ -71,7 +71,7 @@ extension BrokerMachine {
         return .welcome(session: index, isResumed: false)
     }
 
-    /// A peer said after how much silence it gives the broker up; 0 if it did not.
+    /// A peer said after how much silence it gives up the broker; 0 if it didn't say.
     package mutating func givenUp(by peer: BrokerPeer, afterNanoseconds silence: UInt64) {
         switch peer {
         case .client(let index):
@@ -84,12 +84,12 @@ extension BrokerMachine {
         }
     }
 
-    /// A client said, in a HELLO or a BEAT, what its clock shows; `now` is when that was read, not earlier.
+    /// A client said, in a HELLO or a BEAT, what its clock shows; `now` is when the message was read, not earlier.
     package mutating func stamped(_ header: Header, from client: Int, at now: Instant) {
         self.clients[client].transit.received(header, at: now)
     }
 
-    /// What the times of a client's requests count from.
+    /// The instant that the times of a client's requests count from.
     package func origin(of client: Int, at now: Instant) -> Instant { self.clients[client].transit.origin(at: now) }
 
     /// A client left, or its route turned out to be dead.
@@ -97,7 +97,7 @@ extension BrokerMachine {
         self.loseClient(client, at: now, actions: &actions)
     }
 
-    /// Something came from a peer; called once per received frame.
+    /// A peer sent something; called once per received frame.
     package mutating func heard(from peer: BrokerPeer, at now: Instant) {
         switch peer {
         case .client(let index): self.clients[index].session.heard(at: now)
@@ -117,7 +117,7 @@ extension BrokerMachine {
         self.peerWheel.schedule(UInt32(2 * index), at: self.clients[index].session.nextDeadline)
     }
 
-    /// One connection, another peer: the former one is gone.
+    /// Drops the peer that used a connection before, now that another peer uses it.
     mutating func loseWhoever(at route: UInt64, at now: Instant, actions: inout [BrokerAction]) {
         switch self.peerOf[route] {
         case .client(let other): self.loseClient(other, at: now, actions: &actions)
@@ -166,11 +166,11 @@ extension BrokerMachine {
         self.placeApart(at: now, actions: &actions)
     }
 
-    /// What of a client no worker has.
+    /// A client's calls that no worker has.
     ///
-    /// Those behind an ordering key first: the key must pass to nobody who goes as well.
+    /// Those behind an ordering key come first: the key must not pass to a call that is removed as well.
     func waitingCalls(of client: Int) -> [UInt32] {
-        // Not by the keys: there may be very many of others'.
+        // Don't go through the keys: other clients may have very many.
         var waiting = self.clients[client].requests.slots.filter { self.calls[$0].state == .held }.sorted()
         waiting += self.calls.slots(of: self.apart).filter { self.calls[$0].client == Int32(client) }
         for flow in self.clients[client].flows.values.sorted() {

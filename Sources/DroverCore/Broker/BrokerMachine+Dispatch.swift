@@ -2,9 +2,9 @@
 
 internal import DroverWire
 
-/// Which call goes to which worker.
+/// Decides which call goes to which worker.
 extension BrokerMachine {
-    /// A call may go: to a worker at once, or into its flow.
+    /// Sends a call that may go to a worker at once, or puts it into its flow.
     mutating func place(_ slot: UInt32, at now: Instant, actions: inout [BrokerAction]) {
         let call = self.calls[slot]
         guard !self.mustBeAlone(call) else {
@@ -23,13 +23,13 @@ extension BrokerMachine {
         self.enqueue(slot, atFront: false, at: now)
     }
 
-    /// Gives a worker calls that wait, as long as it has room.
+    /// Gives a worker waiting calls, as long as it has room.
     mutating func fill(_ worker: Int, at now: Instant, actions: inout [BrokerAction]) {
         if self.apart.count > 0 { self.placeApart(at: now, actions: &actions) }
         self.serve(worker, at: now, actions: &actions)
     }
 
-    /// Gives a worker calls that wait, after those that must be alone.
+    /// Gives a worker waiting calls, once those that must run alone have been placed.
     mutating func serve(_ worker: Int, at now: Instant, actions: inout [BrokerAction]) {
         while self.busyLevels != 0, self.workers[worker].isLive, self.workers[worker].hasRoom,
             let slot = self.pick(for: worker)
@@ -39,7 +39,7 @@ extension BrokerMachine {
         self.loads.update(worker, in: &self.workers)
     }
 
-    /// Gives the calls that wait in a route to workers with room.
+    /// Gives a route's waiting calls to workers with room.
     mutating func spread(_ route: Int, at now: Instant, actions: inout [BrokerAction]) {
         while self.routes[route].waitingCount > 0,
             let worker = self.choose(route, UInt8(self.routes[route].topPriority)),
@@ -49,7 +49,7 @@ extension BrokerMachine {
         }
     }
 
-    /// Sends a call that waited, unless its time is over and nobody has looked at the clock yet.
+    /// Sends a call that waited, unless its deadline passed before its timer fired.
     mutating func send(_ slot: UInt32, to worker: Int, at now: Instant, actions: inout [BrokerAction]) {
         guard self.calls[slot].deadline > now else {
             return self.finish(slot, ending: .cancelled(.lapsed), at: now, actions: &actions)
@@ -57,7 +57,7 @@ extension BrokerMachine {
         self.assign(slot, to: worker, at: now, actions: &actions)
     }
 
-    /// Puts a call that no worker has where it waits.
+    /// Queues a call that no worker has.
     mutating func enqueue(_ slot: UInt32, atFront: Bool, at now: Instant) {
         let call = self.calls[slot]
         if self.mustBeAlone(call) {
@@ -80,7 +80,7 @@ extension BrokerMachine {
         self.startTimer(of: slot, at: now)
     }
 
-    /// So many calls of a flow wait for workers now.
+    /// Counts more calls of a flow as waiting for workers.
     mutating func count(_ count: Int, in flow: Int) {
         let (route, level) = (self.flows[flow].route, Int(self.flows[flow].level))
         let former = self.waiting[route << 3 | level]
@@ -93,7 +93,7 @@ extension BrokerMachine {
         self.busyLevels |= 1 << UInt8(level)
     }
 
-    /// Takes a call that waits out of where it waits.
+    /// Removes a waiting call from its queue.
     mutating func takeOut(_ slot: UInt32) {
         let call = self.calls[slot]
         if call.state == .apart {
@@ -115,13 +115,13 @@ extension BrokerMachine {
         if self.flows[flow].calls.count == 0, !self.flows[flow].isInHeap { self.dropFlow(flow) }
     }
 
-    /// So many calls of a flow wait for workers no more.
+    /// Counts fewer calls of a flow as waiting for workers.
     mutating func discount(_ count: Int, in flow: Int) {
         let (route, level) = (self.flows[flow].route, Int(self.flows[flow].level))
         self.waiting[route << 3 | level] -= count
         self.routes[route].waitingCount -= count
         guard self.waiting[route << 3 | level] == 0 else { return }
-        // What is left in the heap are flows without calls, or put aside.
+        // Only flows that are empty or put aside are left in the heap.
         while let band = self.queues[route << 3 | level].popAny() {
             while let other = self.bands[band].flows.popAny() { self.leftHeap(other) }
             self.dropBand(band)
@@ -133,7 +133,7 @@ extension BrokerMachine {
         if self.routes[route].waitingCount == 0 { self.endReservation(of: route) }
     }
 
-    /// Starts the timer of a call that waits: for its deadline, or for the patience if no worker may run it.
+    /// Starts a waiting call's timer: for its deadline, or, if no worker may run it, for the end of the patience.
     mutating func startTimer(of slot: UInt32, at now: Instant) {
         let call = self.calls[slot]
         var due = call.deadline
@@ -149,7 +149,7 @@ extension BrokerMachine {
         guard self.routes[route].hasResources || self.closedCount > 0 else {
             return self.loads.choose(from: self.workersOf[route]) { _ in true }
         }
-        // Out of its place for so long, since the search changes it and looks at the workers.
+        // The list is taken out meanwhile, because the search changes it and reads the workers.
         var loads = self.loads
         let worker = loads.choose(from: self.workersOf[route]) {
             !self.isClosed($0, for: route) && self.hasLeft($0, for: route, Int(priority))
@@ -158,7 +158,7 @@ extension BrokerMachine {
         return worker
     }
 
-    /// Whether a worker has what the calls of a route occupy left.
+    /// Whether a worker has enough resources left for a call of the route.
     private func hasLeft(_ worker: Int, for route: Int, _ priority: Int) -> Bool {
         guard self.routes[route].hasResources else { return true }
         let resources = self.demandsOf[route].resources
@@ -168,7 +168,7 @@ extension BrokerMachine {
         return !self.demandsOf[reserved].resources.contains { $0.value > 0 && resources[$0.key, default: 0] > 0 }
     }
 
-    /// Takes the call that a worker should get next out of its flow: by priority, then by the clients' turns.
+    /// Takes the next call for a worker out of its flow: by priority, then by the clients' turns.
     private mutating func pick(for worker: Int) -> UInt32? {
         var levels = self.busyLevels
         while levels != 0 {
@@ -184,8 +184,8 @@ extension BrokerMachine {
 
     /// The flow of a priority whose turn it is.
     ///
-    /// Among very many routes only some are compared, others the next time: those that were best then are looked at again,
-    /// so that a client whose turn it is is found once and keeps its turns.
+    /// Among very many routes only some are compared, and others the next time. The best of the previous search are
+    /// compared again, so that a client whose turn it is, once found, keeps its turns.
     private mutating func search(_ priority: Int, for worker: Int) -> Int? {
         var best: FairQueue.Turn?
         var favourites = (-1, -1)
@@ -254,7 +254,7 @@ extension BrokerMachine {
             let isLowest = self.queues[self.bands[band].key].count <= Self.comparedTenants
             self.turns[worker << 3 | Int(self.flows[flow].level)].serve(tenant, isLowest: isLowest)
         } else {
-            // Who could not be served for long has no claim on all that they missed.
+            // A tenant or client that could not be served for long has no claim to all the turns it missed.
             let pass = max(self.tenants[tenant].pass, self.virtualTime - min(self.virtualTime, 16))
             self.virtualTime = max(self.virtualTime, pass)
             self.tenants[tenant].pass = pass + 1
@@ -272,7 +272,7 @@ extension BrokerMachine {
         return slot
     }
 
-    /// Finds the band that goes next at a worker, and brings its flow that does to the top of its heap.
+    /// Finds the band that goes next at a worker, and brings the flow that goes next to the top of the band's heap.
     private mutating func settleTop(_ route: Int, _ priority: Int, for worker: Int) -> FairQueue.Turn? {
         let queue = route << 3 | priority
         if let first = self.queues[queue].top, self.tenants[self.bands[first.index].tenant].isNamed {
@@ -294,10 +294,11 @@ extension BrokerMachine {
         return nil
     }
 
-    /// How many tenants of a route are compared; among more only some are, others the next time.
+    /// How many tenants of a route are compared at once; if there are more, others are compared the next time.
     private static var comparedTenants: Int { 128 }
 
-    /// Whose turn it is by what the worker has done for each: that differs from one worker to the next, so no heap can tell.
+    /// Finds whose turn it is by what the worker has done for each tenant: that differs between workers, so no heap can
+    /// order it.
     private mutating func leastServed(_ queue: Int, by turns: Int) -> FairQueue.Turn? {
         while true {
             let count = self.queues[queue].count
@@ -339,11 +340,11 @@ extension BrokerMachine {
 
     // MARK: Reservations
 
-    /// How many others may be sent before a call that asks for much of a resource has it kept free.
+    /// How many other calls may be sent before a resource is reserved for a call that needs much of it.
     private static var reservationPatience: UInt64 { 64 }
 
-    /// Lets nobody else have the resources that a call has waited for too long: those that ask for less would always find
-    /// some left, and it never enough.
+    /// Reserves the resources that a call has waited for too long: otherwise calls that need less would always find
+    /// some, and this call would never find enough.
     private mutating func reserve(_ worker: Int, for route: Int, _ priority: Int, since: UInt64) {
         guard self.serves - since > Self.reservationPatience, self.workers[worker].reservedRoute < 0,
             self.routes[route].reservedWorker < 0
@@ -399,12 +400,12 @@ extension BrokerMachine {
         actions.append(.transmit(slot: slot, worker: worker, id: id, isResent: false))
     }
 
-    /// A worker no longer has a call.
+    /// Takes a call back from its worker.
     ///
     /// - Parameters:
     ///   - slot: The call.
     ///   - now: The time.
-    ///   - backAt: When the worker gave it back, if it was asked to.
+    ///   - backAt: When the worker returned it, if it was asked to.
     mutating func takeBack(_ slot: UInt32, at now: Instant, backAt: Instant? = nil) {
         let call = self.calls[slot]
         let worker = Int(call.worker)
@@ -422,7 +423,7 @@ extension BrokerMachine {
         self.loads.update(worker, in: &self.workers)
     }
 
-    /// Sets a worker's credit by what was measured.
+    /// Adjusts a worker's credit to the measurements.
     mutating func adapt(_ worker: Int, actions: inout [BrokerAction]) {
         let slots = self.workers[worker].offer.concurrency
         let wanted = self.workers[worker].meter
@@ -431,7 +432,7 @@ extension BrokerMachine {
                 coverageNanoseconds: self.workers[worker].coverageNanoseconds
             )
         let bound = max(1, min(self.workers[worker].window, max(slots, self.configuration.maxCredit)))
-        // Down at once, up step by step.
+        // Credit falls at once, and rises step by step.
         let credit = min(wanted, bound, max(self.workers[worker].credit * 2, slots))
         guard credit != self.workers[worker].credit else { return }
         self.workers[worker].credit = credit
@@ -442,7 +443,7 @@ extension BrokerMachine {
         }
     }
 
-    /// Tells a worker its credit, and how much waits for it.
+    /// Tells a worker its credit, and how many calls wait for it.
     mutating func announce(_ worker: Int, actions: inout [BrokerAction]) {
         guard self.workers[worker].isOpen else { return }
         let waiting = self.waitingCount(for: worker)
@@ -451,7 +452,7 @@ extension BrokerMachine {
         actions.append(.sendCredit(worker: worker, credit: self.workers[worker].credit, waiting: waiting))
     }
 
-    /// How many calls wait that a worker could take.
+    /// How many waiting calls a worker could take.
     func waitingCount(for worker: Int) -> Int {
         var waiting = 0
         for level in self.busy.indices where self.busyCounts[level] > 0 {
@@ -494,7 +495,7 @@ extension BrokerMachine {
         return index
     }
 
-    /// Puts a flow among those of its tenant that take turns.
+    /// Adds a flow to those of its tenant that take turns.
     mutating func putInHeap(_ index: Int) {
         let flow = self.flows[index]
         let tenant = self.clients[flow.client].tenant
@@ -515,7 +516,7 @@ extension BrokerMachine {
         if band == self.bands.count {
             self.bands.append(Band(tenant: tenant, key: key))
         } else {
-            // Its heap is empty, and keeps its memory: bands come and go whenever calls have to wait for a moment.
+            // Its heap is empty but keeps its memory: bands come and go whenever calls have to wait for a moment.
             self.bands[band].tenant = tenant
             self.bands[band].key = key
             self.bands[band].served = 0
@@ -528,13 +529,13 @@ extension BrokerMachine {
         return band
     }
 
-    /// A band without flows was taken out of its heap.
+    /// Frees a band without flows that was taken out of its heap.
     private mutating func dropBand(_ band: Int) {
         self.tenants.band(nil, at: self.bands[band].key, of: self.bands[band].tenant)
         self.freeBands.append(band)
     }
 
-    /// A flow that nothing waits in for a worker was taken out of its heap.
+    /// Notes that a flow in which no call waits for a worker was taken out of its heap.
     private mutating func leftHeap(_ index: Int) {
         guard self.flows[index].isAside, self.flows[index].calls.count > 0 else { return self.dropFlow(index) }
         self.flows[index].isInHeap = false

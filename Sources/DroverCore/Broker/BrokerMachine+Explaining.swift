@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Why a call is where it is.
+/// Explains why a call is where it is.
 extension BrokerMachine {
     /// What keeps a worker from getting a call.
     package enum Obstacle: Equatable, Sendable {
@@ -11,25 +11,25 @@ extension BrokerMachine {
         case away
         case draining
         case quiet
-        /// It refused a call, and has not said since that it is ready.
+        /// It declined a call, and has not said since that it is ready.
         case refusing
-        /// It sent calls back again and again, and gets none for a while.
+        /// It declined calls repeatedly, and gets none for a while.
         case paused
         /// It has a call that may have killed workers, and gets no other meanwhile.
         case keptForOne
-        /// It gets nothing until it has nothing left, for such a call.
+        /// It gets no calls until it has none left, to be free for such a call.
         case emptied
         /// It has as many calls as the broker lets it have.
         case full(calls: Int, credit: Int)
-        /// The same, and each of its slots is held by a handler that waits for a call that waits for a slot.
+        /// It is full, and each of its slots is held by a handler that waits for a call that waits for a slot.
         case stalled(calls: Int)
-        /// It has calls of the function that wait for its limit.
+        /// It has calls of the function that wait for the function's limit.
         case atLimit(calls: Int)
         /// Other calls occupy what the call needs.
         case resourceInUse(name: String, used: UInt64, of: UInt64)
     }
 
-    /// A call, and what stands between it and each worker.
+    /// A call, and what keeps each worker from getting it.
     package struct Explanation: Equatable, Sendable {
         package var client: String
         package var function: String
@@ -39,20 +39,20 @@ extension BrokerMachine {
         package var state: BrokerCall.State
         package var deadline: Instant
         package var attempts: Int
-        /// In how many deaths of workers it may have been running.
+        /// During how many worker deaths it may have been running.
         package var deaths: Int
-        /// Whether it was said that it waits for a slot that a handler holds which waits for a call itself, or that its handler
-        /// waits for such a call.
+        /// Whether it was reported as waiting for a slot held by a handler that itself waits for a call, or its handler
+        /// as waiting for such a call.
         package var isStalled: Bool
         /// Whether its worker has said that it runs.
         package var isStarted: Bool
-        /// What it waits for at its worker, if it is not a slot.
+        /// What it waits for at its worker, if that is not a slot.
         package var hold: HoldReason
-        /// Its client has left so much unread that its calls wait until it has read more.
+        /// Whether its client has left so much unread that its calls wait until it has read more.
         package var isHeldUp: Bool
         /// The worker that has it.
         package var worker: String?
-        /// Calls of its own client, function, demands and priority, or of its ordering key, that go first.
+        /// How many calls of its client, function, demands and priority, or of its ordering key, go first.
         package var ahead = 0
         /// Each worker, and what keeps it from getting the call; nil if nothing does.
         package var workers: [(name: String, obstacle: Obstacle?)] = []
@@ -64,7 +64,7 @@ extension BrokerMachine {
         }
     }
 
-    /// Explains each call that a client knows by this id, but not more than so many: ids are unique for each client only.
+    /// Explains the calls that clients know by this id, up to a maximum: ids are unique only within a client.
     package func explanations(of id: UInt64, most: Int = .max) -> [Explanation] {
         var explanations: [Explanation] = []
         for client in self.clients.indices where self.clients[client].isLive && explanations.count < most {
@@ -104,7 +104,7 @@ extension BrokerMachine {
             explanation.ahead += 1
             previous = self.calls[previous].previous
         }
-        // One of a key is under way, in no list.
+        // One call of the key is under way, and in no list.
         if call.state == .held { explanation.ahead += 1 }
         for index in self.workers.indices where self.workers[index].isLive {
             let obstacle = self.obstacle(between: index, function: route.function, demands)

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Calls that workers hold though slots may be free: for their functions' limits, or for ordering keys.
+/// Calls that workers hold although slots may be free: for their functions' limits, or for ordering keys.
 extension BrokerMachine {
-    /// Calls that workers hold, over all workers.
+    /// How many calls are held, over all workers.
     package var heldCount: Int { self.workers.reduce(0) { $0 + ($1.isLive ? $1.held.count : 0) } }
 
-    /// Whether a worker is sent no calls of a route, since it has some that wait for their function's limit.
+    /// Whether a worker gets no calls of a route because it has some that wait for the function's limit.
     package func isClosed(_ worker: Int, for route: Int) -> Bool {
         self.closedCount > 0 && self.workers[worker].held.isClosed(self.routes[route].function)
     }
 
-    /// The same, by a call.
+    /// The same for the route of a call.
     package func isClosed(_ worker: Int, forCallIn slot: UInt32) -> Bool {
         self.isClosed(worker, for: Int(self.calls[slot].route))
     }
@@ -26,15 +26,15 @@ extension BrokerMachine {
             self.recallHeld(slot, actions: &actions)
             self.look(after: worker, at: now.advanced(byNanoseconds: self.configuration.stallNanoseconds))
         }
-        // There is room for others, or for more of the function.
+        // There is now room for other calls, or for more of the function.
         self.fill(worker, at: now, actions: &actions)
     }
 
-    /// A call is no longer held, or no longer there.
+    /// A call is no longer held, or no longer at its worker.
     ///
     /// - Parameters:
     ///   - slot: The call.
-    ///   - backAt: When the worker gave it back, if it was asked to: it is not to get it again at once.
+    ///   - backAt: When the worker returned it, if it was asked to: the worker must not get it again at once.
     mutating func endHold(_ slot: UInt32, backAt: Instant? = nil) {
         let call = self.calls[slot]
         guard call.hold != .none else { return }
@@ -45,20 +45,20 @@ extension BrokerMachine {
         if let reopensAt { self.look(after: worker, at: reopensAt) }
     }
 
-    /// A worker answered a call: another of its function may run there.
+    /// A worker answered a call: another one of the same function may run there.
     mutating func ended(routeOf call: BrokerCall, at worker: Int) {
         guard self.closedCount > 0 else { return }
         let function = self.routes[Int(call.route)].function
         self.changeHeld(of: worker) { $0.ended(function) }
     }
 
-    /// Sees to it that a worker is looked after at a time, or before.
+    /// Schedules a check on a worker for this time at the latest.
     mutating func look(after worker: Int, at time: Instant) {
         guard self.workers[worker].isLive else { return }
         self.stallWheel.schedule(UInt32(worker), noLaterThan: time)
     }
 
-    /// Asks for held calls back that another worker could run now, and opens what was closed for a while.
+    /// Recalls held calls that another worker could run now, and reopens functions that were closed for a while.
     mutating func lookAfterHeld(_ worker: Int, at now: Instant, actions: inout [BrokerAction]) {
         guard self.workers[worker].isLive else { return }
         let before = self.workers[worker].held.closedCount
@@ -67,7 +67,7 @@ extension BrokerMachine {
         let opening = self.workers[worker].held.nextOpening
         if opening != .distantFuture { self.look(after: worker, at: opening) }
         guard self.workers[worker].held.count > 0 else { return }
-        // The last first: each goes before the one that came back before it.
+        // The last goes first: each returned call is queued before the one returned before it.
         for slot in self.calls.slots(of: self.workers[worker].calls).reversed() where self.calls[slot].hold != .none {
             self.recallHeld(slot, actions: &actions)
         }

@@ -6,10 +6,10 @@ extension BrokerMachine {
     /// The client that has a session under this identity.
     package func client(of identity: PeerID) -> Int? { self.clientOf[identity] }
 
-    /// The allow-list says something else of a session's key.
+    /// The allow-list has changed for a session's key.
     ///
-    /// If it is another tenant's now, nothing changes: that counts from the key's next session on, and the other's quotas are no
-    /// concern of the tenant that this session is in.
+    /// If the key belongs to another tenant now, nothing changes: that takes effect with the key's next session, and
+    /// the other tenant's quotas don't concern the tenant of this session.
     package mutating func changeQuotas(of peer: BrokerPeer, to claim: TenantClaim, at now: Instant) {
         let tenant =
             switch peer {
@@ -22,7 +22,7 @@ extension BrokerMachine {
 
     /// Why a tenant may not have one more session, of a client or a worker; nil if it may.
     ///
-    /// Without keys it is -1.
+    /// Without keys the tenant is -1.
     func refusal(ofSessionFor tenant: Int) -> Refusal? {
         let (count, places) = (self.clientOf.count + self.workerOf.count, self.configuration.places)
         guard count >= places.count else { return nil }

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Workers' questions whether a client has read what it was sent.
+/// Questions from workers whether a client has read what it was sent.
 ///
-/// A worker lets a bounded amount be on its way, and asks by a PING how far the client is. A broker that answered itself
-/// would only bound the way to itself, and have any amount on its way to a slow client: it passes the question on, behind
-/// what it stands behind, and the answer back.
+/// A worker keeps only a bounded amount in transit, and asks with a PING how far the client has read. If the broker
+/// answered that itself, only the amount between worker and broker would be bounded, and any amount could pile up on
+/// the way to a slow client. So it forwards the question, behind everything that the question follows, and passes the
+/// answer back.
 extension BrokerMachine {
     /// A question that a client has not answered.
     struct Question: Equatable, Sendable {
-        /// What it is about: there is one question at a time, a later one takes its place.
+        /// What the question is about: there is one at a time for each subject, and a later one replaces it.
         struct Subject: Hashable, Sendable {
             var worker: Int
             var isProgress: Bool
@@ -17,30 +18,32 @@ extension BrokerMachine {
 
         var subject: Subject
         var client: Int
-        /// The worker's id of it.
+        /// The worker's id for the question.
         var id: UInt64
     }
 
-    /// A worker's question, as its client is to be asked.
+    /// A worker's question in the form in which its client is asked.
     package struct PassedQuestion: Equatable, Sendable {
         package let client: Int
         package let id: UInt64
-        /// What it stands behind there.
+        /// The stream that it follows there.
         package let stream: PartStream
-        /// The number of the next event there, if it stands behind events.
+        /// The number of the next event there, if it follows events.
         package var next: UInt64?
-        /// For what is told of a subscription: a worker has ended it, and the client has not said that it knows.
+        /// For a statement about a subscription: whether a worker has ended it, and the client has yet to acknowledge
+        /// that.
         package var isEnded = false
     }
 
     /// A worker asks whether the events of a subscription have been read.
     ///
     /// - Parameters:
-    ///   - id: The worker's id of the question.
+    ///   - id: The worker's id for the question.
     ///   - number: The worker's number for the subscription.
-    ///   - next: The number of its next event, if it says so: what of the others has not come was lost.
+    ///   - next: The number of its next event, if the worker gives it: any earlier event that has not arrived was lost.
     ///   - worker: The worker.
-    /// - Returns: Whom to ask in its place, and by which id; nil if nobody is there: then the worker is answered at once.
+    /// - Returns: Which client to ask instead, and by which id; nil if there is none: then the worker is answered at
+    ///   once.
     package mutating func questionReceived(
         _ id: UInt64,
         afterEventsOf number: UInt32,
@@ -73,7 +76,8 @@ extension BrokerMachine {
         )
     }
 
-    /// A question that the broker itself asks a client, whose answer doesn't matter: it tells how many events there were.
+    /// A question that the broker itself asks a client, only to say how many events there were: the answer doesn't
+    /// matter.
     package mutating func statement(of subscription: UInt32, to client: Int) -> PassedQuestion? {
         guard let known = self.clients[client].subscriptions[subscription], known.next > 0 || known.isEnded else {
             return nil
@@ -88,12 +92,13 @@ extension BrokerMachine {
         )
     }
 
-    /// A client's session goes on by another connection: what to tell it of each subscription, before all else.
+    /// What to tell a client about each subscription, before all else, when its session resumes over another
+    /// connection.
     package mutating func statements(to client: Int) -> [PassedQuestion] {
         self.clients[client].subscriptions.keys.sorted().compactMap { self.statement(of: $0, to: client) }
     }
 
-    /// A client has read what came before a question; nil if it was asked no such one.
+    /// A client has read what came before a question; returns nil if it was asked no such question.
     package mutating func questionAnswered(_ id: UInt64, by client: Int) -> (worker: Int, id: UInt64)? {
         guard let question = self.questions[id], question.client == client else { return nil }
         self.forgetQuestion(id)
@@ -113,7 +118,8 @@ extension BrokerMachine {
         self.questionAbout[question.subject] = nil
     }
 
-    /// A client is gone, or has another connection: what it was asked about it has read, or will never.
+    /// A client is gone, or has another connection: whatever it was asked about, it has either read already or never
+    /// will.
     mutating func answerQuestions(to client: Int, actions: inout [BrokerAction]) {
         for id in self.questions.filter({ $0.value.client == client }).keys.sorted() {
             guard let question = self.questions[id] else { continue }

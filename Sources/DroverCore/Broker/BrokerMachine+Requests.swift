@@ -5,7 +5,7 @@ package import DroverWire
 extension BrokerMachine {
     // MARK: From clients
 
-    /// A request came.
+    /// A request arrived.
     package mutating func requestReceived(
         _ request: BrokerRequest,
         from client: Int,
@@ -26,7 +26,7 @@ extension BrokerMachine {
             case .removed, .forgotten, .never: break
             }
         }
-        // The way here may have taken longer than there was time.
+        // The request may have been on its way for longer than its time allowed.
         guard request.time > 0, deadline > now else { return .lapsed }
         guard !self.isDraining else { return .draining }
         let function: Int
@@ -75,9 +75,10 @@ extension BrokerMachine {
         return .taken(slot: slot)
     }
 
-    /// A client wants a request no longer, or not from here.
+    /// A client no longer wants a request, or no longer from this broker.
     ///
-    /// - Returns: Whether there is such a request; if not, the client is told so. Who wants one back isn't told that it isn't here.
+    /// - Returns: Whether there is such a request; if not, the client is told so. A recall always returns true: the
+    ///   client isn't told that the request isn't here.
     package mutating func cancelReceived(
         _ id: UInt64,
         reason: CancelReason,
@@ -87,20 +88,20 @@ extension BrokerMachine {
     ) -> Bool {
         guard let slot = self.clients[client].requests.find(id) else { return reason == .recalled }
         if self.calls[slot].state == .sent {
-            // What has gone on to a worker isn't given back: the broker looks after it itself.
+            // A request that has gone on to a worker isn't given back: the broker takes care of it itself.
             if reason == .recalled { return true }
             self.calls[slot].isCancelled = true
             self.cancelAtWorker(slot, reason: reason, actions: &actions)
             let worker = Int(self.calls[slot].worker)
             if self.workers[worker].alone == slot {
-                // Nobody waits for what it proves, and its handler may take its time to end.
+                // The suspect's outcome no longer matters, and its handler may take its time to end.
                 self.endSolitude(of: worker, at: now)
                 self.fill(worker, at: now, actions: &actions)
             }
         } else {
             let wasApart = self.calls[slot].state == .apart
             self.takeOut(slot)
-            // A worker that had it, and was lost, may have begun it.
+            // A worker that had the call, and was lost, may have started it.
             let stage: CancelledStage = self.calls[slot].sends > 0 ? .whileRunning : .beforeStart
             self.finish(slot, ending: .cancelled(stage), at: now, actions: &actions)
             if wasApart { self.placeApart(at: now, actions: &actions) }
@@ -126,12 +127,12 @@ extension BrokerMachine {
     /// A worker answered a request, with a value or an error.
     ///
     /// - Parameters:
-    ///   - id: The broker's id of the request.
+    ///   - id: The broker's id for the request.
     ///   - ranMicroseconds: How long the handler ran, 0 if the worker doesn't say.
-    ///   - worker: Who answered.
+    ///   - worker: The worker that answered.
     ///   - now: The time.
-    ///   - actions: What is to be done.
-    /// - Returns: Where the answer goes; nil if the worker has no such request: the answer is late, or strange.
+    ///   - actions: Where the resulting actions go.
+    /// - Returns: Where the answer goes; nil if the worker has no such request: the answer is late or unknown.
     package mutating func answered(
         _ id: UInt64,
         ranMicroseconds: UInt32 = 0,
@@ -155,10 +156,10 @@ extension BrokerMachine {
                 )
         }
         let ran = ranMicroseconds > 0 ? UInt64(ranMicroseconds) * 1000 : self.workers[worker].plannedOfUnknown
-        // One that takes long among short ones was kept from its processor, perhaps: two tell.
+        // One long run among short ones may only mean that the processor was busy elsewhere: it takes two to be sure.
         let long = min(ran, self.routes[Int(call.route)].run.nanoseconds ?? 0)
         self.routes[Int(call.route)].run.add(ran)
-        // Of what a worker doesn't say the time that it had the call is known.
+        // If the worker doesn't say how long the handler ran, count how long it had the call.
         let had = ranMicroseconds > 0 ? UInt64(ranMicroseconds) : now.nanoseconds(since: record.at) / 1000
         self.ran(call, at: worker, microseconds: had)
         self.workers[worker].progressAt = now
@@ -166,7 +167,7 @@ extension BrokerMachine {
         self.measure(route: Int(call.route), at: now)
         self.takeBack(record.slot, at: now)
         self.ended(routeOf: call, at: worker)
-        // Before the next of the ordering key may be sent: the credit may sink.
+        // This comes before the next call of the ordering key may be sent, because the credit may fall.
         self.adapt(worker, actions: &actions)
         if long / 4 > record.plannedNanoseconds { self.ranLong(long, at: worker, actions: &actions) }
         self.retire(record.slot, at: now, actions: &actions)
@@ -174,7 +175,7 @@ extension BrokerMachine {
         return BrokerAddressee(slot: record.slot, client: call.client < 0 ? nil : Int(call.client), id: call.id)
     }
 
-    /// A worker told something of a request that goes on: that it waits, runs, or how far it is.
+    /// A worker reported on a request that continues: that it waits, that it runs, or its progress.
     package func addressee(_ id: UInt64, from worker: Int) -> BrokerAddressee? {
         guard let entry = self.sent.slot(of: id) else { return nil }
         let slot = self.sent[entry].slot
@@ -185,7 +186,8 @@ extension BrokerMachine {
 
     /// A worker said that a request ended without an answer.
     ///
-    /// Also for one that it didn't take, being busy or draining: then the stage is `beforeStart`.
+    /// Also called for a request that the worker didn't take because it is busy or draining: then the stage is
+    /// `beforeStart`.
     package mutating func cancellationConfirmed(
         _ id: UInt64,
         stage: CancelledStage,
@@ -198,7 +200,7 @@ extension BrokerMachine {
         let call = self.calls[slot]
         guard call.worker == Int32(worker) else { return }
         switch stage {
-        // Or a tenant whose calls all end so would have the workers to itself.
+        // Otherwise a tenant whose calls all end this way would have the workers to itself.
         case .whileRunning, .unknown:
             self.ran(call, at: worker, microseconds: now.nanoseconds(since: self.sent[entry].at) / 1000)
         case .beforeStart, .lapsed: break
@@ -216,8 +218,8 @@ extension BrokerMachine {
                 self.declined(by: worker, at: now)
                 self.calls[slot].declines += 1
             }
-            // A worker that takes nothing, though it wasn't asked to give it back, would be sent the same again at once:
-            // it gets no more until it says that it is ready.
+            // A worker that declines a call that wasn't recalled would be sent the same call again at once: it gets no
+            // more until it says that it is ready.
             if stage == .beforeStart, !call.isRecalled {
                 self.workers[worker].isRefusing = true
                 self.loads.update(worker, in: &self.workers)
@@ -227,7 +229,7 @@ extension BrokerMachine {
             } else if self.calls[slot].declines >= Self.maxDeclines {
                 self.finish(slot, ending: .declined, at: now, actions: &actions)
             } else {
-                // Sent with the same stamps it would lapse again.
+                // With the same stamps the call would lapse again.
                 if stage == .lapsed { actions.append(.restamp(worker: worker)) }
                 self.enqueue(slot, atFront: true, at: now)
                 self.spread(Int(call.route), at: now, actions: &actions)
@@ -246,8 +248,8 @@ extension BrokerMachine {
     /// - Parameters:
     ///   - id: The request.
     ///   - message: The answer as it goes over the wire.
-    ///   - client: Whose it is.
-    ///   - isRemoval: It says that the request was taken out before it ran.
+    ///   - client: The client that made it.
+    ///   - isRemoval: Whether the answer says that the request was taken out before it ran.
     package mutating func remember(
         _ id: UInt64,
         message: UnsafeRawBufferPointer,
@@ -265,10 +267,10 @@ extension BrokerMachine {
         self.grownBytes += self.clients[client].results.grownBytes - before
     }
 
-    /// A client is asked, behind all its answers, what it has read.
+    /// A question went to a client, behind all its answers, about what it has read.
     package mutating func askedAboutResults(of client: Int) { self.clients[client].results.asked() }
 
-    /// The client has answered that, or the question may have been lost.
+    /// The client has answered that question, or the question may have been lost.
     package mutating func resultsRead(of client: Int, isLost: Bool = false) {
         if isLost { return self.clients[client].results.questionLost() }
         let before = self.clients[client].results.grownBytes
@@ -276,12 +278,12 @@ extension BrokerMachine {
         self.grownBytes += self.clients[client].results.grownBytes - before
     }
 
-    /// An answer is not kept, being too large: a re-sent request that isn't idempotent is indeterminate.
+    /// An answer is too large to be kept: its request, re-sent, is indeterminate unless it is idempotent.
     package mutating func forgetResult(_ id: UInt64, of client: Int) {
         self.clients[client].results.pass(over: id)
     }
 
-    /// Gives the held answer to `id` to `body`.
+    /// Passes the kept answer to request `id` to `body`.
     package func withResult(_ id: UInt64, of client: Int, _ body: (UnsafeRawBufferPointer) -> Void) {
         unsafe self.clients[client].results.withMessage(id, body)
     }
@@ -293,7 +295,8 @@ extension BrokerMachine {
         let own = self.clients[client].requests.count
         let tenant = self.clients[client].tenant
         let tenants = self.tenants[used: tenant]
-        // What others have filled keeps nobody out who has little there: together those can stretch it by a quarter.
+        // A table that others have filled keeps out no tenant that has little in it: together such tenants can stretch
+        // it by a quarter.
         let share = self.configuration.maxQueued / (4 * max(16, self.tenants.count))
         let isFull =
             own >= self.configuration.window
@@ -301,7 +304,7 @@ extension BrokerMachine {
                 && (self.queuedCount >= self.configuration.maxQueued || waiting >= self.configuration.maxQueuedPerRoute))
         let lacksBytes = !self.tenants.hasRoom(for: request.byteCount, of: tenant)
         guard isFull || lacksBytes else { return nil }
-        // Until an eighth of what waits is gone, at the pace of late.
+        // The time until an eighth of the waiting calls is gone, at the recent pace.
         let interval = self.routes[route].intervalNanoseconds
         let (time, overflow) = interval.multipliedReportingOverflow(by: UInt64(max(1, waiting / 8)))
         let milliseconds = overflow ? 30_000 : min(30_000, max(10, time / 1_000_000))
@@ -337,7 +340,7 @@ extension BrokerMachine {
 
     func cancelAtWorker(_ slot: UInt32, reason: CancelReason, actions: inout [BrokerAction]) {
         let call = self.calls[slot]
-        // Without a session it would be lost: the worker is told when the session goes on.
+        // Without a session the message would be lost: the worker is told when the session resumes.
         guard self.workers[Int(call.worker)].isOpen else { return }
         actions.append(.sendCancel(worker: Int(call.worker), id: call.workerID, reason: reason))
     }
@@ -346,7 +349,7 @@ extension BrokerMachine {
     mutating func finish(_ slot: UInt32, ending: BrokerEnding, at now: Instant, actions: inout [BrokerAction]) {
         let call = self.calls[slot]
         var ending = ending
-        // A client that hears that its call was taken out, though it wants it, would ask for it again.
+        // A client that learns that a call it still wants was taken out would send it again.
         if call.isRevoked, case .cancelled = ending { ending = .revoked }
         switch ending {
         case .forbidden, .declined, .noWorker: if call.sends > 0 { ending = .afterRun(ending) }
@@ -356,13 +359,13 @@ extension BrokerMachine {
         self.retire(slot, at: now, actions: &actions)
     }
 
-    /// Whether a call was at a worker before the one that has it, which may have started it.
+    /// Whether a call had been sent to a worker before the one that has it, and so may have been started there.
     package func wasSentBefore(_ slot: UInt32) -> Bool { self.calls[slot].sends > 1 }
 
     /// The worker that had a call is lost, or has lost it.
     ///
-    /// It may have been running: what a dead process had yet to say is gone with it. A call that its worker's credit kept here
-    /// is safe. It `isUnblamed` if another was alone there.
+    /// The call may have been running: whatever a dead process had yet to say is gone with it. A call that its worker's
+    /// credit kept here is safe. The call `isUnblamed` if another was alone at the worker.
     mutating func giveUp(
         _ slot: UInt32,
         reason: LossReason,
@@ -380,7 +383,7 @@ extension BrokerMachine {
         } else if call.isIdempotent, call.deadline <= now {
             self.finish(slot, ending: .cancelled(.lapsed), at: now, actions: &actions)
         } else if call.isIdempotent, reason.mayBeDeath, isUnblamed, self.isLastAttempt(call) {
-            // It ran alone before, for long, and harmed nobody; the one that is alone now is to blame.
+            // It ran alone before, for a long time, and did no harm; the call that is alone now is to blame.
             self.enqueue(slot, atFront: true, at: now)
         } else if call.isIdempotent, reason.mayBeDeath {
             self.calls[slot].attempts += 1
@@ -400,7 +403,7 @@ extension BrokerMachine {
         }
     }
 
-    /// Takes a call that no worker has out of the tables; the next of its ordering key may go.
+    /// Removes a call that no worker has from the tables; the next of its ordering key may go.
     mutating func retire(_ slot: UInt32, at now: Instant, actions: inout [BrokerAction]) {
         let call = self.calls[slot]
         self.wheel.cancel(slot)
@@ -423,7 +426,7 @@ extension BrokerMachine {
             }
             self.takeOut(next)
             guard self.calls[next].deadline <= now else { return self.place(next, at: now, actions: &actions) }
-            // Still marked as held: it passes the key to nobody, the loop does.
+            // The call is still marked as held, so ending it doesn't pass the key on: this loop does.
             self.finish(next, ending: .cancelled(.lapsed), at: now, actions: &actions)
         }
     }

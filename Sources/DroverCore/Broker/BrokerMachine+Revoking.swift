@@ -2,9 +2,9 @@
 
 internal import DroverWire
 
-/// Calls that others than their clients cancel.
+/// Cancellation of calls by someone other than their clients.
 extension BrokerMachine {
-    /// A call that fits what an operator named.
+    /// A call that matches what an operator named.
     package struct KnownCall: Equatable, Sendable {
         package let slot: UInt32
         /// The client that made it.
@@ -15,7 +15,7 @@ extension BrokerMachine {
         package let worker: String?
     }
 
-    /// The calls that clients know by an id: those of all clients, or of the one of a name or an identity.
+    /// The calls that clients know by an id: those of all clients, or of the one with a given name or identity.
     package func calls(known id: UInt64, to client: String?) -> [KnownCall] {
         self.clients.indices.compactMap { index -> KnownCall? in
             let owner = self.clients[index]
@@ -33,9 +33,9 @@ extension BrokerMachine {
         }
     }
 
-    /// A client may call only some functions in some queues from now on: its calls of others that wait end.
+    /// From now on a client may call only some functions in some queues: its waiting calls of any others end.
     ///
-    /// Those that a worker has run on: they were sent when that was allowed.
+    /// Calls that have gone to a worker continue: they were sent when that was allowed.
     package mutating func restrict(
         _ client: Int,
         at now: Instant,
@@ -45,7 +45,7 @@ extension BrokerMachine {
         for slot in self.waitingCalls(of: client) {
             let route = Int(self.calls[slot].route)
             let (function, queue) = (self.functions[self.routes[route].function].name, self.demandsOf[route].queue)
-            // The end of another one of its ordering key may have let it go just now.
+            // The end of another call of its ordering key may just have released it.
             guard !isAllowed(function, queue), self.calls[slot].isWaiting else { continue }
             let wasApart = self.calls[slot].state == .apart
             self.takeOut(slot)
@@ -54,8 +54,8 @@ extension BrokerMachine {
         }
     }
 
-    /// An operator cancels a call: one that waits ends at once, one that a worker has when the worker has said what became of
-    /// it.
+    /// An operator cancels a call: a waiting call ends at once; one that a worker has ends when the worker has said
+    /// what happened to it.
     package mutating func revoke(_ known: KnownCall, at now: Instant, actions: inout [BrokerAction]) {
         let slot = known.slot
         self.calls[slot].isRevoked = true

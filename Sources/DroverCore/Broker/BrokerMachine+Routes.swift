@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Function names and routes, as long as somebody uses them.
+/// Function names and routes, kept as long as they are in use.
 extension BrokerMachine {
-    /// Names that were refused are kept for a few of a client's numbers, to take them once there is room.
+    /// For how many of a client's numbers a refused name is kept, to be accepted once there is room.
     private static var refusedNames: Int { 64 }
 
     /// A client gave a function a number.
     ///
-    /// - Returns: False if there are too many: requests with the number end with an error that says so.
+    /// - Returns: False if there are too many: requests with this number then end with an error that says so.
     package mutating func defined(_ number: UInt32, name: String, by client: Int) -> Bool {
         guard Int(number) < self.configuration.maxFunctions else { return false }
         while self.clients[client].functions.count <= Int(number) {
@@ -34,7 +34,7 @@ extension BrokerMachine {
         return true
     }
 
-    /// A client gave a number to what can't be a function's name.
+    /// A client gave a number to something that can't be a function's name.
     package mutating func refusedName(_ number: UInt32, of client: Int) {
         guard Int(number) < self.configuration.maxFunctions else { return }
         while self.clients[client].functions.count <= Int(number) {
@@ -45,14 +45,14 @@ extension BrokerMachine {
         }
     }
 
-    /// The name that a client gave a number; nil if it gave none, or one that can't be a function's.
+    /// The name that a client gave a number; nil if it gave none, or one that can't be a function's name.
     package func functionName(_ number: UInt32, of client: Int) -> String? {
         guard Int(number) < self.clients[client].functions.count else { return nil }
         let function = self.clients[client].functions[Int(number)]
         return function >= 0 ? self.functions[function].name : self.clients[client].refusedNames[number]
     }
 
-    /// What a client's number of a function stands for.
+    /// What a client's number for a function stands for.
     enum FunctionFinding { case known(Int), undefined, tooMany }
 
     mutating func function(_ number: UInt32, of client: Int) -> FunctionFinding {
@@ -68,9 +68,9 @@ extension BrokerMachine {
         return .known(self.clients[client].functions[Int(number)])
     }
 
-    /// The index of a name, which is one use more of it; nil if there are too many.
+    /// Adds one use of a name and returns its index; nil if there are too many names.
     ///
-    /// The tenant uses `own` names already; those that workers offer are bounded by their numbers.
+    /// The tenant already uses `own` names; those that workers offer are bounded by their numbers.
     mutating func use(_ name: String, own: Int) -> Int? {
         if let known = self.functionOf[name] {
             self.functions[known].useCount += 1
@@ -87,7 +87,7 @@ extension BrokerMachine {
         return index
     }
 
-    /// One use less of a function's name.
+    /// Drops one use of a function's name.
     mutating func leave(_ function: Int) {
         self.functions[function].useCount -= 1
         guard self.functions[function].useCount == 0 else { return }
@@ -97,7 +97,7 @@ extension BrokerMachine {
         self.freeFunctions.append(function)
     }
 
-    // MARK: Numbers towards workers
+    // MARK: Function numbers for workers
 
     /// Whether there are numbers for the functions of an offer that no worker has offered yet.
     package mutating func hasNumbers(for offer: WorkerOffer) -> Bool {
@@ -113,7 +113,7 @@ extension BrokerMachine {
         self.configuration.maxFunctions - self.numberCount + self.freeNumbers.count
     }
 
-    /// One more worker offers a name; nil if there is no number for it.
+    /// Notes that one more worker offers a name; nil if there is no number for it.
     mutating func offer(_ name: String) -> Int? {
         guard let function = self.use(name, own: 0) else { return nil }
         if self.functions[function].number < 0 {
@@ -131,13 +131,13 @@ extension BrokerMachine {
         return function
     }
 
-    /// One worker fewer offers a function.
+    /// Notes that one worker fewer offers a function.
     mutating func withdraw(_ function: Int) {
         self.functions[function].offerCount -= 1
         self.leave(function)
     }
 
-    /// Takes the numbers of functions that nobody offers, and of which no call may be at a worker.
+    /// Frees the numbers of functions that no worker offers and of which no call can be at a worker.
     private mutating func sweepNumbers() {
         self.sweepRoutes()
         for function in self.functions.indices
@@ -150,7 +150,7 @@ extension BrokerMachine {
         guard self.functions[function].number >= 0 else { return }
         self.freeNumbers.append(self.functions[function].number)
         self.functions[function].number = -1
-        // The number will stand for another name.
+        // The number will stand for another name later.
         for worker in self.workers.indices { self.workers[worker].defined.remove(function) }
     }
 
@@ -193,7 +193,7 @@ extension BrokerMachine {
         return index
     }
 
-    /// A call is in a route now.
+    /// A call has entered a route.
     mutating func entered(_ route: Int) {
         self.routes[route].callCount += 1
         guard self.routes[route].callCount == 1 else { return }
@@ -211,7 +211,7 @@ extension BrokerMachine {
         if byteCount > TenantBook.usualRouteBytes { self.idleRouteBytes += byteCount }
     }
 
-    /// Forgets routes without calls whose demands take much.
+    /// Forgets routes without calls if their large demands take too much memory.
     mutating func sweepLargeRoutes() {
         if self.idleRouteBytes > Self.maxIdleRouteBytes { self.sweepRoutes() }
     }
@@ -240,20 +240,20 @@ extension BrokerMachine {
         }
     }
 
-    /// Notes which routes' calls a worker may take.
+    /// Works out which routes' calls a worker may take.
     mutating func matchAll(_ worker: Int, at now: Instant) {
         var orphaned = NumberSet()
         for route in self.routes.indices where self.match(worker, route) { orphaned.insert(route) }
         if !orphaned.isEmpty { self.startPatience(of: orphaned, at: now) }
     }
 
-    /// Notes whether a worker may take the calls of a route.
+    /// Works out whether a worker may take the calls of a route.
     ///
-    /// - Returns: Whether nobody may any more, and calls wait.
+    /// - Returns: Whether no worker may any more while the route has calls.
     @discardableResult
     mutating func match(_ worker: Int, _ index: Int) -> Bool {
         guard self.routes[index].isLive else { return false }
-        // One that has yet to answer the introduction is no worker that a call could wait for.
+        // A worker that has yet to answer the introduction isn't one that a call could wait for.
         let matches =
             self.workers[worker].isLive && self.workers[worker].sessionNumber != 0
             && self.workers[worker].offers.contains(self.routes[index].function)
@@ -273,9 +273,9 @@ extension BrokerMachine {
         return false
     }
 
-    /// The last worker for these routes is gone: their calls wait for another one only so long.
+    /// The last worker for these routes is gone: their calls wait for another one only as long as the patience lasts.
     ///
-    /// All at once: there may be very many ordering keys.
+    /// The routes are handled in one go, because there may be very many ordering keys.
     private mutating func startPatience(of routes: NumberSet, at now: Instant) {
         for route in self.routes.indices where routes.contains(route) {
             for level in 0...Int(FairQueue.highestPriority) {

@@ -8,42 +8,42 @@ struct BrokerBinding: Equatable, Sendable {
     var subscription: UInt32
     /// The next number that the worker should use.
     var expected: UInt64 = 0
-    /// Whether the worker has stated it since its last welcome.
+    /// Whether the worker has restated it since its last welcome.
     var isConfirmed = true
 }
 
-/// A callback of a client that workers have bound.
+/// A client's callback that workers have bound.
 struct BrokerSubscription: Equatable, Sendable {
-    /// The next number towards the client.
+    /// The next number for the client.
     var next: UInt64 = 0
-    /// Who bound it, and by which number.
+    /// The workers that bound it, each with the number it uses.
     var bindings: [Int: UInt32] = [:]
-    /// What the client said last of pauses; nil if it said nothing.
+    /// Whether the client last asked for a pause; nil if it said nothing.
     var isPaused: Bool?
-    /// A worker has ended it, and the client has not said that it knows.
+    /// Whether a worker has ended it, and the client has yet to acknowledge that.
     var isEnded = false
 }
 
 /// Events and invocations, from workers to clients.
 extension BrokerMachine {
-    /// Where an event or an invocation goes on to.
+    /// Where an event or an invocation is forwarded to.
     package struct Delivery: Equatable, Sendable {
         package var client: Int
         package var subscription: UInt32
-        /// The event's number towards the client, or the invocation's id.
+        /// The number that the event has for the client, or the invocation's id.
         package var id: UInt64
     }
 
     /// Whether a worker has answered the introduction.
     ///
-    /// What it says of callbacks before that belongs to a former session with the broker, whose numbers stand for others:
-    /// it must be ignored.
+    /// Anything it says about callbacks before that belongs to an earlier session with the broker, whose numbers stood
+    /// for other callbacks: it must be ignored.
     package func isInSession(_ worker: Int) -> Bool { self.workers[worker].sessionNumber != 0 }
 
     /// A worker gave a client's subscription a number, or states it again after a welcome.
     ///
-    /// - Returns: False if the client isn't here, if it has ended, if there are too many, or if it is no subscription's
-    ///   number: the worker is told that it is over.
+    /// - Returns: False if the client isn't here, if the subscription has ended, if there are too many, or if the
+    ///   number can't be a subscription's: the worker is then told that the subscription is over.
     package mutating func bound(
         _ number: UInt32,
         to name: UInt64,
@@ -51,7 +51,7 @@ extension BrokerMachine {
         by worker: Int,
         actions: inout [BrokerAction]
     ) -> Bool {
-        // Another number would be another callback's.
+        // A truncated number would be another callback's.
         guard let subscription = UInt32(exactly: name) else { return false }
         let index = self.clientOf[client]
         if let known = self.workers[worker].bindings[number] {
@@ -59,7 +59,7 @@ extension BrokerMachine {
             self.workers[worker].bindings[number]?.isConfirmed = true
             return true
         }
-        // A number that was bound before has ended, and the worker didn't hear of it.
+        // The number was bound before and has ended, but the worker hasn't learned of it.
         guard UInt64(number) >= self.workers[worker].nextBinding else { return false }
         self.workers[worker].nextBinding = UInt64(number) + 1
         guard let index, self.workers[worker].bindings.count < self.configuration.maxBindings else { return false }
@@ -71,9 +71,9 @@ extension BrokerMachine {
             actions.append(.endClientSubscription(client: index, subscription: subscription))
             return false
         }
-        // The client ended it before the worker had read the request that it came with.
+        // The client ended the subscription before the worker had read the request that carried it.
         if self.clients[index].callbacks.hasEnded(subscription) { return false }
-        // One number per worker: a second one would outlive the subscription, and the client.
+        // Each worker has one number for it: a second one would outlive the subscription, and the client.
         if let former = self.clients[index].subscriptions[subscription]?.bindings[worker] {
             self.unbind(former, of: worker)
         }
@@ -85,12 +85,13 @@ extension BrokerMachine {
         return true
     }
 
-    /// A worker sent an event; nil if its subscription is not bound.
+    /// A worker sent an event; returns nil if its subscription is not bound.
     package mutating func eventReceived(_ number: UInt32, sequence: UInt64, from worker: Int) -> Delivery? {
         self.advance(number, to: sequence, of: worker)
     }
 
-    /// A worker invokes a callback; nil if its subscription is not bound, or too much is unanswered.
+    /// A worker invokes a callback; returns nil if its subscription is not bound, or too many invocations are
+    /// unanswered.
     package mutating func invocationReceived(_ number: UInt32, id: UInt64, from worker: Int) -> Delivery? {
         guard let binding = self.workers[worker].bindings[number],
             self.mayAdd(
@@ -109,7 +110,7 @@ extension BrokerMachine {
         return delivery
     }
 
-    /// A client answered an invocation; nil if it has no such one.
+    /// A client answered an invocation; returns nil if the client has no such invocation.
     package mutating func invocationAnswered(_ id: UInt64, by client: Int) -> (worker: Int, id: UInt64)? {
         guard let slot = self.invocations.slot(of: id), self.invocations[slot].client == client else { return nil }
         let invocation = self.invocations.remove(slot)
@@ -117,20 +118,21 @@ extension BrokerMachine {
         return (invocation.worker, invocation.id)
     }
 
-    /// What a worker has not been answered, by its own ids.
+    /// The worker's own ids of its unanswered invocations.
     package func invocations(of worker: Int) -> [UInt64] {
         self.invocationSlots { $0.worker == worker }.map { $0.1.id }
     }
 
-    /// A client whose session went on says that it works on an invocation.
+    /// A client whose session was resumed says that it is working on an invocation.
     package mutating func isPending(_ id: UInt64, from client: Int) {
         guard let slot = self.invocations.slot(of: id), self.invocations[slot].client == client else { return }
         self.invocations[slot].connection = self.clients[client].connection
     }
 
-    /// It has said so of all.
+    /// A client has listed all invocations that it is working on.
     ///
-    /// Others that went by a former connection were lost with it, or their answers were: nobody will answer them.
+    /// Any others that were sent over an earlier connection were lost with it, or their answers were: they will never
+    /// be answered.
     package mutating func endLostInvocations(of client: Int, actions: inout [BrokerAction]) {
         let connection = self.clients[client].connection
         let lost = self.invocationSlots { $0.client == client && $0.connection != connection }
@@ -141,14 +143,15 @@ extension BrokerMachine {
         }
     }
 
-    /// A client's subscription is over.
+    /// A client ended a subscription.
     package mutating func endedReceived(_ subscription: UInt32, from client: Int, actions: inout [BrokerAction]) {
         self.endBindings(subscription, of: client, actions: &actions)
         self.clients[client].subscriptions[subscription] = nil
         self.remember(of: client) { $0.ended(subscription) }
     }
 
-    /// Remembers what a client said of a callback; the oldest of too much news is forgotten, and counted.
+    /// Remembers what a client said about a callback; once there are too many notices, the oldest is forgotten and
+    /// counted.
     private mutating func remember(of client: Int, _ change: (inout CallbackMemory<UInt32>) -> Void) {
         let before = self.clients[client].callbacks.forgottenCount
         change(&self.clients[client].callbacks)
@@ -164,10 +167,10 @@ extension BrokerMachine {
         }
     }
 
-    /// A worker ended a subscription; nil if it isn't bound.
+    /// A worker ended a subscription; returns nil if it isn't bound.
     ///
-    /// The client may not hear of it, and must not take another worker's numbers for those that it had: the subscription
-    /// is remembered until the client has ended it as well.
+    /// The news may not reach the client, which must not mistake another worker's numbers for the earlier ones: the
+    /// subscription is remembered until the client has ended it as well.
     package mutating func endedReceived(_ number: UInt32, by worker: Int, actions: inout [BrokerAction]) -> Delivery? {
         guard let binding = self.workers[worker].bindings[number] else { return nil }
         self.unbind(number, of: worker)
@@ -176,14 +179,15 @@ extension BrokerMachine {
         return Delivery(client: binding.client, subscription: binding.subscription, id: 0)
     }
 
-    /// A client asks for a pause of a subscription's events, or to go on.
+    /// A client asks to pause a subscription's events, or to resume them.
     package mutating func flowReceived(
         _ subscription: UInt32,
         isPaused: Bool,
         from client: Int,
         actions: inout [BrokerAction]
     ) {
-        // Also if all workers that had bound it are gone, or none has yet: it holds for those to come.
+        // The request holds for later workers too, even if all that had bound the subscription are gone, or none has
+        // yet.
         guard self.clients[client].subscriptions[subscription] != nil else {
             return self.remember(of: client) { $0.flow(subscription, isPaused: isPaused) }
         }
@@ -194,13 +198,13 @@ extension BrokerMachine {
         }
     }
 
-    /// Whether the client wants no events of a subscription that was just bound: then the worker is to be told.
+    /// Whether the client has paused a subscription that was just bound: the worker must then be told.
     package func isPaused(_ number: UInt32, of worker: Int) -> Bool {
         guard let binding = self.workers[worker].bindings[number] else { return false }
         return self.clients[binding.client].subscriptions[binding.subscription]?.isPaused ?? false
     }
 
-    /// What was said of pauses may have been lost with a connection.
+    /// Restates pauses, since earlier messages may have been lost with a connection.
     func restateFlow(of worker: Int, actions: inout [BrokerAction]) {
         for (number, binding) in self.workers[worker].bindings.sorted(by: { $0.key < $1.key }) {
             guard let isPaused = self.clients[binding.client].subscriptions[binding.subscription]?.isPaused else {
@@ -221,7 +225,7 @@ extension BrokerMachine {
         }
     }
 
-    /// What a worker has not stated again between its welcome and its first sign of readiness it has ended.
+    /// Ends the subscriptions that a worker didn't restate between its welcome and its first sign of readiness.
     mutating func endUnconfirmed(of worker: Int, actions: inout [BrokerAction]) {
         let ended = self.workers[worker].bindings.filter { !$0.value.isConfirmed }
         for number in ended.keys.sorted() {
@@ -241,7 +245,8 @@ extension BrokerMachine {
         self.clients[binding.client].subscriptions[binding.subscription]?.bindings[worker] = nil
     }
 
-    /// What a worker numbered below `next` has come by now, or was lost: then it is missing for the client as well.
+    /// Notes that all events a worker numbered below `next` have arrived or are lost: lost ones are missing for the
+    /// client as well.
     mutating func passed(_ number: UInt32, upTo next: UInt64, of worker: Int) {
         guard let binding = self.workers[worker].bindings[number], next > binding.expected else { return }
         self.workers[worker].bindings[number]?.expected = next

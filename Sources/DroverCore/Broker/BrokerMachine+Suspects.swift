@@ -2,25 +2,26 @@
 
 /// Calls that may have killed workers, and workers that take none.
 extension BrokerMachine {
-    /// So often a call may be taken back from workers that went in order, or had lost it.
+    /// How often a call may be taken back from workers that left in order, or had lost it.
     static var maxMoves: UInt8 { 16 }
-    /// So often workers may decline a call before its client is told.
+    /// How often workers may decline a call before its client is told.
     static var maxDeclines: UInt8 { 20 }
 
-    /// Whether another death would make it poison.
+    /// Whether another worker death would make a call poison.
     func isLastAttempt(_ call: BrokerCall) -> Bool { call.attempts + 1 >= self.configuration.maxAttempts }
 
-    /// Whether it must be the only one where it runs, since it would be poison after another death; not if the first is the last.
+    /// Whether a call must run alone, because another worker death would make it poison; not if the first death already
+    /// does.
     func mustBeAlone(_ call: BrokerCall) -> Bool { call.attempts > 0 && self.isLastAttempt(call) }
 
-    /// Sends suspects, each to a worker that has nothing else, and keeps a worker free for the next.
+    /// Sends each suspect to a worker without other calls, and keeps a worker free for the next one.
     mutating func placeApart(at now: Instant, actions: inout [BrokerAction]) {
         let former = self.workers.indices.filter { self.workers[$0].isReserved }
         var emptied: Set<Int> = []
         var reserved: Set<UInt32> = []
         for slot in self.calls.slots(of: self.apart) {
             let route = self.calls[slot].route
-            // The end of one may have let another of its ordering key go.
+            // The end of one suspect may have released another call of its ordering key.
             guard self.calls[slot].state == .apart, !reserved.contains(route),
                 !self.clients[Int(self.calls[slot].client)].isHeldUp
             else { continue }
@@ -40,7 +41,7 @@ extension BrokerMachine {
             switch choice.verdict {
             case .none: break
             case .empty(let worker):
-                // One worker at a time is emptied for the calls of a route.
+                // Only one worker at a time is emptied for a route's calls.
                 reserved.insert(route)
                 emptied.insert(worker)
                 self.workers[worker].solitude.reserve(isLoose: self.hasStalled(worker), at: now)
@@ -49,7 +50,7 @@ extension BrokerMachine {
                 self.takeOut(slot)
                 self.endSolitude(of: worker, at: now)
                 self.send(slot, to: worker, at: now, actions: &actions)
-                // Its time may have been over.
+                // Its deadline may have passed.
                 guard self.calls[slot].state == .sent, !self.hasStalled(worker) else { continue }
                 self.workers[worker].solitude.begin(with: UInt64(slot), at: now)
                 self.watchSolitude(of: worker, at: now)
@@ -58,16 +59,16 @@ extension BrokerMachine {
         for worker in former where self.workers[worker].isReserved && !emptied.contains(worker) {
             self.endSolitude(of: worker, at: now)
         }
-        // What is kept free no longer takes others.
+        // Workers that are no longer kept free take other calls again.
         for worker in former where !self.workers[worker].isReserved { self.serve(worker, at: now, actions: &actions) }
     }
 
-    /// Whether a handler there waits for a call that may have nowhere else to go.
+    /// Whether a handler at a worker waits for a call that may have nowhere else to go.
     private func hasStalled(_ worker: Int) -> Bool {
         self.calls.slots(of: self.workers[worker].calls).contains { self.calls[$0].isStalled }
     }
 
-    /// A worker takes others.
+    /// Lets a worker take other calls again.
     mutating func endSolitude(of worker: Int, at now: Instant) {
         self.workers[worker].solitude.end(at: now)
         self.watchSolitude(of: worker, at: now)
@@ -83,9 +84,9 @@ extension BrokerMachine {
         }
     }
 
-    /// A worker was kept for a suspect, or took others meanwhile, for as long as it may.
+    /// A worker's time of being reserved for a suspect, or of taking other calls in between, is over.
     mutating func solitudeIsOver(of worker: Int, at now: Instant, actions: inout [BrokerAction]) {
-        // The suspect runs on; others may come.
+        // The suspect keeps running; other calls may join it.
         if self.workers[worker].alone != nil, self.workers[worker].solitude.isOver(at: now) {
             self.endSolitude(of: worker, at: now)
         }
@@ -94,18 +95,18 @@ extension BrokerMachine {
         self.serve(worker, at: now, actions: &actions)
     }
 
-    /// A handler asks a callback, which may call the pool itself before it answers.
+    /// A handler invokes a callback, which may call the pool itself before it answers.
     package mutating func asked(by worker: Int, at now: Instant, actions: inout [BrokerAction]) {
         guard self.workers[worker].alone != nil else { return }
         self.endSolitude(of: worker, at: now)
         self.fill(worker, at: now, actions: &actions)
     }
 
-    /// A worker didn't take a call: if that goes on, it is left alone for a while, each time for twice as long.
+    /// A worker declined a call: if it keeps doing so, it gets no calls for a while, each time for twice as long.
     mutating func declined(by worker: Int, at now: Instant) {
         guard !self.workers[worker].isPaused else { return }
         self.workers[worker].declines += 1
-        // Once it may have been a deadline that was moved.
+        // A single decline may have been caused by a moved deadline.
         guard self.workers[worker].declines > 1 else { return }
         self.workers[worker].isPaused = true
         self.loads.update(worker, in: &self.workers)

@@ -3,9 +3,9 @@
 internal import DroverWire
 
 extension BrokerMachine {
-    /// Time has passed: drops lapsed calls, keeps sessions alive, recalls what waits behind a stalled worker.
+    /// Time has passed: drops lapsed calls, keeps sessions alive, and recalls what waits behind a stalled worker.
     package mutating func ticked(at now: Instant, actions: inout [BrokerAction]) {
-        // First of all: credit may sink, and what is let go below must not be sent by the old one.
+        // This comes first: credit may fall, and calls released below must not be sent on the old credit.
         self.stallWheel.advance(to: now, into: &self.due)
         for worker in self.due { self.lookAfter(Int(worker), at: now, actions: &actions) }
         for worker in self.due { self.lookAfterHeld(Int(worker), at: now, actions: &actions) }
@@ -24,7 +24,7 @@ extension BrokerMachine {
         self.wheel.advance(to: now, into: &self.due)
         for slot in self.due {
             let call = self.calls[slot]
-            // The end of another one of its ordering key may have let it go or lapse just now.
+            // The end of another call of its ordering key may just have released it, or let it lapse.
             guard call.isWaiting else { continue }
             let hasWorkers = self.routes[Int(call.route)].workerCount > 0
             if call.deadline > now, hasWorkers {
@@ -44,7 +44,7 @@ extension BrokerMachine {
         self.sweepTenants(at: now)
     }
 
-    /// When ``ticked(at:actions:)`` has something to do next.
+    /// When ``ticked(at:actions:)`` next has something to do.
     package var nextDeadline: Instant {
         min(
             self.wheel.nextDeadline ?? .distantFuture,
@@ -71,7 +71,7 @@ extension BrokerMachine {
         self.watchClient(index)
     }
 
-    /// A worker had more calls than handlers; asks for them back if it still has and answers none.
+    /// Recalls the surplus from a worker that had more calls than handlers, if it still has and answers none.
     private mutating func lookAfter(_ index: Int, at now: Instant, actions: inout [BrokerAction]) {
         let slots = self.workers[index].offer.concurrency
         guard self.workers[index].isLive, self.workers[index].occupying > slots else { return }
@@ -87,9 +87,9 @@ extension BrokerMachine {
         self.look(after: index, at: now.advanced(byNanoseconds: max(stall, silence)))
     }
 
-    /// A call ran far longer than was expected of it.
+    /// A call ran far longer than expected.
     ///
-    /// If those that wait behind it do so too, they wait here.
+    /// The calls that wait behind it may run as long, so they had better wait at the broker.
     mutating func ranLong(_ nanoseconds: UInt64, at index: Int, actions: inout [BrokerAction]) {
         let slots = self.workers[index].offer.concurrency
         let waiting = UInt64(max(0, self.workers[index].occupying - slots))
@@ -98,11 +98,11 @@ extension BrokerMachine {
         self.recallWaiting(at: index, actions: &actions)
     }
 
-    /// Asks a worker for the calls that wait for a handler there.
+    /// Recalls the calls that wait for a handler at a worker.
     private mutating func recallWaiting(at index: Int, actions: inout [BrokerAction]) {
         let calls = self.calls.slots(of: self.workers[index].calls).filter { self.calls[$0].hold == .none }
         for slot in calls.dropFirst(self.workers[index].offer.concurrency) {
-            // One that was asked for goes on to be: the worker gives it back, or answers it.
+            // A recalled call stays recalled: the worker gives it back, or answers it.
             guard !self.calls[slot].isRecalled else { continue }
             self.calls[slot].isRecalled = true
             actions.append(.recall(worker: index, id: self.calls[slot].workerID))

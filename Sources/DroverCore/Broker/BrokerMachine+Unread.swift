@@ -2,21 +2,21 @@
 
 /// Clients that don't read their answers.
 ///
-/// What a client doesn't read stays here. So the calls of one that has left too much unread wait: no worker gets any, those
-/// that workers have not started come back, and what runs is all that may still add to it.
+/// What a client doesn't read stays here. So if a client has left too much unread, its calls wait: no worker gets any,
+/// those that workers haven't started are recalled, and only those that are running can still add to it.
 extension BrokerMachine {
-    /// What became of a client's calls.
+    /// What happened to a client's calls.
     package enum Reading: Equatable, Sendable {
         case unchanged
         /// They wait from now on.
         case isHeldUp
-        /// They wait no more.
+        /// They no longer wait.
         case goesOn
     }
 
     package var unreadLimit: UnreadLimit { UnreadLimit(perClient: self.configuration.maxUnreadBytes) }
 
-    /// So much a client has not read, of what all have not read: its calls wait from now on, or go on.
+    /// A client has left this many bytes unread, of the total over all clients: its calls wait from now on, or go on.
     package mutating func hasUnread(
         _ bytes: Int,
         of client: Int,

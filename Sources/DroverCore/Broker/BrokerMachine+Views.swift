@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What operators are shown.
+/// Views for operators.
 extension BrokerMachine {
     /// Calls of one function with the same demands.
     package struct RouteView: Equatable, Sendable {
         package var function: String
         package var demands: Demands
         package var waiting: Int
-        /// Workers that may run them.
+        /// How many workers may run them.
         package var workers: Int
-        /// The call that waits longest.
+        /// The call that has waited longest.
         package var oldest: OldCall?
     }
 
-    /// A call, and for how long it has been here.
+    /// A call, and how long it has been here.
     package struct OldCall: Equatable, Sendable {
         package let client: Int
         package let id: UInt64
         package let milliseconds: Int
     }
 
-    /// How many workers offer a function now, and how many handlers those have.
+    /// How many workers offer a function now, and how many handlers they have.
     package func serving(_ name: String) -> (workers: Int, slots: Int) {
         guard let function = self.functionOf[name] else { return (0, 0) }
         return self.workers.reduce(into: (workers: 0, slots: 0)) { sum, worker in
@@ -30,7 +30,7 @@ extension BrokerMachine {
         }
     }
 
-    /// All routes that have calls or workers, by function and queue.
+    /// All routes that have calls or workers, sorted by function and queue.
     package func routeViews(at now: Instant) -> [RouteView] {
         var oldest: [Int: UInt32] = [:]
         for slot in self.waitingSlots(ofEach: 1) {
@@ -55,14 +55,14 @@ extension BrokerMachine {
                     oldest: oldest[index].map { self.oldCall($0, at: now) }
                 )
             }
-            // Those that wait for nobody come last: what is left out of an answer must not be what people look for.
+            // Routes without workers come last, so that what is cut from an answer isn't what people look for.
             .sorted { lhs, rhs in
                 let (left, right) = (lhs.workers == 0 ? 1 : 0, rhs.workers == 0 ? 1 : 0)
                 return (left, lhs.function, lhs.demands.queue) < (right, rhs.function, rhs.demands.queue)
             }
     }
 
-    /// The calls that wait longest, then those that workers have whose clients made them first; so many of each at most.
+    /// The calls that have waited longest, then the oldest of those that workers have; at most `count` of each.
     package func oldestCalls(_ count: Int, at now: Instant) -> [OldCall] {
         let waiting = self.waitingSlots(ofEach: count)
         var sent: [UInt32] = []
@@ -84,7 +84,7 @@ extension BrokerMachine {
         return OldCall(client: Int(call.client), id: call.id, milliseconds: call.milliseconds(at: now))
     }
 
-    /// The first of each line of calls that wait: they came before the others, unless a worker gave them back.
+    /// The first calls of each line of waiting calls: they arrived before the others, unless a worker gave them back.
     private func waitingSlots(ofEach count: Int) -> [UInt32] {
         var slots: [UInt32] = []
         func take(_ list: CallList) {

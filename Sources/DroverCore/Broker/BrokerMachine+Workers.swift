@@ -3,9 +3,9 @@
 package import DroverWire
 
 extension BrokerMachine {
-    /// A worker said what it can do: the broker introduces itself, unless it has by the same route.
+    /// A worker said what it can do: the broker introduces itself, unless it already has over the same route.
     ///
-    /// - Returns: The worker; nil if there are too many, which ``refusalOfWorker`` tells about.
+    /// - Returns: The worker; nil if there are too many: ``refusalOfWorker`` then says why.
     package mutating func offerReceived(
         _ offer: WorkerOffer,
         tenant claim: TenantClaim? = nil,
@@ -19,14 +19,14 @@ extension BrokerMachine {
                     self.take(offer, of: index, at: now, actions: &actions)
                     return index
                 }
-                // It says again what the broker has welcomed, so it doesn't know the session any more.
+                // It repeats an offer that the broker has welcomed, so it no longer knows the session.
                 self.workers[index].isOpen = false
                 self.loads.update(index, in: &self.workers)
                 self.perform(self.workers[index].session.connected(at: now), of: index, at: now, actions: &actions)
                 self.watchWorker(index)
                 return index
             }
-            // Nothing may go by a route that it doesn't know the broker by.
+            // Nothing may be sent over a route on which the worker doesn't know the broker yet.
             self.workers[index].isOpen = false
             self.loads.update(index, in: &self.workers)
             self.loseWhoever(at: route, at: now, actions: &actions)
@@ -61,14 +61,14 @@ extension BrokerMachine {
         self.workerOf[offer.worker] = index
         self.peerOf[route] = .worker(index)
         self.take(offer, of: index, at: now, actions: &actions)
-        // The offer is a sign of life: a worker that never answers the introduction is given up when silence is over.
+        // The offer is a sign of life: a worker that never answers the introduction is given up at the silence limit.
         self.workers[index].session.established(at: now)
         self.perform(self.workers[index].session.connected(at: now), of: index, at: now, actions: &actions)
         self.watchWorker(index)
         return index
     }
 
-    /// The place of a worker's tenant, which has one more of them now, or -1 without keys; nil if there are too many.
+    /// The place of a worker's tenant, which now counts one more worker, or -1 without keys; nil if there are too many.
     private mutating func tenant(ofWorker claim: TenantClaim?, at now: Instant) -> Int? {
         guard let claim else {
             let (count, limit) = (self.workerOf.count, self.configuration.maxWorkers)
@@ -90,7 +90,8 @@ extension BrokerMachine {
 
     /// A worker accepted the introduction.
     ///
-    /// If its connection is gone, the answer was under way by that: nothing that is sent would arrive, and it hasn't come back.
+    /// If its connection is gone, the answer was still under way over that connection: nothing sent now would arrive,
+    /// and the worker hasn't come back.
     package mutating func welcomed(
         by index: Int,
         epoch: UInt64,
@@ -108,7 +109,7 @@ extension BrokerMachine {
         if known == 0 { self.matchAll(index, at: now) }
         for number in self.workers[index].bindings.keys { self.workers[index].bindings[number]?.isConfirmed = false }
         self.workers[index].window = min(max(1, window), 1 << 24)
-        // Not open yet: nothing is announced.
+        // The session isn't open yet, so nothing is announced.
         self.adapt(index, actions: &actions)
         self.workers[index].isOpen = true
         self.workers[index].isRefusing = false
@@ -117,7 +118,8 @@ extension BrokerMachine {
         self.watchWorker(index)
         self.announce(index, actions: &actions)
         self.restateFlow(of: index, actions: &actions)
-        // Requests and answers on the way may have gone with the old connection. The worker knows which it has.
+        // Requests and answers in transit may have been lost with the old connection. The worker knows which requests
+        // it has.
         for slot in self.calls.slots(of: self.workers[index].calls) {
             let call = self.calls[slot]
             let function = self.routes[Int(call.route)].function
@@ -135,7 +137,7 @@ extension BrokerMachine {
         self.fill(index, at: now, actions: &actions)
     }
 
-    /// A worker restated how it is.
+    /// A worker restated its condition.
     package mutating func readyReceived(
         from index: Int,
         epoch: UInt64,
@@ -154,7 +156,7 @@ extension BrokerMachine {
         self.endUnconfirmed(of: index, actions: &actions)
         if isStarved { self.starvedCount += 1 }
         self.fill(index, at: now, actions: &actions)
-        // What it was told may be old.
+        // What the worker was told last may be out of date.
         let (announced, isTold) = (self.workers[index].announcedCredit, self.workers[index].announcedWaiting)
         if announced != self.workers[index].credit || isTold != (self.waitingCount(for: index) > 0) {
             self.announce(index, actions: &actions)
@@ -162,7 +164,7 @@ extension BrokerMachine {
         if isStalled, self.queuedCount > 0 { self.tellStalled(of: index, actions: &actions) }
     }
 
-    /// Tells the clients whose calls wait for workers of which each stands still.
+    /// Tells the clients whose calls wait for workers that are all stalled.
     private mutating func tellStalled(of index: Int, actions: inout [BrokerAction]) {
         var verdicts: [UInt32: Bool] = [:]
         let queued = self.calls.queued { !$0.isStalled && $0.client >= 0 }
@@ -181,15 +183,16 @@ extension BrokerMachine {
         return !able.isEmpty && able.allSatisfy { self.workers[$0].isStalled || !self.workers[$0].isOpen }
     }
 
-    /// A worker told how far a request has come.
+    /// A worker reported how far a request has come.
     ///
     /// - Parameters:
     ///   - slot: The request.
-    ///   - isStarted: It runs.
-    ///   - isStalled: Its handler waits for a call that waits for a slot, or itself waits for one in vain.
-    ///   - hold: What it waits for, if it is not a slot.
+    ///   - isStarted: Whether it runs.
+    ///   - isStalled: Whether its handler waits for a call that waits for a slot, or it waits for a slot in vain
+    ///     itself.
+    ///   - hold: What it waits for, if that is not a slot.
     ///   - now: The time.
-    ///   - actions: What is to be done.
+    ///   - actions: Where the resulting actions go.
     package mutating func phaseReported(
         _ slot: UInt32,
         isStarted: Bool = false,
@@ -209,7 +212,7 @@ extension BrokerMachine {
         guard self.calls[slot].state == .sent else { return }
         let worker = Int(self.calls[slot].worker)
         if isStalled, self.workers[worker].alone == slot {
-            // The call that it waits for may have nowhere else to go.
+            // The call that its handler waits for may have nowhere else to go.
             self.endSolitude(of: worker, at: now)
             self.fill(worker, at: now, actions: &actions)
         } else if self.apart.count > 0 {
@@ -222,7 +225,7 @@ extension BrokerMachine {
         self.workers[index].coverageNanoseconds = max(100_000, min(nanoseconds, 1_000_000_000) * 4)
     }
 
-    /// A worker takes no more requests, or leaves.
+    /// A worker takes no more requests, or is leaving.
     package mutating func goodbyeReceived(
         from index: Int,
         reason: GoodbyeReason,
@@ -234,7 +237,7 @@ extension BrokerMachine {
         self.loads.update(index, in: &self.workers)
     }
 
-    /// A worker doesn't know the broker's session: introduce the broker again.
+    /// A worker doesn't know the broker's session: the broker introduces itself again.
     package mutating func resetReceived(from index: Int, at now: Instant, actions: inout [BrokerAction]) {
         self.workers[index].isOpen = false
         self.loads.update(index, in: &self.workers)
@@ -296,7 +299,7 @@ extension BrokerMachine {
         self.solitudeWheel.cancel(UInt32(index))
         self.matchAll(index, at: now)
         var touched: Set<Int> = []
-        // The last first, so that they stand in the order they were sent.
+        // The last goes first, so that they end up in the order they were sent.
         for slot in self.calls.slots(of: self.workers[index].calls).reversed() {
             touched.insert(Int(self.calls[slot].route))
             self.takeBack(slot, at: now)

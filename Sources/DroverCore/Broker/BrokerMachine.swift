@@ -2,13 +2,13 @@
 
 internal import DroverWire
 
-/// Everything a broker decides: which worker gets a call and when, what becomes of calls when a worker or a client is lost,
-/// where answers go.
+/// Everything a broker decides: which worker gets a call and when, what happens to calls when a worker or a client is
+/// lost, and where answers go.
 ///
-/// The loop feeds events in and carries out the actions. A call is known by the client's id, by the broker's own towards
-/// the worker that has it, and by a slot between machine and loop; the loop keeps the request's bytes under the slot until
-/// it is told that the slot is free: by an answer's addressee, ``BrokerAction/finish(slot:client:id:ending:)`` or
-/// ``BrokerAction/release(slot:)``. Its parts are in the extensions beside this file.
+/// The loop feeds events in and carries out the actions. The client identifies a call by its own id, the worker that
+/// has the call by an id that the broker assigned, and machine and loop by a slot. The loop keeps the request's bytes
+/// under the slot until the slot is freed: by an answer's addressee, ``BrokerAction/finish(slot:client:id:ending:)`` or
+/// ``BrokerAction/release(slot:)``. The rest of the machine is in the extensions beside this file.
 package struct BrokerMachine: ~Copyable {
     package struct Configuration: Sendable {
         package var session = PeerSession.Limits.standard
@@ -17,46 +17,47 @@ package struct BrokerMachine: ~Copyable {
         /// How many calls may wait in all, and in one route.
         package var maxQueued = 4 << 20
         package var maxQueuedPerRoute = 4 << 20
-        /// How many bytes of requests may be kept, waiting or at workers; half of them of one client.
+        /// How many bytes of requests, waiting or at workers, may be kept; one client may have half of them.
         package var maxQueuedBytes = 2 << 30
         /// How many bytes a client may leave unread before its calls wait.
         package var maxUnreadBytes = 64 << 20
         package var maxClients = 4096
         package var maxWorkers = 4096
-        /// How many sessions there may be of both together.
+        /// How many sessions clients and workers may have together.
         package var places = Places.unlimited
-        /// How many function names one client may use, and how many the workers may offer in all: they have numbers on the wire.
+        /// How many function names one client may use, and how many the workers may offer in all: each has a number on
+        /// the wire.
         package var maxFunctions = WireLimits.standard.maxFunctions
         /// How many function names there may be in all.
         package var maxNames = 1 << 16
         /// How many combinations of function and demands there may be.
         package var maxRoutes = 1 << 14
-        /// How many callbacks a worker may have bound, and how many of one client may be.
+        /// How many callbacks one worker may have bound, and how many of one client's may be bound.
         package var maxBindings = 65536
         /// How many invocations may be unanswered.
         package var maxInvocations = 65536
-        /// So many sessions, names, routes and unanswered invocations a tenant may have though others have filled the table; and it
-        /// may have a quarter of a table that others use as well.
+        /// How many sessions, names, routes and unanswered invocations a tenant may always have, even when others have
+        /// filled the table; of a table that others use as well, it may have a quarter.
         package var ownShare = 16
         /// The highest credit of a worker, whatever its window.
         package var maxCredit = 512
         /// How long a worker's credit should keep it busy; four round trips, once they are measured.
         package var coverageNanoseconds: UInt64 = 1_000_000
-        /// A worker that has more calls than handlers and answers none for so long gives the others back.
+        /// A worker that has more calls than handlers and answers none for this long gives the surplus back.
         package var stallNanoseconds: UInt64 = 50_000_000
         /// How long a call waits for a worker that may run it.
         package var patienceNanoseconds: UInt64 = 10_000_000_000
-        /// A call that may have been running in so many deaths of workers ends as poison.
+        /// A call that may have been running during this many worker deaths ends as poison.
         package var maxAttempts: UInt8 = 3
-        /// How long a worker is kept for a suspect.
+        /// How long a worker is reserved for a suspect.
         package var aloneNanoseconds = Solitude.standardLimitNanoseconds
         /// How many bytes of answers are kept per client for re-sent requests.
         package var maxCachedBytes = 256 << 10
-        /// How many more are kept, for all clients together, that they are not known to have read.
+        /// How many more bytes of answers, over all clients, are kept while the clients aren't known to have read them.
         package var maxGrownBytes = 0
-        /// What the demands of all routes may take; a quarter of it those of one tenant.
+        /// How many bytes the demands of all routes may take; those of one tenant may take a quarter of that.
         package var maxRouteBytes = 64 << 20
-        /// What one tenant may have of all that, unless the allow-list says otherwise.
+        /// How much of all that one tenant may have, unless the allow-list says otherwise.
         package var quotas = Quotas()
         /// Secret randomness, so that no client can choose ids that collide.
         package let seed: UInt64
@@ -74,14 +75,15 @@ package struct BrokerMachine: ~Copyable {
             return limits
         }
 
-        /// - Parameter seed: Drawn for each life anew; without a default, so that nobody forgets it.
+        /// - Parameter seed: Drawn anew for each life; it has no default, so that it can't be forgotten.
         package init(seed: UInt64) { self.seed = seed }
     }
 
     /// A call that a worker has.
     struct Sent: BitwiseCopyable {
         let slot: UInt32
-        /// The nanoseconds that it was expected to run, and in the uppermost bit whether it had to wait for a handler there.
+        /// How many nanoseconds the call was expected to run; the top bit says whether it had to wait for a handler
+        /// there.
         private let plan: UInt32
         let at: Instant
 
@@ -100,44 +102,44 @@ package struct BrokerMachine: ~Copyable {
     /// A name that clients or workers use.
     struct FunctionEntry {
         var name: String
-        /// Clients' definitions, workers' offers and routes with it.
+        /// How many client definitions, worker offers and routes use the name.
         var useCount = 0
-        /// Workers' offers, and routes.
+        /// How many of them are worker offers, and how many are routes.
         var offerCount = 0
         var routeCount = 0
-        /// Its number towards workers; -1 for what no worker has offered.
+        /// The number that workers know it by; -1 if no worker has offered it.
         var number = -1
         /// The route of calls without demands, or -1.
         var plainRoute = -1
     }
 
-    /// Calls of one ordering key: one is under way, the others wait.
+    /// The calls of one ordering key: one is under way, the others wait.
     struct KeyLine {
         var key: TenantKey
         var waiting = CallList()
     }
 
-    /// What an invocation's answer goes on to.
+    /// Where to forward an invocation's answer.
     struct Invocation: Sendable {
         var client: Int
         var worker: Int
         /// The worker's id.
         var id: UInt64
-        /// Which of the client's connections it was sent by.
+        /// Which of the client's connections it was sent over.
         var connection: UInt32
     }
 
-    /// An ordering key and whose it is: without keys they hold between all.
+    /// An ordering key and the tenant it belongs to: without access keys, ordering keys hold across all clients.
     struct TenantKey: Hashable {
         var tenant: Int
         var name: String
     }
 
     let configuration: Configuration
-    /// Who uses how much.
+    /// How much each tenant uses.
     package internal(set) var tenants: TenantBook
 
-    // Looked at in place only: a copy would share its tables and make the next change copy them.
+    // Access these in place only: a copy would share their tables and make the next change copy them.
     package internal(set) var clients: [BrokerClient] = []
     package internal(set) var workers: [BrokerWorker] = []
     var freeClients: [Int] = []
@@ -154,29 +156,30 @@ package struct BrokerMachine: ~Copyable {
     var functions: [FunctionEntry] = []
     var freeFunctions: [Int] = []
     var functionOf: [String: Int] = [:]
-    /// Numbers towards workers that stand for no function, below those that never have.
+    /// Worker-side numbers that were used before and stand for no function now; numbers from `numberCount` up were
+    /// never used.
     var freeNumbers: [Int] = []
     var numberCount = 0
     var routes: [CallRoute] = []
-    /// What each route's calls ask for.
+    /// The demands of each route's calls.
     var demandsOf: [Demands] = []
     /// The workers that may take each route's calls.
     var workersOf: [NumberSet] = []
-    /// Eight of each route, one per priority: bands, in which the flows are.
+    /// Eight queues per route, one per priority; they hold bands, which hold the flows.
     var queues: [FairQueue] = []
     var bands: [Band] = []
     var freeBands: [Int] = []
-    /// How many calls wait in each of them.
+    /// How many calls wait in each queue.
     var waiting: [Int] = []
     var freeRoutes: [Int] = []
-    /// Routes without calls, and what the demands of those take that are larger than usual.
+    /// How many routes have no calls, and how many bytes the larger-than-usual demands among them take.
     var idleRoutes = 0
     var idleRouteBytes = 0
     var routeOf: [RouteKey: Int] = [:]
-    /// Routes with calls that wait, per priority.
+    /// Routes with waiting calls, per priority.
     var busy = [NumberSet](repeating: NumberSet(), count: Int(FairQueue.highestPriority) + 1)
     var busyCounts = [Int](repeating: 0, count: Int(FairQueue.highestPriority) + 1)
-    /// One bit per priority with calls that wait.
+    /// One bit for each priority that has waiting calls.
     var busyLevels: UInt8 = 0
     var flows: [Flow] = []
     var freeFlows: [Int] = []
@@ -184,52 +187,53 @@ package struct BrokerMachine: ~Copyable {
     var freeKeys: [UInt32] = []
     var keyOf: [TenantKey: UInt32] = [:]
     var loads = LoadList()
-    /// How many functions get no more calls at a worker, since calls wait there for their limits; over all workers.
+    /// How many functions, over all workers, get no more calls at a worker because calls wait there for the function's
+    /// limit.
     var closedCount = 0
-    /// Eight of each worker, one per level: how its tenants take turns.
+    /// Eight per worker, one per level: how its tenants take turns.
     var turns: [Turns] = []
-    /// The highest pass that was served, of clients without keys.
+    /// The highest pass served so far among clients without keys.
     var virtualTime: UInt64 = 0
     var serves: UInt64 = 0
 
     var wheel = TimerWheel(now: Instant(nanoseconds: 0))
-    /// Clients at even places, workers at odd ones.
+    /// Clients have even indices, workers odd ones.
     var peerWheel = TimerWheel(now: Instant(nanoseconds: 0))
     var stallWheel = TimerWheel(now: Instant(nanoseconds: 0))
-    /// Workers that get nothing for a while, since they declined what they were sent.
+    /// Workers that get no calls for a while because they declined what they were sent.
     var pauseWheel = TimerWheel(now: Instant(nanoseconds: 0))
-    /// Workers that are kept for suspects, or were for long.
+    /// Workers that are reserved for suspects, or were for a long time.
     var solitudeWheel = TimerWheel(now: Instant(nanoseconds: 0))
     var due: [UInt32] = []
-    /// Calls that wait for a worker that has nothing else.
+    /// Calls that wait for a worker without other calls.
     var apart = CallList()
-    /// The names of the workers that died while they had a call, by its slot.
+    /// The names of the workers that died while they had a call, by the call's slot.
     var deathsOf: [UInt32: [String]] = [:]
 
     var invocations: IDTable<Invocation>
     var lastInvocation: UInt64 = 0
-    /// Whether clients have read what workers sent them, by the ids that clients were given.
+    /// Open questions whether clients have read what workers sent them, by the ids that the clients were given.
     var questions: [UInt64: Question] = [:]
     var questionAbout: [Question.Subject: UInt64] = [:]
     var lastQuestion: UInt64 = 0
 
-    /// Why the last worker that was refused was.
+    /// Why the most recently refused worker was refused.
     package internal(set) var refusalOfWorker: Refusal?
-    /// Calls that wait for a worker or for their ordering key.
+    /// How many calls wait for a worker or for their ordering key.
     package internal(set) var queuedCount = 0
-    /// By how much the answers that are kept take more than usual.
+    /// How many bytes above the usual limit the kept answers take.
     var grownBytes = 0
-    /// Bytes of the requests that have not ended.
+    /// How many bytes the requests that have not ended take.
     package var keptBytes: Int { self.tenants.total.bytes }
     /// Clients whose calls wait until they have read more of their answers.
     package internal(set) var heldUp: [Int] = []
-    /// News of callbacks that were forgotten since there was too much of them.
+    /// How many notices about callbacks were forgotten because there were too many.
     package internal(set) var forgottenNews = 0
-    /// Handlers that the workers have, together.
+    /// How many handlers all workers have together.
     package internal(set) var slotCount = 0
-    /// Takes no new requests.
+    /// Whether the broker takes no new requests.
     package internal(set) var isDraining = false
-    /// Times that a worker said it was idle though suitable calls wait.
+    /// How many times a worker said it was idle although suitable calls were waiting.
     package internal(set) var starvedCount: UInt64 = 0
 
     package init(configuration: Configuration) {
@@ -251,36 +255,36 @@ package struct BrokerMachine: ~Copyable {
 
     package func call(in slot: UInt32) -> BrokerCall { self.calls[slot] }
     package func functionName(_ function: Int) -> String { self.functions[function].name }
-    /// The broker's number of a function, as workers know it.
+    /// The broker's number for a function, as workers know it.
     package func number(of function: Int) -> UInt32 { UInt32(max(0, self.functions[function].number)) }
-    /// The number of a call's function.
+    /// The broker's number for a call's function.
     package func functionNumber(in slot: UInt32) -> UInt32 {
         self.number(of: self.routes[Int(self.calls[slot].route)].function)
     }
     package var functionCount: Int { self.functionOf.count }
     package var routeCount: Int { self.routeOf.count }
 
-    /// Whether a peer may put one more into a table that all share.
+    /// Whether a peer may add one more entry to a table that all share.
     ///
-    /// None can fill it alone, and none is kept out by those who have: who has less than its share always may, which others
-    /// can stretch the table by no more than.
+    /// No peer can fill the table alone, and none is kept out by those who have filled it: a peer with less than its
+    /// share may always add one, and the table grows past its limit by no more than those shares.
     func mayAdd(own: Int, total: Int, limit: Int) -> Bool {
         own < self.configuration.ownShare || (total < limit && own < max(1, limit / 4))
     }
 
-    /// Memory that the calls take here, flows and keys not counted.
+    /// How many bytes of memory the calls take here, not counting flows and keys.
     package var callBytes: Int {
         let indexes = self.clients.reduce(0) { $0 + $1.requests.byteCount }
         return self.calls.capacity * MemoryLayout<BrokerCall>.stride + self.wheel.capacity * 16 + indexes
     }
 
-    /// Who a route belongs to.
+    /// The peer that a route belongs to.
     package func peer(route: UInt64) -> BrokerPeer? { self.peerOf[route] }
 
-    /// No new requests from now on.
+    /// Takes no new requests from now on.
     package mutating func drain() { self.isDraining = true }
 
-    /// Gives back memory that only a peak needed.
+    /// Releases memory that only a peak needed.
     package mutating func trim() {
         self.calls.trim()
         self.sent.trim()
@@ -302,7 +306,7 @@ package struct BrokerMachine: ~Copyable {
     }
 }
 
-/// Who stands behind a route.
+/// The peer behind a route.
 package enum BrokerPeer: Equatable, Sendable {
     case client(Int)
     case worker(Int)

@@ -2,7 +2,7 @@
 
 package import DroverWire
 
-/// What a request asks of a worker, besides the function.
+/// What a request demands of a worker besides the function.
 package struct Demands: Hashable, Sendable {
     package var queue: String
     /// The worker must have all of them.
@@ -16,7 +16,7 @@ package struct Demands: Hashable, Sendable {
         self.resources = resources
     }
 
-    /// What it takes, about.
+    /// Roughly how many bytes the demands take.
     var byteCount: Int {
         let labels = self.labels.reduce(0) { $0 + 64 + $1.key.utf8.count + $1.value.utf8.count }
         let resources = self.resources.reduce(0) { $0 + 48 + $1.key.utf8.count }
@@ -30,13 +30,13 @@ package struct WorkerOffer: Equatable, Sendable {
     package var epoch: UInt64
     package var name: String
     package var concurrency: Int
-    /// How many handlers are stuck; for people.
+    /// How many handlers are stuck; shown to people only.
     package var stuck: Int
     package var functions: [String]
     package var queues: Set<String>
     package var labels: [String: String]
     package var resources: [String: UInt64]
-    /// Whether it says something as soon as a connection that was closed is back.
+    /// Whether it sends something as soon as a closed connection is back.
     package var notices: Bool
 
     package init(
@@ -54,7 +54,7 @@ package struct WorkerOffer: Equatable, Sendable {
         self.worker = worker
         self.epoch = epoch
         self.name = name
-        // Sums of all workers' must not overflow, whatever a worker says.
+        // Sums over all workers must not overflow, whatever a worker says.
         self.concurrency = min(max(1, concurrency), 1 << 16)
         self.stuck = stuck
         self.functions = functions
@@ -72,7 +72,7 @@ package struct WorkerOffer: Equatable, Sendable {
     }
 }
 
-/// Numbers in a set, small ones above all.
+/// A set of numbers, made for small ones.
 struct NumberSet: Equatable, Sendable {
     private var words: [UInt64] = []
 
@@ -87,7 +87,7 @@ struct NumberSet: Equatable, Sendable {
         self.words[number >> 6] |= 1 << UInt64(number & 63)
     }
 
-    /// The first number from `start` on that is in both.
+    /// The first number from `start` on that is in both sets.
     func first(from start: Int, sharedWith other: borrowing Self) -> Int? {
         let count = min(self.words.count, other.words.count)
         var index = start >> 6

@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Which of the tenants that have calls in a route goes next, and within a tenant which of its clients: heaps of bands, and of
-/// flows in each band.
+/// Decides which of the tenants with calls in a route goes next, and which client within a tenant: a heap of bands, and
+/// in each band a heap of flows.
 ///
-/// Every client has a number, its pass, that rises with each call that is sent for it out of a queue. The one with the lowest goes
-/// next; of a tenant's flows those of a higher priority go first. Tenants with names have such numbers at each worker (``Turns``):
-/// their bands all have pass 0 here, and stand in no order. A pass may rise while its owner waits in other
-/// routes' heaps: an entry whose place is out of date is put back with the pass that it has now when it comes to the top, which
-/// can't be too late, since passes only rise.
+/// Every client has a number, its pass, that rises with each of its calls that is sent from a queue. The client with
+/// the lowest pass goes next; among a tenant's flows, those of a higher priority go first. Named tenants have such
+/// numbers at each worker (``Turns``): their bands all have pass 0 here, and are in no order. A pass may rise while its
+/// owner waits in other routes' heaps: when an out-of-date entry reaches the top, it is put back with its current pass.
+/// That can't be too late, since passes only rise.
 package struct FairQueue: Sendable {
     /// The highest priority.
     package static var highestPriority: UInt8 { 7 }
-    /// The priority of requests that say none.
+    /// The priority of requests that don't specify one.
     package static var standardPriority: UInt8 { 4 }
 
     struct Entry: Sendable {
         var pass: UInt64
-        /// When it was served last, among those of the same pass.
+        /// When it was last served; breaks ties between equal passes.
         var served: UInt64
         /// The flow, or the band.
         var index: Int
-        /// The lower, the higher its priority; 0 for bands.
+        /// Lower for a higher priority; 0 for bands.
         var rank: UInt8 = 0
 
         static func < (lhs: Self, rhs: Self) -> Bool {
@@ -29,14 +29,14 @@ package struct FairQueue: Sendable {
         }
     }
 
-    /// Whose turn it would be in a route.
+    /// The tenant and flow whose turn it would be in a route.
     struct Turn: Sendable {
         var tenant: Int
         /// The tenant's place in the route's heap, and the flow's within the tenant.
         var band: Entry
         var flow: Entry
 
-        /// Tenants take turns; within one the priority counts, then the clients take turns.
+        /// Tenants take turns; within a tenant the priority decides, then the clients take turns.
         static func < (lhs: Self, rhs: Self) -> Bool {
             lhs.tenant == rhs.tenant ? lhs.flow < rhs.flow : lhs.band < rhs.band
         }
@@ -59,7 +59,7 @@ package struct FairQueue: Sendable {
         }
     }
 
-    /// Puts the top where it belongs now.
+    /// Moves the top to where it belongs now.
     mutating func replaceTop(pass: UInt64, served: UInt64) {
         self.heap[0].pass = pass
         self.heap[0].served = served
@@ -72,16 +72,16 @@ package struct FairQueue: Sendable {
         if !self.heap.isEmpty { self.sink() }
     }
 
-    /// What stands at a place; in no order that means anything where all have the same pass.
+    /// The index at a place; the order means nothing when all entries have the same pass.
     subscript(place: Int) -> Int { self.heap[place].index }
 
-    /// Takes out the one at a place, where all have the same pass.
+    /// Removes the entry at a place; only valid when all entries have the same pass.
     mutating func remove(at place: Int) {
         self.heap.swapAt(place, self.heap.count - 1)
         self.heap.removeLast()
     }
 
-    /// Takes out any entry.
+    /// Removes an arbitrary entry.
     mutating func popAny() -> Int? { self.heap.popLast()?.index }
 
     private mutating func sink() {
@@ -98,23 +98,24 @@ package struct FairQueue: Sendable {
     }
 }
 
-/// The calls of one client in one route and priority, in the order they came.
+/// The calls of one client in one route and priority, in the order they arrived.
 struct Flow: BitwiseCopyable, Sendable {
     /// The client, or -1 once it is gone.
     var client: Int
     let route: Int
     let priority: UInt8
-    /// Among whose calls the priority counts: its tenant's alone if it is higher than that may have.
+    /// The priority that counts against other tenants; if the tenant may not have one this high, the real one counts
+    /// only among its own calls.
     let level: UInt8
     /// The tenant's place in the route's heap of that level, while it is in its heap.
     var band = -1
     var calls = CallList()
     var served: UInt64 = 0
-    /// How many calls had been sent when it was served last, or began to wait.
+    /// How many calls had been sent when it was last served, or began to wait.
     var waitsSince: UInt64 = 0
-    /// Its client doesn't read its answers: its calls wait for that, not for workers.
+    /// Whether its calls wait until its client has read more answers, not for workers.
     var isAside = false
-    /// One that was put aside leaves its heap when it comes to the top.
+    /// Whether it is in its heap; a flow that was put aside leaves it on reaching the top.
     var isInHeap = true
 }
 
@@ -127,32 +128,32 @@ struct Band: Sendable {
     var flows = FairQueue()
 }
 
-/// All calls that the same workers may take: of one function, with the same demands.
+/// All calls that the same workers may take: those of one function with the same demands.
 ///
-/// What it has besides, its demands, heaps and workers, stands in arrays of their own: to look at it must cost nothing.
+/// Its demands, heaps and workers are in arrays of their own, so that reading a route costs nothing.
 struct CallRoute: BitwiseCopyable, Sendable {
     let function: Int
     /// Whether its calls occupy resources.
     let hasResources: Bool
     /// The tenant whose call made it.
     var owner = 0
-    /// What its demands take.
+    /// How many bytes its demands take.
     var byteCount = 0
-    /// One bit per priority with calls that wait.
+    /// One bit for each priority that has waiting calls.
     var waitingLevels: UInt8 = 0
     var waitingCount = 0
-    /// Calls that have not ended.
+    /// How many of its calls have not ended.
     var callCount = 0
-    /// Workers that may take its calls.
+    /// How many workers may take its calls.
     var workerCount = 0
     /// The worker that keeps resources free for it, or -1.
     var reservedWorker = -1
-    /// How long it takes, on average, until the next call is answered.
+    /// The average time until the next call is answered.
     var intervalNanoseconds: UInt64 = 0
     /// How long its calls run.
     var run = RunMean()
     var lastAnswer = Instant(nanoseconds: 0)
-    /// Whether there is such a route; the place of one that was forgotten is used again.
+    /// Whether the route exists; the place of a forgotten one is reused.
     var isLive = true
 
     init(function: Int, hasResources: Bool) {
@@ -160,6 +161,6 @@ struct CallRoute: BitwiseCopyable, Sendable {
         self.hasResources = hasResources
     }
 
-    /// The highest priority with a call that waits, or -1.
+    /// The highest priority with a waiting call, or -1.
     var topPriority: Int { 7 - self.waitingLevels.leadingZeroBitCount }
 }

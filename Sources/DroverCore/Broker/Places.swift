@@ -2,13 +2,13 @@
 
 /// How many sessions a process can have: each may stand for a connection, and a connection takes a descriptor.
 ///
-/// A margin stays free, for connections by which nobody has introduced themselves yet, for those that take an old one's place, and
-/// for all else that a process opens. Without it those that have a session would keep everybody out, and each other when they
-/// come back.
+/// A margin stays free for connections over which no peer has introduced itself yet, for those that replace an old one,
+/// and for everything else that a process opens. Without it, peers that have a session would keep out everyone else,
+/// and each other when they reconnect.
 package struct Places: Equatable, Sendable {
     /// How many sessions there may be.
     package var count: Int
-    /// How many more there may be of tenants that have few.
+    /// How many more there may be for tenants that have few.
     package var spare: Int
 
     /// No bound.
@@ -19,9 +19,10 @@ package struct Places: Equatable, Sendable {
         self.spare = spare
     }
 
-    /// Those of a process that may have so many descriptors, and has so many already.
+    /// The places of a process that may have this many descriptors, and already has some open.
     ///
-    /// An eighth stays free, 16 at least: twice as many as connections in all leave (`ListenerGate`).
+    /// An eighth of the descriptors stays free, at least 16: twice as many as all connections together leave
+    /// (`ListenerGate`).
     package init(descriptors: Int, open: Int) {
         let margin = max(16, descriptors / 8)
         self.count = max(4, descriptors - min(descriptors, open) - margin)

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Something that a tenant may have only so much of.
+/// Something that a tenant may have only a limited amount of.
 package enum QuotaKind: String, Equatable, Sendable, CaseIterable {
     case clients, workers, calls, bytes, routes, rate
 }
 
-/// Whose a session is, and how much they may use.
+/// The tenant that a session belongs to, and how much that tenant may use.
 package struct TenantClaim: Equatable, Sendable {
     package var name: String
     package var quotas: Quotas
@@ -16,27 +16,27 @@ package struct TenantClaim: Equatable, Sendable {
     }
 }
 
-/// Who uses how much of a broker.
+/// How much of a broker each tenant uses.
 ///
-/// Sessions of one tenant share quotas, ordering keys and one fair share of the workers. With keys a tenant is the key's
-/// principal, or a group that the allow-list names. Without keys nobody can tell who belongs together: each client's session is a
-/// tenant of its own, and ordering keys and priorities hold between all.
+/// Sessions of one tenant share quotas, ordering keys and one fair share of the workers. With access keys, a tenant is
+/// the key's principal, or a group that the allow-list names. Without them the broker can't tell which sessions belong
+/// together: each client's session is a tenant of its own, and ordering keys and priorities hold across all of them.
 ///
-/// Tenants are known by their places here, so that no call looks a name up.
+/// A tenant is referred to by its place in this table, so that no call has to look up a name.
 package struct TenantBook: Sendable {
-    /// What all tenants together may have, and what one may unless it says otherwise itself.
+    /// What all tenants may have together, and what each may have unless its own quotas say otherwise.
     package struct Limits: Equatable, Sendable {
         package var clients = 4096
         package var workers = 4096
         package var calls = Int.max
         package var bytes = 2 << 30
         package var routes = 1 << 14
-        /// What the routes' demands may take; a quarter of it those of one tenant.
+        /// How many bytes the routes' demands may take; those of one tenant may take a quarter of that.
         package var routeBytes = 64 << 20
         package var names = 1 << 16
-        /// So many sessions, routes and names a tenant may have though others have filled the table.
+        /// How many sessions, routes and names a tenant may always have, even when others have filled the table.
         package var share = 16
-        /// What one tenant may have of all that; nil for the usual part.
+        /// How much of all that one tenant may have; nil for the usual part.
         package var each = Quotas()
 
         package init() {}
@@ -51,7 +51,7 @@ package struct TenantBook: Sendable {
         package var routes = 0
         package var routeBytes = 0
         package var names = 0
-        /// Places in the heaps of calls that wait.
+        /// How many places it has in the heaps of waiting calls.
         var bands = 0
 
         package init() {}
@@ -62,28 +62,28 @@ package struct TenantBook: Sendable {
     struct Tenant: Sendable {
         /// Empty for a client's session without keys.
         let name: String
-        /// Others know it by a name; if not, it is a client's session without keys.
+        /// Whether the tenant has a name that others know; if not, it is a client's session without keys.
         let isNamed: Bool
         var quotas: Resolved
         var used = Usage()
-        /// Rises with each call that was sent for it out of a queue.
+        /// Rises with each call of the tenant that is sent from a queue.
         ///
-        /// Only without keys: named ones take turns at each worker (``Turns``).
+        /// Used only without keys: named tenants take turns at each worker (``Turns``).
         var pass: UInt64
-        /// The pass of its client that was served last.
+        /// The pass of its most recently served client.
         var virtualTime: UInt64 = 0
         /// Its bands by route and level.
         var bands: [Int: Int] = [:]
         var allowance: Allowance?
-        /// How often it was refused for a quota.
+        /// How often something was refused because a quota was used up.
         var refusals = 0
-        /// It has nothing left, and is kept for a moment.
+        /// Whether it has nothing left, but is kept for a moment.
         var isResting = false
-        /// Since when, as far as that was seen.
+        /// Since when it has been resting, as far as a sweep has noted it.
         var restsSince: Instant?
     }
 
-    /// A tenant's quotas, with nothing left to look up.
+    /// A tenant's quotas with every default filled in.
     struct Resolved: Equatable, Sendable {
         var clients: Int
         var workers: Int
@@ -98,18 +98,18 @@ package struct TenantBook: Sendable {
     private(set) var tenants: [Tenant] = []
     private var free: [Int] = []
     private var places: [String: Int] = [:]
-    /// Tenants without anything, in the order in which they lost it.
+    /// Tenants that have nothing, in the order in which they came to rest.
     private var resting: [Int] = []
-    /// How many of them have a time since when.
+    /// How many of them a sweep has dated.
     private var datedCount = 0
     package private(set) var total = Usage()
 
     package init(limits: Limits) { self.limits = limits }
 
-    /// How many tenants there are that have something.
+    /// How many tenants have something.
     package var count: Int { self.tenants.count - self.free.count - self.resting.count }
 
-    /// How many have a place, those included that rest.
+    /// How many tenants have a place, resting ones included.
     package var placeCount: Int { self.tenants.count - self.free.count }
 
     package subscript(used tenant: Int) -> Usage { self.tenants[tenant].used }
@@ -121,11 +121,11 @@ package struct TenantBook: Sendable {
         _modify { yield &self.tenants[tenant] }
     }
 
-    /// The place of a tenant; it keeps it while it has something.
+    /// The place of a tenant, which keeps it as long as it has something.
     ///
     /// - Parameters:
-    ///   - claim: Whose session it is; nil makes a tenant of the session alone.
-    ///   - virtualTime: Where its turns begin.
+    ///   - claim: The tenant that the session claims; nil makes the session a tenant of its own.
+    ///   - virtualTime: Where the tenant's turns begin.
     ///   - now: The time.
     /// - Returns: The place.
     package mutating func place(of claim: TenantClaim?, virtualTime: UInt64 = 0, at now: Instant) -> Int {
@@ -148,7 +148,7 @@ package struct TenantBook: Sendable {
         return place
     }
 
-    /// Another allow-list is in force.
+    /// Applies the quotas of a new allow-list to a tenant.
     package mutating func change(_ place: Int, to quotas: Quotas, at now: Instant) {
         let former = self.tenants[place].quotas
         let resolved = self.resolved(TenantClaim(name: self.tenants[place].name, quotas: quotas))
@@ -156,7 +156,7 @@ package struct TenantBook: Sendable {
         self.tenants[place].quotas = resolved
         guard resolved.rate != former.rate else { return }
         if resolved.rate > 0, self.tenants[place].allowance != nil {
-            // What is used up stays so: keys of one tenant may say different rates.
+            // The allowance that is used up stays used up: keys of one tenant may have different rates.
             self.tenants[place].allowance?.change(perSecond: resolved.rate, at: now)
         } else {
             self.tenants[place].allowance = resolved.rate > 0 ? Allowance(perSecond: resolved.rate, at: now) : nil
@@ -166,7 +166,7 @@ package struct TenantBook: Sendable {
     private func resolved(_ claim: TenantClaim?) -> Resolved {
         let limits = self.limits
         let highest = Int(FairQueue.highestPriority)
-        // A session has the broker's limits for one client; nobody else could take a larger share.
+        // A session without keys has the broker's limits for one client; no other could take a larger share.
         let quotas = claim.map { $0.quotas.filled(from: limits.each) } ?? Quotas()
         let priority = claim == nil ? highest : quotas.priority ?? Int(FairQueue.standardPriority)
         return Resolved(
@@ -183,11 +183,11 @@ package struct TenantBook: Sendable {
     /// Half of a table, unless that is too small to be shared.
     private static func half(_ limit: Int) -> Int { limit < 64 ? limit : limit / 2 }
 
-    /// What a tenant has in any case of a table of sessions.
+    /// How many places in a table of sessions a tenant has in any case.
     func share(of limit: Int) -> Int { min(self.limits.share, max(1, limit / 64)) }
 
-    /// A tenant that has nothing left is forgotten: one with a name not before it has rested, or a session that ends and begins
-    /// again would have all of its rate again, and owe no turns.
+    /// Forgets a tenant that has nothing left; a named one only after it has rested, since otherwise a session that
+    /// ends and begins again would have its full rate back, and owe no turns.
     private mutating func forgetIfIdle(_ place: Int) {
         guard self.tenants[place].used.isNothing, !self.tenants[place].isResting else { return }
         guard self.tenants[place].isNamed else { return self.forget(place) }
@@ -202,10 +202,10 @@ package struct TenantBook: Sendable {
         self.free.append(place)
     }
 
-    /// After so long without anything a tenant's allowance is full again, and others have had the turns that it owed: a call is
-    /// worth those of a second at most.
+    /// How long a tenant rests: after this long its allowance is full again, and others have had the turns that it
+    /// owed, because a call costs the turns of one second at most.
     private static var restNanoseconds: UInt64 { 3_000_000_000 }
-    /// How many rest at most.
+    /// How many tenants may rest.
     private static var maxResting: Int { 4096 }
 
     /// Forgets the tenants that have rested for long enough.
@@ -234,7 +234,7 @@ package struct TenantBook: Sendable {
         return forgotten
     }
 
-    /// A tenant that rested has something again.
+    /// Ends the rest of a tenant that has something again.
     private mutating func wake(_ place: Int) {
         guard self.tenants[place].isResting, let index = self.resting.firstIndex(of: place) else { return }
         self.tenants[place].isResting = false
@@ -242,12 +242,12 @@ package struct TenantBook: Sendable {
         if index < self.datedCount { self.datedCount -= 1 }
     }
 
-    // MARK: What may be
+    // MARK: Admission
 
     /// Why a tenant may not have one more session of a client; nil if it may.
     package func refusal(ofClientFor place: Int) -> Refusal? {
         let tenant = self.tenants[place]
-        // Sessions are all that there is without keys: they have the whole table.
+        // Without keys there are only single sessions: they share the whole table.
         let own = tenant.name.isEmpty ? 0 : tenant.used.clients
         if own >= tenant.quotas.clients { return Refusal(.clients, own: own, limit: tenant.quotas.clients) }
         let isFull = self.total.clients >= self.limits.clients
@@ -264,11 +264,11 @@ package struct TenantBook: Sendable {
         return Refusal(nil, own: own, limit: self.limits.workers)
     }
 
-    /// Whether a tenant may have one more route, whose demands take so many bytes.
+    /// Whether a tenant may have one more route, with demands of this many bytes.
     func mayAddRoute(_ byteCount: Int, for place: Int) -> Bool {
         let (own, quotas) = (self.tenants[place].used, self.tenants[place].quotas)
         guard own.routes < quotas.routes else { return false }
-        // A share is for routes of usual size.
+        // The share covers routes of usual size.
         let fits =
             own.routeBytes + byteCount <= self.limits.routeBytes / 4
             && self.total.routeBytes + byteCount <= self.limits.routeBytes
@@ -277,11 +277,11 @@ package struct TenantBook: Sendable {
         return own.routes < self.limits.share || self.total.routes < self.limits.routes
     }
 
-    /// What the demands of a usual route take at most; larger ones are forgotten with their last call.
+    /// How many bytes the demands of a usual route take at most; larger ones are forgotten with their last call.
     static var usualRouteBytes: Int { 4096 }
 
-    /// Whether a request's bytes fit: what others have filled keeps nobody out who has little there, which can stretch the table by a
-    /// quarter.
+    /// Whether a request's bytes fit: a table that others have filled keeps out no tenant that has little in it, which
+    /// can stretch the table by a quarter.
     func hasRoom(for count: Int, of place: Int) -> Bool {
         let own = self.tenants[place].used.bytes + count
         guard own <= self.tenants[place].quotas.bytes else { return false }
@@ -297,7 +297,7 @@ package struct TenantBook: Sendable {
         return Refusal(.rate, own: 0, limit: self.tenants[place].quotas.rate, retryAfterMilliseconds: wait)
     }
 
-    // MARK: What is
+    // MARK: Accounting
 
     /// A tenant has more of something, or less.
     mutating func add(_ count: Int = 1, _ what: WritableKeyPath<Usage, Int>, of place: Int) {
@@ -306,7 +306,7 @@ package struct TenantBook: Sendable {
         if count < 0 { self.forgetIfIdle(place) }
     }
 
-    /// A call came, or has ended; on the way of every call.
+    /// Counts a call that arrived; like its counterpart, it is on every call's path.
     mutating func callCame(_ byteCount: Int, of place: Int) {
         self.tenants[place].used.calls &+= 1
         self.tenants[place].used.bytes &+= byteCount
@@ -322,25 +322,25 @@ package struct TenantBook: Sendable {
         if self.tenants[place].used.clients == 0 { self.forgetIfIdle(place) }
     }
 
-    /// Calls of the tenant wait in one more heap, or in one fewer.
+    /// Calls of the tenant wait in one more heap, or, with a nil band, in one fewer.
     mutating func band(_ band: Int?, at key: Int, of place: Int) {
         self.tenants[place].bands[key] = band
         self.tenants[place].used.bands += band == nil ? -1 : 1
         if band == nil, self.tenants[place].used.clients == 0 { self.forgetIfIdle(place) }
     }
 
-    /// A session that had a tenant's place was not taken.
+    /// A session for which a tenant's place was taken was refused.
     package mutating func letGo(_ place: Int) { self.forgetIfIdle(place) }
 
-    /// Something was refused.
+    /// Counts a refusal.
     mutating func refused(_ place: Int) { self.tenants[place].refusals &+= 1 }
 }
 
-/// What a tenant, or all of them, may not have more of.
+/// A limit that a tenant, or all tenants together, have reached.
 package struct Refusal: Equatable, Sendable {
-    /// It isn't a setting that says so, but how many descriptors there are.
+    /// Whether the limit is the number of descriptors, not a setting.
     package var isForDescriptors = false
-    /// The quota that is used up; nil if it is the table for all.
+    /// The quota that is used up; nil if the table that all share is full.
     package var quota: QuotaKind?
     package var own: Int
     package var limit: Int

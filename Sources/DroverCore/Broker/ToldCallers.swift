@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Which callers a worker was told of in its session with a broker: each before its first request, and anew when the number stands
-/// for another.
+/// Which callers a worker has been told about in its session with a broker: each before its first request, and again
+/// when its number stands for another caller.
 package struct ToldCallers: Sendable {
-    /// What each number stood for when it was told; 0 if it wasn't.
+    /// What each number stood for when the worker was told; 0 if it hasn't been told.
     private var marks: [UInt64] = []
 
     package init() {}
 
-    /// A request of a caller goes to the worker.
+    /// A caller's request goes to the worker.
     ///
     /// - Parameters:
-    ///   - number: The caller's.
-    ///   - mark: What tells those apart that the number stood for; not 0.
+    ///   - number: The caller's number.
+    ///   - mark: Distinguishes the callers that the number has stood for; not 0.
     /// - Returns: Whether the worker must first be told which caller the number stands for.
     package mutating func mustTell(_ number: Int, mark: UInt64) -> Bool {
         if number >= self.marks.count {
@@ -23,6 +23,6 @@ package struct ToldCallers: Sendable {
         return true
     }
 
-    /// The session went on, or another began: all is told again.
+    /// The session was resumed, or another began: the worker must be told everything again.
     package mutating func forget() { self.marks = [] }
 }

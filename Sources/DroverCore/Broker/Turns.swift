@@ -2,19 +2,20 @@
 
 /// How much each tenant has had of one worker, among the calls of one level: start-time fair queueing.
 ///
-/// Each tenant has a number here, its pass, that rises with each call that the worker is sent for it, and with the time that its
-/// calls ran there. The one with the lowest goes next. What goes on at other workers changes nothing: a tenant neither owes for
-/// what it had there, nor are debts forgotten since others were served there.
+/// Each tenant has a number here, its pass, that rises with each of its calls that is sent to the worker, and with the
+/// time that its calls run there. The tenant with the lowest pass goes next. What happens at other workers has no
+/// effect: a tenant owes nothing here for what it had there, and its debts here aren't forgotten because others were
+/// served there.
 struct Turns: Sendable {
-    /// The highest pass that was served: nobody who begins to wait has had less.
+    /// The highest pass served so far: no tenant that begins to wait counts as having had less.
     private var virtualTime: UInt64 = 0
     /// By the tenants' places.
     private var passes: [UInt64] = []
 
-    /// Who could not be served for long has no claim on all that they missed, but on so many turns.
+    /// A tenant that could not be served for a long time has a claim to only this many of the turns it missed.
     private static var slack: UInt64 { 16 }
 
-    /// A call that ran for so many microseconds is worth a turn for each; a call takes no more turns than those of a second.
+    /// A call costs one turn for this many microseconds that it ran; no call costs more turns than those of a second.
     private static var microsecondsPerTurn: UInt64 { 100 }
     private static var mostTurns: UInt64 { 10_000 }
 
@@ -23,12 +24,12 @@ struct Turns: Sendable {
         return max(own, self.virtualTime - min(self.virtualTime, Self.slack))
     }
 
-    /// The worker is sent a call of the tenant.
+    /// A tenant's call is sent to the worker.
     ///
     /// - Parameters:
-    ///   - tenant: Its place.
-    ///   - isLowest: Whether nobody who waits for it has a lower pass; if not all were compared, those who weren't keep what they
-    ///     are behind, within bounds.
+    ///   - tenant: The tenant's place.
+    ///   - isLowest: Whether no tenant that waits for the worker has a lower pass; if not all were compared, the others
+    ///     keep their claim to what they missed, within bounds.
     mutating func serve(_ tenant: Int, isLowest: Bool = true) {
         let pass = self.pass(of: tenant)
         self.virtualTime = max(self.virtualTime, isLowest ? pass : pass - min(pass, Self.mostTurns))
@@ -36,7 +37,7 @@ struct Turns: Sendable {
         self.passes[tenant] = pass + 1
     }
 
-    /// A tenant's call ran for so long.
+    /// A tenant's call ran for this long.
     mutating func ran(microseconds: UInt64, of tenant: Int) {
         let turns = min(microseconds / Self.microsecondsPerTurn, Self.mostTurns)
         guard turns > 0 else { return }
@@ -44,7 +45,7 @@ struct Turns: Sendable {
         self.passes[tenant] += turns
     }
 
-    /// The places are other tenants' from now on.
+    /// The places belong to other tenants from now on.
     mutating func forget(_ tenants: [Int]) {
         guard !self.passes.isEmpty else { return }
         for tenant in tenants where tenant < self.passes.count { self.passes[tenant] = 0 }
@@ -57,28 +58,28 @@ struct Turns: Sendable {
 }
 
 extension BrokerMachine {
-    /// A worker is sent a call of a tenant with a name, though nobody waited.
+    /// A named tenant's call is sent to a worker without having had to wait.
     mutating func takeTurn(_ tenant: Int, at worker: Int, level: Int) {
         guard self.tenants[tenant].isNamed else { return }
         self.turns[worker << 3 | level].serve(tenant)
     }
 
-    /// A worker has had a tenant's call for so long.
+    /// A worker has had a tenant's call for this long.
     ///
-    /// Not without keys: there clients take turns by calls.
+    /// It has no effect without keys: there clients take turns by calls.
     mutating func ran(_ call: BrokerCall, at worker: Int, microseconds: UInt64) {
         guard self.tenants[Int(call.tenant)].isNamed else { return }
         self.turns[worker << 3 | Int(call.level)].ran(microseconds: microseconds, of: Int(call.tenant))
     }
 
-    /// Others may get the places of tenants that have had nothing for long.
+    /// Frees the places of tenants that have had nothing for a while.
     mutating func sweepTenants(at now: Instant) {
         let tenants = self.tenants.sweep(at: now)
         guard !tenants.isEmpty else { return }
         for index in self.turns.indices { self.turns[index].forget(tenants) }
     }
 
-    /// A worker is new, or gone: nobody has had anything of it.
+    /// A worker is new, or gone: no tenant has had anything of it.
     mutating func resetTurns(at worker: Int) {
         for level in 0..<8 {
             let index = worker << 3 | level

@@ -2,9 +2,9 @@
 
 /// How far a call has come, as far as its client knows (contract S99).
 package enum CallPhase: UInt8, Comparable, Sendable {
-    /// Queued on this side: no endpoint can take it yet.
+    /// It is queued on this side: no endpoint can take it yet.
     case local = 0
-    /// Handed to a connection.
+    /// It was handed to a connection.
     case sent = 1
     /// The worker has it, and it waits there.
     case accepted = 2
@@ -14,23 +14,24 @@ package enum CallPhase: UInt8, Comparable, Sendable {
     package static func < (lhs: Self, rhs: Self) -> Bool { lhs.rawValue < rhs.rawValue }
 }
 
-/// What the client's machine knows of one call that has not ended.
+/// What the client's machine knows about one call that has not ended.
 package struct Call: Sendable {
     /// The correlation id.
     package let id: UInt64
-    /// The client's number of the function.
+    /// The client's number for the function.
     package let function: UInt32
     /// The only endpoint it may go to, or ``noEndpoint`` for any.
     package let target: Int32
-    /// Where it was sent, or nil while it waits here.
+    /// The endpoint it was sent to, or none while it waits here.
     package var endpoint: Int32
     /// How far it has come.
     package var phase: CallPhase
-    /// Whether it waits for a slot that a handler holds which waits for a call itself, or its handler for such a call.
+    /// Whether it waits for a slot held by a handler that itself waits for a call, or its handler waits for such a
+    /// call.
     package var isStalled = false
-    /// How often it was given to a worker that might have run it.
+    /// How often it was sent to a worker that may have run it.
     var sends: UInt8 = 0
-    /// In how many deaths of workers it may have been running.
+    /// During how many worker deaths it may have been running.
     package var attempts: UInt8
     /// How often it was taken back from a worker that didn't die.
     var moves: UInt8 = 0
@@ -40,20 +41,20 @@ package struct Call: Sendable {
     var isBehind = false
     /// Whether its handler waits without a slot.
     var isReleased = false
-    /// What it waits for at its worker, if it is not a slot.
+    /// What it waits for at its worker, if that is not a slot.
     var hold = HoldReason.none
     /// Whether its worker was asked to give it back.
     var isRecalled = false
-    /// Whether it stands for several: after a death they must be told apart.
+    /// Whether it stands for several calls: after a worker's death they must be told apart.
     package let isBundle: Bool
     var sentAt = Instant(nanoseconds: 0)
-    /// Whether it was sent again in a session that went on: its worker may have got it twice.
+    /// Whether it was sent again in a resumed session: its worker may have received it twice.
     package var isRepeated = false
-    /// A worker took it out before it ran, and it is to run after all.
+    /// Whether a worker took it out before it ran, and it is to run after all.
     package var isRenewed = false
     /// Whether it may run more than once.
     package let isIdempotent: Bool
-    /// Whether it is a sign of life rather than work: it takes no place in the worker's window.
+    /// Whether it is a ping rather than work: it takes no place in the worker's window.
     package let isPing: Bool
     /// Whether it ends as soon as no endpoint can be reached, instead of waiting for one.
     package let isImpatient: Bool
@@ -62,7 +63,7 @@ package struct Call: Sendable {
     /// When its client stops waiting.
     package var deadline: Instant
 
-    /// Stands for no endpoint, or any.
+    /// Stands for no endpoint, or for any.
     @inlinable package static var noEndpoint: Int32 { -1 }
 
     @inlinable
@@ -101,19 +102,19 @@ package enum LossReason: Equatable, Sendable {
     case disconnected
     /// The worker came back as a new process.
     case restarted
-    /// The worker came back and no longer knew this client.
+    /// The worker reconnected and no longer knew this client.
     case forgotten
     /// The worker said goodbye.
     case left
     /// The worker refused this client's key.
     case authentication
-    /// The peer speaks something else.
+    /// The peer speaks another protocol.
     case `protocol`
     /// The worker refused the handshake.
     case refused
-    /// The worker refused the handshake for want of room, which passes.
+    /// The worker refused the handshake for lack of room, which is temporary.
     case full
-    /// Nobody listens there, or the name can't be looked up.
+    /// Nothing listens there, or the name can't be resolved.
     case unreachable
 }
 
@@ -134,7 +135,7 @@ extension LossReason {
         }
     }
 
-    /// Whether the worker may have died of what it ran.
+    /// Whether the worker may have been killed by what it ran.
     var mayBeDeath: Bool {
         switch self {
         case .silent, .disconnected, .restarted: true
@@ -142,7 +143,7 @@ extension LossReason {
         }
     }
 
-    /// The peer's session ended by itself.
+    /// Converts the reason why the peer's session ended by itself.
     init(_ reason: PeerSession.EndReason) {
         self =
             switch reason {
@@ -156,9 +157,9 @@ extension LossReason {
 package enum CallEnding: Equatable, Sendable {
     case expired
     case lost(LossReason)
-    /// It may have been running in so many deaths of workers, and was alone in the last, unless it is a bundle.
+    /// It may have been running during this many worker deaths, and was alone in the last, unless it is a bundle.
     case poison(attempts: Int, endpoints: [Int])
-    /// Workers would not take it, the last at this endpoint.
+    /// Workers declined it, the last one at this endpoint.
     case declined(Int)
 }
 
@@ -166,11 +167,11 @@ package enum CallEnding: Equatable, Sendable {
 package enum ReplyVerdict: Equatable, Sendable {
     /// It ends the call in this slot, which is free from now on.
     case deliver(slot: UInt32)
-    /// It came after the deadline, though before the tick that would have ended the call: the deadline wins.
+    /// It arrived after the deadline, but before the tick that would have ended the call: the deadline wins.
     case expire(slot: UInt32, function: UInt32, nanoseconds: UInt64)
-    /// The call ended before without its answer, this many nanoseconds ago.
+    /// The call had ended without its answer, this many nanoseconds ago.
     case late(function: UInt32, nanoseconds: UInt64)
-    /// The call was answered before.
+    /// The call had been answered already.
     case duplicate
     /// No such call is remembered.
     case unknown

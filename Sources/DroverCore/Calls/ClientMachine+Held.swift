@@ -3,13 +3,13 @@
 internal import DequeModule
 internal import DroverWire
 
-/// Calls that workers hold though slots may be free, and those that are kept here for the same reason.
+/// Calls that workers hold although slots may be free, and those that are kept here for the same reason.
 extension ClientMachine {
-    /// A worker said what a call waits for; brokers count for themselves.
+    /// A worker said what a call waits for; brokers do their own counting.
     mutating func hold(_ slot: UInt32, _ reason: HoldReason, at endpoint: Int, actions: inout [ClientAction]) {
         let call = self.calls[slot]
         guard call.hold != reason else { return }
-        // Of workers only brokers can lack some.
+        // Only brokers can lack workers.
         let reason = reason == .worker && self.endpoints[endpoint].slots > 0 ? .none : reason
         guard self.endpoints[endpoint].slots > 0 else { return self.calls[slot].hold = reason }
         if call.affinity != 0 {
@@ -18,7 +18,7 @@ extension ClientMachine {
         }
         self.endHold(slot)
         guard reason != .none else { return }
-        // A call without a key can wait for nothing but its function's limit.
+        // A call without a key can be held only for its function's limit.
         self.calls[slot].hold = .limit
         self.endpoints[endpoint].held.add(Int(call.function), .limit)
         guard self.endpoints.count > 1 else { return }
@@ -27,11 +27,11 @@ extension ClientMachine {
         self.endpoints[endpoint].stallAt = min(self.endpoints[endpoint].stallAt, next)
     }
 
-    /// A call is no longer held, or no longer there.
+    /// A call is no longer held, or no longer at its worker.
     ///
     /// - Parameters:
     ///   - slot: The call.
-    ///   - isBack: The worker gave it back, as it was asked to: it is not to get it again at once.
+    ///   - isBack: Whether the worker returned it, as it was asked to: the worker must not get it again at once.
     mutating func endHold(_ slot: UInt32, isBack: Bool = false) {
         let call = self.calls[slot]
         guard call.hold != .none else { return }
@@ -39,7 +39,7 @@ extension ClientMachine {
         self.forgetHold(of: call, isBack: isBack)
     }
 
-    /// A call that was held has ended, or is to be changed.
+    /// A call that was held has ended, or is about to be changed.
     mutating func forgetHold(of call: Call, isBack: Bool = false) {
         let endpoint = Int(call.endpoint)
         guard endpoint >= 0, self.endpoints[endpoint].slots > 0 else { return }
@@ -49,15 +49,15 @@ extension ClientMachine {
         if isBack { self.endpoints[endpoint].stallAt = min(self.endpoints[endpoint].stallAt, reopensAt) }
     }
 
-    /// Asks for held calls back that another worker could run now.
+    /// Recalls held calls that another worker could run now.
     ///
-    /// - Returns: When to look again.
+    /// - Returns: When to check again.
     mutating func lookAfterHeld(_ endpoint: Int, at now: Instant, actions: inout [ClientAction]) -> Instant {
         self.endpoints[endpoint].held.reopen(at: now)
         guard self.endpoints.count > 1, self.endpoints[endpoint].held.count > 0 else {
             return self.endpoints[endpoint].held.nextOpening
         }
-        // The last first: each goes before the one that came back before it.
+        // The last goes first: each returned call is queued before the one returned before it.
         let held = self.slots(of: endpoint).filter { self.calls[$0].hold == .limit }
             .sorted { self.calls[$0].id > self.calls[$1].id }
         for slot in held { self.recallHeld(slot, from: endpoint, actions: &actions) }
@@ -74,18 +74,18 @@ extension ClientMachine {
         actions.append(.sendCancel(endpoint: endpoint, id: call.id, reason: .recalled))
     }
 
-    // MARK: Kept here
+    // MARK: Parked calls
 
     var parkedCount: Int { self.parked.isEmpty ? 0 : self.parked.values.reduce(0) { $0 + $1.count } }
 
-    /// Whether others of a call's function wait for the limit: then it goes behind them.
+    /// Whether other calls of a function wait for its limit: a new one then goes behind them.
     func isParked(_ function: UInt32, _ affinity: UInt64) -> Bool {
         !self.parked.isEmpty && affinity == 0 && self.parked[function] != nil
     }
 
-    /// Puts the call that is to go next aside, if what keeps it is its function's limit: others need not wait for that.
+    /// Puts the next call aside if only its function's limit keeps it from being sent: others needn't wait for that.
     ///
-    /// - Returns: Whether it was.
+    /// - Returns: Whether it was put aside.
     mutating func park(_ call: Call) -> Bool {
         guard call.affinity == 0 else { return false }
         let function = Int(call.function)
@@ -105,7 +105,7 @@ extension ClientMachine {
         self.parked[call.function, default: []].append(call.id)
     }
 
-    /// Sends those that were put aside whose functions may run again; they came first.
+    /// Sends calls that were put aside and whose functions may run again; they were made before those that wait.
     mutating func sendParked(actions: inout [ClientAction]) {
         for function in self.parked.keys.sorted() {
             while let id = self.parked[function]?.first {
@@ -121,7 +121,7 @@ extension ClientMachine {
         }
     }
 
-    /// A worker is lost, and what its calls meant for others with it: all wait as they came.
+    /// A worker is lost, and with it the limits that its calls imposed on others: all wait in the order they were made.
     mutating func unpark() {
         guard !self.parked.isEmpty else { return }
         let ids = self.open(self.parked.values.joined()).sorted()

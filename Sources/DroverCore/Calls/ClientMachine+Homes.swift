@@ -2,11 +2,12 @@
 
 internal import DequeModule
 
-// Where the calls of ordering keys go. It follows from the number of endpoints that are open, so that nothing need be kept for
-// each key. But when that number changes, a key must not move while its endpoint has calls of it: two would run at once.
+// Where the calls of ordering keys go. That follows from the number of open endpoints, so that nothing needs to be
+// stored for each key. But when that number changes, a key must not move while its endpoint has calls of it: two would
+// run at once.
 
 extension ClientMachine {
-    /// An endpoint comes or goes: keys that have calls somewhere stay there until those have ended (contract S9).
+    /// An endpoint comes or goes: keys with calls at an endpoint stay there until those have ended (contract S9).
     mutating func keepHomes() {
         guard self.endpoints.count > 1 else { return }
         self.trimHomes()
@@ -27,12 +28,12 @@ extension ClientMachine {
         self.homes = self.homes.filter { self.formerHome(of: $0.key) == $0.value }
     }
 
-    /// The endpoint that had calls of a key when another came or went, as long as it is there and has some.
+    /// The endpoint that had calls of a key when another came or went, as long as it is available and still has some.
     func formerHome(of affinity: UInt64) -> Int? {
         guard !self.homes.isEmpty, let index = self.homes[affinity], !self.endpoints[index].isDraining else {
             return nil
         }
-        // One whose connection is interrupted has them still, unless it is lost.
+        // An endpoint whose connection is interrupted still has them, unless it is lost.
         if self.endpoints[index].keyed.hasCalls(of: affinity) { return index }
         return self.endpoints[index].isOpen && !self.endpoints[index].bound.isEmpty ? index : nil
     }

@@ -3,24 +3,24 @@
 internal import DequeModule
 package import DroverWire
 
-/// Everything a client decides: which endpoint gets a call, when a call ends, what a reply means, what becomes of calls
-/// when a worker is lost.
+/// Everything a client decides: which endpoint gets a call, when a call ends, what a reply means, and what happens to
+/// calls when a worker is lost.
 ///
-/// The loop feeds events in and carries out the actions. A call is known by its correlation id on the wire and by a slot
-/// between machine and loop; the loop keeps the handle under the same slot.
+/// The loop feeds events in and carries out the actions. A call is identified by its correlation id on the wire, and by
+/// a slot between machine and loop; the loop keeps the handle under the same slot.
 package struct ClientMachine: ~Copyable {
     package struct Configuration: Sendable {
-        /// Beat and silence limits of each session.
+        /// Heartbeat interval and silence limit of each session.
         package var session = PeerSession.Limits.standard
-        /// A call that may have been running in so many deaths of workers ends as poison.
+        /// A call that may have been running during this many worker deaths ends as poison.
         package var maxAttempts: UInt8 = 3
         /// How long a worker's credit should keep it busy.
         package var coverageNanoseconds: UInt64 = 1_000_000
-        /// A worker that has more calls than slots and answers none for so long gives the others back.
+        /// A worker that has more calls than slots and answers none for this long gives the surplus back.
         package var stallNanoseconds: UInt64 = 50_000_000
-        /// How long a worker is kept for a suspect.
+        /// How long a worker is reserved for a suspect.
         package var aloneNanoseconds = Solitude.standardLimitNanoseconds
-        /// How many ended calls are remembered, to tell late replies from strange ones.
+        /// How many ended calls are remembered, to tell late replies from unknown ones.
         package var tombstoneCount = 4096
 
         package init() {}
@@ -30,36 +30,36 @@ package struct ClientMachine: ~Copyable {
     var calls: IDTable<Call>
     private var wheel: TimerWheel
     private var tombstones: TombstoneRing
-    /// Calls that any endpoint may take, oldest first; may name calls that have ended.
+    /// Calls that any endpoint may take, oldest first; may contain calls that have ended.
     var waiting = Deque<UInt64>()
-    /// Calls that may go nowhere for their functions' limits, by function, though there is room for others; may name calls that
-    /// have ended.
+    /// Calls, by function, that no endpoint takes because of the function's limit, although there is room for others;
+    /// may contain calls that have ended.
     var parked: [UInt32: Deque<UInt64>] = [:]
-    /// Signs of life that wait for a session.
+    /// Pings that wait for a session.
     private var pings: [UInt64] = []
-    /// Calls that go to a worker that has nothing else, and those that wait behind such of their ordering keys, lowest id first;
-    /// may name calls that have ended.
+    /// Calls that need a worker without other calls, and calls that wait behind one of those with the same ordering
+    /// key, lowest id first; may contain calls that have ended.
     private var apart: [UInt64] = []
-    /// The ordering keys of which calls wait there, each with the first of them.
+    /// The ordering keys whose calls wait there, each with its first call.
     private var apartKeys: [UInt64: UInt64] = [:]
-    /// Where ordering keys had calls when an endpoint last came or went; see ``keepHomes()``.
+    /// The endpoints where ordering keys had calls when an endpoint last came or went; see ``keepHomes()``.
     var homes: [UInt64: Int] = [:]
-    /// Where suspects were when their workers died; a place for each death.
+    /// The endpoints where suspects were when their workers died, one for each death.
     private var deathsOf: [UInt64: [Int]] = [:]
     let configuration: Configuration
     private var due: [UInt32] = []
     private var lastChosen = 0
-    /// The latest time that the machine was told.
+    /// The latest time that the machine knows.
     var latest = Instant(nanoseconds: 0)
 
-    /// Calls that have not ended.
+    /// How many calls have not ended.
     package var callCount: Int { self.calls.count }
-    /// Places in the queues of calls that have not been sent; some may be of calls that have ended.
+    /// How many places the queues of unsent calls have; some may belong to calls that have ended.
     package var queuedIDs: Int {
         self.endpoints.reduce(self.waiting.count + self.pings.count) { $0 + $1.bound.count } + self.apart.count
             + self.parkedCount
     }
-    /// Timers that are set.
+    /// How many timers are set.
     package var timerCount: Int { self.wheel.count }
 
     package init(endpointCount: Int, configuration: Configuration = .init()) {
@@ -83,7 +83,7 @@ package struct ClientMachine: ~Copyable {
 
     /// A call was made.
     ///
-    /// Returns its slot, and says where to send it if that can be now.
+    /// Returns its slot, and the endpoint to send it to if it can be sent now.
     ///
     /// - Returns: nil if the deadline has passed already: the call ended as expired and has no slot.
     package mutating func submitted(_ call: Call, at now: Instant) -> (slot: UInt32, endpoint: Int?)? {
@@ -114,7 +114,7 @@ package struct ClientMachine: ~Copyable {
         return (slot, nil)
     }
 
-    /// The handle ended on the caller's side, by `cancel()` or an expiry that was over at once.
+    /// The handle ended on the caller's side, by `cancel()` or by an expiry that had already passed when it was set.
     package mutating func abandoned(
         _ id: UInt64,
         as reason: CancelReason,
@@ -129,24 +129,24 @@ package struct ClientMachine: ~Copyable {
 
     /// The deadline of a call was moved.
     ///
-    /// A deadline in the past ends it with the next tick. A worker that has the request is told, so that it neither drops
-    /// the request at the deadline that travelled with it nor starts it after the one that counts now.
+    /// A deadline in the past ends it with the next tick. A worker that has the request is told, so that it neither
+    /// drops the request at the deadline that was sent with it nor starts it after the new one.
     package mutating func deadlineMoved(_ id: UInt64, to deadline: Instant, actions: inout [ClientAction]) {
         guard let slot = self.calls.slot(of: id), self.calls[slot].deadline != deadline else { return }
         self.calls[slot].deadline = deadline
         self.wheel.schedule(slot, at: deadline)
         let call = self.calls[slot]
-        // Without a session it would be lost: a request that is sent again brings the time it has then.
+        // Without a session the message would be lost, and a request that is sent again carries its new time anyway.
         guard call.endpoint != Call.noEndpoint, !call.isPing, self.endpoints[Int(call.endpoint)].isOpen else { return }
         actions.append(.sendDeadline(endpoint: Int(call.endpoint), id: id, deadline: deadline))
     }
 
-    /// A reply or an error for `id` came.
+    /// A reply or an error for `id` arrived.
     ///
     /// - Parameters:
     ///   - id: The call.
     ///   - ranMicroseconds: How long the handler ran, 0 if the worker doesn't say.
-    ///   - endpoint: Who answered.
+    ///   - endpoint: The endpoint that answered.
     ///   - now: The time.
     /// - Returns: What the answer means.
     package mutating func replied(
@@ -166,13 +166,14 @@ package struct ClientMachine: ~Copyable {
                     self.adapt(endpoint)
                 }
             } else {
-                // Another worker's answer to a call that was moved: it is as good (it is idempotent), but the one it was
-                // moved to still counts the call until it answers as well.
+                // This is a previous worker's answer to a call that was moved. It is as good, because the call is
+                // idempotent, but the worker that has the call now still counts it until it answers as well.
                 guard self.calls[slot].sends > 0 else { return .unknown }
                 if current != Call.noEndpoint { self.endpoints[Int(current)].withdrawn[id] = .requested }
             }
             let call = self.retire(slot, wasAnswered: true, at: now)
-            // Arrival decides, and this one came too late (contract S35), whether or not the timer has fired yet.
+            // The time of arrival decides, and this answer arrived too late (contract S35), whether or not the timer
+            // has fired yet.
             if call.deadline <= now {
                 let lateness = now.nanoseconds(since: call.deadline)
                 return .expire(slot: slot, function: call.function, nanoseconds: lateness)
@@ -198,11 +199,11 @@ package struct ClientMachine: ~Copyable {
         if let slot = self.calls.slot(of: id) {
             let call = self.calls[slot]
             guard Int(call.endpoint) == endpoint, !call.isPing else { return }
-            // Sent with the same stamps it would lapse again.
+            // With the same stamps the call would lapse again.
             if stage == .lapsed, call.deadline > now { actions.append(.restamp(endpoint: endpoint)) }
-            // Copies that are still on their way are answered with the same; one that is marked as renewed runs.
+            // Copies that are still in transit get the same answer; one that is marked as renewed runs.
             if stage.isRemoval { self.calls[slot].isRenewed = true }
-            // Which of both was meant can't be told, and the other may be there, or have run. The worker knows.
+            // The confirmation may be for either copy, and the other may still be there, or have run. The worker knows.
             let mayBeThere = call.isRepeated && stage.isRemoval
             if mayBeThere, call.deadline > now {
                 if self.endpoints[endpoint].isOpen {
@@ -213,8 +214,8 @@ package struct ClientMachine: ~Copyable {
             self.release(id, from: endpoint)
             switch stage {
             case .beforeStart, .lapsed:
-                // The time that travelled with the request is over, and it never ran. Ours decides when the call ends: if
-                // its deadline was moved since, the call goes out again with the time it has now.
+                // The time that was sent with the request is over, and the request never ran. Our deadline decides when
+                // the call ends: if it has been moved since, the call goes out again with the time left now.
                 guard call.deadline > now else {
                     return self.finish(slot, ending: .expired, at: now, actions: &actions)
                 }
@@ -227,7 +228,7 @@ package struct ClientMachine: ~Copyable {
                 }
                 self.unbegin(slot, actions: &actions)
             case .whileRunning, .unknown:
-                // Nobody asked for that, and no answer will come.
+                // This client didn't ask for it, and no answer will come.
                 self.finish(slot, ending: .lost(.forgotten), at: now, actions: &actions)
             }
             return
@@ -236,9 +237,10 @@ package struct ClientMachine: ~Copyable {
         self.tombstones.markAnswered(id)
     }
 
-    /// A worker or broker that stops didn't take a call, which never ran: it goes elsewhere, or waits for a worker (contract S91).
+    /// A worker or broker that is stopping didn't take a call, which never ran: the call goes elsewhere, or waits for a
+    /// worker (contract S91).
     ///
-    /// - Returns: Whether it goes on; if not, its caller is to be told.
+    /// - Returns: Whether the call goes on; if not, its caller must be told.
     package mutating func drained(
         _ id: UInt64,
         by endpoint: Int,
@@ -248,7 +250,8 @@ package struct ClientMachine: ~Copyable {
         guard let slot = self.calls.slot(of: id) else { return false }
         let call = self.calls[slot]
         guard !call.isPing else { return false }
-        // Of one that was sent twice both are refused: after the first it is elsewhere, and none of that one's business.
+        // If a call was sent twice, both copies are refused: after the first refusal the call is elsewhere, and the
+        // second no longer matters.
         guard Int(call.endpoint) == endpoint else { return true }
         guard call.deadline > now else { return false }
         self.latest = now
@@ -260,11 +263,11 @@ package struct ClientMachine: ~Copyable {
         return true
     }
 
-    /// A call was sent and never ran: it is as if it had not been sent.
+    /// A call that was sent never ran: treats it as if it had not been sent.
     private mutating func unbegin(_ slot: UInt32, actions: inout [ClientAction]) {
         let call = self.calls[slot]
         self.calls[slot].sends &-= 1
-        // A broker has it again that saw it run.
+        // A broker that has seen the call run has it back.
         if call.phase >= .running { actions.append(.mayHaveRun(slot: slot)) }
         self.takeBack(slot, actions: &actions)
         if self.mustBeAlone(call) { return self.setApart(call.id) }
@@ -276,7 +279,7 @@ package struct ClientMachine: ~Copyable {
         }
     }
 
-    /// The worker told how far a call has come.
+    /// The worker reported how far a call has come.
     package mutating func phaseReported(
         _ id: UInt64,
         phase: CallPhase,
@@ -298,7 +301,7 @@ package struct ClientMachine: ~Copyable {
         actions.append(.show(slot: slot, phase: phase, isStalled: isStalled, hold: hold, endpoint: endpoint))
     }
 
-    /// The worker told that a call's handler has given its slot back while it waits, or has one again.
+    /// The worker reported that a call's handler has given up its slot while it waits, or has one again.
     package mutating func slotReleased(_ id: UInt64, _ isReleased: Bool, from endpoint: Int) {
         guard let slot = self.calls.slot(of: id), Int(self.calls[slot].endpoint) == endpoint,
             self.calls[slot].isReleased != isReleased
@@ -308,17 +311,17 @@ package struct ClientMachine: ~Copyable {
         if isReleased { self.endAlone(id, at: endpoint) }
     }
 
-    /// A handler there asks a callback, which may call the worker itself before it answers.
+    /// A handler at an endpoint invokes a callback, which may call the worker itself before it answers.
     package mutating func asked(by endpoint: Int) {
         if self.endpoints[endpoint].solitude.alone != nil { self.endpoints[endpoint].solitude.end(at: self.latest) }
     }
 
-    /// A worker need not be kept for a suspect any longer.
+    /// A worker no longer needs to be reserved for a suspect.
     private mutating func endAlone(_ id: UInt64, at endpoint: Int) {
         if self.endpoints[endpoint].solitude.alone == id { self.endpoints[endpoint].solitude.end(at: self.latest) }
     }
 
-    /// The payload that came for `id` can't be understood: that one call is lost (contract S73).
+    /// The payload received for `id` can't be decoded: that one call is lost (contract S73).
     package mutating func spoiled(_ id: UInt64, from endpoint: Int, at now: Instant) -> UInt32? {
         guard let slot = self.calls.slot(of: id), Int(self.calls[slot].endpoint) == endpoint else { return nil }
         if !self.calls[slot].isPing { self.release(id, from: endpoint) }
@@ -326,9 +329,9 @@ package struct ClientMachine: ~Copyable {
         return slot
     }
 
-    /// Sends what waits, as far as there is room.
+    /// Sends waiting calls, as far as there is room.
     ///
-    /// To be called at the end of each turn of the loop.
+    /// Call this at the end of each iteration of the loop.
     package mutating func dispatch(actions: inout [ClientAction]) {
         if !self.pings.isEmpty { self.sendPings(actions: &actions) }
         if !self.apart.isEmpty { self.sendApart(actions: &actions) }
@@ -370,36 +373,36 @@ package struct ClientMachine: ~Copyable {
 
     // MARK: Sessions
 
-    /// The connection to an endpoint stands: introduce ourselves.
+    /// The connection to an endpoint is established: the client introduces itself.
     package mutating func connected(_ endpoint: Int, at now: Instant, actions: inout [ClientAction]) {
         self.endpoints[endpoint].outOfReach = nil
         self.perform(self.endpoints[endpoint].session.connected(at: now), of: endpoint, at: now, actions: &actions)
     }
 
-    /// An attempt to connect failed: nobody listens there, or the name can't be looked up.
+    /// An attempt to connect failed: nothing listens there, or the name can't be resolved.
     ///
-    /// It is tried again, and what waits goes on waiting, except for what is impatient and has nowhere else to go.
+    /// Connecting is retried, and waiting calls keep waiting, except for impatient ones that have nowhere else to go.
     ///
-    /// `reason` is what it looks like; what is for certain is a refusal.
+    /// `reason` says what it looks like; only a refusal is certain.
     package mutating func unreachable(_ endpoint: Int, reason: LossReason = .unreachable) {
         self.endpoints[endpoint].outOfReach = reason
     }
 
-    /// An endpoint is dialled anew for who is impatient: what failed before counts no longer.
+    /// An endpoint is dialed anew for an impatient call: earlier failures no longer count.
     package mutating func dialled(_ endpoint: Int) {
         self.endpoints[endpoint].outOfReach = nil
     }
 
     /// The connection broke.
     ///
-    /// The session may go on when it is back: time and epoch decide (contract S87).
+    /// The session may resume when the connection is back: time and epoch decide (contract S87).
     package mutating func disconnected(_ endpoint: Int, at now: Instant, actions: inout [ClientAction]) {
         self.keepHomes()
         self.endpoints[endpoint].isOpen = false
         self.perform(self.endpoints[endpoint].session.disconnected(at: now), of: endpoint, at: now, actions: &actions)
     }
 
-    /// Something came from an endpoint; called once per received frame.
+    /// An endpoint sent something; called once per received frame.
     package mutating func heard(from endpoint: Int, at now: Instant) {
         self.endpoints[endpoint].session.heard(at: now)
     }
@@ -411,11 +414,12 @@ package struct ClientMachine: ~Copyable {
 
     /// The worker accepted our introduction.
     ///
-    /// The session goes on only if its number is the one we knew. That a worker knows this client already doesn't suffice:
-    /// it may have forgotten it, and met it again with a welcome that was lost.
+    /// The session resumes only if its number is the one we knew. It isn't enough that the worker already knows this
+    /// client: it may have forgotten the client and met it again, with a welcome that was lost.
     ///
-    /// `slots` says how many requests run there at once; 0 for a broker, which hands them on as it sees fit. An answer that was
-    /// under way when the connection broke opens nothing: what is sent now would go by another connection, or by none.
+    /// `slots` says how many requests run there at once; it is 0 for a broker, which distributes them as it sees fit. A
+    /// welcome that was under way when the connection broke opens nothing: whatever is sent now would go over another
+    /// connection, or over none.
     package mutating func welcomed(
         by endpoint: Int,
         epoch: UInt64,
@@ -430,8 +434,8 @@ package struct ClientMachine: ~Copyable {
         let known = self.endpoints[endpoint].epoch
         let isSameLife = known == epoch && isResumed && self.endpoints[endpoint].sessionNumber == session
         guard known == nil || isSameLife else {
-            // What was sent on the strength of the former session must not be taken for part of another one. A new
-            // connection and a new epoch part the two.
+            // What was sent in the former session must not be mistaken for part of another one. A new connection and a
+            // new epoch separate the two.
             let reason: LossReason = known == epoch ? .forgotten : .restarted
             return self.lose(endpoint, reason: reason, at: now, actions: &actions)
         }
@@ -457,30 +461,31 @@ package struct ClientMachine: ~Copyable {
             self.endpoints[endpoint].withdrawn = [:]
             return
         }
-        // Requests and replies on the way may have gone with the old connection. The worker knows which it has.
+        // Requests and replies in transit may have been lost with the old connection. The worker knows which requests
+        // it has.
         for (id, reason) in self.endpoints[endpoint].withdrawn.sorted(by: { $0.key < $1.key }) {
             actions.append(.sendCancel(endpoint: endpoint, id: id, reason: reason))
         }
-        // In the order they were made, for the sake of those with an ordering key (contract S9).
+        // They go out in the order they were made, which matters for those with an ordering key (contract S9).
         for slot in self.slots(of: endpoint).sorted(by: { self.calls[$0].id < self.calls[$1].id }) {
             self.calls[slot].isRepeated = true
             actions.append(self.transmission(of: slot, to: endpoint, isResent: true))
         }
     }
 
-    /// A worker said after how much silence it gives this side up; 0 if it did not.
+    /// A worker said after how much silence it gives up this side; 0 if it didn't say.
     package mutating func givenUp(by endpoint: Int, afterNanoseconds silence: UInt64) {
         self.endpoints[endpoint].session.givenUp(afterNanoseconds: silence)
     }
 
-    /// The worker doesn't know our session: introduce ourselves again.
+    /// The worker doesn't know our session: the client introduces itself again.
     package mutating func resetReceived(from endpoint: Int, at now: Instant, actions: inout [ClientAction]) {
         self.keepHomes()
         self.endpoints[endpoint].isOpen = false
         self.perform(self.endpoints[endpoint].session.resetReceived(at: now), of: endpoint, at: now, actions: &actions)
     }
 
-    /// The worker showed its epoch in a beat.
+    /// The worker gave its epoch in a BEAT.
     package mutating func beatReceived(
         from endpoint: Int,
         epoch: UInt64,
@@ -491,7 +496,7 @@ package struct ClientMachine: ~Copyable {
         self.lose(endpoint, reason: .restarted, at: now, actions: &actions)
     }
 
-    /// The worker takes no more requests, or leaves.
+    /// The worker takes no more requests, or is leaving.
     package mutating func goodbyeReceived(
         from endpoint: Int,
         reason: GoodbyeReason,
@@ -508,9 +513,9 @@ package struct ClientMachine: ~Copyable {
         }
     }
 
-    /// The endpoint can't be talked to: it refuses us or speaks something else.
+    /// The endpoint can't be used: it refuses us, or speaks another protocol.
     ///
-    /// What waits for it, and has nowhere else to go, is lost, unless it only has no room at the moment.
+    /// Calls that wait for it and have nowhere else to go are lost, unless the endpoint only has no room at the moment.
     package mutating func refused(
         by endpoint: Int,
         reason: LossReason,
@@ -520,7 +525,7 @@ package struct ClientMachine: ~Copyable {
         self.lose(endpoint, reason: reason, at: now, actions: &actions)
         self.endpoints[endpoint].isRefused = true
         self.endpoints[endpoint].mayLetIn = reason == .full
-        // It is there, and may have room in a moment.
+        // It can be reached, and may have room in a moment.
         self.endpoints[endpoint].outOfReach = reason == .full ? nil : reason
         guard self.endpoints.allSatisfy({ $0.isRefused && !$0.mayLetIn }) else { return }
         for slot in self.slots(of: Int(Call.noEndpoint)) {
@@ -535,7 +540,7 @@ package struct ClientMachine: ~Copyable {
 
     // MARK: Time
 
-    /// Time has passed: ends what is overdue and keeps sessions alive.
+    /// Time has passed: ends overdue calls and keeps sessions alive.
     package mutating func ticked(at now: Instant, actions: inout [ClientAction]) {
         self.wheel.advance(to: now, into: &self.due)
         for slot in self.due {
@@ -547,7 +552,7 @@ package struct ClientMachine: ~Copyable {
         for index in self.endpoints.indices {
             if self.endpoints[index].pausedUntil <= now { self.endpoints[index].pausedUntil = .distantFuture }
             if let suspect = self.endpoints[index].solitude.alone, self.endpoints[index].solitude.isOver(at: now) {
-                // It runs on; others may come.
+                // The suspect keeps running; other calls may join it.
                 self.endAlone(suspect, at: index)
             }
             if self.endpoints[index].stallAt <= now { self.lookAfter(index, at: now, actions: &actions) }
@@ -555,7 +560,7 @@ package struct ClientMachine: ~Copyable {
         }
     }
 
-    /// When ``ticked(at:actions:)`` has something to do next.
+    /// When ``ticked(at:actions:)`` next has something to do.
     package func nextDeadline(after now: Instant) -> Instant {
         var next = self.wheel.nextDeadline ?? .distantFuture
         for endpoint in self.endpoints {
@@ -565,7 +570,7 @@ package struct ClientMachine: ~Copyable {
         return next
     }
 
-    /// The client closes: every call ends in the slot order; the machine is empty afterwards.
+    /// The client closes: every call ends, in the order of slots, and the machine is empty afterwards.
     package mutating func closed() -> [(slot: UInt32, id: UInt64)] {
         var open: [(slot: UInt32, id: UInt64)] = []
         var next = self.calls.firstSlot(from: 0)
@@ -588,7 +593,7 @@ package struct ClientMachine: ~Copyable {
         return open
     }
 
-    /// The sockets were closed with the poller; sessions begin anew when it is back, calls stay as they are.
+    /// The sockets were closed with the poller; sessions begin anew when it is back, and calls stay as they are.
     package mutating func suspended(at now: Instant) {
         for index in self.endpoints.indices {
             self.endpoints[index].isOpen = false
@@ -596,7 +601,7 @@ package struct ClientMachine: ~Copyable {
         }
     }
 
-    /// Gives back memory that only a peak needed.
+    /// Releases memory that only a peak needed.
     package mutating func trim() {
         self.calls.trim()
         self.wheel.trim()
@@ -644,20 +649,20 @@ package struct ClientMachine: ~Copyable {
         actions.append(.rebuild(endpoint: endpoint))
     }
 
-    /// Gives the calls of a lost worker up, or back to the queue if they may run again.
+    /// Gives up the calls of a lost worker, or puts them back in the queue if they may run again.
     ///
-    /// Any that were sent may have been running: what a dead process had yet to say is gone with it. A call that its worker's
-    /// credit kept here is safe.
+    /// Any that were sent may have been running: whatever a dead process had yet to say is gone with it. A call that
+    /// its worker's credit kept here is safe.
     private mutating func abandonCalls(
         of endpoint: Int,
         reason: LossReason,
         at now: Instant,
         actions: inout [ClientAction]
     ) {
-        // Behind those that were sent before them.
+        // These go behind the calls that were sent before them.
         self.unbind(endpoint)
         self.unpark()
-        // The calls of a broker ran elsewhere, if at all.
+        // A broker's calls ran elsewhere, if at all.
         let isDeath = reason.mayBeDeath && self.endpoints[endpoint].slots > 0
         let alone = self.endpoints[endpoint].solitude.alone
         var again: [UInt64] = []
@@ -668,7 +673,7 @@ package struct ClientMachine: ~Copyable {
                 continue
             }
             if isDeath, alone != nil, alone != id, self.isLastAttempt(self.calls[slot]) {
-                // It ran alone before, for long, and harmed nobody; the one that is alone now is to blame.
+                // It ran alone before, for a long time, and did no harm; the call that is alone now is to blame.
             } else if isDeath {
                 self.calls[slot].attempts += 1
                 self.deathsOf[id, default: []].append(endpoint)
@@ -693,12 +698,12 @@ package struct ClientMachine: ~Copyable {
         self.waiting.insert(contentsOf: again, at: 0)
     }
 
-    /// So often a call may be taken back from workers or brokers that went in order, or were only out of reach.
+    /// How often a call may be taken back from workers or brokers that left in order, or were only out of reach.
     private static var maxMoves: UInt8 { 16 }
-    /// So often workers may decline a call before its caller is told.
+    /// How often workers may decline a call before its caller is told.
     private static var maxDeclines: UInt8 { 20 }
 
-    /// A call that no worker has any more waits here again.
+    /// Makes a call that no worker has any more wait here again.
     private mutating func takeBack(_ slot: UInt32, actions: inout [ClientAction]) {
         let endpoint = Int(self.calls[slot].endpoint)
         self.endAlone(self.calls[slot].id, at: endpoint)
@@ -714,10 +719,11 @@ package struct ClientMachine: ~Copyable {
 
     // MARK: Suspects
 
-    /// Whether another death would make it poison.
+    /// Whether another worker death would make a call poison.
     private func isLastAttempt(_ call: Call) -> Bool { call.attempts + 1 >= self.configuration.maxAttempts }
 
-    /// Whether it must be the only one where it runs, since it would be poison after another death; not if the first is the last.
+    /// Whether a call must run alone, because another worker death would make it poison; not if the first death already
+    /// does.
     private func mustBeAlone(_ call: Call) -> Bool { call.attempts > 0 && self.isLastAttempt(call) }
 
     private mutating func setApart(_ id: UInt64) {
@@ -729,13 +735,14 @@ package struct ClientMachine: ~Copyable {
         self.apartKeys[affinity] = min(id, self.apartKeys[affinity] ?? id)
     }
 
-    /// Whether a call goes behind a suspect of its ordering key, which may have to wait for longer than others (contract S9).
+    /// Whether a call goes behind a suspect of its ordering key, which may have to wait longer than others (contract
+    /// S9).
     private func isBehindApart(_ call: Call) -> Bool {
         guard !self.apartKeys.isEmpty, let first = self.apartKeys[call.affinity] else { return false }
         return first < call.id
     }
 
-    /// Puts a call that waits behind the suspect that it goes behind, if there is one.
+    /// Moves a waiting call behind the suspect of its ordering key, if there is one.
     private mutating func setBehindApart(_ id: UInt64) -> Bool {
         guard !self.apartKeys.isEmpty, let slot = self.calls.slot(of: id), self.isBehindApart(self.calls[slot]) else {
             return false
@@ -744,7 +751,7 @@ package struct ClientMachine: ~Copyable {
         return true
     }
 
-    /// Whether one that came before a suspect of its ordering key waits to be sent again.
+    /// Whether a call that was made before a suspect of its ordering key waits to be sent again.
     private func hasEarlier(_ id: UInt64, affinity: UInt64, boundTo home: Int) -> Bool {
         func isEarlier(_ other: UInt64) -> Bool {
             guard other < id, let slot = self.calls.slot(of: other) else { return false }
@@ -753,7 +760,7 @@ package struct ClientMachine: ~Copyable {
         return self.waiting.contains(where: isEarlier) || self.endpoints[home].bound.contains(where: isEarlier)
     }
 
-    /// Calls whose ordering keys no suspect has any more wait before those that came later.
+    /// Puts calls whose ordering key has no suspect any more ahead of those made later.
     private mutating func leaveApart(_ ids: [UInt64]) {
         for id in ids.reversed() {
             guard let slot = self.calls.slot(of: id) else { continue }
@@ -765,7 +772,7 @@ package struct ClientMachine: ~Copyable {
         }
     }
 
-    /// Sends suspects, each to a worker that has nothing else, and keeps a worker free for the next.
+    /// Sends each suspect to a worker without other calls, and keeps a worker free for the next one.
     private mutating func sendApart(actions: inout [ClientAction]) {
         var left: [UInt64] = []
         var emptied: Set<Int> = []
@@ -791,7 +798,7 @@ package struct ClientMachine: ~Copyable {
             var choice = SuspectPlace()
             for index in self.endpoints.indices where self.endpoints[index].takesCalls {
                 if let home, home != index { continue }
-                // A broker sees to it itself.
+                // A broker takes care of this itself.
                 let count = self.endpoints[index].slots == 0 ? 0 : self.endpoints[index].outstanding
                 choice.consider(
                     index,
@@ -805,14 +812,15 @@ package struct ClientMachine: ~Copyable {
             case .none: left.append(id)
             case .empty(let index):
                 left.append(id)
-                // One worker at a time is emptied for them; those with an ordering key have no choice.
+                // Only one worker at a time is emptied for suspects, but those with an ordering key have no choice of
+                // worker.
                 if emptied.isEmpty || home != nil {
                     self.endpoints[index].solitude.reserve(isLoose: false, at: self.latest)
                     emptied.insert(index)
                 }
             case .send(let index):
                 self.endpoints[index].solitude.end(at: self.latest)
-                // What a handler there waits for may have nowhere else to go.
+                // The call that a handler there waits for may have nowhere else to go.
                 let isLoose = self.endpoints[index].released > 0
                 self.send(waiting: id, to: index, actions: &actions)
                 if self.endpoints[index].slots > 0, !isLoose {
@@ -836,7 +844,7 @@ package struct ClientMachine: ~Copyable {
         }
     }
 
-    /// Adds the ordering keys of those of the calls that have not ended, each with its first.
+    /// Adds the ordering keys of calls that have not ended, each with its first call.
     private func addKeys(of ids: some Sequence<UInt64>, to keys: inout [UInt64: UInt64]) {
         for id in ids {
             guard let slot = self.calls.slot(of: id), self.calls[slot].affinity != 0 else { continue }
@@ -845,7 +853,8 @@ package struct ClientMachine: ~Copyable {
         }
     }
 
-    /// A worker has more calls than slots and may have answered none for long: asks for those back that only wait.
+    /// Recalls the calls that only wait from a worker that has more calls than slots and has answered none for too
+    /// long.
     private mutating func lookAfter(_ endpoint: Int, at now: Instant, actions: inout [ClientAction]) {
         let (slots, stall) = (self.endpoints[endpoint].slots, self.configuration.stallNanoseconds)
         let heldAt = self.lookAfterHeld(endpoint, at: now, actions: &actions)
@@ -860,23 +869,23 @@ package struct ClientMachine: ~Copyable {
         let silence = now.nanoseconds(since: self.endpoints[endpoint].progressAt)
         self.endpoints[endpoint].meter.stalled(nanoseconds: silence)
         self.adapt(endpoint)
-        // Later and later: what was asked for once isn't asked for again.
+        // The checks get rarer and rarer, since a call that was recalled once isn't recalled again.
         self.endpoints[endpoint].stallAt = min(heldAt, now.advanced(byNanoseconds: max(stall, silence)))
-        // What came back could go nowhere else.
+        // With one endpoint, a recalled call could go nowhere else.
         guard self.endpoints.count > 1 else { return }
         let held = self.slots(of: endpoint).filter { !self.calls[$0].isPing && self.calls[$0].hold == .none }
             .sorted { (self.calls[$0].phase, self.calls[$1].id) > (self.calls[$1].phase, self.calls[$0].id) }
-        // The last first: each goes before the one that came back before it.
+        // The last goes first: each returned call is queued before the one returned before it.
         for slot in held.dropFirst(slots).reversed() {
             let call = self.calls[slot]
-            // The order of those with a key is their worker's to keep.
+            // The worker keeps the order of calls with a key.
             guard call.phase < .running, call.affinity == 0, !call.isRecalled, !call.isRepeated else { continue }
             self.calls[slot].isRecalled = true
             actions.append(.sendCancel(endpoint: endpoint, id: call.id, reason: .recalled))
         }
     }
 
-    /// Sets a worker's credit by what was measured.
+    /// Adjusts a worker's credit to the measurements.
     private mutating func adapt(_ endpoint: Int) {
         self.endpoints[endpoint].adapt(coverageNanoseconds: self.configuration.coverageNanoseconds)
     }
@@ -892,7 +901,7 @@ package struct ClientMachine: ~Copyable {
         actions.append(.finish(slot: slot, id: id, ending: ending))
     }
 
-    /// Takes a call out of the tables; its id is remembered for a while.
+    /// Removes a call from the tables; its id is remembered for a while.
     private mutating func retire(_ slot: UInt32, wasAnswered: Bool, at now: Instant) -> Call {
         if self.calls[slot].deadline != .distantFuture { self.wheel.cancel(slot) }
         let call = self.calls.remove(slot)
@@ -911,19 +920,19 @@ package struct ClientMachine: ~Copyable {
         self.endAlone(id, at: endpoint)
     }
 
-    /// A request that ended here before is gone from the worker as well.
+    /// A request that had already ended here is gone from the worker as well.
     private mutating func releaseWithdrawn(_ id: UInt64, from endpoint: Int) {
         if self.endpoints[endpoint].withdrawn.removeValue(forKey: id) != nil { self.release(id, from: endpoint) }
     }
 
-    /// A call that ended here keeps its place at the worker until the worker says that it is gone there.
+    /// Keeps the place of a call that ended here at its worker, until the worker says that it is gone there as well.
     private mutating func withdraw(_ call: Call, reason: CancelReason, actions: inout [ClientAction]) {
         guard call.endpoint != Call.noEndpoint, !call.isPing else { return }
         let endpoint = Int(call.endpoint)
         self.endpoints[endpoint].withdrawn[call.id] = reason
-        // Nobody waits for what it proves, and its handler may take its time to end.
+        // The suspect's outcome no longer matters, and its handler may take its time to end.
         self.endAlone(call.id, at: endpoint)
-        // Without a session it would be lost: the worker is told when the session goes on.
+        // Without a session the message would be lost: the worker is told when the session resumes.
         guard self.endpoints[endpoint].isOpen else { return }
         actions.append(.sendCancel(endpoint: endpoint, id: call.id, reason: reason))
     }
@@ -984,7 +993,7 @@ package struct ClientMachine: ~Copyable {
     private mutating func enqueue(_ call: Call) {
         let (id, affinity) = (call.id, call.affinity)
         if self.isParked(call.function, affinity) { return self.append(parked: call) }
-        // Behind calls that wait for any endpoint, of which some may have the same key.
+        // It must go behind calls that wait for any endpoint, since some of them may have the same key.
         if self.waiting.isEmpty, affinity != 0, let index = self.home(of: affinity) {
             self.endpoints[index].bound.append(id)
             if self.isMostlyEnded(self.endpoints[index].bound.count) {
@@ -996,17 +1005,17 @@ package struct ClientMachine: ~Copyable {
         }
     }
 
-    /// Whether most of a queue's calls must have ended: they'd stay in it as long as the first can't be sent.
+    /// Whether most of a queue's calls must have ended: they'd stay in the queue as long as the first can't be sent.
     func isMostlyEnded(_ queued: Int) -> Bool { queued > 64 && queued > 2 * self.calls.count }
 
-    /// Those of the ids whose calls have not ended.
+    /// The ids among these whose calls have not ended.
     func open(_ ids: some Sequence<UInt64>) -> [UInt64] {
         var open: [UInt64] = []
         for id in ids where self.calls.slot(of: id) != nil { open.append(id) }
         return open
     }
 
-    /// Calls bound to an endpoint that takes none any more may go anywhere.
+    /// Lets calls that were bound to an endpoint that no longer takes any go anywhere.
     private mutating func unbind(_ endpoint: Int) {
         guard !self.endpoints[endpoint].bound.isEmpty else { return }
         self.waiting.insert(contentsOf: self.endpoints[endpoint].bound, at: 0)
@@ -1030,7 +1039,7 @@ package struct ClientMachine: ~Copyable {
         return open.isEmpty ? nil : open[Int(affinity % UInt64(open.count))]
     }
 
-    /// The only endpoint, if a call may go there ahead of need: where few wait, all of them may.
+    /// The only endpoint, if a call may go there ahead of need: as long as few wait, all of them may.
     private func ahead(_ call: Call) -> Int? {
         guard self.endpoints.count == 1, call.affinity == 0 else { return nil }
         guard !self.endpoints[0].held.isClosed(Int(call.function)) else { return nil }
@@ -1038,8 +1047,8 @@ package struct ClientMachine: ~Copyable {
         return left > 0 && self.waiting.count <= left ? 0 : nil
     }
 
-    /// The endpoint for the next call: one with a free slot before any without, then the one with the fewest outstanding for
-    /// its slots (contract S100).
+    /// The endpoint for the next call: one with a free slot before any without, then the one with the fewest
+    /// outstanding calls for its slots (contract S100).
     mutating func choose(affinity: UInt64, function: UInt32) -> Int? {
         if affinity != 0 {
             guard let index = self.home(of: affinity), self.endpoints[index].takesKeyed,

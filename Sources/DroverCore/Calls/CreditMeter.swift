@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Measures how long a worker's calls run, and says how many it should have unanswered.
+/// Measures how long a worker's calls run, and says how many unanswered calls it should have.
 ///
-/// Workers say with an answer how long the handler ran. Of one that doesn't it is inferred: a call that found a free handler
-/// took its run time and the round trip; those that waited behind others say nothing by themselves, there the pace of the
-/// answers counts, times the handlers. That takes a machine's load for slow handlers, so that credit sinks when it would be
-/// needed most; what is said is better.
+/// Workers say with an answer how long the handler ran. If one doesn't, the run time is inferred: a call that found a
+/// free handler took its run time plus the round trip; a call that waited behind others says nothing by itself, so the
+/// interval between answers is used, times the number of handlers. That mistakes a loaded machine for slow handlers, so
+/// that the credit falls just when it is needed most; a time that the worker reports is better.
 struct CreditMeter: Equatable, Sendable {
     private var run = RunMean()
     private var lastAnswer = Instant(nanoseconds: 0)
-    /// Answers that came at the same reading of the clock.
+    /// How many answers arrived at the same clock reading.
     private var answersAtOnce: UInt64 = 0
 
-    /// The run time of a call, on average; nil before the first answer.
+    /// The average run time of a call; nil before the first answer.
     var runNanoseconds: UInt64? { self.run.nanoseconds }
 
     /// A call was answered, and the worker said how long its handler ran.
     mutating func answered(ranNanoseconds: UInt64) { self.run.add(max(1, ranNanoseconds)) }
 
-    /// A call was answered without a word about its run time.
+    /// A call was answered, but the worker didn't say how long its handler ran.
     mutating func answered(sentAt: Instant, wasBehind: Bool, concurrency: Int, at now: Instant) {
         let whole = max(1, now.nanoseconds(since: sentAt))
         if !wasBehind {
@@ -35,24 +35,23 @@ struct CreditMeter: Equatable, Sendable {
         }
     }
 
-    /// Nothing was answered for so long though calls wait.
+    /// Nothing was answered for this long although calls wait.
     mutating func stalled(nanoseconds: UInt64) {
         self.run.raise(to: nanoseconds)
     }
 
-    /// How many calls cover `coverage`, one per handler included.
+    /// How many calls keep the worker busy for the coverage time, including one per handler.
     func credit(concurrency: Int, coverageNanoseconds: UInt64) -> Int {
         guard let run = self.run.nanoseconds else { return concurrency }
         return concurrency + Int(clamping: coverageNanoseconds / max(1, run / UInt64(concurrency)))
     }
 }
 
-/// How long calls run, on average: slower ones count at once by half, faster ones bit by bit.
+/// The average run time of calls, which follows slower calls quickly, by half, and faster ones gradually.
 ///
-/// Too long makes workers wait, which costs
-/// some speed; too short makes calls wait behind others.
+/// If it is too long, workers wait, which costs some speed; if it is too short, calls wait behind others.
 struct RunMean: Equatable, Sendable {
-    /// nil before the first.
+    /// The average; nil before the first sample.
     private(set) var nanoseconds: UInt64?
 
     mutating func add(_ sample: UInt64) {
@@ -60,6 +59,6 @@ struct RunMean: Equatable, Sendable {
         self.nanoseconds = sample > mean ? mean + (sample - mean) / 2 : mean - (mean - sample) / 8
     }
 
-    /// It is at least so long.
+    /// Raises the average to at least this long.
     mutating func raise(to nanoseconds: UInt64) { self.nanoseconds = max(self.nanoseconds ?? 0, nanoseconds) }
 }

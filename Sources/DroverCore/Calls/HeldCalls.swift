@@ -2,17 +2,17 @@
 
 package import DroverWire
 
-/// What a call waits for that its worker has, if it is not a slot.
+/// What a call waits for at its worker, if that is not a slot.
 package enum HoldReason: UInt8, BitwiseCopyable, Sendable {
     case none = 0
-    /// As many calls of its function run as may.
+    /// Its function's limit: as many of its calls run as may.
     case limit = 1
     /// Another call of its ordering key.
     case key = 2
-    /// A worker that may run it: its broker has none.
+    /// A worker that may run it; its broker has none.
     case worker = 3
 
-    /// What an ACCEPTED or a STARTED says.
+    /// Reads the reason from an ACCEPTED or a STARTED.
     @inlinable
     package init(_ header: Header) {
         guard header.rawKind == MessageKind.accepted.rawValue else {
@@ -27,7 +27,7 @@ package enum HoldReason: UInt8, BitwiseCopyable, Sendable {
         self = isKeyed ? .key : header.number & PhaseReport.limited != 0 ? .limit : .none
     }
 
-    /// The same as an ACCEPTED says it.
+    /// The reason as an ACCEPTED carries it.
     package var report: UInt32 {
         switch self {
         case .none: 0
@@ -38,27 +38,27 @@ package enum HoldReason: UInt8, BitwiseCopyable, Sendable {
     }
 }
 
-/// The calls that a worker holds though a slot may be free: they are no load.
+/// The calls that a worker holds although a slot may be free: they don't count as load.
 ///
-/// A function of which it holds calls for the limit gets no more there, so that a long queue of such calls stays where any worker
-/// can take them, and needs no bound of its own.
+/// A function whose calls the worker holds for the limit gets no more calls there, so that a long queue of such calls
+/// stays where any worker can take them, and needs no limit of its own.
 struct HeldCalls: Sendable {
     private struct Gate: Sendable {
         var held = 0
-        /// With none held: when it opens by itself.
+        /// When the gate opens by itself, if no calls are held.
         var closedUntil = Instant(nanoseconds: 0)
     }
 
-    /// How many are held.
+    /// How many calls are held.
     private(set) var count = 0
     private var gates: [Int: Gate] = [:]
-    /// When the first gate opens by itself behind which nothing is held.
+    /// When the first gate that holds no calls opens by itself.
     private(set) var nextOpening = Instant.distantFuture
 
     /// How many functions get no more calls.
     var closedCount: Int { self.gates.count }
 
-    /// Whether no more calls of a function are to be sent.
+    /// Whether no more calls of a function may be sent.
     func isClosed(_ function: Int) -> Bool { !self.gates.isEmpty && self.gates[function] != nil }
 
     mutating func add(_ function: Int, _ reason: HoldReason) {
@@ -66,12 +66,13 @@ struct HeldCalls: Sendable {
         if reason == .limit { self.gates[function, default: Gate()].held += 1 }
     }
 
-    /// A call is held no longer.
+    /// A call is no longer held.
     ///
     /// - Parameters:
     ///   - function: Its function.
     ///   - reason: Why it was held.
-    ///   - reopensAt: If it was asked for and came back: when the next may be sent, unless one of the function ends before.
+    ///   - reopensAt: For a call that was recalled and came back: when the next may be sent, unless one of the function
+    ///     ends before.
     mutating func remove(_ function: Int, _ reason: HoldReason, reopensAt: Instant? = nil) {
         self.count -= 1
         guard reason == .limit, var gate = self.gates[function] else { return }
@@ -85,7 +86,7 @@ struct HeldCalls: Sendable {
         self.gates[function] = nil
     }
 
-    /// A call of the function ended there: another may run.
+    /// A call of the function ended at the worker: another may run.
     mutating func ended(_ function: Int) {
         guard !self.gates.isEmpty, let gate = self.gates[function], gate.held <= 0 else { return }
         self.gates[function] = nil

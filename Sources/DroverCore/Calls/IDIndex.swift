@@ -2,16 +2,16 @@
 
 /// Finds the slot of a 64-bit id: an open-addressing table with linear probing and without tombstones.
 ///
-/// Ids mostly come in sequence, yet the id itself is no good as a home position: a sequence would form one long run, and
-/// every new id that meets an older run has to walk it. So ids are spread by multiplication, but in blocks of four, a
-/// cache line, which neighbours share: a sequence fills lines here and there, evenly, with room between them. Many
-/// sequences at once do well, too.
+/// Ids mostly come in sequence, yet the id itself makes a poor home position: a sequence would form one long run, and
+/// every new id that hits an older run would have to walk it. So ids are spread by multiplication, but in blocks of
+/// four that neighbors share, each a cache line: a sequence fills lines scattered evenly, with room between them. Many
+/// sequences at once work well, too.
 ///
-/// Somebody who chooses ids to collide can defeat that. An insertion that passes more than ``crowdLimit`` entries is
-/// taken for such an attempt, and the table is built again with a keyed mixer that nobody outside can foresee. It is three
-/// times as slow, so honest peers don't pay for it. It stays until the table is trimmed while empty.
+/// A peer that chooses ids to collide can defeat that. An insertion that passes more than ``crowdLimit`` entries is
+/// taken for such an attempt, and the table is rebuilt with a keyed mixer that no outsider can predict. The mixer is
+/// three times as slow, so honest peers don't pay for it. It stays in use until the table is trimmed while empty.
 ///
-/// Each run of entries is kept in the order of their homes ("Robin Hood"). A search for what isn't there needn't walk the
+/// Each run of entries is kept in the order of their homes ("Robin Hood"). A search for a missing id needn't walk the
 /// whole run, and a removal moves back only those entries that aren't at home, up to the first that is.
 struct IDIndex: ~Copyable {
     struct Entry {
@@ -27,10 +27,10 @@ struct IDIndex: ~Copyable {
 
     private var entries = OwnedBuffer<Entry>()
     private var mask = 0
-    /// The shift that leaves as many bits of a product as number the blocks.
+    /// The shift that leaves exactly the bits of a product that number the blocks.
     private var shift: UInt64 = 0
     private let seed: UInt64
-    /// Two odd multipliers out of the seed.
+    /// Two odd multipliers derived from the seed.
     private var key: (UInt64, UInt64) = (0, 0)
     private(set) var count = 0
     /// Whether ids go through the keyed mixer.
@@ -38,14 +38,14 @@ struct IDIndex: ~Copyable {
 
     /// Creates an empty index.
     ///
-    /// - Parameter seed: A random number that those who choose the ids don't know.
+    /// - Parameter seed: A random number unknown to whoever chooses the ids.
     init(seed: UInt64) {
         self.seed = seed
     }
 
     var capacity: Int { self.entries.count }
 
-    /// How far from its home the farthest entry is.
+    /// How far the farthest entry is from its home.
     ///
     /// - Complexity: O(capacity).
     var longestProbe: Int {
@@ -56,7 +56,7 @@ struct IDIndex: ~Copyable {
         return longest
     }
 
-    /// The slots of all ids, in no order.
+    /// The slots of all ids, in no particular order.
     var slots: [UInt32] {
         (0..<self.entries.count).compactMap { self.entries[$0].slot == Self.none ? nil : self.entries[$0].slot }
     }
@@ -75,7 +75,7 @@ struct IDIndex: ~Copyable {
         }
     }
 
-    /// Adds an id, unless it is there already: then its slot is returned.
+    /// Adds an id, or returns its slot if it is there already.
     mutating func insert(_ id: UInt64, slot: UInt32) -> UInt32? {
         if self.count &* 4 >= self.entries.count &* 3 {
             self.rebuild(capacity: max(self.entries.count * 2, Self.smallestCapacity))
@@ -89,7 +89,7 @@ struct IDIndex: ~Copyable {
         return existing
     }
 
-    /// Removes an id that is there, and closes the gap so that searches needn't step over it.
+    /// Removes an id that is present, and closes the gap so that searches needn't step over it.
     mutating func remove(_ id: UInt64) {
         var gap = Int(self.home(of: id))
         while self.entries[gap].id != id || self.entries[gap].slot == Self.none {
@@ -100,7 +100,7 @@ struct IDIndex: ~Copyable {
         while true {
             let next = (gap &+ 1) & self.mask
             let entry = self.entries[next]
-            // The run is sorted by home: if this one is at home, those behind it need no place before it.
+            // The run is sorted by home: if this entry is at home, those behind it need no earlier place.
             if entry.slot == Self.none || Int(entry.home) == next { break }
             self.entries[gap] = entry
             gap = next
@@ -108,7 +108,7 @@ struct IDIndex: ~Copyable {
         self.entries[gap].slot = Self.none
     }
 
-    /// Gives back what the present entries don't need.
+    /// Releases memory that the present entries don't need.
     mutating func trim() {
         if self.count == 0 {
             self.entries = OwnedBuffer()
@@ -147,7 +147,7 @@ struct IDIndex: ~Copyable {
         }
         self.count &+= 1
         var entry = Entry(id: id, slot: slot, home: home)
-        // An entry nearer to its home than this one moves on by one, and the rest of the run with it.
+        // An entry nearer to its home than this one moves forward by one, and the rest of the run with it.
         while self.entries[position].slot != Self.none {
             let displaced = self.entries[position]
             self.entries[position] = entry
@@ -164,12 +164,12 @@ struct IDIndex: ~Copyable {
             let product = (id ^ self.key.1).multipliedFullWidth(by: self.key.0)
             return UInt32(truncatingIfNeeded: ((product.high ^ product.low) &* self.key.1) &>> (self.shift &- 2))
         }
-        // Multiples of the golden section are spread as evenly as can be.
+        // Multiples of the golden ratio are spread as evenly as possible.
         let block = ((id &>> 2) &* 0x9E37_79B9_7F4A_7C15) &>> self.shift
         return UInt32(truncatingIfNeeded: block &<< 2 | id & 3)
     }
 
-    /// The finaliser of SplitMix64.
+    /// The finalizer of SplitMix64.
     private static func finalised(_ seed: UInt64) -> UInt64 {
         var mixed = (seed ^ (seed &>> 30)) &* 0xBF58_476D_1CE4_E5B9
         mixed = (mixed ^ (mixed &>> 27)) &* 0x94D0_49BB_1331_11EB

@@ -2,12 +2,12 @@
 
 /// Values by 64-bit id, each in a slot whose number stays the same until the value is removed.
 ///
-/// Look an id up once, then use its slot: slots are small numbers, dense, reused last in first out, and so fit to be
-/// keys of a ``TimerWheel`` and of other arrays beside this one. Inserting, finding and removing allocate nothing once
-/// the table has had its greatest size, and give nothing back either: ``trim()`` does, in a quiet moment.
+/// Look up an id once, then use its slot. Slots are small, dense numbers, reused last in, first out, and so make good
+/// keys for a ``TimerWheel`` and for arrays beside this one. Once the table has had its greatest size, inserting,
+/// finding and removing allocate no memory. They release none either; for that, call ``trim()`` in a quiet moment.
 @safe
 package struct IDTable<Value: ~Copyable>: ~Copyable {
-    /// What came of an insertion.
+    /// The result of an insertion.
     package enum Insertion: Equatable, Sendable {
         /// The value is now in this slot.
         case inserted(UInt32)
@@ -28,9 +28,9 @@ package struct IDTable<Value: ~Copyable>: ~Copyable {
 
     private var index: IDIndex
     private var slots = OwnedBuffer<Slot>()
-    /// Has `slots.count` places, of which those of live slots are initialised.
+    /// Has `slots.count` places; those of live slots are initialized.
     private var values: UnsafeMutablePointer<Value>
-    /// The number of slots that have been used; those beyond aren't in the list of free ones.
+    /// The number of slots that have ever been used; those beyond aren't in the free list.
     private var usedSlots = 0
     private var firstFree = IDTable.none
 
@@ -41,7 +41,7 @@ package struct IDTable<Value: ~Copyable>: ~Copyable {
     ///
     /// - Parameters:
     ///   - limit: The greatest number of values.
-    ///   - seed: A random number that those who choose the ids don't know; any number if this process chooses them.
+    ///   - seed: A random number unknown to whoever chooses the ids; any number if this process chooses them.
     package init(limit: Int, seed: UInt64) {
         precondition(limit > 0 && limit < Int(Self.live), "a table holds 1 to 2^32 - 3 values")
         self.limit = limit
@@ -121,8 +121,8 @@ package struct IDTable<Value: ~Copyable>: ~Copyable {
 
     /// The first live slot that isn't before `start`, or nil.
     ///
-    /// Goes through the table in the order of slots, which the program may change on the way:
-    /// `var next = table.firstSlot(from: 0); while let slot = next { ...; next = table.firstSlot(from: slot + 1) }`.
+    /// Iterates over the table in the order of slots; the program may change the table meanwhile: `var next =
+    /// table.firstSlot(from: 0); while let slot = next { ...; next = table.firstSlot(from: slot + 1) }`.
     ///
     /// - Complexity: O(number of free slots passed).
     package func firstSlot(from start: UInt32) -> UInt32? {
@@ -134,8 +134,8 @@ package struct IDTable<Value: ~Copyable>: ~Copyable {
         return nil
     }
 
-    /// Gives back the memory behind the highest live slot, all of it if the table is empty, unless it would be less than
-    /// half.
+    /// Releases the memory behind the highest live slot, all of it if the table is empty, unless that would be less
+    /// than half.
     ///
     /// - Complexity: O(capacity).
     package mutating func trim() {
@@ -157,7 +157,7 @@ package struct IDTable<Value: ~Copyable>: ~Copyable {
         return unsafe self.values + Int(slot)
     }
 
-    /// Moves the slots to memory for `capacity` of them, at least `usedSlots`.
+    /// Moves the slots to memory for `capacity` slots, at least `usedSlots`.
     private mutating func resize(to capacity: Int) {
         let new = UnsafeMutablePointer<Value>.allocate(capacity: capacity)
         for slot in 0..<self.usedSlots where self.slots[slot].next == Self.live {
@@ -169,6 +169,6 @@ package struct IDTable<Value: ~Copyable>: ~Copyable {
     }
 }
 
-/// `@unchecked`: the table alone knows its memory, and it can't be copied, so it goes from one thread to another whole or
-/// not at all.
+/// `@unchecked`: only the table accesses its memory, and it can't be copied, so it moves from one thread to another
+/// whole or not at all.
 extension IDTable: @unchecked Sendable where Value: Sendable & ~Copyable {}

@@ -1,73 +1,74 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// For which suspect a worker is kept from other calls, and until when; for clients and brokers.
+/// Which suspect a worker is reserved for, without other calls, and until when; used by clients and brokers.
 ///
-/// A suspect for which another death would be the last runs alone, so that no other call is to blame. That must not take a
-/// worker from the others for as long as a call may run: it is emptied for a limited time, is the suspect's for a limited time, and
-/// takes others again for as long before it is kept once more.
+/// A suspect that another worker death would make poison runs alone, so that no other call can be to blame. That must
+/// not take the worker away from other calls for as long as a call may run: the worker is emptied for a limited time,
+/// belongs to the suspect for a limited time, and takes other calls again for as long before it is reserved once more.
 struct Solitude: Sendable {
-    /// How long a worker is kept.
+    /// How long a worker is reserved.
     ///
-    /// Nearly all that kill a worker do so soon: they crash on what they were given. And callers who wait ten seconds for an answer
-    /// still get one behind a suspect.
+    /// Nearly all calls that kill a worker do so soon, by crashing on their input. And callers that wait ten seconds
+    /// for an answer still get one behind a suspect.
     static var standardLimitNanoseconds: UInt64 { 5_000_000_000 }
 
     private enum State: Sendable {
         case none
-        /// It gets nothing, unless it `isLoose`, until it has nothing left.
+        /// The worker gets no calls, unless it `isLoose`, until it has none left.
         case emptied(isLoose: Bool)
-        /// It has this suspect, and gets nothing else.
+        /// The worker has this suspect, and gets no other calls.
         case alone(UInt64)
     }
 
     private let limit: UInt64
     private var state = State.none
-    /// When the state began, and when it is over at the latest.
+    /// When the state began, and when it ends at the latest.
     private var since = Instant(nanoseconds: 0)
     private var until = Instant.distantFuture
-    /// How long it was kept of late, and until when.
+    /// How long the worker was reserved recently, and until when.
     private var kept: UInt64 = 0
     private var keptUntil = Instant(nanoseconds: 0)
     private var restsUntil = Instant(nanoseconds: 0)
 
     init(limitNanoseconds: UInt64) { self.limit = max(1, limitNanoseconds) }
 
-    /// The suspect that it has, and gets nothing else beside.
+    /// The suspect that the worker runs alone, without getting any other call.
     var alone: UInt64? { if case .alone(let suspect) = self.state { suspect } else { nil } }
 
-    /// It is to become empty.
+    /// Whether the worker is being emptied.
     var isReserved: Bool { if case .emptied = self.state { true } else { false } }
 
-    /// It gets nothing since it is to become empty: nothing there waits for calls that may have nowhere else to go.
+    /// Whether the worker gets no calls because it is being emptied: nothing there waits for calls that may have
+    /// nowhere else to go.
     var isEmptied: Bool { if case .emptied(false) = self.state { true } else { false } }
 
-    /// It is kept no longer.
+    /// Whether the limit of the current state has passed.
     func isOver(at now: Instant) -> Bool { self.until <= now }
 
-    /// It was kept for long, and takes others for a while.
+    /// Whether the worker was reserved for long enough, and takes other calls for a while.
     func isResting(at now: Instant) -> Bool { now < self.restsUntil }
 
-    /// When something changes by itself next.
+    /// When something next changes by itself.
     func nextDeadline(after now: Instant) -> Instant {
-        // One that could not become empty in time gets its suspect when a slot is free.
+        // A worker that could not be emptied in time gets its suspect when a slot is free.
         let until = self.isReserved && self.isOver(at: now) ? .distantFuture : self.until
         return min(until, self.isResting(at: now) ? self.restsUntil : .distantFuture)
     }
 
-    /// It gets no more, for a suspect that waits.
+    /// Starts emptying the worker for a suspect that waits.
     mutating func reserve(isLoose: Bool, at now: Instant) {
         if !self.isReserved { self.begin(at: now) }
         self.state = .emptied(isLoose: isLoose)
     }
 
-    /// It has a suspect, and gets nothing else.
+    /// Gives the worker a suspect; it gets no other calls.
     mutating func begin(with suspect: UInt64, at now: Instant) {
         self.end(at: now)
         self.begin(at: now)
         self.state = .alone(suspect)
     }
 
-    /// It takes others.
+    /// Lets the worker take other calls.
     mutating func end(at now: Instant) {
         if case .none = self.state { return }
         self.state = .none
@@ -80,27 +81,27 @@ struct Solitude: Sendable {
     }
 
     private mutating func begin(at now: Instant) {
-        // It has been free for long.
+        // It has been free for long enough.
         if now.nanoseconds(since: self.keptUntil) >= self.limit { self.kept = 0 }
         self.since = now
         self.until = now.advanced(byNanoseconds: self.limit)
     }
 }
 
-/// Which worker a suspect goes to.
+/// Chooses the worker that a suspect goes to.
 struct SuspectPlace {
     enum Verdict: Equatable {
-        /// None takes suspects now.
+        /// No worker takes suspects now.
         case none
-        /// This one is to be emptied first.
+        /// This worker must be emptied first.
         case empty(Int)
-        /// To this one, which has nothing else, or doesn't become empty in time.
+        /// The suspect goes to this worker, which has no other calls, or could not be emptied in time.
         case send(Int)
     }
 
     private var best: (index: Int, rank: Int, outstanding: Int)?
 
-    /// Looks at a worker that takes calls, and whether it `hasSlot` for one beside those that it has.
+    /// Considers a worker that takes calls; `hasSlot` says whether it has a slot left beside its calls.
     mutating func consider(
         _ index: Int,
         outstanding: Int,
@@ -109,7 +110,8 @@ struct SuspectPlace {
         at now: Instant
     ) {
         guard !solitude.isResting(at: now) else { return }
-        // One that is being emptied goes on to be, though another may have less by now: that could change for ever.
+        // A worker that is being emptied stays so, even if another has fewer calls by now: otherwise the choice could
+        // keep changing forever.
         let isReserved = solitude.isReserved
         let rank = outstanding == 0 ? 0 : isReserved ? (solitude.isOver(at: now) && hasSlot ? 1 : 2) : 3
         if let best, (best.rank, best.outstanding) <= (rank, outstanding) { return }

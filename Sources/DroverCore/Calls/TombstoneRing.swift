@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Remembers the calls that ended last, to tell late and second replies from strange ones (contract S41, S95).
+/// Remembers the most recently ended calls, to tell late and duplicate replies from unknown ones (contract S41, S95).
 ///
-/// Ids rise by one, so an id has its place by its number: looking one up is one access. A newer id takes the place.
+/// Ids rise by one, so an id's number gives its place, and a lookup takes one access. A newer id replaces the one in
+/// its place.
 package struct TombstoneRing: Sendable {
     /// A call that ended.
     package struct Tombstone: Equatable, Sendable {
@@ -36,13 +37,13 @@ package struct TombstoneRing: Sendable {
         )
     }
 
-    /// What is remembered of a call; ids start at 1, so 0 finds nothing.
+    /// What is remembered about a call; ids start at 1, so 0 finds nothing.
     package func find(_ id: UInt64) -> Tombstone? {
         let place = self.places[Int(truncatingIfNeeded: id) & self.mask]
         return id != 0 && place.id == id ? place : nil
     }
 
-    /// An answer came after all.
+    /// An answer arrived after all.
     package mutating func markAnswered(_ id: UInt64) {
         let index = Int(truncatingIfNeeded: id) & self.mask
         if self.places[index].id == id { self.places[index].wasAnswered = true }

@@ -2,30 +2,32 @@
 
 internal import DequeModule
 
-/// What a peer said of callbacks that nobody here knows yet, or any more: that they have ended, or are to pause.
+/// Remembers what a peer said about callbacks that aren't known here yet, or any more: that they have ended, or should
+/// pause.
 ///
-/// A message about a callback may overtake the reading of the request that carries it. And a reference can be kept by
-/// others for longer than its callback lives. Numbers are never used twice, so what has ended stays so. It remembers so
-/// many; beyond that the oldest is forgotten, and the client says again that it has ended when it is sent something.
+/// A message about a callback may be read before the request that carries the callback. And a reference may be kept
+/// elsewhere for longer than its callback lives. Numbers are never reused, so a callback that has ended stays ended.
+/// The number of notices is limited; beyond that the oldest is forgotten, and the client says again that the callback
+/// has ended when it is sent something.
 package struct CallbackMemory<ID: Hashable & Sendable>: Equatable, Sendable {
     private enum News: Equatable, Sendable { case ended, paused }
 
     private var news: [ID: News] = [:]
-    /// In the order in which they came; each one that is remembered, once.
+    /// The remembered callbacks, each once, in the order in which their notices arrived.
     private var order = Deque<ID>()
     private let limit: Int
-    /// How much was forgotten since there was too much.
+    /// How many notices were forgotten because there were too many.
     package private(set) var forgottenCount = 0
 
     package init(limit: Int = 512) { self.limit = max(1, limit) }
 
-    /// How many callbacks something is remembered of.
+    /// How many callbacks something is remembered about.
     package var count: Int { self.news.count }
 
-    /// A callback is over.
+    /// A callback has ended.
     package mutating func ended(_ id: ID) { self.remember(.ended, of: id) }
 
-    /// A callback's events are to pause, or to go on.
+    /// A callback's events should pause, or resume.
     package mutating func flow(_ id: ID, isPaused: Bool) {
         guard self.news[id] != .ended else { return }
         if isPaused { self.remember(.paused, of: id) } else { self.forget(id) }
@@ -33,7 +35,7 @@ package struct CallbackMemory<ID: Hashable & Sendable>: Equatable, Sendable {
 
     package func hasEnded(_ id: ID) -> Bool { self.news[id] == .ended }
 
-    /// Whether the callback's events are to pause; from now on the asker counts as having been told.
+    /// Whether the callback's events should pause; from now on the caller counts as having been told.
     package mutating func takePause(of id: ID) -> Bool {
         guard self.news[id] == .paused else { return false }
         self.forget(id)

@@ -1,53 +1,54 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// How far a worker may get ahead of its reader: the events of one subscription, or the progress of one request.
+/// Limits how far a worker may get ahead of its reader, with the events of one subscription or the progress of one
+/// request.
 ///
-/// Between a worker and its client there is room for hundreds of thousands of events: in libzmq, in the kernel, in a broker.
-/// So what is told is counted until the client is known to have read it, and there is room for a bounded amount. After a
-/// quarter of the bound the peer is asked, by a PING behind what was sent, how far it is; its PONG says that it has read
-/// that. One question is open at a time, so that nothing travels for each event.
+/// Between a worker and its client there is room for hundreds of thousands of events: in libzmq, in the kernel, in a
+/// broker. So whatever is sent counts until the client is known to have read it, and the amount is bounded. After a
+/// quarter of the bound the peer is asked, with a PING behind what was sent, how far it has read; its PONG says that it
+/// has read that far. Only one question is open at a time, so that events needn't be acknowledged one by one.
 ///
-/// It counts units: one for each message, and one for each 4 KiB of payload. So it bounds memory as well.
+/// It counts units: one for each message, and one for each 4 KiB of payload. So it limits memory as well.
 package struct EventWindow: Equatable, Sendable {
     /// There is room as long as fewer units are unread.
     package static let limit = 8192
-    /// So many units are sent before the peer is asked.
+    /// How many units are sent before the peer is asked.
     package static let period = limit / 4
 
-    /// Units that were taken and that the peer isn't known to have read.
+    /// How many units were taken that the peer isn't known to have read.
     package private(set) var unread = 0
-    /// Units that were sent since the last question.
+    /// How many units were sent since the last question.
     private var sent = 0
-    /// Units that were sent before the question that is open, none if there is none.
+    /// How many units were sent before the open question; none if no question is open.
     private var asked = 0
 
     package init() {}
 
-    /// What a message counts.
+    /// How many units a message counts for.
     package static func units(ofPayload byteCount: Int) -> Int { 1 + byteCount >> 12 }
 
     package var hasRoom: Bool { self.unread < Self.limit }
 
-    /// Whether so much has been read that those who wait are to be woken: not for each event, then.
+    /// Whether enough has been read to wake those that wait, which shouldn't happen for each event.
     package var isHalfEmpty: Bool { self.unread <= Self.limit / 2 }
 
-    /// A question has not been answered.
+    /// Whether a question is unanswered.
     package var isAsking: Bool { self.asked > 0 }
 
-    /// Something is to be sent: it counts from now on.
+    /// Something is about to be sent: it counts from now on.
     package mutating func take(_ units: Int) { self.unread += units }
 
-    /// It was sent.
+    /// Something was sent.
     ///
-    /// - Returns: Whether the peer is to be asked behind it how far it is.
+    /// - Returns: Whether to ask the peer, behind it, how far it has read.
     package mutating func sent(_ units: Int) -> Bool {
         self.sent += units
         return self.askIfDue()
     }
 
-    /// The peer has read all that was sent before the question, or it was lost with a connection.
+    /// The peer has read everything that was sent before the question, or it was lost with a connection.
     ///
-    /// - Returns: Whether the peer is to be asked again.
+    /// - Returns: Whether to ask the peer again.
     package mutating func answered() -> Bool {
         self.unread -= self.asked
         self.asked = 0

@@ -1,30 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Follows the numbers that a worker gives the events of one subscription, and finds what is missing (contract S76).
+/// Follows the numbers that a worker gives the events of one subscription, and finds missing ones (contract S76).
 package struct SequenceTracker: Equatable, Sendable {
     /// What an arrival means.
     package enum Verdict: Equatable, Sendable {
         case inOrder
-        /// So many numbers were passed over.
+        /// This many numbers were skipped.
         case gap(UInt64)
-        /// So many numbers that had been passed over came after all.
+        /// This many numbers that had been skipped arrived after all.
         case late(UInt64)
         /// A number that was seen before.
         case duplicate
     }
 
     private var next: UInt64 = 0
-    /// The latest numbers that were passed over and may still come.
+    /// The most recently skipped numbers that may still arrive.
     ///
-    /// What a former connection brought may be read after the first of what the next one brings.
+    /// Events from a former connection may be read after the first events from the next one.
     private var gaps: [Range<UInt64>] = []
-    /// So many are remembered.
+    /// How many gaps are remembered.
     private static var mostGaps: Int { 4 }
 
     package init() {}
 
-    /// An event with this number came, and with it those of the next numbers; nil is a call, which takes the next number
-    /// without carrying it.
+    /// An event with this number arrived, and with it those of the next numbers; nil stands for a call, which takes the
+    /// next number without carrying it.
     package mutating func received(_ number: UInt64?, count: Int = 1) -> Verdict {
         let number = number ?? self.next
         let end = number &+ UInt64(count)
@@ -34,9 +34,9 @@ package struct SequenceTracker: Equatable, Sendable {
         return missing == 0 ? .inOrder : .gap(missing)
     }
 
-    /// What has a lower number has come by now, or was lost.
+    /// All events with lower numbers have arrived by now, or were lost.
     ///
-    /// - Returns: How many numbers are passed over by that.
+    /// - Returns: How many numbers are skipped by that.
     package mutating func passed(upTo number: UInt64) -> UInt64 {
         guard number > self.next else { return 0 }
         defer { self.next = number }
@@ -52,7 +52,7 @@ package struct SequenceTracker: Equatable, Sendable {
             let found = self.gaps[index].clamped(to: numbers)
             guard !found.isEmpty else { continue }
             late += UInt64(found.count)
-            // What was in front of them by the same connection doesn't come any more.
+            // Earlier events from the same connection won't arrive any more.
             self.gaps[index] = found.upperBound..<self.gaps[index].upperBound
         }
         self.gaps.removeAll { $0.isEmpty }

@@ -2,8 +2,8 @@
 
 /// Contiguous elements with one owner.
 ///
-/// An `Array` may be shared, and asks whether it is before each write: a call of the runtime that costs more than the
-/// write. This buffer can't be copied and needn't ask. Every access is checked against the bounds.
+/// An `Array` may be shared, and checks for that before each write: a call into the runtime that costs more than the
+/// write. This buffer can't be copied and needn't check. Every access is bounds-checked.
 ///
 /// Element types must not be `private`: Swift 6.3.1 crashes in debug builds when another file destroys their buffer.
 @safe
@@ -37,7 +37,7 @@ struct OwnedBuffer<Element: BitwiseCopyable>: ~Copyable {
         }
     }
 
-    /// Moves the elements to memory for `count` of them: drops the last ones or adds copies of `element`.
+    /// Moves the elements to memory for `count` elements: drops the last ones or adds copies of `element`.
     mutating func resize(to count: Int, filling element: Element) {
         let new = UnsafeMutablePointer<Element>.allocate(capacity: count)
         let kept = min(count, self.count)
@@ -49,6 +49,6 @@ struct OwnedBuffer<Element: BitwiseCopyable>: ~Copyable {
     }
 }
 
-/// `@unchecked`: the buffer alone knows its memory, and it can't be copied, so it goes from one thread to another whole or
-/// not at all.
+/// `@unchecked`: only the buffer accesses its memory, and it can't be copied, so it moves from one thread to another
+/// whole or not at all.
 extension OwnedBuffer: @unchecked Sendable where Element: Sendable {}

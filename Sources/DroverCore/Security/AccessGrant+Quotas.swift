@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// How much a key may use, in the columns of an allow-list: `tenant=NAME`, and quotas such as `calls=1000`.
+/// How much a key may use, as columns of an allow-list: `tenant=NAME`, and quotas such as `calls=1000`.
 extension AccessGrant {
-    /// Takes a column, if it is about that.
+    /// Takes a column if it is a tenant or a quota.
     ///
-    /// - Returns: Whether it was.
+    /// - Returns: Whether the column was taken.
     mutating func takeQuota(
         _ column: Substring,
         _ problem: (String) -> SecurityTextError
@@ -43,7 +43,7 @@ extension AccessGrant {
         return number <= Int.max >> (shift + 1) ? number << shift : nil
     }
 
-    /// The columns of a line.
+    /// The tenant and quota columns of a line.
     package var quotaColumns: [String] {
         var columns = self.group.map { ["tenant=\($0)"] } ?? []
         for quota in Quotas.columns {

@@ -5,13 +5,13 @@ package struct AccessRights: OptionSet, Hashable, Sendable, CustomStringConverti
     package let rawValue: UInt8
     package init(rawValue: UInt8) { self.rawValue = rawValue }
 
-    /// Make calls, and cancel one's own.
+    /// Make calls, and cancel its own.
     package static let submit = AccessRights(rawValue: 1)
     /// Offer functions and run others' calls.
     package static let work = AccessRights(rawValue: 2)
     /// Cancel the calls of others.
     package static let cancel = AccessRights(rawValue: 4)
-    /// See and change what concerns everybody.
+    /// See and change what concerns everyone.
     package static let admin = AccessRights(rawValue: 8)
 
     /// The rights by name, in the order they are written.
@@ -19,20 +19,20 @@ package struct AccessRights: OptionSet, Hashable, Sendable, CustomStringConverti
         ("submit", .submit), ("work", .work), ("cancel", .cancel), ("admin", .admin),
     ]
 
-    /// The right of a name.
+    /// The right with this name.
     package init?(name: some StringProtocol) {
         guard let known = Self.names.first(where: { $0.name == name }) else { return nil }
         self = known.right
     }
 
-    /// Their names.
+    /// The names of the rights.
     package var nameList: [String] { Self.names.filter { self.contains($0.right) }.map { $0.name } }
 
-    /// Their names, with commas between.
+    /// The names, separated by commas.
     package var description: String { self.nameList.joined(separator: ",") }
 }
 
-/// Who a key belongs to, and what that principal may do.
+/// The principal that a key belongs to, and what that principal may do.
 package struct AccessGrant: Hashable, Sendable {
     package var principal: String
     package var rights: AccessRights
@@ -42,7 +42,7 @@ package struct AccessGrant: Hashable, Sendable {
     package var functions: FunctionNames?
     /// The tenant that shares quotas, ordering keys and workers' time; nil if that is the principal alone.
     package var group: String?
-    /// What the list says of how much it may use.
+    /// How much it may use, as far as the list says.
     package var quotas = Quotas()
 
     package init(
@@ -57,17 +57,17 @@ package struct AccessGrant: Hashable, Sendable {
         self.functions = functions
     }
 
-    /// Whose quotas, ordering keys and share its sessions have.
+    /// The tenant whose quotas, ordering keys and share its sessions have.
     ///
-    /// A group is told from a principal of the same name.
+    /// A group and a principal of the same name are different tenants.
     package var claim: TenantClaim {
         TenantClaim(name: self.group.map { "tenant=\($0)" } ?? self.principal, quotas: self.quotas)
     }
 
-    /// Whether the rights hold for a queue.
+    /// Whether the rights cover a queue.
     package func includes(queue: String) -> Bool { self.queues?.contains(queue) ?? true }
 
-    /// Whether the rights hold for a function.
+    /// Whether the rights cover a function.
     package func includes(function: String) -> Bool { self.functions?.contains(function) ?? true }
 
     /// Whether every call may be made.
@@ -84,9 +84,9 @@ package struct AccessGrant: Hashable, Sendable {
     /// Why a call may not be made; nil if it may.
     ///
     /// - Parameters:
-    ///   - function: Its name; nil if nobody knows it: then nothing runs.
+    ///   - function: Its name; nil if the name is unknown: then nothing runs.
     ///   - queue: Its queue.
-    /// - Returns: What is missing, for people.
+    /// - Returns: What is missing, as a message for people.
     package func problem(submitting function: String?, to queue: String) -> String? {
         if let problem = self.problemSubmitting { return problem }
         if !self.includes(queue: queue) { return self.limited("use \(Self.name(ofQueue: queue))", .submit, "queues") }
@@ -106,7 +106,7 @@ package struct AccessGrant: Hashable, Sendable {
         return self.limited("offer \(function)", .work, "functions")
     }
 
-    /// Why a call of somebody may not be cancelled; nil if it may.
+    /// Why another client's call may not be cancelled; nil if it may.
     package func problem(cancelling function: String, in queue: String) -> String? {
         guard self.rights.contains(.cancel) else {
             return
@@ -128,14 +128,14 @@ package struct AccessGrant: Hashable, Sendable {
     }
 }
 
-/// Names of functions as an allow-list has them: each itself, or all that begin in a way.
+/// Names of functions as an allow-list has them: single names, or all names with a prefix.
 package struct FunctionNames: Hashable, Sendable, CustomStringConvertible {
-    /// Names that are meant as they are.
+    /// Names that are meant literally.
     private var names: Set<String> = []
-    /// How others may begin, without the star.
+    /// The prefixes of others, without the star.
     private var beginnings: [String] = []
 
-    /// Takes words of a list: `mail.send` is one function, `mail.*` all whose names begin with `mail.`.
+    /// Takes the words of a list: `mail.send` is one function, `mail.*` all whose names begin with `mail.`.
     package init(_ words: some Sequence<String>) {
         for word in words {
             if word.hasSuffix("*") {
@@ -155,7 +155,7 @@ package struct FunctionNames: Hashable, Sendable, CustomStringConvertible {
     /// The words, in order.
     package var words: [String] { (self.names + self.beginnings.map { $0 + "*" }).sorted() }
 
-    /// The words, with commas between.
+    /// The words, separated by commas.
     package var description: String { self.words.joined(separator: ",") }
 }
 
@@ -187,7 +187,7 @@ package struct AccessList: Hashable, Sendable {
     package private(set) var entries: [AccessEntry] = []
     private var places: [String: Int] = [:]
 
-    /// Nobody.
+    /// Creates a list that lets in no one.
     package init() {}
 
     /// What the owner of a key may do; nil if the key isn't allowed.
@@ -204,7 +204,7 @@ package struct AccessList: Hashable, Sendable {
     }
 }
 
-/// Z85 as far as keys need it: the owner of a key is known by the text.
+/// The part of Z85 that keys need: the text identifies a key's owner.
 package enum KeyText {
     /// How many characters a key has.
     package static let count = 40

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A line of an allow-list or a key file that can't be understood.
+/// A line of an allow-list or a key file that can't be parsed.
 package struct SecurityTextError: Error, Hashable, Sendable, CustomStringConvertible {
     package let file: String
-    /// From 1; 0 if it is the whole file that is meant.
+    /// The line's number, from 1; 0 for the whole file.
     package let line: Int
     /// What is wrong, and what to write instead.
     package let message: String
@@ -14,30 +14,30 @@ package struct SecurityTextError: Error, Hashable, Sendable, CustomStringConvert
         self.message = message
     }
 
-    /// Place and message, as compilers write it.
+    /// Place and message, as compilers write them.
     package var description: String {
         self.line > 0 ? "\(self.file):\(self.line): \(self.message)" : "\(self.file): \(self.message)"
     }
 }
 
-/// The allow-list as people write it: a line per key, in columns.
+/// The allow-list as people write it: one line per key, in columns.
 ///
 /// ```
 /// # principal   public key                                rights        queues and functions (all if there is no such column)
 /// web-1         rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7  submit        queues=mail,-  functions=mail.*  calls=10k
 /// ```
 ///
-/// The columns behind the rights come in any order, quotas and a tenant among them.
-/// Only a line that *begins* with `#` is a comment: keys may have one in them.
+/// The columns after the rights come in any order; quotas and a tenant may be among them. Only a line that *begins*
+/// with `#` is a comment: keys may contain one.
 extension AccessList {
-    /// How long a file may be.
+    /// How many bytes a file may have.
     package static let maxBytes = 16 << 20
     private static let maxLineBytes = 4096
 
     /// Reads a list.
     ///
     /// - Parameters:
-    ///   - text: What the file holds.
+    ///   - text: The contents of the file.
     ///   - file: The file's name, for errors.
     /// - Throws: ``SecurityTextError`` that names the line and the remedy.
     package init(parsing text: String, file: String) throws(SecurityTextError) {
@@ -57,7 +57,7 @@ extension AccessList {
         }
     }
 
-    /// The lines that say something, with their numbers.
+    /// The lines that aren't empty or comments, with their numbers.
     private static func lines(of text: String) -> [(Int, Substring)] {
         text.split(omittingEmptySubsequences: false) { $0 == "\n" || $0 == "\r\n" }.enumerated()
             .map { ($0 + 1, $1) }
@@ -115,7 +115,7 @@ extension AccessList {
         return AccessEntry(key: String(columns[1]), grant: grant)
     }
 
-    /// The names in a column; nil if it is another one.
+    /// The names in a column; nil if the column has another title.
     private static func names(
         _ column: Substring,
         _ title: String,
@@ -148,7 +148,7 @@ extension AccessList {
         return text + separator + entry.line + "\n"
     }
 
-    /// The text without the lines of these keys; comments and all else stay.
+    /// The text without the lines of these keys; comments and everything else stay.
     package static func removing(keys: Set<String>, from text: String) -> String {
         let dropped = Set(
             Self.lines(of: text)
@@ -163,7 +163,7 @@ extension AccessList {
     }
 }
 
-/// A file with a key, or a pair of keys: a line for each, with its name in front.
+/// A file with a key, or a pair of keys: one line for each, beginning with its name.
 package struct KeyFileText: Sendable {
     package var publicKey: String?
     package var secretKey: String?
@@ -195,7 +195,7 @@ package struct KeyFileText: Sendable {
         }
     }
 
-    /// What a key file says.
+    /// The text of a key file.
     package static func text(publicKey: String, secretKey: String?) -> String {
         guard let secretKey else { return "public-key \(publicKey)\n" }
         return """

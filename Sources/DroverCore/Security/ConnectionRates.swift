@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// How many connections each key may open: many at once, as when a fleet starts anew, and few for long.
+/// Limits how many connections each key may open: many at once, as when a fleet restarts, but few in the long run.
 ///
-/// libzmq can't close a connection, nor say how many a key has; it only asks before each whether it may be. Who opens many for long
-/// is after something else, such as the routing ids that libzmq will give.
+/// libzmq can't close a connection, nor say how many a key has; it only asks before each whether to allow it. A peer
+/// that keeps opening many is after something else, such as the routing ids that libzmq will give out.
 package struct ConnectionRates: Sendable {
     private struct Bucket {
         var left: Double
         var at: Instant
     }
 
-    /// So many may be opened at once.
+    /// How many may be opened at once.
     private let burst: Double
-    /// So many a second make up for it.
+    /// How many are added back per second.
     private let perSecond: Double
     private var buckets: [String: Bucket] = [:]
 
@@ -38,7 +38,7 @@ package struct ConnectionRates: Sendable {
         return isAdmitted
     }
 
-    /// Keys that are on the list no more are forgotten.
+    /// Forgets keys that are no longer on the list.
     package mutating func forget(except isKnown: (String) -> Bool) {
         self.buckets = self.buckets.filter { isKnown($0.key) }
     }

@@ -2,12 +2,14 @@
 
 internal import DequeModule
 
-/// Connections by which nobody has introduced themselves yet: each takes a descriptor, and there are only so many.
+/// Connections over which no peer has introduced itself yet: each takes a descriptor, and descriptors are limited.
 ///
-/// The oldest goes when there are too many: who means to speak does so within milliseconds, and who was cut off connects again.
-/// A connection whose session has ended, or goes on by another one, belongs here again.
+/// When there are too many, the oldest is closed: a peer that means to speak does so within milliseconds, and one that
+/// was cut off connects again. A connection whose session has ended, or was resumed over another one, belongs here
+/// again.
 package struct Newcomers: Sendable {
-    /// A connection, by its descriptor and by what tells it from the one that has the descriptor next.
+    /// A connection, identified by its descriptor and by a cookie that tells it from the next one with the same
+    /// descriptor.
     package struct Connection: Hashable, Sendable {
         package let descriptor: CInt
         package let cookie: UInt64
@@ -21,11 +23,11 @@ package struct Newcomers: Sendable {
     /// How many there may be.
     package let limit: Int
     private var cookies: [CInt: UInt64] = [:]
-    /// In the order they came; some may have introduced themselves, or be gone.
+    /// Connections in the order they came; some may have introduced themselves, or be gone.
     private var line: Deque<Connection> = []
 
     /// - Parameters:
-    ///   - descriptors: How many the process may have.
+    ///   - descriptors: How many descriptors the process may have.
     ///   - most: How many newcomers are enough, however many descriptors there are.
     package init(descriptors: Int, most: Int = 8192) {
         self.limit = max(8, min(most, descriptors / 4))
@@ -37,8 +39,8 @@ package struct Newcomers: Sendable {
     ///
     /// - Parameters:
     ///   - connection: The connection.
-    ///   - isFull: Whether there are more connections in all than there may be.
-    /// - Returns: One that is to be closed for it.
+    ///   - isFull: Whether there are more connections in total than allowed.
+    /// - Returns: A connection to close in exchange, if any.
     package mutating func came(_ connection: Connection, isFull: Bool = false) -> Connection? {
         guard self.cookies.updateValue(connection.cookie, forKey: connection.descriptor) != connection.cookie else {
             return nil
@@ -48,10 +50,10 @@ package struct Newcomers: Sendable {
         return isFull || self.count > self.limit ? self.takeOldest() : nil
     }
 
-    /// Somebody introduced themselves by a connection, or it was closed.
+    /// A peer introduced itself over a connection, or the connection was closed.
     package mutating func left(_ descriptor: CInt) { self.cookies[descriptor] = nil }
 
-    /// There is no descriptor left: half of those that wait are to be closed, the oldest first.
+    /// No descriptor is left: returns half of the waiting connections to close, the oldest first.
     package mutating func ranShort() -> [Connection] {
         var oldest: [Connection] = []
         let wanted = (self.count + 1) / 2

@@ -2,26 +2,27 @@
 
 /// How much of a broker one tenant may use: a key, or the keys of a group that the allow-list names.
 ///
-/// What the list doesn't say is nil, and the broker's own setting counts.
+/// If the list doesn't give a quota, it is nil, and the broker's own setting applies.
 package struct Quotas: Hashable, Sendable {
-    /// Sessions of clients.
+    /// How many sessions its clients may have.
     package var clients: Int?
-    /// Sessions of workers.
+    /// How many sessions its workers may have.
     package var workers: Int?
-    /// Calls that have not ended.
+    /// How many unfinished calls it may have.
     package var calls: Int?
-    /// Bytes of their requests.
+    /// How many bytes the requests of its unfinished calls may take.
     package var bytes: Int?
-    /// Combinations of function, queue, labels and resources.
+    /// How many combinations of function, queue, labels and resources it may use.
     package var routes: Int?
-    /// Calls a second, for long; twice as many at once.
+    /// How many calls it may make per second in the long run; twice as many at once.
     package var rate: Int?
     /// The highest priority that counts against other tenants; higher ones count among its own calls only.
     package var priority: Int?
 
     package init() {}
 
-    /// The quotas by the names that they have in an allow-list, in the order they are written, with the least that makes sense.
+    /// The quotas by the names they have in an allow-list, in the order they are written, with the smallest value that
+    /// makes sense.
     package static var columns: [(name: String, least: Int, path: WritableKeyPath<Quotas, Int?>)] {
         [
             ("clients", 0, \.clients), ("workers", 0, \.workers), ("calls", 0, \.calls), ("bytes", 0, \.bytes),
@@ -29,7 +30,7 @@ package struct Quotas: Hashable, Sendable {
         ]
     }
 
-    /// Those of `other` where this says nothing.
+    /// These quotas, with those of `other` where these are nil.
     package func filled(from other: Quotas) -> Quotas {
         var filled = self
         for column in Self.columns where filled[keyPath: column.path] == nil {
@@ -39,10 +40,10 @@ package struct Quotas: Hashable, Sendable {
     }
 }
 
-/// So many of something a second, for long, and twice as many at once.
+/// Allows so much of something per second in the long run, and twice as much at once.
 package struct Allowance: Hashable, Sendable {
     private var perSecond: UInt64
-    /// In billionths, so that no fraction is lost.
+    /// What is left, in billionths, so that no fraction is lost.
     private var left: UInt64
     private var at: Instant
 
@@ -52,9 +53,9 @@ package struct Allowance: Hashable, Sendable {
         self.at = now
     }
 
-    /// One more.
+    /// Takes one more.
     ///
-    /// - Returns: Whether it may be.
+    /// - Returns: Whether that is allowed.
     package mutating func take(at now: Instant) -> Bool {
         self.settle(at: now)
         guard self.left >= 1_000_000_000 else { return false }
@@ -62,7 +63,7 @@ package struct Allowance: Hashable, Sendable {
         return true
     }
 
-    /// Another rate counts from now on; there is no more left for it than there was.
+    /// Another rate applies from now on; what is left doesn't grow by the change.
     package mutating func change(perSecond: Int, at now: Instant) {
         self.settle(at: now)
         self.perSecond = Self.bounded(perSecond)
@@ -78,7 +79,7 @@ package struct Allowance: Hashable, Sendable {
         self.at = max(self.at, now)
     }
 
-    /// The milliseconds until there is one again.
+    /// The milliseconds until one is available again.
     package var wait: UInt32 {
         guard self.left < 1_000_000_000 else { return 0 }
         return UInt32(clamping: max(1, (1_000_000_000 - self.left) / self.perSecond / 1_000_000))

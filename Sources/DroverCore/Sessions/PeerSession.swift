@@ -2,22 +2,22 @@
 
 /// Decides whether a peer is alive, from what arrives and when (contract S87).
 ///
-/// Any message counts as a heartbeat. A peer that is silent for the limit is lost, once. So is one that closed the
-/// connection and isn't back within a second: the kernel closes what a dead process had, and a link that flaps comes back.
-/// If this side itself stood still (stopped, suspended, starved), neither says anything about the peer: it gets one more
-/// beat to be heard, and its second to come back counts on from there.
+/// Any message counts as a heartbeat. A peer that is silent for the silence limit is lost, once. So is one that closed
+/// the connection and isn't back within a second: the kernel closes a dead process's connections, whereas a flapping
+/// link comes back. If this side itself stood still (stopped, suspended, starved), neither says anything about the
+/// peer: it gets one more beat to be heard, and its second to come back continues from there.
 package struct PeerSession: Equatable, Sendable {
     package struct Limits: Equatable, Sendable {
-        /// A sign of life is sent if nothing else was for so long.
+        /// A heartbeat is sent if nothing else was sent for this long.
         package var beatNanoseconds: UInt64
-        /// A peer that was silent for so long is lost.
+        /// A peer that was silent for this long is lost.
         package var silenceNanoseconds: UInt64
-        /// A peer that closed the connection has so long to come back.
+        /// A peer that closed the connection has this long to come back.
         package var returnNanoseconds: UInt64 = 1_000_000_000
-        /// Signs of life go at multiples of this, if that is earlier than they must.
+        /// Heartbeats are sent at multiples of this, if that is earlier than they are due.
         ///
-        /// Those of many sessions then go together, and their owner wakes once for all of them. 0 lets each go at its own
-        /// time.
+        /// The heartbeats of many sessions are then sent together, and their owner wakes once for all of them. With 0,
+        /// each is sent at its own time.
         package var gridNanoseconds: UInt64 = 0
 
         package init(beatNanoseconds: UInt64, silenceNanoseconds: UInt64) {
@@ -26,13 +26,13 @@ package struct PeerSession: Equatable, Sendable {
             self.silenceNanoseconds = silenceNanoseconds
         }
 
-        /// How long after the last sign of life the end of a connection is the peer's doing.
+        /// How long after the last sign of life the end of a connection counts as the peer's doing.
         ///
-        /// A peer that lives is heard every beat. A connection that ends when nothing has been heard for longer was given up
-        /// by this side's kernel, since nothing was acknowledged any more: then silence decides.
+        /// A peer that is alive is heard every beat. If a connection ends after nothing has been heard for longer, this
+        /// side's kernel gave it up because nothing was acknowledged any more: then silence decides.
         var closingNanoseconds: UInt64 { self.beatNanoseconds + self.returnNanoseconds / 2 * 3 }
 
-        /// When a beat of a length has passed, at the latest.
+        /// When a beat interval of this length has passed, at the latest.
         func beat(of length: UInt64, after last: Instant) -> Instant {
             let due = last.advanced(byNanoseconds: length)
             guard self.gridNanoseconds > 0, self.gridNanoseconds <= length / 4, due != .distantFuture else {
@@ -59,12 +59,13 @@ package struct PeerSession: Equatable, Sendable {
     }
 
     private enum State: Equatable, Sendable {
-        /// No connection, and none that we had.
+        /// There is no connection, and there was none.
         case idle
-        /// Waits for an answer to an introduction. `lastHeard` is set if there was a session before, which may go on.
+        /// Waits for an answer to an introduction. `lastHeard` is set if there was a session before, which may be
+        /// resumed.
         case introducing(nextHello: Instant, interval: UInt64, lastHeard: Instant?)
-        /// The connection of a session broke; it may come back before the silence limit, and before the time to return is
-        /// over since `closedAt`, if the peer closed it.
+        /// The connection of a session broke; it may come back before the silence limit and, if the peer closed it,
+        /// before its time to return, counted from `closedAt`, is over.
         case interrupted(lastHeard: Instant, closedAt: Instant?)
         case established(lastHeard: Instant, lastSent: Instant)
         case ended
@@ -74,9 +75,9 @@ package struct PeerSession: Equatable, Sendable {
 
     private var state = State.idle
     private let limits: Limits
-    /// How often this side gives a sign of life: more often than its limits say if the peer is less patient.
+    /// How often this side sends a heartbeat: more often than its limits say if the peer is less patient.
     private var beatNanoseconds: UInt64
-    /// The last reading this side acted at, to notice that it stood still.
+    /// The clock reading at which this side last acted, used to notice that it stood still.
     private var lastTick: Instant?
 
     package init(limits: Limits) {
@@ -84,9 +85,9 @@ package struct PeerSession: Equatable, Sendable {
         self.beatNanoseconds = limits.beatNanoseconds
     }
 
-    /// The peer said after how much silence it gives this side up; 0 if it did not.
+    /// The peer said after how much silence it gives up this side; 0 if it didn't say.
     ///
-    /// Three signs of life go in that time. No peer can have more than twenty a second.
+    /// Three heartbeats are sent in that time. No peer can demand more than twenty a second.
     package mutating func givenUp(afterNanoseconds silence: UInt64) {
         let wanted = silence == 0 ? UInt64.max : max(silence / 3, Self.leastBeatNanoseconds)
         self.beatNanoseconds = min(self.limits.beatNanoseconds, wanted)
@@ -98,7 +99,7 @@ package struct PeerSession: Equatable, Sendable {
         if case .established = self.state { true } else { false }
     }
 
-    /// For how long the peer has not been heard; 0 if it never was.
+    /// How long the peer has not been heard; 0 if it never was.
     package func silentNanoseconds(at now: Instant) -> UInt64 {
         switch self.state {
         case .introducing(_, _, let lastHeard): lastHeard.map { now.nanoseconds(since: $0) } ?? 0
@@ -115,7 +116,7 @@ package struct PeerSession: Equatable, Sendable {
         }
     }
 
-    /// The connection stands: introduce this side.
+    /// The connection is established: this side introduces itself.
     package mutating func connected(at now: Instant) -> Action {
         switch self.state {
         case .idle: return self.introduce(at: now, lastHeard: nil)
@@ -141,7 +142,7 @@ package struct PeerSession: Equatable, Sendable {
         return .none
     }
 
-    /// The peer doesn't know this session: introduce this side again.
+    /// The peer doesn't know this session: this side introduces itself again.
     package mutating func resetReceived(at now: Instant) -> Action {
         switch self.state {
         case .established(let lastHeard, _): return self.introduce(at: now, lastHeard: lastHeard)
@@ -152,11 +153,11 @@ package struct PeerSession: Equatable, Sendable {
     /// The peer accepted the introduction, or introduced itself.
     package mutating func established(at now: Instant) {
         self.state = .established(lastHeard: now, lastSent: now)
-        // A stall before the first tick must be seen as well.
+        // A stall before the first tick must be noticed as well.
         if self.lastTick == nil { self.lastTick = now }
     }
 
-    /// Something came from the peer.
+    /// The peer sent something.
     package mutating func heard(at now: Instant) {
         switch self.state {
         case .established(_, let lastSent): self.state = .established(lastHeard: now, lastSent: lastSent)
@@ -164,9 +165,9 @@ package struct PeerSession: Equatable, Sendable {
         }
     }
 
-    /// A sign of life came from the peer, and nothing else.
+    /// The peer sent a heartbeat and nothing else.
     ///
-    /// If one of this side is due soon it goes now, so that both wake once for both.
+    /// If this side's next heartbeat is due soon, it is sent now, so that each side wakes once for both.
     package mutating func beatReceived(at now: Instant) -> Action {
         guard case .established(let lastHeard, let lastSent) = self.state,
             now.nanoseconds(since: lastSent) >= self.beatNanoseconds / 4 * 3
@@ -212,7 +213,7 @@ package struct PeerSession: Equatable, Sendable {
         }
     }
 
-    /// When ``ticked(at:)`` has something to do next.
+    /// When ``ticked(at:)`` next has something to do.
     package var nextDeadline: Instant {
         switch self.state {
         case .idle, .ended: .distantFuture
@@ -224,7 +225,7 @@ package struct PeerSession: Equatable, Sendable {
                     ?? .distantFuture
             )
         case .interrupted(let lastHeard, let closedAt):
-            // Also now and then in between: a longer pause would be taken for a stall of this side.
+            // It also ticks now and then in between: a longer pause would be taken for a stall of this side.
             min(
                 lastHeard.advanced(byNanoseconds: self.limits.silenceNanoseconds),
                 closedAt?.advanced(byNanoseconds: self.limits.returnNanoseconds) ?? .distantFuture,
@@ -270,12 +271,13 @@ package struct PeerSession: Equatable, Sendable {
         return .endSession(reason)
     }
 
-    /// A side that acts every beat and finds much more gone since the last time stood still itself.
+    /// Forgives a peer's silence after this side stood still: it acts every beat, so a much longer gap since the last
+    /// time is its own.
     ///
-    /// What the peer sent meanwhile has yet to be read, so its silence counts from one beat before the limit.
+    /// What the peer sent meanwhile has yet to be read, so its silence is set to one beat before the limit.
     ///
-    /// The pause need not be as long as the silence limit: a peer that had been quiet for a beat before is past the limit
-    /// after a pause that is a beat shorter.
+    /// The pause needn't be as long as the silence limit: a peer that had been quiet for a beat before the pause is
+    /// past the limit after a pause that is a beat shorter.
     private mutating func forgiveStall(at now: Instant) {
         defer { self.lastTick = now }
         self.forgiveStallSinceClosing(at: now)
@@ -298,7 +300,8 @@ package struct PeerSession: Equatable, Sendable {
         }
     }
 
-    /// While a peer has a second to come back this side acts four times; what it missed of that doesn't count.
+    /// Extends the second that a peer has to come back, during which this side acts four times, by the time that this
+    /// side stood still.
     private mutating func forgiveStallSinceClosing(at now: Instant) {
         guard case .interrupted(let lastHeard, let closedAt?) = self.state, let lastTick else { return }
         let pause = now.nanoseconds(since: max(lastTick, closedAt))

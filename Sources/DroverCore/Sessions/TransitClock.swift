@@ -2,32 +2,34 @@
 
 package import DroverWire
 
-/// Tells what a peer's deadlines count from, by what the peer says of its clock.
+/// Works out what a peer's deadlines count from, by what the peer says about its clock.
 ///
-/// The peer stamps HELLOs and BEATs with its clock; `time` of what follows is what was left at the last stamp. The trip that
-/// was the least under way shows how the two clocks differ: measured by it, any other stamp is that much older as its trip
-/// took longer, whatever it waited in. The difference is never taken for less than it is, so a deadline is never taken for
-/// earlier than the caller's: clocks drift by less than a thousandth, and the least trip counts for that much more with time.
+/// The peer stamps HELLOs and BEATs with its clock; the `time` of a message that follows is what was left at the last
+/// stamp. The shortest trip shows how the two clocks differ: relative to it, any other stamp is older by as much as its
+/// trip took longer, whatever it waited in. The difference is never underestimated, so a deadline is never taken to be
+/// earlier than the caller's: clocks drift by less than a thousandth, and the shortest trip counts for that much more
+/// as time passes.
 package struct TransitClock: Equatable, Sendable {
-    /// This side's clock less the peer's by the least trip, in microseconds modulo 2^32, and when that ended.
+    /// This side's clock minus the peer's, by the shortest trip, in microseconds modulo 2^32, and when that trip ended.
     private var difference: UInt32 = 0
     private var measuredAt = Instant(nanoseconds: 0)
     /// This side's clock at the last stamp; nil if there was none.
     private var lastOrigin: Instant?
 
-    /// Elapsed time shifted by so much is more than two clocks drift apart: 977 of a million, where NTP corrects each by 500.
+    /// Elapsed time shifted right by this is more than two clocks drift apart: 977 parts per million, where NTP
+    /// corrects each clock by 500.
     private static var driftShift: UInt64 { 10 }
 
-    /// What rounding to microseconds may make of two of them.
+    /// How much rounding two readings to microseconds may add.
     private static var roundingMicroseconds: UInt64 { 2 }
 
     package init() {}
 
-    /// A HELLO or a BEAT came, with a stamp perhaps.
+    /// A HELLO or a BEAT arrived, perhaps with a stamp.
     ///
     /// - Parameters:
-    ///   - header: The message's.
-    ///   - arrival: When it was read: not earlier, or the next ones would seem to be late.
+    ///   - header: The message's header.
+    ///   - arrival: When it was read, not earlier, or the next messages would seem to be late.
     package mutating func received(_ header: Header, at arrival: Instant) {
         if header.kind == .hello { self.lastOrigin = nil }
         guard header.time != 0 else { return }
@@ -38,12 +40,12 @@ package struct TransitClock: Equatable, Sendable {
     ///
     /// - Parameters:
     ///   - stamp: Microseconds modulo 2^32.
-    ///   - isNew: The clock may have stood still: what it showed before doesn't count.
-    ///   - arrival: When that was read.
-    /// - Returns: How much longer than the least it was under way, in nanoseconds.
+    ///   - isNew: Whether the clock may have stood still: earlier readings then don't count.
+    ///   - arrival: When the stamp was read.
+    /// - Returns: How much longer it was under way than the shortest trip, in nanoseconds.
     @discardableResult
     package mutating func stamped(_ stamp: UInt32, isNew: Bool = false, at arrival: Instant) -> UInt64 {
-        // Wrapping: only what a trip took longer matters, which is less than half an hour.
+        // This may wrap: only a trip's extra time matters, which is less than half an hour.
         let difference = UInt32(truncatingIfNeeded: arrival.nanoseconds / 1000) &- stamp
         let drift = (arrival.nanoseconds(since: self.measuredAt) >> Self.driftShift) / 1000
         let least = self.difference &+ UInt32(truncatingIfNeeded: drift + Self.roundingMicroseconds)
@@ -59,6 +61,6 @@ package struct TransitClock: Equatable, Sendable {
         return 0
     }
 
-    /// What the peer's deadlines count from: its last stamp, or else the arrival.
+    /// The instant that the peer's deadlines count from: its last stamp, or else the arrival.
     package func origin(at now: Instant) -> Instant { self.lastOrigin ?? now }
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// When to try again what failed: after a pause that doubles.
+/// Says when to retry something that failed: after a pause that doubles.
 package struct Backoff: Equatable, Sendable {
     private let firstNanoseconds: UInt64
     private let longestNanoseconds: UInt64
-    /// How often it failed, one time after the other.
+    /// How often it has failed in a row.
     package private(set) var failures = 0
 
     package init(firstNanoseconds: UInt64 = 100_000_000, longestNanoseconds: UInt64 = 5_000_000_000) {
@@ -12,7 +12,7 @@ package struct Backoff: Equatable, Sendable {
         self.longestNanoseconds = longestNanoseconds
     }
 
-    /// It failed.
+    /// The attempt failed.
     ///
     /// - Returns: When to try again.
     package mutating func failed(at now: Instant) -> Instant {
@@ -21,6 +21,6 @@ package struct Backoff: Equatable, Sendable {
         return now.advanced(byNanoseconds: pause)
     }
 
-    /// It succeeded: the next failure is a first one.
+    /// The attempt succeeded: the next failure counts as the first again.
     package mutating func succeeded() { self.failures = 0 }
 }

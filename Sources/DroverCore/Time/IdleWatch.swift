@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// When a loop that has nothing to do gives memory back: some seconds after it had something, and a few times more, with
-/// pauses that double, since what it was given away for may be let go of later.
+/// Says when an idle loop releases memory: a few seconds after it last had something to do, and a few times more, with
+/// pauses that double, because some memory may become releasable only later.
 package struct IdleWatch: Equatable, Sendable {
     package static let firstNanoseconds: UInt64 = 3_000_000_000
     package static let times = 5
@@ -12,7 +12,7 @@ package struct IdleWatch: Equatable, Sendable {
 
     package init() {}
 
-    /// When there is something to do next.
+    /// When there is next something to do.
     package var nextDeadline: Instant { self.dueAt }
 
     /// The loop has something to do.
@@ -22,7 +22,7 @@ package struct IdleWatch: Equatable, Sendable {
         self.dueAt = now.advanced(byNanoseconds: Self.firstNanoseconds)
     }
 
-    /// Whether memory is to be given back now.
+    /// Whether to release memory now.
     package mutating func isDue(at now: Instant) -> Bool {
         guard self.dueAt <= now else { return false }
         self.timesLeft -= 1

@@ -2,18 +2,19 @@
 
 /// A reading of a monotonic clock, in nanoseconds since an origin that the shell chooses.
 ///
-/// The core never reads a clock: every event brings the reading it happened at.
+/// The core never reads a clock: every event carries the reading at which it happened.
 package struct Instant: BitwiseCopyable, Hashable, Comparable, Sendable {
     package var nanoseconds: UInt64
 
-    /// An instant that never comes: what every overflowing sum saturates to.
+    /// An instant that never comes: every overflowing sum saturates to it.
     @inlinable package static var distantFuture: Instant { Instant(nanoseconds: .max) }
 
     @inlinable package init(nanoseconds: UInt64) {
         self.nanoseconds = nanoseconds
     }
 
-    // All of them, and inlinable: those that Comparable derives are called through its witnesses from another module.
+    // All operators are defined here, and inlinable: from another module, those that Comparable derives are called
+    // through its witnesses.
 
     @inlinable package static func == (lhs: Self, rhs: Self) -> Bool { lhs.nanoseconds == rhs.nanoseconds }
     @inlinable package static func < (lhs: Self, rhs: Self) -> Bool { lhs.nanoseconds < rhs.nanoseconds }
@@ -21,14 +22,14 @@ package struct Instant: BitwiseCopyable, Hashable, Comparable, Sendable {
     @inlinable package static func > (lhs: Self, rhs: Self) -> Bool { lhs.nanoseconds > rhs.nanoseconds }
     @inlinable package static func >= (lhs: Self, rhs: Self) -> Bool { lhs.nanoseconds >= rhs.nanoseconds }
 
-    /// The instant `duration` later, or the distant future if there is none.
+    /// The instant that is `duration` later, or the distant future if there is none.
     @inlinable
     package func advanced(byNanoseconds duration: UInt64) -> Instant {
         let (sum, overflow) = self.nanoseconds.addingReportingOverflow(duration)
         return Instant(nanoseconds: overflow ? .max : sum)
     }
 
-    /// The time that has passed since `earlier`; zero if it is in fact later.
+    /// The time that has passed since `earlier`; zero if `earlier` is in fact later.
     @inlinable
     package func nanoseconds(since earlier: Instant) -> UInt64 {
         self.nanoseconds > earlier.nanoseconds ? self.nanoseconds - earlier.nanoseconds : 0

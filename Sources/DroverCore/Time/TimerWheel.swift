@@ -2,11 +2,11 @@
 
 /// A hierarchical timing wheel: at most one timer per key, where keys are small integers such as slab slots.
 ///
-/// Time is cut into ticks of a millisecond. A timer fires in the first ``advance(to:into:)`` whose tick has reached its
-/// deadline: never before the deadline, and less than one tick after it if the wheel is advanced in time.
+/// Time is divided into ticks of a millisecond. A timer fires in the first ``advance(to:into:)`` whose tick has reached
+/// its deadline: never before the deadline, and less than one tick after it if the wheel is advanced in time.
 ///
 /// Eight levels of 64 buckets cover every deadline that an ``Instant`` can hold, so that there is no overflow list. A
-/// timer's level is the highest base-64 digit in which its tick differs from the wheel's current tick, hence every timer
+/// timer's level is the highest base-64 digit in which its tick differs from the wheel's current tick, so every timer
 /// of a level is earlier than every timer of the next one, and within a level the buckets are in order. Scheduling and
 /// cancelling touch one bucket; a timer moves down at most seven times before it fires. Buckets are doubly linked lists
 /// threaded through one array by key: nothing is allocated once the highest key has been seen.
@@ -39,7 +39,7 @@ package struct TimerWheel: ~Copyable {
     private static var searchLimit: Int { 16 }
 
     private var timers = OwnedBuffer<Timer>()
-    /// First and last timer of each bucket: eight levels of 64, then the bucket of those already due.
+    /// The first and last timer of each bucket: eight levels of 64, then the bucket of those already due.
     private var buckets: OwnedBuffer<Bucket>
     /// One bit per bucket of a level.
     private var occupied: InlineArray<8, UInt64> = .init(repeating: 0)
@@ -53,7 +53,7 @@ package struct TimerWheel: ~Copyable {
 
     /// Creates an empty wheel.
     ///
-    /// - Parameter now: The clock's reading; the wheel never goes back before it.
+    /// - Parameter now: The clock's reading; the wheel never goes back beyond it.
     package init(now: Instant) {
         self.buckets = OwnedBuffer(repeating: .empty, count: Self.dueBucket + 1)
         self.now = now
@@ -65,10 +65,10 @@ package struct TimerWheel: ~Copyable {
         Int(key) < self.timers.count && self.timers[Int(key)].tick != Self.idle
     }
 
-    /// Sets the timer of `key`, instead of the one it may have.
+    /// Sets the timer of `key`, replacing the one it may have.
     ///
-    /// A deadline that has passed makes the timer due: it fires in the next ``advance(to:into:)``, behind those that were
-    /// due before. One in the distant future never comes, so scheduling for it cancels the timer.
+    /// A deadline that has passed makes the timer due: it fires in the next ``advance(to:into:)``, after those that
+    /// were already due. The distant future never comes, so scheduling for it cancels the timer.
     package mutating func schedule(_ key: UInt32, at deadline: Instant) {
         if deadline == .distantFuture { return self.cancel(key) }
         if Int(key) >= self.timers.count {
@@ -103,10 +103,10 @@ package struct TimerWheel: ~Copyable {
 
     /// When to call ``advance(to:into:)`` next, or nil if no timer is scheduled.
     ///
-    /// It is the instant at which the earliest timer fires, or, if many timers share a far bucket, an earlier one at which
-    /// that bucket is to be divided. Who sleeps until then (rounding up, never down) makes no timer late by a full tick,
-    /// and wakes at most seven times without firing anything for each timer. It lies after the last advance unless a timer
-    /// is due already, and advancing to it always makes progress: a loop around it can't spin.
+    /// It is the instant at which the earliest timer fires, or, if many timers share a far bucket, an earlier one at
+    /// which that bucket must be divided. A caller that sleeps until then (rounding up, never down) makes no timer late
+    /// by a full tick, and wakes at most seven times for each timer without firing anything. It lies after the last
+    /// advance unless a timer is already due, and advancing to it always makes progress: a loop around it can't spin.
     package var nextDeadline: Instant? {
         if self.count == 0 { return nil }
         if self.buckets[Self.dueBucket].first != Self.none { return self.now }
@@ -114,9 +114,9 @@ package struct TimerWheel: ~Copyable {
         return Self.instant(ofTick: bucket < 64 ? start : self.earliestTick(in: bucket) ?? start)
     }
 
-    /// Moves the time on and removes the timers whose deadline has come.
+    /// Advances the time and removes the timers whose deadline has come.
     ///
-    /// A reading before the last one counts as the last one.
+    /// A reading earlier than the last one counts as the last one.
     ///
     /// - Parameters:
     ///   - now: The clock's reading.
@@ -141,14 +141,14 @@ package struct TimerWheel: ~Copyable {
                 self.divide(bucket: bucket, into: &due)
             }
         }
-        // What is left lies beyond `target` in its own level, so that its bucket stays the right one.
+        // The remaining timers lie beyond `target` in their own levels, so their buckets stay the right ones.
         self.currentTick = target
     }
 
     /// The number of keys whose links are allocated.
     package var capacity: Int { self.timers.count }
 
-    /// Returns memory that the present timers don't need: all of the links if there are none.
+    /// Releases memory that the present timers don't need: all of the links if there are none.
     ///
     /// - Complexity: O(highest key seen).
     package mutating func trim() {
@@ -215,7 +215,7 @@ extension TimerWheel {
         }
     }
 
-    /// The earliest bucket that isn't empty, and the first tick of its range; some level must be occupied.
+    /// The earliest non-empty bucket, and the first tick of its range; some level must be occupied.
     private func firstBucket() -> (bucket: Int, start: UInt64) {
         let level = self.occupiedLevels.trailingZeroBitCount
         let digit = self.occupied[level].trailingZeroBitCount

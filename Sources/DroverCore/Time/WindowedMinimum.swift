@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The smallest value of the last while: of one to two periods.
+/// The smallest recent value: of the last one to two periods.
 ///
-/// What was smallest long ago says nothing any more: clocks drift, and ways change.
+/// A minimum from long ago means nothing any more: clocks drift, and network paths change.
 package struct WindowedMinimum: Equatable, Sendable {
     private let periodNanoseconds: UInt64
     private var former: Int64?
@@ -13,7 +13,7 @@ package struct WindowedMinimum: Equatable, Sendable {
         self.periodNanoseconds = periodNanoseconds
     }
 
-    /// Takes a value, and returns the smallest.
+    /// Adds a value, and returns the smallest.
     package mutating func add(_ value: Int64, at now: Instant) -> Int64 {
         if self.current == nil {
             self.began = now

@@ -2,16 +2,16 @@
 
 package import DroverWire
 
-/// The messages that come in parts by one link.
+/// The messages that arrive in parts over one link.
 package struct PartAssembly<Buffer>: ~Copyable {
     private struct Transfer {
         let id: UInt64
         var message: Header
-        /// When a request's time is over.
+        /// When a request's time is up.
         var deadline: Instant
         let buffer: Buffer
         var received: Int
-        /// When it was begun, or went on, among the parts that came.
+        /// When it was begun or last continued, counted in parts received.
         var touched: UInt64
         var count: Int { Header.byteCount + Int(self.message.payloadLength) }
     }
@@ -20,11 +20,11 @@ package struct PartAssembly<Buffer>: ~Copyable {
     package struct Place {
         package let buffer: Buffer
         package let offset: Int
-        /// The message's header, if it is whole with these bytes; a request's time is what is left of it now.
+        /// The message's header, if these bytes complete it; a request's time is what is left now.
         package let whole: Header?
     }
 
-    /// Few at once, so an array.
+    /// There are few at once, so this is an array.
     private var transfers: [Transfer] = []
     private var partCount: UInt64 = 0
 
@@ -38,11 +38,11 @@ package struct PartAssembly<Buffer>: ~Copyable {
     /// - Parameters:
     ///   - id: Its transfer's number.
     ///   - message: Its header.
-    ///   - deadline: When a request's time is over, whenever its first part came.
+    ///   - deadline: When a request's time is up, whenever its first part arrived.
     ///   - buffer: Where its bytes go.
-    /// - Returns: How many others are dropped. A sender begins anew what it has not brought to its end, by whatever transfer. It says
-    ///   which it gives up, and has few under way at once: of too many, from one that doesn't, that goes which has not gone on for
-    ///   longest, for those that are under way take turns.
+    /// - Returns: How many others are dropped. A sender begins an unfinished message anew, with whatever transfer. It
+    ///   announces which transfers it gives up, and has few under way at once. If a sender that doesn't has too many,
+    ///   the one that has not continued for the longest time is dropped, because those that are under way take turns.
     @discardableResult
     package mutating func begin(_ id: UInt64, _ message: Header, deadline: Instant, in buffer: Buffer) -> Int {
         let before = self.transfers.count
@@ -71,9 +71,9 @@ package struct PartAssembly<Buffer>: ~Copyable {
         return dropped
     }
 
-    /// Its sender gave a message up.
+    /// The sender gave up a message.
     ///
-    /// - Returns: Whether it was on its way.
+    /// - Returns: Whether it was under way.
     @discardableResult
     package mutating func end(_ id: UInt64) -> Bool {
         guard let index = self.transfers.firstIndex(where: { $0.id == id }) else { return false }
@@ -81,16 +81,17 @@ package struct PartAssembly<Buffer>: ~Copyable {
         return true
     }
 
-    /// A part came.
+    /// A part arrived.
     ///
     /// - Parameters:
     ///   - id: The transfer's number.
     ///   - offset: Where the part begins in the message.
-    ///   - count: Its bytes.
-    ///   - origin: What requests' times are counted from.
-    ///   - now: When it came.
-    /// - Returns: Where its bytes go; nil if it belongs to nothing: its message was refused, cancelled, or never begun.
-    /// - Throws: ``WireError`` for a part that doesn't go on where the last ended. Its message is dropped.
+    ///   - count: How many bytes it has.
+    ///   - origin: The instant that requests' times count from.
+    ///   - now: When it arrived.
+    /// - Returns: Where its bytes go; nil if it belongs to no message: its message was refused, cancelled, or never
+    ///   begun.
+    /// - Throws: ``WireError`` for a part that doesn't continue where the last one ended. Its message is dropped.
     package mutating func place(
         _ id: UInt64,
         offset: Int,
@@ -116,15 +117,16 @@ package struct PartAssembly<Buffer>: ~Copyable {
         self.transfers.remove(at: index)
         var message = transfer.message
         if message.kind == .request {
-            // Read like any other, its time counts from the last stamp, which may be another by now.
+            // The request is read like any other, so its time counts from the last stamp, which may be a newer one by
+            // now.
             message.time = transfer.deadline > now ? transfer.deadline.headerTime(at: origin) : 0
         }
         return Place(buffer: transfer.buffer, offset: offset, whole: message)
     }
 
-    /// Nobody wants a message any more.
+    /// Drops a message that is no longer wanted.
     ///
-    /// - Returns: Whether it was on its way.
+    /// - Returns: Whether it was under way.
     @discardableResult
     package mutating func cancel(_ kinds: (MessageKind) -> Bool, id: UInt64) -> Bool {
         let before = self.transfers.count
@@ -132,9 +134,9 @@ package struct PartAssembly<Buffer>: ~Copyable {
         return self.transfers.count < before
     }
 
-    /// The deadline of a request that is on its way was moved.
+    /// The deadline of a request that is under way was moved.
     ///
-    /// - Returns: Whether it is on its way.
+    /// - Returns: Whether it is under way.
     package mutating func move(_ id: UInt64, to deadline: Instant) -> Bool {
         guard let index = self.transfers.firstIndex(where: { $0.message.id == id && $0.message.kind == .request })
         else { return false }

@@ -3,7 +3,7 @@
 internal import DequeModule
 package import DroverWire
 
-/// What must be heard in the order in which it was said.
+/// A stream of messages that must arrive in the order in which they were sent.
 package enum PartStream: Hashable, Sendable {
     /// The events and invocations of a subscription, by its number on the link, and its end.
     case subscription(UInt32)
@@ -12,8 +12,8 @@ package enum PartStream: Hashable, Sendable {
     /// The requests of an ordering key, by its hash.
     case key(UInt64)
 
-    /// What a message belongs to that others must not overtake; nil for answers, and for requests, whose
-    /// headers don't tell their keys.
+    /// The stream that a message belongs to and must not overtake others in; nil for answers, and for requests, whose
+    /// headers don't give their keys.
     package init?(of message: Header) {
         switch message.kind {
         case .event, .invoke: self = .subscription(message.number)
@@ -22,7 +22,7 @@ package enum PartStream: Hashable, Sendable {
         }
     }
 
-    /// What a PING of a worker asks about; nil if it stands behind nothing in particular.
+    /// The stream that a worker's PING asks about; nil if it follows nothing in particular.
     package init?(askedAboutBy question: Header, _ payload: UnsafeRawBufferPointer) {
         switch QuestionSubject(rawValue: question.time) {
         case .events: self = .subscription(question.number)
@@ -36,14 +36,15 @@ package enum PartStream: Hashable, Sendable {
     var isOfEvents: Bool { if case .subscription = self { true } else { false } }
 }
 
-/// The messages that go out in parts by one link, and whose turn it is.
+/// The messages that are sent in parts over one link, and whose turn it is.
 ///
-/// A few go at once, taking turns, so that a shorter one isn't held up by a longer one; the others wait in order. The receiver
-/// keeps what has come of each, so they may not be many.
+/// A few are sent at once, taking turns, so that a longer one doesn't hold up a shorter one; the others wait in order.
+/// The receiver keeps what has arrived of each, so there must not be many at once.
 ///
-/// What belongs to a ``PartStream`` keeps its order: while one of its messages goes in parts, what follows in it waits here.
+/// The messages of a ``PartStream`` keep their order: while one of them is sent in parts, those that follow it in the
+/// stream wait here.
 package struct PartQueue<Source>: ~Copyable {
-    /// So many messages are under way at once.
+    /// How many messages may be under way at once.
     package static var mostAtOnce: Int { 4 }
 
     private struct Transfer {
@@ -51,11 +52,11 @@ package struct PartQueue<Source>: ~Copyable {
         var message: Header
         var deadline: Instant?
         let source: Source
-        /// The bytes of the message that were sent: its header first, as a part of its own.
+        /// How many bytes of the message were sent; its header goes first, as a part of its own.
         var sent = 0
-        /// The other side has room for it.
+        /// Whether the other side has room for it.
         var isGranted = false
-        /// What follows in this waits for it.
+        /// The stream whose later messages wait for it.
         var stream: PartStream?
         var count: Int { Header.byteCount + Int(self.message.payloadLength) }
         var unsent: Int { self.count - self.sent }
@@ -68,24 +69,24 @@ package struct PartQueue<Source>: ~Copyable {
         case header(Header, transfer: UInt64)
         /// A piece of its payload. `end` is counted from the message's first byte.
         case payload(Source, Range<Int>, transfer: UInt64, end: Int)
-        /// Whole messages that had to wait for others, one behind the other.
+        /// Whole messages that had to wait for others, one after the other.
         case messages([UInt8])
-        /// A transfer that was begun goes no further.
+        /// Ends a transfer that was begun and won't be finished.
         case ended(transfer: UInt64)
     }
 
-    /// What waits in a stream for the message before it, which goes in parts.
+    /// What waits in a stream for the message before it, which is sent in parts.
     private enum Follower {
         case transfer(Transfer)
         case messages([UInt8])
-        /// One that waits in other streams as well.
+        /// An answer, which waits in other streams as well.
         case answer(UInt64)
     }
 
-    /// An answer that must not overtake what was told before it.
+    /// An answer that must not overtake messages sent before it.
     private struct Answer {
         var content: Content
-        /// In how many streams it waits.
+        /// How many streams it waits in.
         var waits: Int
 
         enum Content {
@@ -94,33 +95,33 @@ package struct PartQueue<Source>: ~Copyable {
         }
     }
 
-    /// Those that take turns, the next one first.
+    /// The transfers that take turns, the next one first.
     private var active: Deque<Transfer> = []
     private var waiting: Deque<Transfer> = []
     private var lastID: UInt64
-    /// The streams of which a message goes in parts, and what follows it.
+    /// The streams with a message that is being sent in parts, and what follows it in each.
     private var streams: [PartStream: Deque<Follower>] = [:]
-    /// Those whose message has gone out or isn't wanted: the followers are next.
+    /// The streams whose message has been sent or is no longer wanted: their followers are next.
     private var finished: Deque<PartStream> = []
     private var answers: [UInt64: Answer] = [:]
     private var lastAnswer: UInt64 = 0
-    /// Answers that have gone out to the last part, which isn't acknowledged.
+    /// Answers whose last part has been sent but not acknowledged.
     private var sentAnswers: Deque<(transfer: UInt64, message: Header)> = []
-    /// More can't be on their way to a peer that says what it has.
+    /// More can't be under way to a peer that acknowledges what it has.
     private static var mostSentAnswers: Int { 1024 }
-    /// Transfers that were begun and given up, of which the other side has not been told.
+    /// Transfers that were begun and given up, which the other side has not been told yet.
     private var abandoned: Deque<UInt64> = []
     package private(set) var window = PartWindow()
 
-    /// - Parameter last: The number of the last transfer by the same connection.
+    /// - Parameter last: The number of the last transfer over the same connection.
     package init(after last: UInt64 = 0) { self.lastID = last }
 
     package var isEmpty: Bool {
         self.active.isEmpty && self.waiting.isEmpty && self.streams.isEmpty && self.abandoned.isEmpty
     }
-    /// Something may have to wait for others of its stream.
+    /// Whether a message may have to wait for others of its stream.
     package var keepsOrder: Bool { !self.streams.isEmpty }
-    /// How many messages have not gone out wholly; small ones that wait together count as one.
+    /// How many messages have not been sent completely; small ones that wait together count as one.
     package var count: Int {
         var count = self.active.count + self.waiting.count + self.answers.count
         for followers in self.streams.values {
@@ -129,17 +130,17 @@ package struct PartQueue<Source>: ~Copyable {
         return count
     }
 
-    /// What has not gone out, in bytes: of those that go in parts, and all that waits behind them.
+    /// How many bytes have not been sent: of messages that are sent in parts, and of everything that waits behind them.
     package private(set) var unsentBytes = 0
 
     /// Adds a message.
     ///
     /// - Parameters:
     ///   - message: Its header, with the payload's length.
-    ///   - deadline: What its time is counted to when it goes out; nil to leave the time as it is.
+    ///   - deadline: The deadline from which its time is computed when it is sent; nil to leave the time as it is.
     ///   - source: Its payload.
-    ///   - stream: What it belongs to, if its header doesn't tell.
-    ///   - isBehindEvents: For an answer, that all events before it must come first.
+    ///   - stream: The stream it belongs to, if its header doesn't say.
+    ///   - isBehindEvents: For an answer, whether all events before it must be sent first.
     package mutating func add(
         _ message: Header,
         deadline: Instant?,
@@ -163,12 +164,12 @@ package struct PartQueue<Source>: ~Copyable {
         }
     }
 
-    /// Whether what follows in a stream has to wait.
+    /// Whether messages that follow in a stream have to wait.
     package func isUnderWay(_ stream: PartStream) -> Bool { self.streams[stream] != nil }
 
-    /// Keeps messages of a stream until those before them have gone out.
+    /// Keeps messages of a stream until those before them have been sent.
     ///
-    /// - Returns: False if nothing is before them: they may be sent at once.
+    /// - Returns: False if there is nothing before them: they may be sent at once.
     package mutating func hold(_ messages: [UInt8], in stream: PartStream) -> Bool {
         guard let last = self.streams[stream]?.popLast() else {
             guard self.streams[stream]?.append(.messages(messages)) != nil else { return false }
@@ -186,9 +187,9 @@ package struct PartQueue<Source>: ~Copyable {
         return true
     }
 
-    /// Keeps an answer until what was told of its request has gone out, and all events if they may be for its caller.
+    /// Keeps an answer until its request's progress has been sent, and all events if they may be for its caller.
     ///
-    /// - Returns: False if nothing is before it: it may be sent at once.
+    /// - Returns: False if there is nothing before it: it may be sent at once.
     package mutating func hold(_ answer: [UInt8], of request: UInt64, isBehindEvents: Bool) -> Bool {
         guard self.hold(.message(answer), of: request, isBehindEvents: isBehindEvents) else { return false }
         self.unsentBytes += answer.count
@@ -204,7 +205,7 @@ package struct PartQueue<Source>: ~Copyable {
         return true
     }
 
-    /// The next messages that had to wait and need not any more.
+    /// The next messages that had to wait and no longer need to.
     private mutating func nextFollower() -> [UInt8]? {
         while let stream = self.finished.first {
             switch self.streams[stream]?.popFirst() {
@@ -218,7 +219,7 @@ package struct PartQueue<Source>: ~Copyable {
                 self.finished.removeFirst()
                 self.waiting.append(transfer)
             case .answer(let number):
-                // One that is not wanted any more is not there.
+                // An answer that is no longer wanted has been removed.
                 self.answers[number]?.waits -= 1
                 guard self.answers[number]?.waits == 0, let answer = self.answers.removeValue(forKey: number) else {
                     continue
@@ -238,9 +239,10 @@ package struct PartQueue<Source>: ~Copyable {
         if let stream = transfer.stream { self.finished.append(stream) }
     }
 
-    /// What to send now; nil if nothing may be, until a part is acknowledged.
+    /// What to send now; nil if nothing may be sent until a part is acknowledged.
     package mutating func next(at now: Instant) -> Part? {
-        // Before others begin: the other side must never have more to put together than may be under way.
+        // This comes before others begin: the other side must never have more messages to assemble than may be under
+        // way.
         if let transfer = self.abandoned.popFirst() { return .ended(transfer: transfer) }
         if let messages = self.nextFollower() { return .messages(messages) }
         if self.active.count < Self.mostAtOnce, var first = self.waiting.popFirst() {
@@ -269,17 +271,17 @@ package struct PartQueue<Source>: ~Copyable {
         return .payload(transfer.source, range, transfer: transfer.id, end: transfer.sent)
     }
 
-    /// The other side has a part; with the first one it says that there is room for the others.
+    /// The other side has received a part; with the first one it says that it has room for the others.
     ///
     /// - Parameters:
-    ///   - transfer: The message's.
+    ///   - transfer: The number of the message's transfer.
     ///   - end: Where the part ends in the message.
-    ///   - isWanted: Whether the rest is.
-    ///   - now: When that came.
+    ///   - isWanted: Whether the rest is wanted.
+    ///   - now: When the acknowledgment arrived.
     /// - Returns: Whether the message is under way.
     @discardableResult
     package mutating func acknowledged(_ transfer: UInt64, end: Int, isWanted: Bool = true, at now: Instant) -> Bool {
-        // The first part may wait for room there, which says nothing of the way.
+        // The first part may wait for room there, which says nothing about the link.
         if end > Header.byteCount { self.window.acknowledged(transfer, end: end, at: now) }
         guard let index = self.active.firstIndex(where: { $0.id == transfer }) else { return false }
         if isWanted {
@@ -292,9 +294,9 @@ package struct PartQueue<Source>: ~Copyable {
         return true
     }
 
-    /// The other side has a part, of an answer perhaps; to be asked before ``acknowledged(_:end:isWanted:at:)``.
+    /// The other side has received a part, perhaps of an answer; call this before ``acknowledged(_:end:isWanted:at:)``.
     ///
-    /// - Returns: The request whose answer the other side has wholly now, or doesn't want.
+    /// - Returns: The request whose answer the other side now has completely, or doesn't want.
     package mutating func settledAnswer(_ transfer: UInt64, end: Int, isWanted: Bool = true) -> UInt64? {
         if let index = self.sentAnswers.firstIndex(where: { $0.transfer == transfer }) {
             let count = Header.byteCount + Int(self.sentAnswers[index].message.payloadLength)
@@ -307,15 +309,15 @@ package struct PartQueue<Source>: ~Copyable {
         return unwanted.message.id
     }
 
-    /// Nobody wants a message any more.
+    /// Drops a message that is no longer wanted.
     ///
-    /// - Returns: Whether it was on its way.
+    /// - Returns: Whether it was under way.
     @discardableResult
     package mutating func cancel(_ kinds: (MessageKind) -> Bool, id: UInt64) -> Bool {
         self.cancel { $0.id == id && $0.kind.map(kinds) == true }
     }
 
-    /// Nobody wants any answer any more.
+    /// Drops all answers: none is wanted any more.
     package mutating func cancelAnswers() { _ = self.cancel { $0.kind == .reply || $0.kind == .error } }
 
     private mutating func cancel(_ isMeant: (Header) -> Bool) -> Bool {
@@ -350,7 +352,7 @@ package struct PartQueue<Source>: ~Copyable {
         return self.count < before
     }
 
-    /// The deadline of a request was moved: one that has not begun goes out with what is left of it then.
+    /// The deadline of a request was moved: one that has not begun is sent with the time left then.
     package mutating func move(_ id: UInt64, to deadline: Instant) {
         func isMeant(_ transfer: Transfer) -> Bool { transfer.message.id == id && transfer.message.kind == .request }
         if let index = self.waiting.firstIndex(where: isMeant) { self.waiting[index].deadline = deadline }
@@ -363,7 +365,7 @@ package struct PartQueue<Source>: ~Copyable {
         }
     }
 
-    /// The answers that have not gone out wholly, in their order; nothing is changed.
+    /// The answers that have not been sent completely, in order; this changes nothing.
     package var unsentAnswers: [(message: Header, source: Source)] {
         var answers: [Transfer] = []
         for transfer in self.active where transfer.message.kind == .reply || transfer.message.kind == .error {
@@ -376,9 +378,9 @@ package struct PartQueue<Source>: ~Copyable {
         return answers.map { ($0.message, $0.source) }
     }
 
-    /// The connection is another, or the session: who wants a message still asks for it again.
+    /// The connection or the session is a new one: a peer that still wants a message asks for it again.
     ///
-    /// By the same connection the other side is told what was begun.
+    /// Over the same connection, the other side is told which transfers were begun.
     package mutating func reset(isSameConnection: Bool = false) {
         if isSameConnection { for transfer in self.active { self.abandoned.append(transfer.id) } }
         if !isSameConnection { self.abandoned.removeAll() }

@@ -4,22 +4,22 @@ internal import DequeModule
 
 /// How many bytes of parts may be under way on a link.
 ///
-/// What is in sockets and the kernel's buffers can't be overtaken, so it must be little: a small call waits behind it. But too
-/// little leaves a fast link idle. The other side acknowledges each part when it arrives; as long as that is quick the window
-/// grows, and when it takes long it is halved.
+/// What is in sockets and kernel buffers can't be overtaken, so there must be little of it: a small call waits behind
+/// it. But too little leaves a fast link idle. The other side acknowledges each part when it arrives; as long as that
+/// is quick, the window grows, and when it takes long, the window is halved.
 package struct PartWindow: Sendable {
-    /// The bytes of a part, but for the last of a message, as long as the line isn't known to be quick.
+    /// The bytes of a part, except the last one of a message, as long as the link isn't known to be fast.
     package static var partBytes: Int { 128 << 10 }
     private static var quickPartBytes: Int { 1 << 20 }
-    /// As much as this goes by a quick line in a twentieth of a second.
+    /// A fast link carries this much in a twentieth of a second.
     private static var quickLimit: Int { mostBytes / 2 }
-    /// What goes whole by any line.
+    /// A message of up to this many bytes is sent whole over any link.
     package static var wholeBytes: Int { 1 << 20 }
     private static var firstBytes: Int { 512 << 10 }
     private static var mostBytes: Int { 8 << 20 }
-    /// Acknowledged so soon after the quickest there were lately, a part opens the window.
+    /// A part opens the window if its acknowledgment takes less than this much longer than the quickest recent one.
     private static var quickNanoseconds: Int64 { 50_000_000 }
-    /// So late, it halves it.
+    /// A part halves the window if its acknowledgment takes more than this much longer.
     private static var slowNanoseconds: Int64 { 200_000_000 }
 
     private struct Part {
@@ -31,26 +31,27 @@ package struct PartWindow: Sendable {
 
     private var underWay: Deque<Part> = []
     private var quickest = WindowedMinimum(periodNanoseconds: 10_000_000_000)
-    /// Delays of parts that were sent before this say nothing of the present window.
+    /// Delays of parts that were sent before this say nothing about the present window.
     private var changed = Instant(nanoseconds: 0)
 
     /// The bytes that may be under way.
     package private(set) var limit = Self.firstBytes
-    /// The bytes that are.
+    /// The bytes that are under way.
     package private(set) var bytes = 0
 
     package init() {}
 
-    /// Whether a part may be sent: one may if nothing is under way.
+    /// Whether a part may be sent; one always may if nothing is under way.
     package var isOpen: Bool { self.bytes == 0 || self.bytes + self.partBytes <= self.limit }
 
-    /// The line is known to be quick: so much may be under way, and is acknowledged soon.
+    /// Whether the link is known to be fast: this much may be under way, and is acknowledged soon.
     private var isQuick: Bool { self.limit >= Self.quickLimit }
 
-    /// The bytes of the next part, if that isn't the last of its message.
+    /// The bytes of the next part, if it isn't the last of its message.
     package var partBytes: Int { self.isQuick ? Self.quickPartBytes : Self.partBytes }
 
-    /// A message up to this size had better go whole: others wait for it no longer than for parts that are under way.
+    /// A message up to this size had better be sent whole: others wait for it no longer than for the parts that are
+    /// under way.
     package var wholeBytes: Int { self.isQuick ? Self.quickLimit : Self.wholeBytes }
 
     /// A part was sent; `end` is where it ends in its message.
@@ -59,12 +60,12 @@ package struct PartWindow: Sendable {
         self.bytes += count
     }
 
-    /// The other side has a part.
+    /// The other side has received a part.
     ///
-    /// - Returns: False for one that isn't under way.
+    /// - Returns: False for a part that isn't under way.
     @discardableResult
     package mutating func acknowledged(_ transfer: UInt64, end: Int, at now: Instant) -> Bool {
-        // They arrive in the order they were sent in.
+        // Acknowledgments arrive in the order in which the parts were sent.
         guard let index = self.underWay.firstIndex(where: { $0.transfer == transfer && $0.end == end }) else {
             return false
         }
@@ -82,7 +83,7 @@ package struct PartWindow: Sendable {
         return true
     }
 
-    /// The connection is another: nothing is under way on it.
+    /// The connection is a new one: nothing is under way on it.
     package mutating func reset() {
         self.underWay.removeAll()
         self.bytes = 0

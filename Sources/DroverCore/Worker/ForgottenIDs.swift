@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The requests that were answered and whose answers are held no more, by their ids.
+/// The ids of requests that were answered and whose answers are no longer kept.
 ///
-/// Exactly, as long as that takes few ranges: requests pass each other, and one with a lower id than others that were answered may
-/// never have come, above all a large one that goes in parts. Of too many ranges the lowest are taken for all ids below them.
+/// The set is exact as long as it takes few ranges. Ranges are needed because requests overtake each other: one with a
+/// lower id than others that were answered may never have arrived, above all a large one that is sent in parts. If
+/// there are too many ranges, all ids up to the end of the lowest ones count as forgotten.
 package struct ForgottenIDs: Equatable, Sendable {
-    /// Rising, with at least one id between two.
+    /// The ranges in rising order, with at least one id between two.
     private var ranges: [ClosedRange<UInt64>] = []
-    /// All up to this one count.
+    /// All ids up to this one count as forgotten.
     private var upTo: UInt64 = 0
-    /// So many ranges are kept: 16 KiB.
+    /// How many ranges are kept: 16 KiB.
     package static var mostRanges: Int { 1024 }
 
     package init() {}
 
-    /// How many ranges it takes.
+    /// How many ranges there are.
     package var rangeCount: Int { self.ranges.count }
 
     package func contains(_ id: UInt64) -> Bool {
@@ -25,7 +26,7 @@ package struct ForgottenIDs: Equatable, Sendable {
 
     package mutating func insert(_ id: UInt64) {
         guard id > self.upTo else { return }
-        // Most are the next, or close.
+        // Most ids are the next one, or close to it.
         let place = self.place(of: id)
         if place < self.ranges.count, self.ranges[place].contains(id) { return }
         let touchesLower = place > 0 && self.ranges[place - 1].upperBound == id - 1
@@ -42,14 +43,14 @@ package struct ForgottenIDs: Equatable, Sendable {
         }
     }
 
-    /// Half of the ranges give way at once, so that it need not be done each time.
+    /// Gives up half of the ranges at once, so that it needn't be done each time.
     private mutating func simplify() {
         let count = self.ranges.count / 2
         self.upTo = self.ranges[count - 1].upperBound
         self.ranges.removeFirst(count)
     }
 
-    /// The first range that ends at an id or above.
+    /// The first range that ends at or above an id.
     private func place(of id: UInt64) -> Int {
         guard let last = self.ranges.last, id <= last.upperBound else { return self.ranges.count }
         var (low, high) = (0, self.ranges.count - 1)

@@ -2,19 +2,20 @@
 
 internal import DequeModule
 
-/// The large answers that one client isn't known to have read, so that a request that is sent again is answered again and never
-/// run twice (contract S97).
+/// The large answers that one client isn't known to have read, so that a request that is sent again is answered again
+/// and never runs twice (contract S97).
 ///
-/// What is too large for the ``ResultCache`` is kept here, by reference, until the client has read it: it has acknowledged the last
-/// of its parts, or has answered a question (PING) that was sent behind it. So a connection that breaks costs no answer, and memory is
-/// given back as soon as answers are read. Of too much the oldest are forgotten.
+/// An answer that is too large for the ``ResultCache`` is kept here, by reference, until the client has read it: until
+/// the client has acknowledged its last part, or has answered a question (PING) that was sent behind it. So no answer
+/// is lost when a connection breaks, and memory is released as soon as answers are read. If there are too many, the
+/// oldest are forgotten.
 package struct KeptAnswers<Content> {
     private enum Way: Equatable {
-        /// It has not been sent since the client introduced itself last, and goes when its request is sent again.
+        /// It has not been sent since the client last introduced itself, and is sent when its request is sent again.
         case unsent
-        /// It goes in parts.
+        /// It is sent in parts.
         case parts
-        /// It went whole; the number counts such.
+        /// It was sent whole; the number counts such answers.
         case whole(UInt64)
     }
 
@@ -29,50 +30,51 @@ package struct KeptAnswers<Content> {
     package enum Finding {
         /// It isn't kept here.
         case nothing
-        /// Send it.
+        /// It is kept: send it.
         case kept(Content)
-        /// It was sent by this connection, behind the client's last introduction: it will come.
+        /// It was sent over this connection, after the client's last introduction: it will arrive.
         case isOnItsWay
     }
 
-    /// So many are kept at most, however small.
+    /// How many answers are kept at most, however small they are.
     package static var mostAnswers: Int { 4096 }
-    /// After so much that went whole a client is asked at once; about less with the next beat.
+    /// After this many bytes sent whole, the client is asked at once; about fewer, with the next beat.
     package static var askedBytes: Int { 1 << 20 }
-    /// So many beats after it introduced itself again a client that sends nothing in parts has sent again what it wants.
+    /// After this many beats since it introduced itself again, a client that sends nothing in parts has re-sent
+    /// everything it wants.
     package static var patienceBeats: Int { 3 }
 
-    /// The oldest first.
+    /// The answers, oldest first.
     private var entries: Deque<Entry> = []
-    /// What they take.
+    /// How many bytes they take.
     package private(set) var bytes = 0
     private var lastWhole: UInt64 = 0
-    /// Bytes that went whole, and were not asked about.
+    /// How many bytes were sent whole and have not been asked about.
     private var unasked = 0
-    /// Up to which answer the open question asks.
+    /// The number of the last answer that the open question covers.
     private var asked: UInt64?
     /// Whether the open question was asked with a beat.
     private var isAskedByBeat = false
-    /// How many are not sent, since the client introduced itself again.
+    /// How many answers have not been sent since the client introduced itself again.
     private var unsentCount = 0
-    /// How many questions by beats it has answered since then, in a row, while it sent nothing in parts.
+    /// How many questions asked with beats it has answered since then, in a row, while it sent nothing in parts.
     private var beats = 0
 
     package init() {}
 
     package var count: Int { self.entries.count }
-    /// Whether one goes in parts of which the client doesn't have the last.
+    /// Whether an answer is being sent in parts and the client doesn't have its last part.
     package var hasParts: Bool { self.entries.contains { $0.way == .parts } }
 
     /// Keeps an answer that is being sent.
     ///
     /// - Parameters:
-    ///   - id: Its request.
-    ///   - content: What it takes to send it again.
-    ///   - count: Its bytes.
-    ///   - inParts: Whether it goes in parts, or whole.
-    ///   - most: How many bytes may be kept, with this one.
-    /// - Returns: The requests whose answers are forgotten for it, or with it.
+    ///   - id: The request it answers.
+    ///   - content: Whatever is needed to send it again.
+    ///   - count: How many bytes it has.
+    ///   - inParts: Whether it is sent in parts, or whole.
+    ///   - most: How many bytes may be kept, including this answer.
+    /// - Returns: The requests whose answers are forgotten to make room for it; its own too, if it doesn't fit.
     package mutating func keep(_ id: UInt64, _ content: Content, count: Int, inParts: Bool, most: Int) -> [UInt64] {
         var forgotten: [UInt64] = []
         while let first = self.entries.first,
@@ -113,7 +115,7 @@ package struct KeptAnswers<Content> {
 
     // MARK: What has been read
 
-    /// The client has all of an answer that went in parts, or doesn't want the rest.
+    /// The client has all of an answer that was sent in parts, or doesn't want the rest.
     ///
     /// - Returns: Whether it was kept.
     package mutating func settled(_ id: UInt64) -> Bool {
@@ -122,10 +124,10 @@ package struct KeptAnswers<Content> {
         return true
     }
 
-    /// The client may have to be asked, behind what was sent, how far it is.
+    /// Decides whether to ask the client, behind what was sent, how far it has read.
     ///
-    /// - Parameter isBeat: A beat is due: it is asked about however little.
-    /// - Returns: Whether it is to be asked now.
+    /// - Parameter isBeat: Whether a beat is due: then the client is asked about any amount.
+    /// - Returns: Whether to ask it now.
     package mutating func asks(isBeat: Bool = false) -> Bool {
         guard self.asked == nil else { return false }
         guard isBeat ? self.unasked > 0 || self.unsentCount > 0 : self.unasked >= Self.askedBytes else { return false }
@@ -135,10 +137,10 @@ package struct KeptAnswers<Content> {
         return true
     }
 
-    /// The client has read all that was sent before the question.
+    /// The client has read everything that was sent before the question.
     ///
-    /// - Parameter isReceiving: Whether something comes from it in parts, which may be a request that is sent again.
-    /// - Returns: The requests whose answers are kept no longer.
+    /// - Parameter isReceiving: Whether it is sending something in parts, which may be a re-sent request.
+    /// - Returns: The requests whose answers are no longer kept.
     package mutating func answered(isReceiving: Bool) -> [UInt64] {
         guard let asked = self.asked else { return [] }
         self.asked = nil
@@ -149,7 +151,7 @@ package struct KeptAnswers<Content> {
             switch entry.way {
             case .parts: return false
             case .whole(let number): if number > asked { return false }
-            // It had read that before, and only its word for it was lost.
+            // The client had read the answer before, and only its confirmation was lost.
             case .unsent: if isOver { self.unsentCount -= 1 } else { return false }
             }
             self.bytes -= entry.count
@@ -159,7 +161,7 @@ package struct KeptAnswers<Content> {
         return read
     }
 
-    /// The client wants the answer to a request no more.
+    /// The client no longer wants the answer to a request.
     ///
     /// - Returns: Whether it was kept.
     package mutating func drop(_ id: UInt64) -> Bool {
@@ -168,9 +170,9 @@ package struct KeptAnswers<Content> {
         return true
     }
 
-    /// The client introduced itself again: by a new connection, or by one of which something may have been lost.
+    /// The client introduced itself again: over a new connection, or over one that may have lost something.
     ///
-    /// What it has not read it asks for by sending the request again.
+    /// It asks for answers that it has not read by sending the requests again.
     package mutating func introduced() {
         for index in self.entries.indices { self.entries[index].way = .unsent }
         self.unsentCount = self.entries.count
@@ -189,10 +191,10 @@ package struct KeptAnswers<Content> {
 }
 
 extension UnreadLimit {
-    /// How many bytes of answers are kept for one client, with one more of `count`.
+    /// How many bytes of answers may be kept for one client, including one more of `count` bytes.
     ///
-    /// What it may leave unread, and one answer that is larger if there is nothing else; less if all clients together have as many
-    /// kept for them as they may leave unread.
+    /// As many as it may leave unread, or one larger answer if there is nothing else; fewer if the answers kept for all
+    /// clients together amount to what they may leave unread.
     package func mostKept(_ count: Int, inAll total: Int, clients: Int) -> Int {
         total + count <= self.inAll ? max(self.perClient, count) : self.share(clients: clients)
     }

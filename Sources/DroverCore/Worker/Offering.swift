@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// When a worker tells a broker what it can do: until the broker has introduced itself, with pauses that double.
+/// Decides when a worker tells a broker what it can do: until the broker has introduced itself, with pauses that
+/// double.
 package struct Offering: Equatable, Sendable {
     private enum State: Equatable, Sendable {
         case due(Instant, interval: UInt64)
@@ -13,13 +14,13 @@ package struct Offering: Equatable, Sendable {
     private let longestNanoseconds: UInt64
     private var state: State
 
-    /// Due at once; no pause is longer than `longestNanoseconds`, the silence limit.
+    /// Creates an offering that is due at once; no pause is longer than `longestNanoseconds`, the silence limit.
     package init(longestNanoseconds: UInt64, at now: Instant) {
         self.longestNanoseconds = longestNanoseconds
         self.state = .due(now, interval: Self.firstNanoseconds)
     }
 
-    /// When there is something to do next.
+    /// When there is next something to do.
     package var nextDeadline: Instant {
         switch self.state {
         case .due(let instant, _): instant
@@ -42,7 +43,7 @@ package struct Offering: Equatable, Sendable {
 
     /// The broker doesn't know the worker, or is gone: offer again.
     ///
-    /// One that is under way already keeps its pace: a broker may ask many times.
+    /// An offering that is already under way keeps its pace: a broker may ask many times.
     package mutating func restart(at now: Instant) {
         if case .settled = self.state { self.state = .due(now, interval: Self.firstNanoseconds) }
     }

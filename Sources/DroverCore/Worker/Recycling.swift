@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Decides when a worker has served long enough, so that a fresh process takes its place.
+/// Decides when a worker has served long enough and a fresh process should take its place.
 package struct Recycling: Sendable {
     package struct Limits: Hashable, Sendable {
-        /// Handlers that have ended.
+        /// How many handlers have ended.
         package var jobs: Int?
         package var ageNanoseconds: UInt64?
         package var residentBytes: Int?
@@ -21,7 +21,7 @@ package struct Recycling: Sendable {
         case residentBytes(Int)
     }
 
-    /// How often age and memory are looked at.
+    /// How often age and memory are checked.
     package static var lookNanoseconds: UInt64 { 1_000_000_000 }
 
     private let limits: Limits
@@ -32,35 +32,35 @@ package struct Recycling: Sendable {
     /// Begins to count.
     ///
     /// - Parameters:
-    ///   - limits: Those that are nil don't count.
+    ///   - limits: The limits; those that are nil don't apply.
     ///   - now: When the worker started.
-    ///   - spread: 0 to 1: which part of a tenth of the age is taken off, so that workers that were started together don't
-    ///     leave together.
+    ///   - spread: 0 to 1: the fraction of a tenth of the age that is taken off, so that workers that were started
+    ///     together don't leave together.
     package init(limits: Limits, at now: Instant, spread: Double) {
         self.limits = limits
         self.startedAt = now
         let part = 1 - 0.1 * min(max(0, spread), 1)
         self.retiresAt =
             limits.ageNanoseconds.map { age in
-                // The largest numbers have no `Double` that fits back.
+                // For the largest numbers, no `Double` converts back.
                 now.advanced(byNanoseconds: age > UInt64(Int64.max) ? .max : UInt64(Double(age) * part))
             } ?? .distantFuture
         self.nextLook = .distantFuture
         self.setNextLook(after: now)
     }
 
-    /// Whether enough handlers have ended; cheap, to be asked often.
+    /// Whether enough handlers have ended; cheap enough to be called often.
     package func isDue(afterJobs count: Int) -> Reason? {
         guard let limit = self.limits.jobs, count >= limit else { return nil }
         return .jobs(count)
     }
 
-    /// Looks at age and memory, if it is time to.
+    /// Checks age and memory, if it is time to.
     ///
     /// - Parameters:
     ///   - now: The time.
-    ///   - residentBytes: Asked for only if there is a limit.
-    /// - Returns: What is over its limit; nil if nothing is.
+    ///   - residentBytes: Returns the resident memory; called only if there is a limit.
+    /// - Returns: The limit that was exceeded; nil if none was.
     package mutating func look(at now: Instant, residentBytes: () -> Int) -> Reason? {
         guard now >= self.nextLook else { return nil }
         self.setNextLook(after: now)

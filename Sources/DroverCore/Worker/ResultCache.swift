@@ -2,11 +2,12 @@
 
 internal import DequeModule
 
-/// The last answers of one session, so that a request that is sent again is answered again and never run twice
+/// The latest answers of one session, so that a request that is sent again is answered again and never runs twice
 /// (contract S97).
 ///
-/// A ring of bytes: the oldest answers make room for new ones. While those are not known to have been read, and it may, the ring
-/// grows instead. Of which requests answers were forgotten it remembers as ``ForgottenIDs`` do: a re-sent one of those may have run.
+/// This is a ring of bytes: the oldest answers make room for new ones. As long as the oldest aren't known to have been
+/// read, the ring grows instead, if it may. It remembers which requests' answers were forgotten, in ``ForgottenIDs``:
+/// if one of those is re-sent, it may have run.
 package struct ResultCache: Sendable {
     private struct Entry: Sendable {
         var id: UInt64
@@ -17,11 +18,11 @@ package struct ResultCache: Sendable {
 
     /// What a re-sent request finds.
     package enum Finding: Equatable, Sendable {
-        /// The answer is held.
+        /// The answer is kept.
         case held
-        /// It was taken out before it ran; the answer that said so is held.
+        /// The request was taken out before it ran; the answer that said so is kept.
         case removed
-        /// The answer, if there was one, is held no more.
+        /// The answer, if there was one, is no longer kept.
         case forgotten
         /// The request was never answered here.
         case never
@@ -32,32 +33,33 @@ package struct ResultCache: Sendable {
     private var end = 0
     private let maxBytes: Int
     private var forgotten = ForgottenIDs()
-    /// How many answers were kept before the first that is held.
+    /// How many answers were stored before the first one still kept.
     private var firstNumber = 0
-    /// The number of each id's last answer, while requests that were sent again come: answers are kept for each request,
-    /// and looked for after a connection was lost only.
+    /// The number of each id's latest answer, while re-sent requests arrive: answers are stored for every request, but
+    /// looked up only after a connection was lost.
     private var numbers: [UInt64: Int]?
-    /// How many answers were kept since one was looked for.
+    /// How many answers were stored since one was last looked up.
     private var unusedCount = 0
     /// Answers with lower numbers have been read.
     private var readNumber = 0
-    /// Those with lower ones will have been when the open question is answered.
+    /// Answers with lower numbers will have been read when the open question is answered.
     private var askedNumber: Int?
-    /// It grows to so many times its usual size.
+    /// How many times its usual size it may grow to.
     private static let mostGrowth = 16
 
-    /// How many answers are held.
+    /// How many answers are kept.
     package var count: Int { self.entries.count }
 
-    /// An answer that would push out most others isn't worth its place, nor is one that is worth a copy; see ``KeptAnswers``.
+    /// The size of the largest answer that is stored here: one that would push out most others isn't worth its place,
+    /// nor is one that is costly to copy; see ``KeptAnswers``.
     package static func largestAnswer(maxBytes: Int) -> Int { min(maxBytes / 16, 64 << 10) }
 
-    /// How much longer it is than usual.
+    /// How many bytes it is larger than usual.
     package var grownBytes: Int { max(0, self.bytes.count - self.maxBytes) }
 
-    /// Creates a cache of at most `maxBytes`, unless it may grow; one of 0 bytes holds nothing.
+    /// Creates a cache of at most `maxBytes`, unless it may grow; one of 0 bytes stores nothing.
     package init(maxBytes: Int) {
-        // So that as many times as much as it may grow to is a number too.
+        // So that the size it may grow to doesn't overflow.
         self.maxBytes = min(maxBytes, Int.max / (2 * Self.mostGrowth))
     }
 
@@ -66,8 +68,9 @@ package struct ResultCache: Sendable {
     /// - Parameters:
     ///   - id: The request.
     ///   - message: The answer as it goes over the wire.
-    ///   - isRemoval: It says that the request was taken out before it ran.
-    ///   - mayGrow: By how many bytes it may grow rather than forget what isn't known to have been read.
+    ///   - isRemoval: Whether the answer says that the request was taken out before it ran.
+    ///   - mayGrow: By how many bytes the cache may grow rather than forget an answer that isn't known to have been
+    ///     read.
     package mutating func remember(
         _ id: UInt64,
         message: UnsafeRawBufferPointer,
@@ -79,7 +82,8 @@ package struct ResultCache: Sendable {
             self.pass(over: id)
             return
         }
-        // Messages have 24 bytes at least: so many have to make room at most, at both ends of the ring. A client that reads has read them.
+        // A message has at least 24 bytes, so at most this many have to make room, at both ends of the ring. A client
+        // that keeps reading has read them.
         if mayGrow > 0, self.readNumber - self.firstNumber <= count / 8 + 4, self.forgetsUnread(for: count) {
             self.grow(atMost: mayGrow)
         }
@@ -98,12 +102,12 @@ package struct ResultCache: Sendable {
         }
     }
 
-    /// An answer was sent that isn't kept.
+    /// An answer was sent that isn't stored here.
     package mutating func pass(over id: UInt64) {
         self.forgotten.insert(id)
     }
 
-    /// Looks for the answer to `id`.
+    /// Looks up the answer to `id`.
     package mutating func find(_ id: UInt64) -> Finding {
         if let number = self.number(of: id) {
             return self.entries[number - self.firstNumber].isRemoval ? .removed : .held
@@ -121,7 +125,7 @@ package struct ResultCache: Sendable {
         return numbers[id]
     }
 
-    /// Gives the answer to `id`, which ``find(_:)`` has just found, to `body`.
+    /// Passes the answer to `id`, which ``find(_:)`` has just found, to `body`.
     package func withMessage(_ id: UInt64, _ body: (UnsafeRawBufferPointer) -> Void) {
         guard let number = self.numbers?[id] else { return }
         let entry = self.entries[number - self.firstNumber]
@@ -132,7 +136,7 @@ package struct ResultCache: Sendable {
 
     // MARK: What has been read
 
-    /// The client is asked, behind all that is held, what it has read.
+    /// A question went to the client, behind all kept answers, about what it has read.
     package mutating func asked() { self.askedNumber = self.firstNumber + self.entries.count }
 
     /// The question, and what was sent before it, may have been lost.
@@ -146,7 +150,7 @@ package struct ResultCache: Sendable {
         if self.bytes.count > self.maxBytes { self.shorten() }
     }
 
-    /// Whether one that isn't known to have been read has to make room.
+    /// Whether an answer that isn't known to have been read would have to make room.
     private func forgetsUnread(for count: Int) -> Bool {
         guard self.bytes.count >= self.maxBytes else { return false }
         let wraps = self.end + count > self.bytes.count
@@ -166,7 +170,7 @@ package struct ResultCache: Sendable {
         if count > self.bytes.count, count - self.bytes.count <= bytes { self.move(to: count) }
     }
 
-    /// Back to the usual size, if what isn't known to have been read takes little of that.
+    /// Shrinks to the usual size, if answers that aren't known to have been read take little of it.
     private mutating func shorten() {
         var count = 0
         var unread = 0
@@ -183,7 +187,7 @@ package struct ResultCache: Sendable {
         self.move(to: self.maxBytes)
     }
 
-    /// Moves what is held, in its order, to other memory.
+    /// Moves the kept answers, in order, to other memory.
     private mutating func move(to count: Int) {
         var moved = [UInt8](repeating: 0, count: count)
         self.end = 0
@@ -212,7 +216,7 @@ package struct ResultCache: Sendable {
             self.bytes = larger
         }
         if self.end + count > self.bytes.count {
-            // What lies between here and the ring's end goes with the lap.
+            // Whatever lies between here and the ring's end is dropped when the ring wraps.
             while let first = self.entries.first, first.offset >= self.end { self.forget(first) }
             self.end = 0
         }

@@ -2,9 +2,9 @@
 
 /// How long the handler of a function may run.
 package struct RunLimits: Hashable, Sendable {
-    /// Then it is asked to stop.
+    /// After how long it is asked to stop.
     package var softNanoseconds: UInt64?
-    /// Then its caller is answered without it.
+    /// After how long its caller is answered without it.
     package var hardNanoseconds: UInt64?
 
     package init(softNanoseconds: UInt64? = nil, hardNanoseconds: UInt64? = nil) {
@@ -13,9 +13,9 @@ package struct RunLimits: Hashable, Sendable {
     }
 }
 
-/// Tells when handlers have run for too long.
+/// Finds handlers that have run for too long.
 ///
-/// It knows only those that have a limit and have begun; the others cost it nothing.
+/// It tracks only handlers that have a limit and have begun; the others cost nothing.
 struct RunClock: ~Copyable {
     /// A limit that has passed.
     enum Passed: Equatable, Sendable {
@@ -23,21 +23,21 @@ struct RunClock: ~Copyable {
         case hard(slot: UInt32)
     }
 
-    /// By the number of the handler.
+    /// The limits by handler number.
     private var limits: [RunLimits]
     private var wheel = TimerWheel(now: Instant(nanoseconds: 0))
-    /// When the hard limits of those that run pass, by slot.
+    /// When the hard limits of running handlers pass, by slot.
     private var hardAt: [Instant] = []
     private var due: [UInt32] = []
 
     /// How many limits may still pass.
     var count: Int { self.wheel.count }
-    /// When ``advance(to:into:)`` has something to do next.
+    /// When ``advance(to:into:)`` next has something to do.
     var nextDeadline: Instant { self.wheel.nextDeadline ?? .distantFuture }
 
     init(limits: [RunLimits]) { self.limits = limits }
 
-    /// There is another handler.
+    /// Adds another handler.
     mutating func added(_ limits: RunLimits) { self.limits.append(limits) }
 
     /// A handler has begun.
@@ -56,10 +56,11 @@ struct RunClock: ~Copyable {
         return next
     }
 
-    /// A handler has ended, or its limits matter no more.
+    /// A handler has ended, or its limits no longer matter.
     mutating func ended(_ slot: UInt32) { self.wheel.cancel(slot) }
 
-    /// Moves the time on and appends the limits that have passed; the soft one isn't told if the hard one has passed too.
+    /// Advances the time and appends the limits that have passed; the soft one is left out if the hard one has passed
+    /// too.
     mutating func advance(to now: Instant, into passed: inout [Passed]) {
         self.wheel.advance(to: now, into: &self.due)
         for slot in self.due {

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Notices that nothing goes on at a worker, since each slot is held by a handler that waits for a call that waits for a slot.
+/// Notices that a worker is stalled because each slot is held by a handler that waits for a call that waits for a slot.
 ///
-/// The loop looks as long as any handler waits for a call, and says what it found.
+/// As long as any handler waits for a call, the loop checks and reports what it found.
 package struct StallWatch: Sendable {
-    /// The worker's slots, as one look finds them.
+    /// The worker's slots, as found by one check.
     package struct Slots: Sendable {
         /// How many there are.
         package var count: Int
-        /// How many handlers hold.
+        /// How many slots handlers hold.
         package var taken: Int
-        /// How many of those handlers wait, and for nothing but calls that wait for slots.
+        /// How many of those handlers wait only for calls that wait for slots.
         package var waiting: Int
-        /// How many of them are stuck, and do nothing either.
+        /// How many of those handlers are stuck, and so make no progress either.
         package var stuck: Int
 
         package init(count: Int, taken: Int, waiting: Int, stuck: Int = 0) {
@@ -25,27 +25,28 @@ package struct StallWatch: Sendable {
         var isStalled: Bool { self.waiting > 0 && self.taken >= self.count && self.waiting + self.stuck >= self.taken }
     }
 
-    /// Calls that run are reported some milliseconds after they came: one that isn't waits.
+    /// The time between two checks: running calls are reported a few milliseconds after they arrive, so one that isn't
+    /// reported waits.
     static let pauseNanoseconds: UInt64 = 20_000_000
-    /// How long it must have lasted, if no slot was given back, before it is said.
+    /// How long a stall must have lasted without a slot being given up before it is reported.
     static let patienceNanoseconds: UInt64 = 150_000_000
     static let warningNanoseconds: UInt64 = 60_000_000_000
-    /// How long after the last warning another one may follow, if things went on in between.
+    /// How soon after the last warning another one may follow, if there was progress in between.
     static let renewedNanoseconds: UInt64 = 5_000_000_000
 
-    /// When to look next; never, as long as no handler waits.
+    /// When to check next; never, as long as no handler waits.
     package private(set) var nextLook = Instant.distantFuture
-    /// It has lasted, and nothing can be done about it here.
+    /// Whether a stall has lasted, and nothing can be done about it here.
     package private(set) var isStalled = false
     private var since: Instant?
     private var nextWarning = Instant(nanoseconds: 0)
     private var nextRenewal = Instant(nanoseconds: 0)
-    /// Whether the log has said so since it began.
+    /// Whether the stall has been logged since it began.
     private var hasWarned = false
 
     package init() {}
 
-    /// A handler waits; returns whether it is time to look.
+    /// A handler waits; returns whether it is time to check.
     package mutating func mustLook(at now: Instant) -> Bool {
         guard self.nextLook != .distantFuture else {
             self.nextLook = now.advanced(byNanoseconds: Self.pauseNanoseconds)
@@ -59,9 +60,9 @@ package struct StallWatch: Sendable {
     /// No handler waits any more.
     package mutating func stop() { self.nextLook = .distantFuture }
 
-    /// The loop has looked.
+    /// The loop has checked.
     ///
-    /// - Returns: Whether those that wait are to give their slots back: two looks agree.
+    /// - Returns: Whether the waiting handlers must give up their slots: two checks agree.
     package mutating func found(_ slots: Slots, at now: Instant) -> Bool {
         guard slots.isStalled else {
             self.since = nil
@@ -76,7 +77,7 @@ package struct StallWatch: Sendable {
         return since < now
     }
 
-    /// So many have given theirs back.
+    /// This many handlers have given up their slots.
     package mutating func gaveBack(_ count: Int, at now: Instant) {
         guard let since = self.since else { return }
         if count > 0 {
@@ -88,7 +89,7 @@ package struct StallWatch: Sendable {
         }
     }
 
-    /// Whether the log is to say so now.
+    /// Whether to log the stall now.
     package mutating func mayWarn(at now: Instant) -> Bool {
         guard self.isStalled, now >= (self.hasWarned ? self.nextWarning : self.nextRenewal) else { return false }
         self.hasWarned = true

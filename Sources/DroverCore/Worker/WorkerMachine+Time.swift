@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// What happens since time passes.
+// What happens because time passes.
 
 extension WorkerMachine {
-    /// Time has passed: drops lapsed requests, ends those that ran too long, reports slow ones, keeps sessions alive.
+    /// Time has passed: drops lapsed requests, ends those that ran too long, reports slow ones, and keeps sessions
+    /// alive.
     package mutating func ticked(at now: Instant, actions: inout [WorkerAction]) {
         self.wheel.advance(to: now, into: &self.due)
         for slot in self.due {
@@ -33,7 +34,7 @@ extension WorkerMachine {
         }
     }
 
-    /// When ``ticked(at:actions:)`` has something to do next.
+    /// When ``ticked(at:actions:)`` next has something to do.
     package func nextDeadline(after now: Instant) -> Instant {
         var next = min(self.wheel.nextDeadline ?? .distantFuture, self.clock.nextDeadline)
         next = min(next, self.stopWheel.nextDeadline ?? .distantFuture)
@@ -44,14 +45,14 @@ extension WorkerMachine {
         return next
     }
 
-    /// Forgets the report of requests that have been answered, so that an idle worker has nothing to wake up for.
+    /// Forgets pending reports of requests that have been answered, so that an idle worker has nothing to wake up for.
     package mutating func settle() {
         if self.requestCount == 0 { self.unreported.removeAll(keepingCapacity: true) }
     }
 
-    /// A request of which its client was told that it is held may run now: if it doesn't begin soon it is reported again.
+    /// A request that was reported as held may run now: if it doesn't begin soon, it is reported again.
     ///
-    /// - Returns: When there is something to do for it.
+    /// - Returns: When there is next something to do for it.
     package mutating func reportAgain(_ slot: UInt32, id: UInt64, at now: Instant) -> Instant {
         let dueAt = now.advanced(byNanoseconds: self.configuration.reportDelayNanoseconds)
         self.unreported.append((slot, id, dueAt))
@@ -65,11 +66,11 @@ extension WorkerMachine {
 
     // MARK: Limits of the run time
 
-    /// The handler of a request has begun: its limits count from now on.
+    /// The handler of a request has begun: its time limits count from now on.
     ///
-    /// To be said of handlers with limits; it does nothing for others.
+    /// Call this for handlers with limits; it does nothing for others.
     ///
-    /// - Returns: When there is something to do for it.
+    /// - Returns: When there is next something to do for it.
     package mutating func began(_ slot: UInt32, at now: Instant) -> Instant {
         guard let request = self.requests[Int(slot)], request.state == .dispatched else { return .distantFuture }
         return self.clock.began(slot, handler: request.handler, at: now)
@@ -91,9 +92,9 @@ extension WorkerMachine {
 
     // MARK: Handlers that don't stop
 
-    /// A handler that runs was asked to stop: its grace begins, unless it has already.
+    /// A running handler was asked to stop: its grace period begins, unless it already has.
     ///
-    /// - Returns: When the grace is over.
+    /// - Returns: When the grace period ends.
     package mutating func stopping(_ slot: UInt32, at now: Instant) -> Instant {
         guard let request = self.requests[Int(slot)], request.state == .dispatched, !request.isStopping else {
             return .distantFuture
@@ -114,10 +115,10 @@ extension WorkerMachine {
         self.due.removeAll(keepingCapacity: true)
     }
 
-    /// The request is answered without its handler, which keeps what it occupies until it ends: a place at its function's
-    /// gate, and its ordering key.
+    /// Marks a request as answered without its handler, which keeps what it occupies until it ends: a place at its
+    /// function's gate, and its ordering key.
     ///
-    /// - Returns: Whom to tell, and of what; nil if it is answered already.
+    /// - Returns: The session to tell, and the request's id; nil if it has been answered already.
     private mutating func abandon(_ slot: UInt32) -> (session: Int?, id: UInt64)? {
         guard let request = self.requests[Int(slot)], request.state == .dispatched else { return nil }
         self.wheel.cancel(slot)

@@ -3,11 +3,11 @@
 internal import DequeModule
 package import DroverWire
 
-/// Everything a worker decides: whose messages are heard, which requests run and when, what is answered to those that
-/// may not, when a client is gone.
+/// Everything a worker decides: whose messages it accepts, which requests run and when, how it answers those that may
+/// not run, and when a client is gone.
 ///
-/// A request is known by its correlation id on the wire and by a slot between machine and loop; the slot stays taken until
-/// the loop says that the request ended, even if its client is gone by then.
+/// A request is identified by its correlation id on the wire, and by a slot between machine and loop; the slot stays
+/// taken until the loop says that the request ended, even if its client is gone by then.
 package struct WorkerMachine: ~Copyable {
     package struct Configuration: Sendable {
         package var session = PeerSession.Limits.standard
@@ -19,22 +19,22 @@ package struct WorkerMachine: ~Copyable {
         package var maxFunctions = WireLimits.standard.maxFunctions
         /// How many bytes of answers are kept per client for re-sent requests.
         package var maxCachedBytes = 256 << 10
-        /// How many more are kept, for all clients together, that they are not known to have read.
+        /// How many more bytes of answers, over all clients, are kept while the clients aren't known to have read them.
         package var maxGrownBytes = 0
-        /// A request that is unanswered for so long is reported as accepted or started.
+        /// A request that is unanswered for this long is reported as accepted or started.
         package var reportDelayNanoseconds: UInt64 = 5_000_000
         /// Secret randomness, so that no client can choose ids that collide.
         package let seed: UInt64
-        /// At most so many of each function run at once; nil for no limit beyond the worker's.
+        /// How many calls of each function may run at once; nil for no limit beyond the worker's.
         package var functionLimits: [Int?] = []
-        /// How long a handler may run on after it was asked to stop.
+        /// How long a handler may keep running after it was asked to stop.
         package var stopGraceNanoseconds: UInt64 = 10_000_000_000
-        /// How many handlers that are stuck have their slots replaced.
+        /// How many stuck handlers have their slots replaced.
         package var maxReplacements = 0
         /// How long a handler of each function may run.
         package var runLimits: [RunLimits] = []
 
-        /// - Parameter seed: Drawn for each life anew; without a default, so that nobody forgets it.
+        /// - Parameter seed: Drawn anew for each life; it has no default, so that it can't be forgotten.
         package init(seed: UInt64) { self.seed = seed }
     }
 
@@ -44,7 +44,7 @@ package struct WorkerMachine: ~Copyable {
         var blocked = Deque<UInt32>()
     }
 
-    /// Looked at in place only: a copy would share its tables and make the next change copy them.
+    /// Access this in place only: a copy would share its tables and make the next change copy them.
     package internal(set) var sessions: [WorkerSession] = []
     private var freeSessions: [Int] = []
     private var sessionNumber: UInt32 = 0
@@ -56,41 +56,41 @@ package struct WorkerMachine: ~Copyable {
     var wheel = TimerWheel(now: Instant(nanoseconds: 0))
     var clock: RunClock
     var passed: [RunClock.Passed] = []
-    /// When the grace of handlers that were asked to stop is over.
+    /// When the grace period of handlers that were asked to stop ends.
     var stopWheel = TimerWheel(now: Instant(nanoseconds: 0))
     private var gates: [FunctionGate]
     private var keys = OrderingKeys<OrderingKey>()
     /// The ordering keys of the requests that have one.
     private var keyOf: [UInt32: OrderingKey] = [:]
-    /// The queues that requests name, where somebody may take them from a client.
+    /// The queues that requests name, as far as a client may lose the right to them.
     private var queueOf: [UInt32: String] = [:]
-    /// Requests in the order they came, to report those that take long; may name ended ones.
+    /// Requests in the order they arrived, to report those that take long; may contain ended ones.
     var unreported = Deque<(slot: UInt32, id: UInt64, dueAt: Instant)>()
     var due: [UInt32] = []
     let configuration: Configuration
-    /// By how much the answers that are kept take more than usual.
+    /// How many bytes above the usual limit the kept answers take.
     private var grownBytes = 0
     private var lastRoute: (route: UInt64, session: Int)?
 
-    /// Requests that have not ended.
+    /// How many requests have not ended.
     package private(set) var requestCount = 0
-    /// Requests that wait for their ordering key or their function's limit.
+    /// How many requests wait for their ordering key or their function's limit.
     package private(set) var heldCount = 0
-    /// Takes no new requests.
+    /// Whether the worker takes no new requests.
     package private(set) var isDraining = false
     package var sessionCount: Int { self.clients.count }
     package var timerCount: Int { self.wheel.count + self.clock.count + self.stopWheel.count }
-    /// Requests that were answered without their handlers, which are stuck: they run on after their hard limits, or after the
-    /// grace of a cancellation.
+    /// How many requests were answered without their handlers, which are stuck: they keep running after their hard
+    /// limits, or after the grace period of a cancellation.
     package internal(set) var abandonedCount = 0
-    /// How many of those hold slots: not those that wait without one.
+    /// How many of the stuck handlers hold slots, as opposed to waiting without one.
     package var stuckSlotCount: Int { self.abandonedCount - self.abandonedReleasedCount }
-    /// How many slots there are beside the worker's own, in place of those that stuck handlers hold.
+    /// How many extra slots there are, in place of those that stuck handlers hold.
     package var replacementCount: Int { min(self.stuckSlotCount, self.configuration.maxReplacements) }
 
-    /// Requests whose handlers have given their slots back while they wait.
+    /// How many requests have handlers that have given up their slots while they wait.
     package private(set) var releasedCount = 0
-    /// Those of them that are stuck.
+    /// How many of those are stuck.
     package internal(set) var abandonedReleasedCount = 0
 
     package init(configuration: Configuration) {
@@ -99,14 +99,14 @@ package struct WorkerMachine: ~Copyable {
         self.clock = RunClock(limits: configuration.runLimits)
     }
 
-    /// Where a session's request is; nil if it isn't here, or has ended.
+    /// The slot of a session's request; nil if it isn't here, or has ended.
     package func slot(of id: UInt64, in session: Int) -> UInt32? { self.sessions[session].requests.find(id) }
 
     package func request(in slot: UInt32) -> WorkerRequest? { self.requests[Int(slot)] }
 
     // MARK: Sessions
 
-    /// The session whose messages come by this route.
+    /// The session whose messages arrive over this route.
     package mutating func session(route: UInt64) -> Int? {
         if let last = self.lastRoute, last.route == route { return last.session }
         guard let index = self.routes[route] else { return nil }
@@ -114,10 +114,10 @@ package struct WorkerMachine: ~Copyable {
         return index
     }
 
-    /// What becomes of a client's introduction.
+    /// How the worker responds to a client's introduction.
     package enum Introduction: Equatable, Sendable {
         case welcome(session: Int, isResumed: Bool)
-        /// The session that the client wants to go on with is gone: it must begin another.
+        /// The session that the client wants to resume is gone: it must begin another.
         case forgotten
         /// There are too many clients.
         case refuse(limit: Int)
@@ -125,11 +125,12 @@ package struct WorkerMachine: ~Copyable {
 
     /// A client introduced itself.
     ///
-    /// `claimed` is the session that it wants to go on with. If that is gone, none is made: what the client sent after a
-    /// welcome to the former one, requests for the second time above all, would be taken for part of the new one, which
-    /// doesn't know what has run.
+    /// `claimed` is the session that it wants to resume. If that is gone, no new one is made: whatever the client sent
+    /// after it was welcomed to the former one, above all re-sent requests, would be mistaken for part of the new one,
+    /// which doesn't know what has run.
     ///
-    /// It `isReconnected` if its connection is another though its route is the same, as of a broker that was dialled.
+    /// It `isReconnected` if its connection is a new one although its route is the same, as with a broker that was
+    /// dialed.
     package mutating func helloReceived(
         client: PeerID,
         epoch: UInt64,
@@ -146,7 +147,7 @@ package struct WorkerMachine: ~Copyable {
             let former = self.sessions[index].route
             if former != route || isReconnected { self.sessions[index].connection &+= 1 }
             if former != route {
-                // One connection, another client: the former one is gone.
+                // This connection now belongs to another client: the former one is gone.
                 if let other = self.routes[route] { self.loseSession(other, at: now, actions: &actions) }
                 self.routes[former] = nil
                 self.routes[route] = index
@@ -160,7 +161,7 @@ package struct WorkerMachine: ~Copyable {
             self.loseSession(index, at: now, actions: &actions)
         }
         if let index = self.routes[route] {
-            // One connection, another client: the former one is gone.
+            // This connection now belongs to another client: the former one is gone.
             self.loseSession(index, at: now, actions: &actions)
         }
         guard self.clients.count < self.configuration.maxSessions else {
@@ -195,7 +196,7 @@ package struct WorkerMachine: ~Copyable {
     /// The session of a client, by its identity.
     package func session(of client: PeerID) -> Int? { self.clients[client] }
 
-    /// The session of a client that has probably the one given: spares the look-up.
+    /// The session of a client that probably has the given one, which saves the lookup.
     package func session(of client: PeerID, likely guess: Int) -> Int? {
         if guess < self.sessions.count, self.sessions[guess].isLive, self.sessions[guess].client == client {
             return guess
@@ -203,27 +204,27 @@ package struct WorkerMachine: ~Copyable {
         return self.clients[client]
     }
 
-    /// A client said after how much silence it gives the worker up; 0 if it did not.
+    /// A client said after how much silence it gives up the worker; 0 if it didn't say.
     package mutating func givenUp(by session: Int, afterNanoseconds silence: UInt64) {
         self.sessions[session].session.givenUp(afterNanoseconds: silence)
     }
 
-    /// Something came from a client; called once per received frame.
+    /// A client sent something; called once per received frame.
     package mutating func heard(from session: Int, at now: Instant) {
         self.sessions[session].session.heard(at: now)
     }
 
-    /// A client said, in a HELLO or a BEAT, what its clock shows; `now` is when that was read, not earlier.
+    /// A client said, in a HELLO or a BEAT, what its clock shows; `now` is when the message was read, not earlier.
     package mutating func stamped(_ header: Header, from session: Int, at now: Instant) {
         self.sessions[session].transit.received(header, at: now)
     }
 
-    /// When a client's request is due that has `time` left, as headers say it.
+    /// The deadline of a client's request that has `time` left, as headers give it.
     package func deadline(_ time: UInt32, in session: Int, at now: Instant) -> Instant {
         Instant(deadlineAfter: time, at: self.origin(of: session, at: now))
     }
 
-    /// What the times of a client's requests count from.
+    /// The instant that the times of a client's requests count from.
     package func origin(of session: Int, at now: Instant) -> Instant { self.sessions[session].transit.origin(at: now) }
 
     /// Something was sent to a client; called once per sent frame.
@@ -231,13 +232,13 @@ package struct WorkerMachine: ~Copyable {
         self.sessions[session].session.sent(at: now)
     }
 
-    /// A client showed its epoch in a beat.
+    /// A client gave its epoch in a BEAT.
     ///
     /// - Parameters:
-    ///   - epoch: What it showed.
+    ///   - epoch: The epoch it gave.
     ///   - session: The session that it belongs to, by its route.
     ///   - now: The time.
-    ///   - actions: What is to be done.
+    ///   - actions: Where the resulting actions go.
     /// - Returns: False if the epoch isn't that of the client that introduced itself.
     package mutating func beatReceived(
         _ epoch: UInt64,
@@ -273,16 +274,16 @@ package struct WorkerMachine: ~Copyable {
         return true
     }
 
-    /// Of so many names per client that nobody has registered the errors can say them.
+    /// How many names of unregistered functions are kept per client, so that errors can give them.
     private static var unknownNames: Int { 256 }
 
-    /// Another function is served: its number is the next one.
+    /// One more function is served: it gets the next number.
     ///
-    /// Clients that named it before need not name it again.
+    /// Clients that named it earlier needn't name it again.
     ///
     /// - Parameters:
     ///   - name: Its name.
-    ///   - limit: At most so many of it run at once; nil for no limit beyond the worker's.
+    ///   - limit: How many of its calls may run at once; nil for no limit beyond the worker's.
     ///   - runLimits: How long its handler may run.
     package mutating func registered(_ name: String, limit: Int? = nil, runLimits: RunLimits = RunLimits()) {
         let handler = Int32(self.gates.count)
@@ -295,7 +296,7 @@ package struct WorkerMachine: ~Copyable {
 
     // MARK: Requests
 
-    /// What becomes of a request.
+    /// What the worker does with a request.
     package enum RequestVerdict: Equatable, Sendable {
         /// Run it.
         case run(slot: UInt32, handler: Int32)
@@ -303,9 +304,9 @@ package struct WorkerMachine: ~Copyable {
         case hold(slot: UInt32, handler: Int32)
         /// It is here already and will be answered.
         case known(slot: UInt32)
-        /// It was answered; answer again from the session's results.
+        /// It has been answered; answer again from the session's results.
         case answerAgain
-        /// It may have run, and its answer is held no more.
+        /// It may have run, and its answer is no longer kept.
         case indeterminate
         /// No handler is registered for the function.
         case unknownFunction(name: String)
@@ -315,9 +316,9 @@ package struct WorkerMachine: ~Copyable {
         case busy(window: Int)
         /// The worker takes no more requests.
         case draining
-        /// Its time was over when it came.
+        /// Its time had run out when it arrived.
         case lapsed
-        /// An id that is in use.
+        /// Its id is in use.
         case duplicateID
     }
 
@@ -327,16 +328,16 @@ package struct WorkerMachine: ~Copyable {
         return self.sessions[session].functions[Int(number)]
     }
 
-    /// A request came.
+    /// A request arrived.
     ///
     /// - Parameters:
     ///   - header: Its header.
     ///   - key: Its ordering key.
-    ///   - scope: Whose key that is; equal keys of others are others.
-    ///   - queue: Its queue, if the client may lose the right to that; see ``restrict(_:actions:to:)``.
-    ///   - session: Whose it is.
+    ///   - scope: The tenant that the key belongs to; equal keys of other tenants are different keys.
+    ///   - queue: Its queue, if the client may lose the right to it; see ``restrict(_:actions:to:)``.
+    ///   - session: The session it belongs to.
     ///   - now: The time.
-    /// - Returns: What becomes of it.
+    /// - Returns: What to do with it.
     package mutating func requestReceived(
         _ header: Header,
         key: String?,
@@ -347,7 +348,7 @@ package struct WorkerMachine: ~Copyable {
     ) -> RequestVerdict {
         if let slot = self.sessions[session].requests.find(header.id) {
             guard header.flags.contains(.resent) else { return .duplicateID }
-            // Its client may have moved its deadline while there was no connection to say so.
+            // Its client may have moved its deadline while there was no connection to report that.
             self.setDeadline(self.deadline(header.time, in: session, at: now), of: slot)
             return .known(slot: slot)
         }
@@ -359,7 +360,7 @@ package struct WorkerMachine: ~Copyable {
             case .removed, .forgotten, .never: break
             }
         }
-        // The way here may have taken longer than there was time.
+        // The request may have been on its way for longer than its time allowed.
         guard header.time > 0, self.deadline(header.time, in: session, at: now) > now else { return .lapsed }
         guard !self.isDraining else { return .draining }
         guard Int(header.number) < self.sessions[session].functions.count else { return .undefinedFunction }
@@ -432,9 +433,9 @@ package struct WorkerMachine: ~Copyable {
         /// The session, or nil if the client is gone.
         package var session: Int?
         package var id: UInt64
-        /// Whether it was answered when its hard limit passed: this answer is wanted no more.
+        /// Whether it was answered when its hard limit passed: this answer is no longer wanted.
         package var isLate = false
-        /// Whether events may be for who is answered: the answer must not overtake them.
+        /// Whether events may have been sent to this caller: the answer must not overtake them.
         package var isBehindEvents = false
 
         package init(session: Int?, id: UInt64, isLate: Bool = false, isBehindEvents: Bool = false) {
@@ -445,7 +446,7 @@ package struct WorkerMachine: ~Copyable {
         }
     }
 
-    /// A request that was to run has ended; what waited for it may run now.
+    /// A request has ended; requests that waited for it may run now.
     package mutating func finished(_ slot: UInt32, actions: inout [WorkerAction]) -> Addressee? {
         guard let request = self.requests[Int(slot)] else { return nil }
         self.free(slot, request)
@@ -459,17 +460,17 @@ package struct WorkerMachine: ~Copyable {
         )
     }
 
-    /// What a client's wish to cancel comes to.
+    /// What to do about a client's cancellation.
     package enum CancelVerdict: Equatable, Sendable {
-        /// It was held and is gone: confirm.
+        /// The request was held and is gone: confirm.
         case removed(slot: UInt32)
-        /// It was given to the handler threads: stop it there.
+        /// The request was given to the handler threads: stop it there.
         case stop(slot: UInt32)
         /// There is no such request.
         case unknown
     }
 
-    /// A client wants a request no longer.
+    /// A client no longer wants a request.
     package mutating func cancelReceived(
         _ id: UInt64,
         from session: Int,
@@ -479,16 +480,16 @@ package struct WorkerMachine: ~Copyable {
         return self.removeIfHeld(slot, actions: &actions) ? .removed(slot: slot) : .stop(slot: slot)
     }
 
-    /// A client may call only some functions in some queues from now on: its requests for others that wait end.
+    /// From now on a client may call only some functions in some queues: its waiting requests for any others end.
     ///
-    /// What runs runs on: it was allowed when it began.
+    /// Running requests keep running: they were allowed when they began.
     package mutating func restrict(
         _ session: Int,
         actions: inout [WorkerAction],
         to isAllowed: (_ handler: Int32, _ queue: String) -> Bool
     ) {
         for slot in self.slots(of: session) {
-            // The end of another one of its ordering key may have let it go just now.
+            // The end of another request of its ordering key may just have released it.
             guard let request = self.requests[Int(slot)], request.state != .abandoned else { continue }
             let queue = self.queueOf[slot] ?? ""
             guard !isAllowed(request.handler, queue) else { continue }
@@ -504,7 +505,7 @@ package struct WorkerMachine: ~Copyable {
 
     /// A client moved the deadline of a request.
     ///
-    /// - Returns: The request's slot; nil if it isn't here, which is no fault: its answer may be on the way.
+    /// - Returns: The request's slot; nil if it isn't here, which is no error: its answer may be on its way.
     package mutating func deadlineReceived(
         _ id: UInt64,
         time: UInt32,
@@ -516,9 +517,9 @@ package struct WorkerMachine: ~Copyable {
         return slot
     }
 
-    /// A handler has given its slot back while it waits, or has one again.
+    /// A handler has given up its slot while it waits, or has one again.
     ///
-    /// - Returns: Whether it is stuck: then ``replacementCount`` may have changed.
+    /// - Returns: Whether the handler is stuck: then ``replacementCount`` may have changed.
     package mutating func slotReleased(_ slot: UInt32, id: UInt64, _ isReleased: Bool) -> Bool {
         guard Int(slot) < self.requests.count, let request = self.requests[Int(slot)], request.id == id,
             request.state != .held, request.isReleased != isReleased
@@ -531,7 +532,7 @@ package struct WorkerMachine: ~Copyable {
         return true
     }
 
-    /// No new requests from now on.
+    /// Takes no new requests from now on.
     package mutating func drain() {
         self.isDraining = true
     }
@@ -543,8 +544,8 @@ package struct WorkerMachine: ~Copyable {
     /// - Parameters:
     ///   - id: The request.
     ///   - message: The answer as it goes over the wire.
-    ///   - session: Whose it is.
-    ///   - isRemoval: It says that the request was taken out before it ran.
+    ///   - session: The session it belongs to.
+    ///   - isRemoval: Whether the answer says that the request was taken out before it ran.
     package mutating func remember(
         _ id: UInt64,
         message: UnsafeRawBufferPointer,
@@ -562,10 +563,10 @@ package struct WorkerMachine: ~Copyable {
         self.grownBytes += self.sessions[session].results.grownBytes - before
     }
 
-    /// A client is asked, behind all its answers, what it has read.
+    /// A question went to a client, behind all its answers, about what it has read.
     package mutating func askedAboutResults(of session: Int) { self.sessions[session].results.asked() }
 
-    /// The client has answered that, or the question may have been lost.
+    /// The client has answered that question, or the question may have been lost.
     package mutating func resultsRead(of session: Int, isLost: Bool = false) {
         if isLost { return self.sessions[session].results.questionLost() }
         let before = self.sessions[session].results.grownBytes
@@ -573,17 +574,17 @@ package struct WorkerMachine: ~Copyable {
         self.grownBytes += self.sessions[session].results.grownBytes - before
     }
 
-    /// Gives the held answer to `id` to `body`.
+    /// Passes the kept answer to request `id` to `body`.
     package func withResult(_ id: UInt64, of session: Int, _ body: (UnsafeRawBufferPointer) -> Void) {
         unsafe self.sessions[session].results.withMessage(id, body)
     }
 
-    /// The answer to `id` was sent but is too large to keep.
+    /// The answer to `id` was sent, but is too large to keep.
     package mutating func forgetResult(_ id: UInt64, of session: Int) {
         self.sessions[session].results.pass(over: id)
     }
 
-    /// Gives back memory that only a peak needed.
+    /// Releases memory that only a peak needed.
     package mutating func trim() {
         guard self.requestCount == 0 else { return }
         self.requests = []
@@ -619,7 +620,7 @@ package struct WorkerMachine: ~Copyable {
         self.requestCount -= 1
     }
 
-    /// Takes a held request out of whatever it waits in.
+    /// Removes a held request from whatever it waits in.
     mutating func removeIfHeld(_ slot: UInt32, actions: inout [WorkerAction]) -> Bool {
         guard let request = self.requests[Int(slot)], request.state == .held else { return false }
         self.heldCount -= 1
@@ -635,7 +636,7 @@ package struct WorkerMachine: ~Copyable {
         return true
     }
 
-    /// One fewer of a function runs: the next at its gate may.
+    /// One call fewer of a function runs: the next at its gate may run.
     private mutating func leave(_ handler: Int32, actions: inout [WorkerAction]) {
         let gate = Int(handler)
         self.gates[gate].active -= 1
@@ -648,7 +649,7 @@ package struct WorkerMachine: ~Copyable {
         }
     }
 
-    /// The key's next request may start.
+    /// Passes a request's ordering key on to the next request, which may start.
     private mutating func passKey(of request: WorkerRequest, slot: UInt32, actions: inout [WorkerAction]) {
         guard request.isKeyed, let key = self.keyOf.removeValue(forKey: slot), let next = self.keys.finished(key),
             let handler = self.requests[Int(next)]?.handler
@@ -659,8 +660,8 @@ package struct WorkerMachine: ~Copyable {
         }
     }
 
-    /// The requests of a session, those behind an ordering key first: where all of them go, the key must pass to nobody who goes
-    /// as well.
+    /// The requests of a session, those behind an ordering key first: if all of them are removed, the key must not pass
+    /// to one that is removed as well.
     private func slots(of session: Int) -> [UInt32] {
         let slots = self.requests.indices.filter { self.requests[$0]?.session == Int32(session) }.map { UInt32($0) }
         return slots.filter { self.isBehindKey($0) } + slots.filter { !self.isBehindKey($0) }

@@ -2,23 +2,23 @@
 
 import Foundation
 
-/// A full-screen view on a terminal, and what its user does.
+/// A full-screen view on a terminal, and its user's input.
 final class Terminal {
     enum Event: Sendable {
         case key(UInt8)
-        /// The window has another size, or the program is in the foreground again.
+        /// The window has a new size, or the program is in the foreground again.
         case redraw
-        /// The user, or somebody else, wants the program to end.
+        /// The user or another process wants the program to end.
         case quit
     }
 
-    /// What happens, until the program is to end.
+    /// The events, until the program is to end.
     let events: AsyncStream<Event>
     private let continuation: AsyncStream<Event>.Continuation
     private let usual: termios
     private let sources: [any DispatchSourceProtocol]
 
-    /// Takes the terminal over: an alternate screen, keys one by one.
+    /// Takes over the terminal: an alternate screen, with keys read one at a time.
     ///
     /// - Returns: Nil unless standard input and output are a terminal.
     init?() {
@@ -33,7 +33,7 @@ final class Terminal {
             var bytes = [UInt8](repeating: 0, count: 64)
             let count = read(STDIN_FILENO, &bytes, bytes.count)
             guard count > 0 else { return _ = continuation.yield(.quit) }
-            // A sequence, such as that of an arrow, is no key of ours.
+            // An escape sequence, such as an arrow key's, isn't one of our keys.
             if bytes[0] != 0x1B || count == 1 { for byte in bytes.prefix(count) { continuation.yield(.key(byte)) } }
         }
         var sources: [any DispatchSourceProtocol] = [keys]
@@ -49,7 +49,7 @@ final class Terminal {
         self.sources = sources
         stop.setEventHandler { [usual, continuation = self.continuation] in
             Self.leave(usual)
-            // Stops here, until somebody brings it back.
+            // The process stops here until it is continued.
             kill(getpid(), SIGSTOP)
             Self.enter(usual)
             continuation.yield(.redraw)
@@ -58,14 +58,14 @@ final class Terminal {
         Self.enter(usual)
     }
 
-    /// Gives the terminal back as it was.
+    /// Restores the terminal.
     func close() {
         for source in self.sources { source.cancel() }
         self.continuation.finish()
         Self.leave(self.usual)
     }
 
-    /// Columns and rows of the window.
+    /// The window's columns and rows.
     var size: (width: Int, height: Int) {
         var size = winsize()
         guard ioctl(STDOUT_FILENO, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 0, size.ws_row > 0 else {
@@ -74,7 +74,7 @@ final class Terminal {
         return (Int(size.ws_col), Int(size.ws_row))
     }
 
-    /// Replaces what is shown, in one write so that nothing flickers.
+    /// Replaces what is shown, in a single write so that nothing flickers.
     func show(_ lines: [String]) {
         var text = "\u{1B}[H"
         for (number, line) in lines.enumerated() {
@@ -100,7 +100,7 @@ final class Terminal {
     }
 
     private static func write(_ text: String) {
-        // A terminal that is gone is noticed by its keys.
+        // If the terminal is gone, reading its keys shows it.
         try? FileHandle.standardOutput.write(contentsOf: Data(text.utf8))
     }
 }

@@ -5,7 +5,7 @@ import Drover
 import DroverBroker
 import Foundation
 
-/// `drover top`: a broker, live.
+/// `drover top`: shows a broker, live.
 struct TopCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "top",

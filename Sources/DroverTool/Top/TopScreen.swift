@@ -4,27 +4,27 @@ import DroverBroker
 import DroverCore
 import Foundation
 
-/// A broker at one moment, as `drover top` saw it.
+/// A broker's state at one moment, as `drover top` saw it.
 struct TopSnapshot: Codable, Sendable {
     var status: BrokerStatus
     var workers: [BrokerWorkerStatus]
     var queues: [BrokerQueueStatus]
 }
 
-/// What `drover top` shows: lines of text that fit a screen, from two snapshots and the time between them.
+/// What `drover top` shows: lines of text that fit a screen, made from two snapshots and the time between them.
 struct TopScreen {
     let address: String
     private(set) var current: TopSnapshot?
     private var previous: TopSnapshot?
     private var seconds = 0.0
-    /// What went wrong at the last look; nil if nothing did.
+    /// What went wrong at the last query; nil if nothing did.
     var problem: String?
 
     init(address: String) { self.address = address }
 
-    /// Takes what was seen `seconds` after the last time.
+    /// Takes a snapshot made `seconds` after the previous one.
     mutating func take(_ snapshot: TopSnapshot, after seconds: Double) {
-        // After a restart all counts begin anew: there is nothing to compare with.
+        // After a restart all counts start over, so there is nothing to compare with.
         let isSuccessor = (self.current?.status.uptime ?? 0) <= snapshot.status.uptime
         self.previous = isSuccessor ? self.current : nil
         self.current = snapshot
@@ -41,7 +41,7 @@ struct TopScreen {
         var lines = [self.title(uptime: current.status.uptime, width)]
         lines += self.summary(current.status)
         if let problem { lines.append("! \(PeerText.legible(problem))") }
-        // Two headings and two blank lines stand between the lists, which share what is left.
+        // Two headings and two blank lines stand between the lists, which share the remaining lines.
         let room = max(2, height - lines.count - 4)
         let queues = current.queues.sorted { ($0.waiting, $1.function) > ($1.waiting, $0.function) }
         let workerRows = min(current.workers.count, max(room - queues.count, room - room / 2))
@@ -50,7 +50,7 @@ struct TopScreen {
         return lines.prefix(height).map { self.cut($0, width) }
     }
 
-    /// How many a second, by a count that only grows; nil before there are two snapshots.
+    /// The rate per second of a count that only grows; nil before there are two snapshots.
     private func rate(_ count: (TopSnapshot) -> Int?) -> Double? {
         guard self.seconds > 0, let current, let previous, let now = count(current), let then = count(previous) else {
             return nil
@@ -121,13 +121,13 @@ struct TopScreen {
     private func cut(_ line: String, _ width: Int) -> String { String(line.prefix(width)) }
 
     static func bar(_ part: Int, of whole: Int, width: Int) -> String {
-        // A peer may say anything.
+        // A peer may send any number.
         let (part, whole) = (max(0, min(part, 1 << 40)), min(whole, 1 << 40))
         let filled = whole > 0 ? min(width, (part * width + whole - 1) / whole) : 0
         return "[" + String(repeating: "#", count: filled) + String(repeating: ".", count: width - filled) + "]"
     }
 
-    /// A number with its thousands apart; small fractions keep one digit.
+    /// A number with its thousands separated; small fractions keep one digit.
     static func number(_ value: Double) -> String {
         value < 10 && value != value.rounded() ? String(format: "%.1f", value) : Self.number(whole(value.rounded()))
     }

@@ -5,29 +5,29 @@ import Glibc
 
 /// One end of a stream of bytes between a process and its child.
 ///
-/// One thread at a time writes and reads.
+/// Only one thread at a time may write and read.
 package final class ByteLink: Sendable {
-    /// Why nothing more goes through.
+    /// Why a transfer failed.
     package enum Failure: Error, Equatable {
         /// The other end is gone.
         case ended
-        /// The waker that was given woke this end.
+        /// The wait was ended by the waker.
         case woken
-        /// It took longer than it may.
+        /// The deadline passed.
         case timedOut
-        /// The other end announced more bytes than are taken from it.
+        /// The other end announced more bytes than this end takes.
         case tooLong(byteCount: Int)
         case system(errno: CInt)
     }
 
-    /// Under which number a child finds its end.
+    /// The descriptor number at which a child finds its end.
     package static var inherited: CInt { DROVER_CHILD_DESCRIPTOR }
 
     package let descriptor: CInt
 
-    /// Takes a connected socket over.
+    /// Takes over a connected socket.
     ///
-    /// It fails for what is no socket.
+    /// It fails if the descriptor isn't a socket.
     ///
     /// - Parameter descriptor: The socket.
     package init?(adopting descriptor: CInt) {
@@ -41,7 +41,7 @@ package final class ByteLink: Sendable {
 
     deinit { close(self.descriptor) }
 
-    /// Two ends of one stream.
+    /// Makes the two ends of a stream.
     ///
     /// - Throws: ``ZMQError`` if no descriptor is left.
     package static func pair() throws(ZMQError) -> (ByteLink, ByteLink) {
@@ -63,7 +63,7 @@ package final class ByteLink: Sendable {
     @available(*, noasync)
     package func waitForEnd() {
         var item = pollfd(fd: self.descriptor, events: 0, revents: 0)
-        // A broken poll is no end; it can only be tried again.
+        // A failed poll doesn't mean the end; all we can do is try again.
         while unsafe poll(&item, 1, -1) <= 0 {}
     }
 
@@ -73,7 +73,7 @@ package final class ByteLink: Sendable {
     ///   - bytes: What to write.
     ///   - waker: Ends the wait when it is woken.
     ///   - deadline: When to give up, a reading of ``MonotonicClock``.
-    /// - Throws: ``Failure``; what was begun can't be gone on with.
+    /// - Throws: ``Failure``; a transfer that failed can't be resumed.
     @available(*, noasync)
     package func write(
         _ bytes: UnsafeRawBufferPointer,
@@ -96,10 +96,10 @@ package final class ByteLink: Sendable {
     /// Fills the buffer.
     ///
     /// - Parameters:
-    ///   - buffer: Where to.
+    ///   - buffer: Where to put the bytes.
     ///   - waker: Ends the wait when it is woken.
     ///   - deadline: When to give up, a reading of ``MonotonicClock``.
-    /// - Throws: ``Failure``; what was begun can't be gone on with.
+    /// - Throws: ``Failure``; a transfer that failed can't be resumed.
     @available(*, noasync)
     package func read(
         into buffer: UnsafeMutableRawBufferPointer,
@@ -137,7 +137,7 @@ package final class ByteLink: Sendable {
         }
         var items = (
             pollfd(fd: self.descriptor, events: Int16(events), revents: 0),
-            // The kernel passes a negative descriptor over.
+            // The kernel ignores a negative descriptor.
             pollfd(fd: waker?.fileDescriptor ?? -1, events: Int16(POLLIN), revents: 0)
         )
         _ = unsafe withUnsafeMutableBytes(of: &items) { bytes in

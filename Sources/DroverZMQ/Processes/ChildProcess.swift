@@ -6,13 +6,13 @@ import Synchronization
 
 /// A child that runs this program again, in a session of its own.
 ///
-/// Somebody must call ``end(grace:)`` once: it stops whatever is left of the session and lets the system forget the child.
+/// ``end(grace:)`` must be called once: it stops whatever is left of the session and lets the system forget the child.
 package final class ChildProcess: Sendable {
     /// How a process ended.
     package enum Cause: Equatable, Sendable, CustomStringConvertible {
         case exited(status: CInt)
         case killed(signal: CInt)
-        /// It has been reaped by another part of the program.
+        /// Another part of the program has reaped it.
         case unknown
 
         /// The cause in words.
@@ -25,7 +25,7 @@ package final class ChildProcess: Sendable {
         }
     }
 
-    /// Its process id, which is its session's as well; no other process gets it before ``end(grace:)``.
+    /// The process id, which is also the session's; no other process gets it before ``end(grace:)``.
     package let pid: CInt
     private let isReaped = Mutex(false)
 
@@ -33,13 +33,13 @@ package final class ChildProcess: Sendable {
 
     /// Runs this program again, with the same arguments.
     ///
-    /// The child has this process's standard output and error, nothing to read, one end of `link`, and no other descriptor.
+    /// The child has this process's standard output and error, no input, one end of `link`, and no other descriptor.
     ///
     /// - Parameters:
-    ///   - variable: A variable for its environment, as `NAME=VALUE`.
-    ///   - descriptor: What it finds as ``ByteLink/inherited``.
+    ///   - variable: A variable for the child's environment, as `NAME=VALUE`.
+    ///   - descriptor: The descriptor that the child finds as ``ByteLink/inherited``.
     /// - Returns: The child.
-    /// - Throws: ``ZMQError`` if the system starts none.
+    /// - Throws: ``ZMQError`` if the system can't start one.
     package static func startAgain(adding variable: String, passing descriptor: CInt) throws(ZMQError) -> ChildProcess {
         var arguments = unsafe CommandLine.arguments.map { unsafe strdup($0) } + [nil]
         var environment: [UnsafeMutablePointer<CChar>?] = unsafe [strdup(variable)]
@@ -59,7 +59,7 @@ package final class ChildProcess: Sendable {
         return ChildProcess(pid: pid)
     }
 
-    /// How it ended, or nil if it runs.
+    /// How the child ended, or nil if it is still running.
     package var cause: Cause? {
         var status: CInt = 0
         return switch unsafe drover_look_at_child(self.pid, &status) {
@@ -70,9 +70,9 @@ package final class ChildProcess: Sendable {
         }
     }
 
-    /// Waits until it has ended.
+    /// Waits until the child has ended.
     ///
-    /// - Returns: How it ended, or nil if it still runs.
+    /// - Returns: How it ended, or nil if it is still running.
     @available(*, noasync)
     package func wait(within limit: Duration) -> Cause? {
         let deadline = MonotonicClock.deadline(after: limit)
@@ -85,7 +85,7 @@ package final class ChildProcess: Sendable {
         }
     }
 
-    /// Ends it and all processes of its session: asks them by SIGTERM, and kills what is left after the grace.
+    /// Ends the child and all processes of its session: sends them SIGTERM, and kills what is left after the grace.
     ///
     /// - Parameter grace: How long they may take; zero kills them at once.
     /// - Returns: How the child itself ended.
@@ -103,10 +103,10 @@ package final class ChildProcess: Sendable {
                     pause = min(pause * 2, 50_000)
                 }
             }
-            // Until it is reaped no other process, nor session, can have its id.
+            // Until the child is reaped, no other process or session can have its id.
             var rounds = 0
             while drover_signal_session(self.pid, SIGKILL) > 0, rounds < 1000 {
-                // They need a moment to go, and one may have started another.
+                // The processes need a moment to end, and one may have started another.
                 usleep(1000)
                 rounds += 1
             }
@@ -119,18 +119,18 @@ package final class ChildProcess: Sendable {
     }
 }
 
-/// What a child does on its side.
+/// What a child does on its own side.
 package enum ChildSide {
-    /// Makes this process's session die with its parent, and lets it be the first that is killed when memory runs out.
+    /// Makes this process's session die with its parent, and makes it the first to be killed when memory runs out.
     ///
-    /// The thread that calls must last as long as the process.
+    /// The calling thread must last as long as the process.
     ///
     /// - Parameter parent: The process that started this one.
-    /// - Returns: False if that is gone already.
+    /// - Returns: False if the parent is already gone.
     package static func dieWithParent(_ parent: CInt) -> Bool {
         let file = unsafe open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC)
         if file >= 0 {
-            // May be refused, and then the system chooses as it likes.
+            // This may be refused, and then the system chooses its own order.
             _ = unsafe write(file, "500", 3)
             close(file)
         }

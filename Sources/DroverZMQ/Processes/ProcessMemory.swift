@@ -4,14 +4,14 @@ import CDroverZMQ
 
 /// What others may see of this process's memory.
 package enum ProcessMemory {
-    /// The process holds secret keys from now on: it leaves no dump, and no other process of its user may read it.
+    /// Protects secret keys from now on: the process leaves no dump, and no other process of its user may read it.
     ///
-    /// Programs that it starts aren't concerned.
+    /// Programs that it starts aren't affected.
     package static func keepsKeys() {
-        // Where the kernel refuses, all is as it was.
+        // If the kernel refuses, nothing changes.
         _ = drover_forbid_dumps()
     }
 
-    /// Whether it may leave a dump.
+    /// Whether the process may leave a dump.
     package static var mayBeDumped: Bool { drover_may_dump() != 0 }
 }

@@ -6,40 +6,42 @@ import Synchronization
 
 /// The right to run a loop, which one thread holds at a time and may lend.
 ///
-/// The thread that makes the baton holds it. The holder lends it when it goes away for a while, and reclaims it when it comes
-/// back; if that takes long, a standby thread takes over and is the holder. Lending and reclaiming cost one locked
-/// instruction each, and no system call unless the standby thread sleeps.
+/// The thread that makes the baton holds it. The holder lends it when it goes away for a while, and reclaims it when it
+/// comes back; if that takes long, a standby thread takes over and becomes the holder. Lending and reclaiming cost one
+/// locked instruction each, and no system call unless the standby thread is asleep.
 ///
-/// **The word.** Bits 2 and up count the loans (never twice the same: 2^62 of them take longer than the machine lasts),
-/// bit 0 says that the current loan is outstanding, bit 1 that a standby thread sleeps. So it is one of
+/// **The word.** Bits 2 and up count the loans (no number occurs twice: 2^62 loans take longer than any machine lasts),
+/// bit 0 says that the current loan is outstanding, bit 1 that a standby thread is asleep. So it is one of
 ///
 ///     held(n)            only the holder lends; a standby thread may fall asleep
 ///     held(n) + asleep   only the holder lends, and then wakes
 ///     lent(n)            exactly one thread turns this into held(n) and is the holder from then on
 ///
-/// **Why there is one holder.** There is one at birth, in held(0). Only the holder leaves held(n) towards lent(n + 1)
-/// (`lend`), and stops being it by that. lent(n) is left only by a compare-exchange to held(n) (`reclaim`, `takeOver`);
-/// the word takes the value lent(n) once in its life, because only held(n - 1) leads there, so one thread's exchange
-/// succeeds at most. That thread is the holder. The asleep bit is set only on held(n) and only from held(n), and cleared
-/// by `lend` (which replaces the whole word) or `retire`; neither makes nor unmakes a holder.
+/// **Why there is one holder.** There is one when the baton is made, in held(0). Only the holder moves held(n) to
+/// lent(n + 1) (`lend`), and by doing so it stops being the holder. lent(n) is left only by a compare-exchange to
+/// held(n) (`reclaim`, `takeOver`); the word has the value lent(n) only once in its life, because only held(n - 1)
+/// leads there, so at most one thread's exchange succeeds. That thread is the holder. The asleep bit is set only on
+/// held(n) and only from held(n), and cleared by `lend` (which replaces the whole word) or `retire`; neither changes
+/// who the holder is.
 ///
-/// **Why the loop's state is visible.** `lend` is a releasing exchange, `reclaim` and `takeOver` succeed acquiring, on
+/// **Why the loop's state is visible.** `lend` is a releasing exchange; a successful `reclaim` or `takeOver` acquires
 /// the value that this `lend` wrote (or that `retire`'s read-modify-write left unchanged, which continues the release
-/// sequence). So all that the former holder wrote comes before all that the next one reads.
+/// sequence). So everything that the previous holder wrote comes before everything that the next one reads.
 ///
-/// **Why a ticket can't be confused.** It holds n. A thread that shows the ticket of a former loan compares with lent(n),
-/// a value that the word will never have again.
+/// **Why a ticket can't be confused.** It contains n. A thread with the ticket of an earlier loan compares with
+/// lent(n), a value that the word will never have again.
 ///
-/// **Why a sleeping standby thread is woken.** It sets the bit by a compare-exchange on held(n), and sleeps in the kernel
-/// only while the word is held(n) + asleep. The next `lend` exchanges the whole word, finds the bit, because both act on
-/// the same word and so are ordered, and wakes. If the lend comes first the compare-exchange fails; if it comes between
-/// the compare-exchange and the sleep the kernel finds another word and doesn't sleep. The kernel sees 32 of the 64 bits:
-/// 2^30 loans would have to pass in between, and the last of them without a lend to come.
+/// **Why a sleeping standby thread is woken.** It sets the bit with a compare-exchange on held(n), and sleeps in the
+/// kernel only while the word is held(n) + asleep. The next `lend` exchanges the whole word and finds the bit, because
+/// both act on the same word and so are ordered; then it wakes the sleeper. If the lend comes first, the
+/// compare-exchange fails; if it comes between the compare-exchange and the sleep, the kernel finds another word and
+/// doesn't sleep. The kernel sees 32 of the 64 bits: it could be fooled only if 2^30 loans came in between and none
+/// after them.
 ///
 /// `@unchecked Sendable`: `word` never changes as a pointer, what it points to is atomic, and it is freed in `deinit`,
-/// when nobody can use it any more.
+/// when it can no longer be in use.
 @safe package final class Baton: @unchecked Sendable {
-    /// A loan, to be recognised later.
+    /// A loan, to be recognized later.
     package struct Ticket: Hashable, Sendable {
         let number: UInt64
     }
@@ -66,7 +68,7 @@ import Synchronization
     ///
     /// From now on another thread may run the loop. The ticket is needed to reclaim it.
     package func lend() -> Ticket {
-        // Only the holder changes the number and the first bit, so they are still so at the exchange.
+        // Only the holder changes the number and the first bit, so they are unchanged at the exchange.
         let held = unsafe self.word.pointee.load(ordering: .relaxed)
         precondition(held & Self.lent == 0, "a baton is lent by its holder")
         let next = (held & ~Self.asleep) &+ Self.one | Self.lent
@@ -77,7 +79,8 @@ import Synchronization
 
     /// Takes back what was lent with this ticket.
     ///
-    /// - Returns: Whether the caller holds the baton again. If not, somebody has taken over, and holds it or lent it on.
+    /// - Returns: Whether the caller holds the baton again. If not, another thread took over, and holds it or lent it
+    ///   on.
     package func reclaim(_ ticket: Ticket) -> Bool {
         unsafe self.word.pointee
             .compareExchange(
@@ -89,41 +92,41 @@ import Synchronization
             .exchanged
     }
 
-    /// Takes the baton if the loan that was seen before is still outstanding.
+    /// Takes the baton if a loan seen earlier is still outstanding.
     ///
     /// - Returns: Whether the caller holds the baton now.
     package func takeOver(_ seen: Ticket) -> Bool {
         self.reclaim(seen)
     }
 
-    /// The loan that is outstanding at the moment, if any.
+    /// The loan that is outstanding now, if any.
     package func currentLoan() -> Ticket? {
         let word = unsafe self.word.pointee.load(ordering: .relaxed)
         return word & Self.lent != 0 ? Ticket(number: word) : nil
     }
 
-    /// Whether a standby thread sleeps, or is just about to.
+    /// Whether a standby thread is asleep, or about to be.
     var hasSleeper: Bool {
         unsafe self.word.pointee.load(ordering: .relaxed) & Self.asleep != 0
     }
 
     /// Waits until a loan has lasted for a whole period, and takes over.
     ///
-    /// Takes only a loan that it saw at the look before. As long as no loan is outstanding when it looks it looks four
-    /// times as seldom: a thread that wakes up a thousand times a second takes its share from those that work. After
-    /// `quiet` looks without any loan in between it sleeps until the next one, and then begins to look again. Several
-    /// threads may stand by.
+    /// It takes only a loan that it also saw at its previous look. While no loan is outstanding, it looks a quarter as
+    /// often: a thread that wakes up a thousand times per second takes time from those that work. After `quiet` looks
+    /// without any loan in between, it sleeps until the next loan, and then starts looking again. Several threads may
+    /// stand by.
     ///
     /// - Parameters:
     ///   - period: How long a loan must last to be taken over.
-    ///   - quiet: After how many looks without a loan to sleep.
+    ///   - quiet: The number of looks without a loan after which to sleep.
     /// - Returns: True if the caller holds the baton now; false after ``retire()``.
     @available(*, noasync)
     package func standByUntilTakenOver(period: Duration = .milliseconds(1), quiet: Int = 25) -> Bool {
         var last = unsafe self.word.pointee.load(ordering: .relaxed) & ~Self.asleep
         var quietLooks = 0
         while true {
-            // Woken early only by `retire`.
+            // Only `retire` wakes it early.
             let deadline = MonotonicClock.deadline(after: last & Self.lent != 0 ? period : period * 4)
             while self.isRetired.value == 0 {
                 if !self.isRetired.wait(while: 0, until: deadline) { break }
@@ -147,17 +150,17 @@ import Synchronization
         }
     }
 
-    /// Ends all standing by, now and later; the holder stays the holder.
+    /// Ends all standing by, now and in the future; the holder stays the holder.
     package func retire() {
-        // A standby thread that sets its bit after the exchange below acquires from it, and sees the flag; one that has
-        // set it before finds its bit gone, in the kernel or after it, and sees the flag too.
+        // A standby thread that sets its bit after the exchange below acquires from it and sees the flag. One that set
+        // its bit before finds it gone, in the kernel or afterwards, and also sees the flag.
         self.isRetired.store(1)
         self.isRetired.wake(.max)
         _ = unsafe self.word.pointee.bitwiseAnd(~Self.asleep, ordering: .acquiringAndReleasing)
         unsafe drover_futex_wake(Self.lowHalf(of: self.word), .max)
     }
 
-    /// Sleeps while the word is `held` with the bit for a sleeper.
+    /// Sleeps while the word is `held` with the asleep bit.
     private func sleepUntilLent(held: UInt64) {
         let sleeping = held | Self.asleep
         let result = unsafe self.word.pointee.compareExchange(
@@ -166,7 +169,7 @@ import Synchronization
             successOrdering: .acquiringAndReleasing,
             failureOrdering: .relaxed
         )
-        // Another standby thread may have set the bit.
+        // Another standby thread may already have set the bit.
         guard result.exchanged || result.original == sleeping else { return }
         while self.isRetired.value == 0 {
             guard unsafe self.word.pointee.load(ordering: .acquiring) == sleeping else { return }
@@ -178,7 +181,7 @@ import Synchronization
         }
     }
 
-    /// The half of the word that the kernel compares: the one with the bits and the lower part of the number.
+    /// The half of the word that the kernel compares: the one with the two bits and the lower part of the number.
     private static func lowHalf(of word: UnsafeMutablePointer<Atomic<UInt64>>) -> UnsafeRawPointer {
         #if _endian(little)
         UnsafeRawPointer(word)

@@ -6,8 +6,8 @@ import Synchronization
 
 /// An atomic word that threads can sleep on.
 ///
-/// It lies on the heap because the kernel needs an address that stays. A write releases and a read acquires, except
-/// where the name says that it doesn't.
+/// It is on the heap because the kernel needs an address that stays the same. Writes release and reads acquire, except
+/// where the name says otherwise.
 ///
 /// `@unchecked Sendable`: the pointer never changes, what it points to is atomic, and its only owner frees it.
 @safe struct FutexWord: ~Copyable, @unchecked Sendable {
@@ -36,12 +36,12 @@ import Synchronization
         unsafe self.pointer.pointee.exchange(value, ordering: .acquiringAndReleasing)
     }
 
-    /// Replaces `expected` by `desired` without ordering anything else; tells whether it was there.
+    /// Replaces `expected` with `desired` without ordering anything else; returns whether `expected` was there.
     func compareExchangeRelaxed(_ expected: UInt32, _ desired: UInt32) -> Bool {
         unsafe self.pointer.pointee.compareExchange(expected: expected, desired: desired, ordering: .relaxed).exchanged
     }
 
-    /// Replaces `expected` by `desired`, acquiring; tells whether it was there.
+    /// Replaces `expected` with `desired`, acquiring; returns whether `expected` was there.
     func compareExchange(_ expected: UInt32, _ desired: UInt32) -> Bool {
         unsafe self.pointer.pointee
             .compareExchange(
@@ -53,9 +53,9 @@ import Synchronization
             .exchanged
     }
 
-    /// Sleeps while the word is `expected`, at most until `deadline`; may return early.
+    /// Sleeps while the word is `expected`, until `deadline` at the latest; may return early.
     ///
-    /// - Returns: False if the deadline came.
+    /// - Returns: False if the deadline has passed.
     func wait(while expected: UInt32, until deadline: UInt64) -> Bool {
         unsafe drover_futex_wait(self.pointer, expected, deadline) != ETIMEDOUT
     }

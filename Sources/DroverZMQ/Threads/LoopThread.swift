@@ -6,11 +6,11 @@ import Synchronization
 
 /// A thread of our own, for loops that own sockets or block, and for handlers and callbacks.
 package final class LoopThread: Sendable {
-    /// Which signals may be delivered to a thread; what it starts inherits that, programs above all.
+    /// Which signals may be delivered to a thread; whatever it starts, programs above all, inherits this.
     package enum Signals: Sendable {
-        /// None but those that a thread raises itself by a fault: for loops of ours.
+        /// None but those that a thread raises itself through a fault: for our own loops.
         case blocked
-        /// Those that the program's main thread takes: for threads that run code of users.
+        /// Those that the program's main thread takes: for threads that run users' code.
         case asInProgram
     }
 
@@ -25,7 +25,7 @@ package final class LoopThread: Sendable {
     }
 
     deinit {
-        // Without a join the system would keep the thread's stack.
+        // Without a join, the system would keep the thread's stack.
         if !self.isClaimed.load(ordering: .acquiring) { pthread_detach(self.thread) }
     }
 
@@ -34,11 +34,11 @@ package final class LoopThread: Sendable {
     /// To know when the body is ready, let it set a ``ReadySignal``.
     ///
     /// - Parameters:
-    ///   - name: What debuggers and `top` show; 15 bytes of it.
-    ///   - signals: Which signals it takes.
+    ///   - name: What debuggers and `top` show, up to 15 bytes.
+    ///   - signals: Which signals the thread takes.
     ///   - body: What the thread does.
     /// - Returns: The running thread.
-    /// - Throws: ``ZMQError`` if the system has no thread to give.
+    /// - Throws: ``ZMQError`` if the system can't start a thread.
     package static func start(
         named name: String,
         signals: Signals = .blocked,
@@ -49,7 +49,7 @@ package final class LoopThread: Sendable {
         if signals == .asInProgram { mask = ProgramSignals.mainMask() ?? ProgramSignals.currentMask() }
         let work = Work(name: name, mask: mask, body: body, finished: finished)
         let argument = unsafe Unmanaged.passRetained(work).toOpaque()
-        // A thread inherits the mask, so it is set before: afterwards a signal could slip in.
+        // A thread inherits the mask, so it is set here first: set later, a signal could slip in.
         let former = Self.blockSignals()
         var thread = pthread_t()
         let code = unsafe pthread_create(&thread, nil, { unsafe runWork($0) }, argument)
@@ -61,16 +61,16 @@ package final class LoopThread: Sendable {
         return LoopThread(thread: thread, finished: finished)
     }
 
-    /// Whether the code that asks runs on this thread.
+    /// Whether the caller is running on this thread.
     @available(*, noasync)
     package var isCurrent: Bool {
         // The system gives a joined thread's id to later threads.
         pthread_equal(self.thread, pthread_self()) != 0 && self.joined.current == nil
     }
 
-    /// Waits until the thread has ended; may be called by several threads and again later.
+    /// Waits until the thread has ended; several threads may call this, and call it again later.
     ///
-    /// - Parameter limit: How long to wait at most; nil is for ever.
+    /// - Parameter limit: How long to wait at most; nil waits forever.
     /// - Returns: Whether it has ended. Always false on the thread itself, which can't wait for its own end.
     @available(*, noasync)
     @discardableResult
@@ -78,9 +78,9 @@ package final class LoopThread: Sendable {
         guard !self.isCurrent else { return false }
         let deadline = limit.map { MonotonicClock.deadline(after: $0) } ?? MonotonicClock.never
         guard self.finished.wait(until: deadline) != nil else { return false }
-        // One of those who wait joins, the others wait for that. The body is done, so both are short.
+        // One of the waiting threads joins, and the others wait for it. The body is done, so both are short.
         if !self.isClaimed.exchange(true, ordering: .acquiringAndReleasing) {
-            // Fails only for a thread that was joined before.
+            // Fails only for a thread that has already been joined.
             _ = pthread_join(self.thread, nil)
             self.joined.set(())
         }
@@ -108,7 +108,7 @@ package final class LoopThread: Sendable {
 /// What a new thread needs to know.
 private final class Work: Sendable {
     let name: String
-    /// What it blocks from now on; nil leaves it as it was started.
+    /// The signals that the thread blocks from now on; nil leaves the mask it was started with.
     let mask: sigset_t?
     let body: @Sendable () -> Void
     let finished: ReadySignal<Void>
@@ -131,7 +131,7 @@ private func runWork(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRawPo
         unsafe drover_name_thread(work.name)
         if let mask = work.mask { LoopThread.restoreSignals(mask) }
         work.body()
-        // Leaving the scope releases the body and all it holds, before anybody learns that the thread is done.
+        // Leaving the scope releases the body and all it holds before anyone learns that the thread is done.
     }
     finished.set(())
     return nil

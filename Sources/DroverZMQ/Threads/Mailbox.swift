@@ -4,7 +4,8 @@ package import Synchronization
 
 /// The link that chains an object into a mailbox; an object has one for each mailbox it can be in at the same time.
 ///
-/// It is atomic only to be checkably `Sendable`: relaxed accesses are plain moves, and the mailbox's head orders them.
+/// It is atomic only so that `Sendable` can be checked: relaxed accesses are plain moves, and the mailbox's head orders
+/// them.
 package struct MailboxLink: ~Copyable, Sendable {
     @usableFromInline let next = Atomic<UInt>(0)
 
@@ -13,15 +14,16 @@ package struct MailboxLink: ~Copyable, Sendable {
 
 /// An object that can be posted to a ``Mailbox``.
 ///
-/// Write `let mailboxLink = MailboxLink()`. An object may be in one mailbox at a time, and again after it was taken out.
+/// Write `let mailboxLink = MailboxLink()`. An object may be in one mailbox at a time, and again after it was taken
+/// out.
 package protocol MailboxNode: AnyObject, Sendable {
     var mailboxLink: MailboxLink { get }
 }
 
-/// A queue from many threads to one, without a lock.
+/// A lock-free queue from many threads to one.
 ///
-/// Producers push onto a stack; the consumer takes the whole stack at once and turns it round, so what one thread pushed
-/// comes out in its order. The mailbox owns what is in it: a push retains, and the chain that is taken releases.
+/// Producers push onto a stack; the consumer takes the whole stack at once and reverses it, so what one thread pushed
+/// comes out in order. The mailbox owns what is in it: a push retains, and the chain that is taken releases.
 ///
 /// **Sleep.** The consumer sleeps in a poll on the waker's descriptor:
 ///
@@ -30,21 +32,21 @@ package protocol MailboxNode: AnyObject, Sendable {
 ///     var chain = mailbox.takeAll()
 ///
 /// **Why nothing is lost.** A producer does (P1) the exchange that puts its node on the stack, then, if the stack was
-/// empty, (P2) reads `sleeping`. The consumer does (C1) set `sleeping`, then (C2) reads the head. All four are
-/// sequentially consistent, so they have one order. If C2 finds the stack empty, the next push comes after C2 in that
-/// order; it finds the stack empty, and its P2, coming after C1, finds `sleeping` set (or cleared by another producer
-/// that found it so, which then writes the eventfd). So each sleep on an empty stack is ended by the first push after it.
-/// A push onto a stack that isn't empty needs no P2: the push below it does it, or C2 saw that one and didn't sleep.
+/// empty, (P2) reads `sleeping`. The consumer (C1) sets `sleeping`, then (C2) reads the head. All four are sequentially
+/// consistent, so they have a single order. If C2 finds the stack empty, the next push comes after C2 in that order; it
+/// finds the stack empty, and its P2, coming after C1, finds `sleeping` set (or cleared by another producer that found
+/// it set, which then writes the eventfd). So each sleep on an empty stack is ended by the first push after it. A push
+/// onto a stack that isn't empty needs no P2: the push below it does that, or C2 saw that push and didn't sleep.
 ///
-/// **Why the contents are visible.** A push is (also) a release, a take an acquire; pushes in between are read-modify-
-/// writes and continue the release sequence. So the consumer sees all that each producer wrote before its push, the
+/// **Why the contents are visible.** A push (also) releases, a take acquires; pushes in between are read-modify-writes
+/// and continue the release sequence. So the consumer sees everything that each producer wrote before its push, the
 /// links included. There is no ABA problem: single nodes are never popped, and a push that sees the same head twice
 /// links to the head that is there.
 package final class Mailbox<Node: MailboxNode>: Sendable {
     @usableFromInline let head = Atomic<UInt>(0)
     @usableFromInline let sleeping = Atomic<Bool>(false)
 
-    /// Wakes the consumer; also for other reasons than the mailbox.
+    /// Wakes the consumer, and not only for the mailbox.
     package let waker: Waker
 
     /// Creates an empty mailbox.
@@ -54,7 +56,8 @@ package final class Mailbox<Node: MailboxNode>: Sendable {
         self.init(waker: try Waker())
     }
 
-    /// Creates an empty mailbox that wakes its consumer by `waker`, which several mailboxes of a thread may share.
+    /// Creates an empty mailbox that wakes its consumer through `waker`, which several of a thread's mailboxes may
+    /// share.
     package init(waker: Waker) {
         self.waker = waker
     }
@@ -63,16 +66,16 @@ package final class Mailbox<Node: MailboxNode>: Sendable {
         _ = self.takeAll()
     }
 
-    /// Posts an object; any thread may, and never waits.
+    /// Posts an object; any thread may call this, and it never waits.
     ///
-    /// The consumer is woken only if it sleeps.
+    /// The consumer is woken only if it is asleep.
     @inlinable package func push(_ node: consuming Node) {
         if self.post(node) { self.wakeConsumer() }
     }
 
-    /// Posts an object without waking anybody.
+    /// Posts an object without waking the consumer.
     ///
-    /// - Returns: Whether the consumer sleeps: then it must be woken with ``wakeConsumer()``, unless somebody else takes
+    /// - Returns: Whether the consumer is asleep. If so, wake it with ``wakeConsumer()``, unless another thread takes
     ///   out what is there in its place.
     @inlinable package func post(_ node: consuming Node) -> Bool {
         let pointer = unsafe UInt(bitPattern: Unmanaged.passRetained(node).toOpaque())
@@ -92,9 +95,10 @@ package final class Mailbox<Node: MailboxNode>: Sendable {
         return old == 0 && self.sleeping.load(ordering: .sequentiallyConsistent)
     }
 
-    /// Takes out everything that is there, oldest first; only the consumer may, or who stands in for it while it sleeps.
+    /// Takes out everything that is there, oldest first; only for the consumer, or a thread standing in while it
+    /// sleeps.
     @inlinable package func takeAll() -> MailboxChain<Node> {
-        // Without this look an empty mailbox would cost a locked instruction at each turn of the loop.
+        // Without this check, an empty mailbox would cost a locked instruction on each turn of the loop.
         guard self.head.load(ordering: .relaxed) != 0 else { return MailboxChain(first: 0) }
         var rest = self.head.exchange(0, ordering: .acquiring)
         var reversed: UInt = 0
@@ -110,27 +114,27 @@ package final class Mailbox<Node: MailboxNode>: Sendable {
         return MailboxChain(first: reversed)
     }
 
-    /// Takes out what is left when the consumer is gone for good; it does so itself when it leaves, and so does every
+    /// Takes out what is left when the consumer is gone for good; called by the consumer when it leaves, and by every
     /// producer that finds it gone after its push.
     ///
-    /// An object left behind that holds the mailbox would keep both for ever. Nothing is left if the consumer makes it
-    /// known that it is gone, the producer asks for that after its push, and both are sequentially consistent: then this
-    /// look of the consumer comes after the push, or the producer finds the consumer gone. Chains are taken whole, so
-    /// several threads may be here at once.
+    /// An object left behind that holds the mailbox would keep both alive forever. Nothing is left if the consumer
+    /// announces that it is gone, the producer checks for that after its push, and both are sequentially consistent:
+    /// then either the consumer's check here comes after the push, or the producer finds the consumer gone. Chains are
+    /// taken whole, so several threads may be here at once.
     package func takeRest() -> MailboxChain<Node> {
         guard self.head.load(ordering: .sequentiallyConsistent) != 0 else { return MailboxChain(first: 0) }
         return self.takeAll()
     }
 
-    /// Whether nothing is there at the moment.
+    /// Whether the mailbox is empty at the moment.
     @inlinable package var isEmpty: Bool { self.head.load(ordering: .relaxed) == 0 }
 
-    /// What was posted last, as a number to compare: as long as it changes, producers are busy.
+    /// The object posted last, as a number to compare: as long as it changes, producers are busy.
     @inlinable package var newest: UInt { self.head.load(ordering: .relaxed) }
 
     /// Announces that the consumer is going to sleep.
     ///
-    /// - Returns: Whether it may. If not, something is there.
+    /// - Returns: Whether it may sleep. If not, the mailbox isn't empty.
     package func prepareToSleep() -> Bool {
         self.sleeping.store(true, ordering: .sequentiallyConsistent)
         if self.head.load(ordering: .sequentiallyConsistent) == 0 { return true }
@@ -143,21 +147,21 @@ package final class Mailbox<Node: MailboxNode>: Sendable {
     /// - Parameter isSignalled: Whether the poll found the waker readable; draining it costs a system call.
     package func didWake(isSignalled: Bool = true) {
         self.sleeping.store(false, ordering: .relaxed)
-        // A producer may have claimed the wake-up and write later: then the next poll finds the waker readable and comes
-        // back once for nothing. So the flag says nothing about the descriptor, only the poll does.
+        // A producer may have claimed the wake-up but write later. Then the next poll finds the waker readable and
+        // returns once for nothing. So the flag says nothing about the descriptor; only the poll does.
         if isSignalled { self.waker.drain() }
     }
 
-    /// Wakes the consumer if it sleeps and nobody else has.
+    /// Wakes the consumer if it is asleep and no other thread has woken it.
     ///
-    /// Apart from `push`, which is inlined: this is the rare case.
+    /// Kept separate from `push`, which is inlined, because this is the rare case.
     package func wakeConsumer() {
-        // Of several producers one writes.
+        // Of several producers, only one writes.
         if self.sleeping.exchange(false, ordering: .sequentiallyConsistent) { self.waker.wake() }
     }
 }
 
-/// What was taken out of a mailbox, oldest first; what isn't taken from it is released with it.
+/// The objects taken out of a mailbox, oldest first; those not taken from the chain are released with it.
 package struct MailboxChain<Node: MailboxNode>: ~Copyable {
     @usableFromInline var first: UInt
 
@@ -173,7 +177,7 @@ package struct MailboxChain<Node: MailboxNode>: ~Copyable {
     /// Whether nothing is left.
     @inlinable package var isEmpty: Bool { self.first == 0 }
 
-    /// Takes the next one out.
+    /// Takes the next object out of the chain.
     @inlinable package mutating func next() -> Node? {
         Self.pop(&self.first)
     }
@@ -181,7 +185,7 @@ package struct MailboxChain<Node: MailboxNode>: ~Copyable {
     @inlinable static func pop(_ first: inout UInt) -> Node? {
         guard let pointer = unsafe UnsafeRawPointer(bitPattern: first) else { return nil }
         let node = unsafe Unmanaged<Node>.fromOpaque(pointer).takeRetainedValue()
-        // Before the node is handed out: it may be posted again.
+        // Read before the node is handed out, because it may then be posted again.
         first = node.mailboxLink.next.load(ordering: .relaxed)
         return node
     }

@@ -2,7 +2,7 @@
 
 import CDroverZMQ
 
-/// The kernel's clock that only goes forward: the one that futexes and timeouts are measured with.
+/// The kernel's clock that only moves forward, which futexes and timeouts use.
 package enum MonotonicClock {
     /// A deadline that never comes.
     package static let never = UInt64.max
@@ -12,12 +12,12 @@ package enum MonotonicClock {
         drover_monotonic_now()
     }
 
-    /// What ``now()`` was some milliseconds ago, at the kernel's last tick; costs a quarter of it.
+    /// What ``now()`` was some milliseconds ago, at the kernel's last tick; costs a quarter as much.
     package static func roughly() -> UInt64 {
         drover_monotonic_rough_now()
     }
 
-    /// The reading that lies `duration` ahead, or ``never`` if that is beyond all clocks.
+    /// The reading that is `duration` ahead, or ``never`` if no clock gets that far.
     package static func deadline(after duration: Duration) -> UInt64 {
         guard duration > .zero else { return Self.now() }
         guard let nanoseconds = duration.roundedUp(toMultipleOfNanoseconds: 1) else { return Self.never }
@@ -27,14 +27,15 @@ package enum MonotonicClock {
 }
 
 extension Duration {
-    /// The longest that 64 bits of nanoseconds hold, 292 years.
+    /// The longest duration that 64 bits of nanoseconds can hold, 292 years.
     private static var longest: Duration {
         Duration(secondsComponent: 9_223_372_036, attosecondsComponent: 854_775_807_000_000_000)
     }
 
-    /// In nanoseconds, and what is left over in attoseconds; nil if it is longer than 292 years, forwards or backwards.
+    /// The duration in nanoseconds, with the rest in attoseconds; nil if it is longer than 292 years, positive or
+    /// negative.
     ///
-    /// Nothing else may ask a duration for its `components`: beyond 2^63 seconds that ends the process.
+    /// Nothing else may read a duration's `components`: beyond 2^63 seconds, that ends the process.
     package var wholeNanoseconds: (count: Int64, rest: Int64)? {
         guard self <= Self.longest, self >= .zero - Self.longest else { return nil }
         let (seconds, attoseconds) = self.components

@@ -5,10 +5,10 @@ import Glibc
 /// Puts a thread to sleep until another one wakes it.
 ///
 /// One thread parks, any thread unparks. An unpark that comes first is remembered, once, and ends the next park; what
-/// the waking thread wrote before is visible after. A parker may be used again and again.
+/// the waking thread wrote before it is visible afterwards. A parker can be reused.
 package final class Parker: Sendable {
-    // The word: `idle` nobody sleeps; `token` an unpark is remembered; `waiting` the thread sleeps or is about to.
-    // Only the parking thread writes `idle` and `waiting`, everybody writes `token`.
+    // The word: `idle`: no thread sleeps; `token`: an unpark is remembered; `waiting`: the thread sleeps or is about
+    // to. Only the parking thread writes `idle` and `waiting`; any thread writes `token`.
     private static let idle: UInt32 = 0
     private static let token: UInt32 = 1
     private static let waiting: UInt32 = 2
@@ -19,11 +19,11 @@ package final class Parker: Sendable {
 
     /// Sleeps until ``unpark()`` or the deadline.
     ///
-    /// - Parameter deadline: A reading of ``MonotonicClock``; nil waits for ever.
+    /// - Parameter deadline: A reading of ``MonotonicClock``; nil waits forever.
     /// - Returns: Whether it was unparked. Spurious wake-ups don't return.
     @available(*, noasync)
     package func park(until deadline: UInt64? = nil) -> Bool {
-        // A token is taken by an acquiring exchange, which pairs with the releasing one in `unpark`.
+        // An acquiring exchange takes the token, and pairs with the releasing one in `unpark`.
         guard self.word.compareExchangeRelaxed(Self.idle, Self.waiting) else {
             // Only a token can be there, and only this thread takes it.
             _ = self.word.exchange(Self.idle)
@@ -37,9 +37,9 @@ package final class Parker: Sendable {
         }
     }
 
-    /// Wakes the thread that parks, or lets its next park return at once.
+    /// Wakes the parked thread, or lets its next park return at once.
     package func unpark() {
-        // The caller's reference keeps the word alive, although the other thread may have gone on already.
+        // The caller's reference keeps the word alive, although the other thread may already have gone on.
         if self.word.exchange(Self.token) == Self.waiting {
             self.word.wake(1)
         }

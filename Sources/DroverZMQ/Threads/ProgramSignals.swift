@@ -3,21 +3,21 @@
 import CDroverZMQ
 import Glibc
 
-/// Which signals the program that we are part of has blocked, as its main thread shows it.
+/// Which signals the program we are part of has blocked, judging by its main thread.
 ///
-/// The mask of the thread that asks says nothing: our own loops block signals, and so do the threads that Swift's tasks run on.
+/// The calling thread's mask says nothing: our own loops block signals, and so do the threads that run Swift's tasks.
 enum ProgramSignals {
-    /// What the main thread blocks; nil if the system doesn't say it.
+    /// The signals that the main thread blocks; nil if the system doesn't report them.
     static func mainMask() -> sigset_t? {
         guard let bits = self.blockedBits(inStatus: self.status()) else { return nil }
         var mask = sigset_t()
         unsafe sigemptyset(&mask)
-        // Fails for the two that the C library keeps for itself, which nobody blocks.
+        // Fails only for the two signals that the C library keeps for itself, which are never blocked.
         for number in CInt(1)...64 where bits & 1 << UInt64(number - 1) != 0 { unsafe sigaddset(&mask, number) }
         return mask
     }
 
-    /// What this thread blocks.
+    /// The signals that this thread blocks.
     static func currentMask() -> sigset_t {
         var mask = sigset_t()
         unsafe pthread_sigmask(SIG_SETMASK, nil, &mask)

@@ -2,17 +2,17 @@
 
 import Synchronization
 
-/// A value that one thread gives once and others wait for, such as "bound to this endpoint" or "failed, because".
+/// A value that one thread provides once and others wait for, such as "bound to this endpoint" or "failed because".
 package final class ReadySignal<Value: Sendable>: Sendable {
-    // The word: 0 nothing yet, 1 somebody is about to give the value, 2 it is there.
+    // The word: 0: no value yet; 1: a thread is about to set it; 2: it is there.
     private let word = FutexWord(0)
     private let value = Mutex<Value?>(nil)
 
     package init() {}
 
-    /// Gives the value; only the first one counts.
+    /// Sets the value; only the first call counts.
     ///
-    /// - Returns: Whether this was the first.
+    /// - Returns: Whether this call was the first.
     @discardableResult
     package func set(_ value: Value) -> Bool {
         guard self.word.compareExchangeRelaxed(0, 1) else { return false }
@@ -22,7 +22,7 @@ package final class ReadySignal<Value: Sendable>: Sendable {
         return true
     }
 
-    /// The value, if it was given already.
+    /// The value, if it has been set.
     package var current: Value? {
         self.word.value == 2 ? self.value.withLock { $0 } : nil
     }
@@ -43,7 +43,7 @@ package final class ReadySignal<Value: Sendable>: Sendable {
         while true {
             let word = self.word.value
             guard word != 2 else { return self.current }
-            // From 1 to 2 it wakes as well.
+            // The change from 1 to 2 wakes this thread as well.
             guard self.word.wait(while: word, until: deadline) else { return self.current }
         }
     }

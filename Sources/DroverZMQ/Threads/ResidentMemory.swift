@@ -2,11 +2,11 @@
 
 import Glibc
 
-/// How much memory this process has in use, as the kernel counts it.
+/// How much memory this process uses, as the kernel counts it.
 package enum ResidentMemory {
-    /// Resident bytes; 0 if the kernel doesn't tell.
+    /// Resident bytes; 0 if the kernel doesn't report them.
     package static func byteCount() -> Int {
-        // Bytes of numbers with a space between them; the second counts resident pages.
+        // Numbers separated by spaces, as bytes; the second counts resident pages.
         let descriptor = unsafe open("/proc/self/statm", O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { return 0 }
         defer { close(descriptor) }

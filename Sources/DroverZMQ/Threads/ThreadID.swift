@@ -2,14 +2,14 @@
 
 import Glibc
 
-/// Tells threads apart while they live; a later thread may get the same one.
+/// Identifies a thread while it lives; a later thread may get the same id.
 package struct ThreadID: Hashable, Sendable {
     private let raw: pthread_t
 
-    /// The id as a number, to be kept in an atomic word; never 0.
+    /// The id as a number that fits in an atomic word; never 0.
     package var number: UInt { UInt(self.raw) }
 
-    /// The thread that asks; costs a few nanoseconds.
+    /// The calling thread; costs a few nanoseconds.
     @available(*, noasync)
     package static var current: ThreadID { ThreadID(raw: pthread_self()) }
 }

@@ -2,13 +2,13 @@
 
 import Glibc
 
-/// A place that each thread has for itself, for what it works on at the moment.
+/// A place that each thread has to itself, for what it is working on.
 ///
 /// The object isn't retained: its owner keeps it alive until it is taken out again.
 package struct ThreadPlace<Object: AnyObject>: Sendable {
     private let key: pthread_key_t
 
-    /// Makes a place; to be kept for the life of the process.
+    /// Makes a place, which must be kept for the life of the process.
     package init() {
         var key = pthread_key_t()
         let code = unsafe pthread_key_create(&key, nil)
@@ -20,7 +20,7 @@ package struct ThreadPlace<Object: AnyObject>: Sendable {
     @available(*, noasync)
     package var current: Object? { self.here }
 
-    /// The same, for code that is called from tasks too, and doesn't suspend.
+    /// The same, for code that is also called from tasks and doesn't suspend.
     package var here: Object? {
         guard let known = unsafe pthread_getspecific(self.key) else { return nil }
         return unsafe Unmanaged<Object>.fromOpaque(known).takeUnretainedValue()
@@ -36,7 +36,7 @@ package struct ThreadPlace<Object: AnyObject>: Sendable {
         unsafe pthread_setspecific(self.key, Unmanaged.passUnretained(object).toOpaque())
         defer {
             unsafe pthread_setspecific(self.key, former)
-            // It must live as long as it can be found.
+            // The object must live as long as it can be found.
             withExtendedLifetime(object) {}
         }
         return try body()

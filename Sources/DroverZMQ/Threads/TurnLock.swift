@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A lock that one thread keeps most of the time and others try for while it sleeps.
+/// A lock that one thread holds most of the time and others try to get while it sleeps.
 ///
-/// Only the serving thread waits for it; others try, and find another way if it is taken. What one
-/// holder wrote, the next one sees.
+/// Only the serving thread waits for it; others try, and take another path if it is held. What one holder wrote, the
+/// next one sees.
 package final class TurnLock: Sendable {
     private static let free: UInt32 = 0
     private static let held: UInt32 = 1
-    /// Held, and the serving thread sleeps until it is released.
+    /// The lock is held, and the serving thread sleeps until it is released.
     private static let awaited: UInt32 = 2
 
     private let word = FutexWord(TurnLock.free)
@@ -19,7 +19,7 @@ package final class TurnLock: Sendable {
         self.word.compareExchange(Self.free, Self.held)
     }
 
-    /// Takes the lock, waiting for it; only the serving thread does.
+    /// Takes the lock, waiting for it; only for the serving thread.
     @available(*, noasync)
     package func acquire() {
         if self.tryToAcquire() { return }
@@ -28,7 +28,7 @@ package final class TurnLock: Sendable {
         }
     }
 
-    /// Gives the lock back; only its holder does.
+    /// Releases the lock; only for its holder.
     package func release() {
         if self.word.exchange(Self.free) == Self.awaited { self.word.wake(1) }
     }

@@ -3,9 +3,9 @@
 import CDroverZMQ
 import Glibc
 
-/// Wakes a thread that waits in a poll; any thread may wake.
+/// Wakes a thread that waits in a poll; any thread may call it.
 package final class Waker: Sendable {
-    /// Readable after a ``wake()`` until ``drain()``.
+    /// Readable from a ``wake()`` until ``drain()``.
     package let fileDescriptor: CInt
 
     /// Creates a waker.
@@ -23,13 +23,13 @@ package final class Waker: Sendable {
 
     /// Makes the descriptor readable; costs a system call.
     package func wake() {
-        // Fails only if nobody drained 2^64 - 2 wakes, and then it is readable.
+        // Fails only after 2^64 - 2 wakes without a drain, and then it is readable anyway.
         _ = eventfd_write(self.fileDescriptor, 1)
     }
 
     /// Makes the descriptor unreadable again.
     ///
-    /// - Returns: Whether there was a wake since the last time.
+    /// - Returns: Whether there was a wake since the last drain.
     @discardableResult
     package func drain() -> Bool {
         var count: eventfd_t = 0
