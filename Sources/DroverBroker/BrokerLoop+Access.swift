@@ -21,18 +21,18 @@ extension BrokerLoop {
             case .client(let client): self.clientLinks[client]
             case .worker(let worker): self.workerLinks[worker]
             }
-        return link?.access?.sent(self.message) ?? false
+        return link?.access?.sent(self.port.message) ?? false
     }
 
     /// Notes who owns a session, and the connection over which it was introduced.
     func introduced(_ link: PeerLink, _ access: LinkAccess?) {
-        let descriptor = self.message.sourceDescriptor
+        let descriptor = self.port.message.sourceDescriptor
         link.introducedBy = self.gate.introduced(by: descriptor, before: link.introducedBy)
         link.access = access
         guard access != nil else { return }
-        link.connection.introduced(
+        link.out.connection.introduced(
             by: descriptor,
-            isOpen: self.monitor == nil || self.connections.contains(descriptor)
+            isOpen: self.port.monitor == nil || self.connections.contains(descriptor)
         )
     }
 
@@ -40,8 +40,8 @@ extension BrokerLoop {
     func connectionClosed(_ descriptor: CInt) {
         guard self.core.access != nil else { return }
         self.connections.closed(descriptor)
-        for link in self.clientLinks { link?.connection.closed(descriptor) }
-        for link in self.workerLinks { link?.connection.closed(descriptor) }
+        for link in self.clientLinks { link?.out.connection.closed(descriptor) }
+        for link in self.workerLinks { link?.out.connection.closed(descriptor) }
     }
 
     /// Who owns the connection over which a client introduces itself; nil if it was refused.
@@ -74,10 +74,10 @@ extension BrokerLoop {
 
     @available(*, noasync)
     private func known(by control: ListenerAccess, _ action: String) -> LinkAccess? {
-        if let access = control.peer(of: self.message) { return access }
+        if let access = control.peer(of: self.port.message) { return access }
         let reason =
             "the key was revoked: it isn't on the allow-list any more; have a key allowed with `drover keys allow`"
-        self.refuse(control.stranger(of: self.message), action, reason, control)
+        self.refuse(control.stranger(of: self.port.message), action, reason, control)
         return nil
     }
 
@@ -146,7 +146,7 @@ extension BrokerLoop {
             ?? AuditLog.Actor(
                 principal: "",
                 key: "",
-                address: [self.message.property("Peer-Address") ?? "", self.machine.clients[client].name]
+                address: [self.port.message.property("Peer-Address") ?? "", self.machine.clients[client].name]
                     .filter { !$0.isEmpty }.joined(separator: " ")
             )
     }

@@ -65,15 +65,15 @@ extension BrokerLoop {
             while self.clientLinks.count <= client { self.clientLinks.append(nil) }
             var isMoved = false
             if isResumed, let link = self.clientLinks[client] {
-                let isSameRoute = link.routingID == self.route.bytes
+                let isSameRoute = link.out.routingID == self.port.route.bytes
                 isMoved = !isSameRoute
-                if isSameRoute { link.departures.forget() } else { link.moved(to: self.route.bytes) }
+                if isSameRoute { link.departures.forget() } else { link.moved(to: self.port.route.bytes) }
                 self.resumed(link, isSameRoute: isSameRoute)
                 link.kept?.introduced()
                 link.maxPayloadBytes = limit
             } else {
                 self.clientLinks[client] = PeerLink(
-                    routingID: self.route.bytes,
+                    routingID: self.port.route.bytes,
                     maxPayloadBytes: limit,
                     line: PartLine(
                         budget: self.partBudget,
@@ -249,7 +249,7 @@ extension BrokerLoop {
         case .known(let slot): if self.mayAnswerItself(client) { self.tellPhase(of: slot, to: client) }
         case .answerAgain:
             guard self.mayAnswerItself(client), let link = self.clientLinks[client] else { return }
-            unsafe self.machine.withResult(header.id, of: client) { unsafe link.batch.append(message: $0) }
+            unsafe self.machine.withResult(header.id, of: client) { unsafe link.out.batch.append(message: $0) }
             self.appended(to: link)
         case .indeterminate:
             let message = "the request was sent again, may have run, and its answer is held no more"

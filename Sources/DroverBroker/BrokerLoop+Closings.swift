@@ -24,7 +24,7 @@ extension BrokerLoop {
         for closing in due {
             // The descriptor may belong to another connection by now: only a failed send is proof.
             for worker in self.workerLinks.indices
-            where self.workerLinks[worker]?.connection.descriptor == closing.descriptor {
+            where self.workerLinks[worker]?.out.connection.descriptor == closing.descriptor {
                 self.sendBeat(toWorker: worker)
             }
             if let next = closing.next { self.closings.append(next) }
@@ -48,7 +48,7 @@ extension BrokerLoop {
     func observeClosings() {
         self.mayHaveClosings = false
         do throws(ZMQError) {
-            while let event = try self.monitor?.next() {
+            while let event = try self.port.monitor?.next() {
                 self.gate.saw(event.kind)
                 if self.core.access != nil, case .accepted(let descriptor) = event.kind {
                     self.connections.accepted(descriptor)
@@ -57,7 +57,9 @@ extension BrokerLoop {
                 guard case .disconnected(let descriptor) = event.kind else { continue }
                 self.connectionClosed(descriptor)
                 // Most connections that come and go are clients', for which the silence limit decides.
-                guard self.workerLinks.contains(where: { $0?.connection.descriptor == descriptor }) else { continue }
+                guard self.workerLinks.contains(where: { $0?.out.connection.descriptor == descriptor }) else {
+                    continue
+                }
                 self.now = self.core.now()
                 self.closings.append(Closing(descriptor: descriptor, at: self.now))
             }
@@ -66,7 +68,7 @@ extension BrokerLoop {
                 "closed connections can't be watched; silence tells of workers that are gone",
                 metadata: ["drover.error": "\(error)"]
             )
-            self.monitor = nil
+            self.port.monitor = nil
         }
     }
 }

@@ -43,8 +43,8 @@ extension BrokerLoop {
             return true
         }
         header.flags.insert(.attached)
-        link.batch.append(header)
-        self.put(link.batch.take(&self.frames), attached: answer.payload(), on: link)
+        link.out.batch.append(header)
+        self.put(link.out.batch.take(&self.port.frames), attached: answer.payload(), on: link)
         return false
     }
 

@@ -123,7 +123,7 @@ extension BrokerLoop {
     /// one is due.
     private func time(until deadline: Instant, for link: PeerLink) -> UInt32 {
         let (time, beat) = link.departures.time(until: deadline, epoch: self.epoch(for: link.worker), at: self.now)
-        if let beat { link.batch.append(beat) }
+        if let beat { link.out.batch.append(beat) }
         return time
     }
 
@@ -148,7 +148,7 @@ extension BrokerLoop {
             header.number |= self.caller(ofClient: Int(call.client), for: link)
             header.time = self.time(until: call.deadline, for: link)
             unsafe header.write(to: block)
-            unsafe link.batch.append(message: bytes)
+            unsafe link.out.batch.append(message: bytes)
             self.appended(to: link)
         case .large(let payload):
             var header = payload.header
@@ -274,13 +274,13 @@ extension BrokerLoop {
     ) {
         var header = header
         header.payloadLength = UInt32(payload.count)
-        let start = link.batch.count
-        unsafe link.batch.append(header, payload: payload)
-        unsafe link.batch.withBytes(from: start) { message in
+        let start = link.out.batch.count
+        unsafe link.out.batch.append(header, payload: payload)
+        unsafe link.out.batch.withBytes(from: start) { message in
             unsafe self.machine.remember(header.id, message: message, of: client, isRemoval: isRemoval)
         }
         if unsafe link.line.holds(header, payload, isBehindEvents: isBehindEvents) {
-            return link.batch.removeLast(link.batch.count - start)
+            return link.out.batch.removeLast(link.out.batch.count - start)
         }
         self.appended(to: link)
     }
@@ -314,14 +314,14 @@ extension BrokerLoop {
     }
 
     func send(_ header: Header, to link: PeerLink) {
-        link.batch.append(header)
+        link.out.batch.append(header)
         self.appended(to: link)
     }
 
     func send(_ header: Header, _ payload: [UInt8], to link: PeerLink) {
         var header = header
         header.payloadLength = UInt32(payload.count)
-        unsafe payload.withUnsafeBytes { unsafe link.batch.append(header, payload: $0) }
+        unsafe payload.withUnsafeBytes { unsafe link.out.batch.append(header, payload: $0) }
         self.appended(to: link)
     }
 
@@ -345,8 +345,8 @@ extension BrokerLoop {
         }
         if let deadline { header.time = self.time(until: deadline, for: link) }
         header.flags.insert(.attached)
-        link.batch.append(header)
-        self.put(link.batch.take(&self.frames), attached: box.part(range), on: link)
+        link.out.batch.append(header)
+        self.put(link.out.batch.take(&self.port.frames), attached: box.part(range), on: link)
     }
 
     /// Sends as many parts of large messages as may be under way, and lets peers send the parts there is room for now.
@@ -358,16 +358,16 @@ extension BrokerLoop {
         }
         guard !self.sendingParts.isEmpty else { return }
         self.sendingParts.removeAll { link in
-            while link.parked.isEmpty,
-                var part = link.line.next(into: &link.batch, at: self.now, stamp: { self.stampIfDue(for: link) })
+            while !link.out.isBlocked,
+                var part = link.line.next(into: &link.out.batch, at: self.now, stamp: { self.stampIfDue(for: link) })
             {
                 if let attached = part.attached.take() {
-                    self.put(link.batch.take(&self.frames), attached: attached, on: link)
-                } else if link.batch.count >= OutgoingBatch.flushBytes {
-                    self.put(link.batch.take(&self.frames), attached: nil, on: link)
+                    self.put(link.out.batch.take(&self.port.frames), attached: attached, on: link)
+                } else if link.out.batch.count >= OutgoingBatch.flushBytes {
+                    self.put(link.out.batch.take(&self.port.frames), attached: nil, on: link)
                 }
             }
-            if !link.batch.isEmpty { self.appended(to: link) }
+            if !link.out.batch.isEmpty { self.appended(to: link) }
             if link.client >= 0 { self.lookAfter(link) }
             return !link.line.isSending
         }
@@ -403,17 +403,17 @@ extension BrokerLoop {
                 isBehindEvents: isBehindEvents
             )
         } else {
-            unsafe link.batch.append(header, payload: incoming.payload)
+            unsafe link.out.batch.append(header, payload: incoming.payload)
             self.appended(to: link)
         }
         return true
     }
 
     func appended(to link: PeerLink) {
-        if link.batch.count >= OutgoingBatch.flushBytes {
-            self.put(link.batch.take(&self.frames), attached: nil, on: link)
-        } else if !link.isDirty {
-            link.isDirty = true
+        if link.out.batch.count >= OutgoingBatch.flushBytes {
+            self.put(link.out.batch.take(&self.port.frames), attached: nil, on: link)
+        } else if !link.out.isDirty {
+            link.out.isDirty = true
             self.dirty.append(link)
         }
     }
@@ -443,8 +443,8 @@ extension BrokerLoop {
         while index < self.dirty.count {
             let link = self.dirty[index]
             index += 1
-            link.isDirty = false
-            if !link.batch.isEmpty { self.put(link.batch.take(&self.frames), attached: nil, on: link) }
+            link.out.isDirty = false
+            if !link.out.batch.isEmpty { self.put(link.out.batch.take(&self.port.frames), attached: nil, on: link) }
         }
         self.dirty.removeAll(keepingCapacity: true)
     }
@@ -458,53 +458,17 @@ extension BrokerLoop {
             }
             self.sent(count, to: link)
         }
-        guard link.parked.isEmpty else {
-            link.parked.append(PeerLink.Parked(frame, attached: attached))
-            return
-        }
-        switch self.tryToSend(&frame, &attached, by: link) {
-        case .sent: break
+        switch self.port.put(frame, attached: attached, to: &link.out) {
+        case .sent, .waiting: break
+        case .blocked: self.blocked.append(link)
         case .gone: self.couldNotReach(link)
-        case .full:
-            link.parked.append(PeerLink.Parked(frame, attached: attached))
-            self.blocked.append(link)
-        }
-    }
-
-    private enum Attempt { case sent, full, gone }
-
-    private func tryToSend(_ frame: inout Message, _ attached: inout Message?, by link: PeerLink) -> Attempt {
-        guard !link.connection.isClosed else {
-            self.core.counters.undeliverable.countAlone()
-            return .gone
-        }
-        return self.tryToSend(&frame, &attached, to: link.routingID)
-    }
-
-    private func tryToSend(_ frame: inout Message, _ attached: inout Message?, to routingID: [UInt8]) -> Attempt {
-        do throws(ZMQError) {
-            var address = Message(copying: routingID)
-            self.isDrained = false
-            guard try self.socket.send(&address, more: true) else { return .full }
-            // Once the route is accepted, so are the frames: libzmq has room for whole messages or none.
-            if var second = attached.take() {
-                _ = try self.socket.send(&frame, more: true)
-                _ = try self.socket.send(&second)
-            } else {
-                _ = try self.socket.send(&frame)
-            }
-            return .sent
-        } catch {
-            // The connection is gone. If the peer comes back, it asks for what it missed; if not, the silence limit
-            // decides.
-            self.core.counters.undeliverable.countAlone()
-            return .gone
         }
     }
 
     private func couldNotReach(_ link: PeerLink) {
+        self.core.counters.undeliverable.countAlone()
         link.departures.forget()
-        if link.worker >= 0 { self.unreachable.append((link, link.routingID)) }
+        if link.worker >= 0 { self.unreachable.append((link, link.out.routingID)) }
     }
 
     /// Stops sending to workers whose connection is gone until they are back; the machine decides when they are lost.
@@ -512,7 +476,7 @@ extension BrokerLoop {
     func noteUnreachable() {
         guard !self.unreachable.isEmpty else { return }
         for (link, routingID) in self.unreachable
-        where self.workerLinks[link.worker] === link && link.routingID == routingID {
+        where self.workerLinks[link.worker] === link && link.out.routingID == routingID {
             self.machine.unreachable(link.worker, at: self.now, actions: &self.actions)
         }
         self.unreachable.removeAll(keepingCapacity: true)
@@ -521,13 +485,9 @@ extension BrokerLoop {
 
     private func unpark() {
         self.blocked.removeAll { link in
-            while let first = link.parked.first {
-                let attempt = self.tryToSend(&first.message, &first.attached, by: link)
-                if attempt == .full { return false }
-                if attempt == .gone { self.couldNotReach(link) }
-                link.parked.removeFirst()
-            }
-            return true
+            let (isFree, lost) = self.port.unpark(&link.out)
+            for _ in 0..<lost { self.couldNotReach(link) }
+            return isFree
         }
     }
 
@@ -538,10 +498,7 @@ extension BrokerLoop {
         var header = header
         header.payloadLength = UInt32(payload.count)
         unsafe payload.withUnsafeBytes { unsafe batch.append(header, payload: $0) }
-        var frame = batch.take(&self.frames)
-        var nothing: Message?
-        if self.tryToSend(&frame, &nothing, to: self.route.bytes) == .full {
-            self.core.counters.undeliverable.countAlone()
-        }
+        let attempt = self.port.sendDirectly(batch.take(&self.port.frames), to: self.port.route.bytes)
+        if attempt != .sent { self.core.counters.undeliverable.countAlone() }
     }
 }

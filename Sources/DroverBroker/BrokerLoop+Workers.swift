@@ -69,13 +69,13 @@ extension BrokerLoop {
             return nil
         }
         while self.workerLinks.count <= worker { self.workerLinks.append(nil) }
-        let routingID = self.route.bytes
+        let routingID = self.port.route.bytes
         // The place may have been another worker's, or this one's in an earlier life, whose end is among the actions.
         let incarnation = self.machine.workers[worker].incarnation
         if let link = self.workerLinks[worker], link.incarnation == incarnation {
-            if link.routingID != routingID {
+            if link.out.routingID != routingID {
                 link.moved(to: routingID)
-                link.connection.introduced(by: self.strangersDescriptor)
+                link.out.connection.introduced(by: self.strangersDescriptor)
             }
         } else {
             self.core.configuration.logger.info(
@@ -90,7 +90,7 @@ extension BrokerLoop {
                 worker: worker,
                 incarnation: incarnation
             )
-            self.workerLinks[worker]?.connection.introduced(by: self.strangersDescriptor)
+            self.workerLinks[worker]?.out.connection.introduced(by: self.strangersDescriptor)
         }
         if let link = self.workerLinks[worker] { self.introduced(link, access) }
         return .worker(worker)

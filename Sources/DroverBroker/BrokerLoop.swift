@@ -13,7 +13,7 @@ internal import Synchronization
 /// peer, and flush at the end. The loop waits only on its socket, and only when there is nothing to do.
 final class BrokerLoop {
     let core: BrokerCore
-    @safe @exclusivity(unchecked) var socket: Socket
+    let port: RouterPort
     @safe @exclusivity(unchecked) var machine: BrokerMachine
     @safe @exclusivity(unchecked) var clientLinks: [PeerLink?] = []
     @safe @exclusivity(unchecked) var workerLinks: [PeerLink?] = []
@@ -42,9 +42,6 @@ final class BrokerLoop {
     @safe @exclusivity(unchecked) var nextBytesReport = Instant(nanoseconds: 0)
     /// Workers that couldn't be sent something in this turn, with the route that was tried.
     @safe @exclusivity(unchecked) var unreachable: [(link: PeerLink, routingID: [UInt8])] = []
-    /// Reports closed connections; nil if they can't be watched.
-    @safe @exclusivity(unchecked) var monitor: Monitor?
-    @safe @exclusivity(unchecked) var monitorDescriptor: CInt = -1
     /// Whether the monitor may have something to report.
     @safe @exclusivity(unchecked) var mayHaveClosings = true
     /// Closed connections, by descriptor, whose workers are to be probed.
@@ -55,15 +52,8 @@ final class BrokerLoop {
     @safe @exclusivity(unchecked) var gate = ListenerGate()
     /// The descriptor of the connection that the current frame arrived over, if no peer is known by its route.
     @safe @exclusivity(unchecked) var strangersDescriptor: CInt = -1
-    @safe @exclusivity(unchecked) var frames = FramePool()
-    @safe @exclusivity(unchecked) var route = Message()
-    @safe @exclusivity(unchecked) var message = Message()
-    @safe @exclusivity(unchecked) var attached = Message()
-    @safe @exclusivity(unchecked) var poll = DescriptorPoll(capacity: 3)
     @safe @exclusivity(unchecked) var now: Instant
     @safe @exclusivity(unchecked) var nextTick = Instant.distantFuture
-    /// Whether the socket's last use was a receive that found nothing.
-    @safe @exclusivity(unchecked) var isDrained = false
     /// The broker's own functions, by the numbers that clients gave them.
     @safe @exclusivity(unchecked) var questions: [QuestionKey: Question] = [:]
     /// The generation of the allow-list that the sessions were last checked against.
@@ -73,7 +63,6 @@ final class BrokerLoop {
     @safe @exclusivity(unchecked) var idle = IdleWatch()
     /// How many calls had been received when the loop last looked.
     @safe @exclusivity(unchecked) private var lastReceived = 0
-    private let descriptor: CInt
 
     /// The most frames that one turn receives.
     static let receiveBatch = 512
@@ -108,10 +97,7 @@ final class BrokerLoop {
         // A ROUTER doesn't report that a peer's connection was closed.
         let monitor = try socket.monitor(ListenerGate.events.union(.handshakeFailedProtocol))
         try socket.bindPatiently(address, mode: configuration.socketMode)
-        self.descriptor = try socket.get(.fileDescriptor)
-        self.monitorDescriptor = try monitor.fileDescriptor
-        self.monitor = consume monitor
-        self.socket = socket
+        self.port = try RouterPort(socket: socket, monitor: monitor, logger: configuration.logger)
         var machine = BrokerMachine.Configuration(seed: core.randomness.seed)
         machine.session = PeerSession.Limits(
             beatNanoseconds: configuration.heartbeatInterval.clampedNanoseconds,
@@ -143,7 +129,7 @@ final class BrokerLoop {
 
     /// Where the broker listens, with the port that was chosen.
     @available(*, noasync)
-    var address: String { get throws(ZMQError) { try self.socket.get(.lastEndpoint) } }
+    var address: String { get throws(ZMQError) { try self.port.socket.get(.lastEndpoint) } }
 
     /// Serves until the broker stops.
     @available(*, noasync)
@@ -188,13 +174,11 @@ final class BrokerLoop {
         var count = 0
         while count < Self.receiveBatch {
             do throws(ZMQError) {
-                guard try self.socket.receive(into: &self.route) else {
-                    self.isDrained = true
-                    break
-                }
+                let arrival = try self.port.receive()
+                if case .nothing = arrival { break }
                 if count == 0 { self.now = self.core.now() }
                 count += 1
-                try self.takeFrame()
+                self.take(arrival)
             } catch {
                 self.core.configuration.logger.warning("a receive failed", metadata: ["drover.error": "\(error)"])
                 break
@@ -204,31 +188,30 @@ final class BrokerLoop {
     }
 
     @available(*, noasync)
-    private func takeFrame() throws(ZMQError) {
-        let route = self.routeKey()
-        guard self.route.hasMore else { return self.malformed(WireError(.badFraming, "a message without a frame")) }
-        _ = try self.socket.receive(into: &self.message)
-        var attachedCount: Int?
-        if self.message.hasMore {
-            _ = try self.socket.receive(into: &self.attached)
-            attachedCount = self.attached.count
-            if self.attached.hasMore {
-                while self.attached.hasMore { _ = try self.socket.receive(into: &self.attached) }
-                return self.malformed(WireError(.badFraming, "a message of more than two frames"))
-            }
+    private func take(_ arrival: RouterPort.Arrival) {
+        switch arrival {
+        case .nothing: break
+        case .malformed(let error): self.malformed(error)
+        case .frame: self.takeFrame()
         }
+    }
+
+    @available(*, noasync)
+    private func takeFrame() {
+        let route = self.port.routeKey
+        let attachedCount = self.port.attachedByteCount
         var peer = self.machine.peer(route: route)
         if self.core.access != nil, let known = peer, !self.isFrame(from: known) { peer = nil }
-        if peer == nil { self.strangersDescriptor = self.message.sourceDescriptor }
+        if peer == nil { self.strangersDescriptor = self.port.message.sourceDescriptor }
         if let peer { self.machine.heard(from: peer, at: self.now) }
-        if self.message.count > OutgoingBatch.flushBytes {
+        if self.port.message.count > OutgoingBatch.flushBytes {
             // A large payload is sent on from where it is.
-            let box = MessageBox(self.core.access == nil ? self.message.take() : self.message.share())
+            let box = self.port.takeMessage(isAskedAgain: self.core.access != nil)
             unsafe box.withUnsafeBytes { bytes in
                 unsafe self.takeMessages(bytes, of: box, attachedCount: attachedCount, route: route, &peer)
             }
         } else {
-            unsafe self.message.withUnsafeBytes { bytes in
+            unsafe self.port.message.withUnsafeBytes { bytes in
                 unsafe self.takeMessages(bytes, of: nil, attachedCount: attachedCount, route: route, &peer)
             }
         }
@@ -248,7 +231,7 @@ final class BrokerLoop {
         do throws(WireError) {
             while let part = try reader.next() {
                 if part.isAttached {
-                    let box = MessageBox(self.attached.take())
+                    let box = self.port.takeAttached()
                     unsafe box.withUnsafeBytes { payload in
                         let place = 0..<payload.count
                         let incoming = unsafe Incoming(header: part.header, payload: payload, range: place, box: box)
@@ -353,22 +336,11 @@ final class BrokerLoop {
         self.core.configuration.logger.debug("a malformed message was dropped", metadata: ["drover.error": "\(error)"])
     }
 
-    /// The sender's route as a number.
-    private func routeKey() -> UInt64 {
-        unsafe self.route.withUnsafeBytes { bytes in
-            // The ids that libzmq assigns are a zero byte and a number.
-            if bytes.count == 5, unsafe bytes[0] == 0 {
-                return unsafe UInt64(bytes.loadUnaligned(fromByteOffset: 1, as: UInt32.self))
-            }
-            return unsafe UInt64(hashOfRoute: bytes)
-        }
-    }
-
     // MARK: Sleeping and leaving
 
     @available(*, noasync)
     private func sleep() {
-        guard self.isQuiet else { return }
+        guard self.port.isQuiet else { return }
         self.now = self.core.now()
         self.nextTick = self.machine.nextDeadline
         self.giveBackIfIdle()
@@ -379,33 +351,13 @@ final class BrokerLoop {
         if wakeAt <= self.now { return }
         // These counts hold until something arrives.
         self.publishCounts()
-        self.poll.removeAll()
-        let waker = self.poll.add(self.core.waker.fileDescriptor)
-        _ = self.poll.add(self.descriptor)
-        let monitor = self.monitor == nil ? nil : self.poll.add(self.monitorDescriptor)
-        do throws(ZMQError) {
-            try self.poll.wait(milliseconds: wakeAt.pollMilliseconds(at: self.now))
-        } catch {
-            self.core.configuration.logger.warning("a poll failed", metadata: ["drover.error": "\(error)"])
-        }
-        if self.poll.isReady(waker) { self.core.waker.drain() }
-        if let monitor, self.poll.isReady(monitor) { self.mayHaveClosings = true }
+        let wakeUp = self.port.wait(
+            waker: self.core.waker.fileDescriptor,
+            milliseconds: wakeAt.pollMilliseconds(at: self.now)
+        )
+        if wakeUp.isSignalled { self.core.waker.drain() }
+        if wakeUp.monitorHasNews { self.mayHaveClosings = true }
         self.now = self.core.now()
-    }
-
-    @available(*, noasync)
-    private var isQuiet: Bool {
-        if self.isDrained { return true }
-        do throws(ZMQError) {
-            self.isDrained = !(try self.socket.get(.events).contains(.readable))
-        } catch {
-            self.core.configuration.logger.warning(
-                "a look at the socket failed",
-                metadata: ["drover.error": "\(error)"]
-            )
-            self.isDrained = true
-        }
-        return self.isDrained
     }
 
     func publishCounts() {
@@ -496,7 +448,7 @@ final class BrokerLoop {
         for request in self.requests { request?.free() }
         self.requests = []
         // The last messages must leave the machine; if the linger can't be set, that only shortens the goodbye.
-        try? self.socket.set(.linger, .seconds(1))
+        try? self.port.socket.set(.linger, .seconds(1))
     }
 }
 

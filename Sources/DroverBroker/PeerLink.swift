@@ -1,31 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import DequeModule
 internal import DroverCore
 internal import DroverRuntime
-internal import DroverZMQ
 
 /// The outgoing side of one client or worker: what is about to be sent to it.
 ///
 /// Belongs to the loop's thread.
 final class PeerLink {
-    /// A frame that libzmq wouldn't take yet, with its attached frame if it has one.
-    final class Parked {
-        var message: Message
-        var attached: Message?
-
-        init(_ message: consuming Message, attached: consuming Message?) {
-            self.message = message
-            self.attached = attached
-        }
-    }
-
-    /// libzmq's name for the connection.
-    @safe @exclusivity(unchecked) var routingID: [UInt8]
+    /// What is gathered for the peer.
+    ///
+    /// Its connection is marked for a worker, and for any peer if the broker has keys: that tells whose connection was
+    /// closed.
+    @safe @exclusivity(unchecked) var out: Outbox
     /// The largest payload that the peer takes.
     @safe @exclusivity(unchecked) var maxPayloadBytes: Int
-    @safe @exclusivity(unchecked) var batch = OutgoingBatch()
-    @safe @exclusivity(unchecked) var parked = Deque<Parked>()
     /// What is sent and received in parts.
     let line: PartLine
     /// What a worker has been told about the broker's clock in this session.
@@ -43,11 +31,6 @@ final class PeerLink {
     @safe @exclusivity(unchecked) private(set) var isLimited = false
     /// While the broker drains: whether a client has read everything and has nothing more under way.
     @safe @exclusivity(unchecked) var clearance = Clearance()
-    /// Whether there is something to flush in this turn.
-    @safe @exclusivity(unchecked) var isDirty = false
-
-    /// The connection of a worker, or of any peer if the broker has keys: tells whose connection was closed.
-    @safe @exclusivity(unchecked) var connection = ConnectionMark()
 
     /// Whether the worker wants to know the callers of requests, and which ones it has been told.
     @safe @exclusivity(unchecked) var takesCallers = false
@@ -82,7 +65,7 @@ final class PeerLink {
     init(routingID: [UInt8], maxPayloadBytes: Int, line: PartLine, kept: AnswerKeep, client: Int) {
         self.line = line
         self.kept = kept
-        self.routingID = routingID
+        self.out = Outbox(routingID: routingID)
         self.maxPayloadBytes = maxPayloadBytes
         self.client = client
         self.worker = -1
@@ -94,7 +77,7 @@ final class PeerLink {
         self.line = line
         self.kept = nil
         self.client = -1
-        self.routingID = routingID
+        self.out = Outbox(routingID: routingID)
         self.maxPayloadBytes = maxPayloadBytes
         self.worker = worker
         self.incarnation = incarnation
@@ -105,14 +88,13 @@ final class PeerLink {
     /// Not for a peer that introduces itself again over the same connection: there, everything is still to be sent, and
     /// events aren't asked for again.
     func moved(to routingID: [UInt8]) {
-        self.routingID = routingID
+        self.out.routingID = routingID
         self.forgetOutgoing()
     }
 
     /// Drops everything that waits for a peer that is gone: none of it may reach the next peer on its route.
     func forgetOutgoing() {
-        self.parked.removeAll()
-        self.batch.removeAll()
+        self.out.forget()
         self.departures.forget()
         self.line.reset()
     }

@@ -78,7 +78,7 @@ extension WorkerLoop {
         // Answers that wait for what goes in parts come behind the question.
         if !link.line.keepsOrder { self.machine.askedAboutResults(of: session) }
         link.answersQuestion = link.questions.nextNonce()
-        link.batch.append(Header(.ping, id: link.answersQuestion))
+        link.out.batch.append(Header(.ping, id: link.answersQuestion))
         self.appended(to: link, session)
     }
 

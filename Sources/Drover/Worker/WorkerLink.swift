@@ -4,7 +4,6 @@ internal import DequeModule
 internal import DroverCore
 internal import DroverRuntime
 internal import DroverWire
-internal import DroverZMQ
 
 /// The callbacks that handlers gave up last: the peer may not have heard of it, nor have got all their events.
 ///
@@ -30,23 +29,10 @@ struct GivenUp: Sequence {
 ///
 /// Belongs, like the loop's socket, to the holder of the loop's baton.
 final class WorkerLink {
-    /// A frame that libzmq would not take yet, with the one that belongs to it.
-    final class Parked {
-        var message: Message
-        var attached: Message?
-
-        init(_ message: consuming Message, attached: consuming Message?) {
-            self.message = message
-            self.attached = attached
-        }
-    }
-
-    /// libzmq's name of the connection.
-    @safe @exclusivity(unchecked) var routingID: [UInt8]
+    /// What gathers, and what waits for room.
+    @safe @exclusivity(unchecked) var out: Outbox
     /// The largest payload that the client takes, and that this worker sends: a larger one would cost the connection.
     @safe @exclusivity(unchecked) var maxPayloadBytes: Int
-    @safe @exclusivity(unchecked) var batch = OutgoingBatch()
-    @safe @exclusivity(unchecked) var parked = Deque<Parked>()
     /// What goes out and comes in in parts.
     let line: PartLine
     /// What it was asked about, events and progress that it was sent.
@@ -63,12 +49,8 @@ final class WorkerLink {
     let holdUp: HoldUp
     /// Whether it has read all, and has nothing more under way, once the worker drains.
     @safe @exclusivity(unchecked) var clearance = Clearance()
-    /// Has something to flush in this turn.
-    @safe @exclusivity(unchecked) var isDirty = false
     /// The connection by which a client introduced itself last; nil if it has no descriptor.
     @safe @exclusivity(unchecked) var introducedBy: Newcomers.Connection?
-    /// The connection of a client, if the worker listens with keys.
-    @safe @exclusivity(unchecked) var connection = ConnectionMark()
     /// Whose it is, if the worker listens with keys; nil for a broker that was dialled.
     @safe @exclusivity(unchecked) var access: LinkAccess? {
         didSet { self.caller = self.access?.caller }
@@ -86,7 +68,7 @@ final class WorkerLink {
         kept: AnswerKeep,
         maxUnreadBytes: Int
     ) {
-        self.routingID = routingID
+        self.out = Outbox(routingID: routingID)
         self.maxPayloadBytes = maxPayloadBytes
         self.broker = broker
         self.line = line

@@ -10,13 +10,13 @@ internal import DroverZMQ
 extension WorkerLoop {
     /// Whether the frame at hand came by a connection of the session's own key; see the broker's loop.
     func isFrame(from session: Int, route: UInt64) -> Bool {
-        route >= Self.dialledRoutes || self.links[session]?.access?.sent(self.message) ?? false
+        route >= Self.dialledRoutes || self.links[session]?.access?.sent(self.port.message) ?? false
     }
 
     /// Whether the frame at hand, which came by a route of a dialled broker, came by the connection that was dialled.
     ///
     /// Nobody can guess such a route's id. But the key that ZAP found on a connection says besides that it was accepted.
-    func isFromDialled() -> Bool { self.core.access == nil || self.message.property("User-Id") == nil }
+    func isFromDialled() -> Bool { self.core.access == nil || self.port.message.property("User-Id") == nil }
 
     /// Why somebody may not introduce itself as it does; nil if it may.
     ///
@@ -37,15 +37,15 @@ extension WorkerLoop {
     func connectionClosed(_ descriptor: CInt) {
         self.connections.closed(descriptor)
         guard self.core.access != nil else { return }
-        for link in self.links { link?.connection.closed(descriptor) }
+        for link in self.links { link?.out.connection.closed(descriptor) }
     }
 
     /// Whose the connection is by which a client introduces itself; nil if it was refused.
     @available(*, noasync)
     func admitted(_ identity: PeerID, by control: ListenerAccess) -> LinkAccess? {
-        guard let access = control.peer(of: self.message) else {
+        guard let access = control.peer(of: self.port.message) else {
             return self.refuse(
-                control.stranger(of: self.message),
+                control.stranger(of: self.port.message),
                 "the key was revoked: it isn't on the allow-list any more; have a key allowed with `drover keys allow`",
                 control
             )
@@ -135,7 +135,7 @@ extension WorkerLoop {
         let isRetryable = code == .busy
         self.refuse(
             ErrorBody(code: code, message: reason, isRetryable: isRetryable, worker: self.core.name),
-            to: self.route.bytes
+            to: self.port.route.bytes
         )
         return nil
     }
@@ -161,7 +161,7 @@ extension WorkerLoop {
                 continue
             }
             control.policy.audit.refused(access.actor, "go on with a session", because: problem)
-            self.refuse(ErrorBody(code: .forbidden, message: problem, worker: self.core.name), to: link.routingID)
+            self.refuse(ErrorBody(code: .forbidden, message: problem, worker: self.core.name), to: link.out.routingID)
             self.machine.goodbyeReceived(from: session, at: self.now, actions: &self.actions)
             self.performActions()
         }

@@ -101,7 +101,7 @@ extension WorkerLoop {
             }
         ) { messages in
             if unsafe link.line.holds(messages, in: .subscription(number)) { return }
-            unsafe link.batch.append(message: messages)
+            unsafe link.out.batch.append(message: messages)
             self.appended(to: link, session)
         }
         if subscriber.sent(self.eventRun.units) {
@@ -179,7 +179,7 @@ extension WorkerLoop {
             {
                 return
             }
-            unsafe link.batch.append(header, payload: payload)
+            unsafe link.out.batch.append(header, payload: payload)
             self.appended(to: link, session)
         }
     }
@@ -298,8 +298,8 @@ extension WorkerLoop {
     /// after a connection was lost, may be on its way, and must not be taken for a new request.
     func confirm(_ stage: CancelledStage, of id: UInt64, to session: Int) {
         guard let link = self.links[session] else { return self.core.counters.undeliverable.count() }
-        let start = link.batch.count
-        link.batch.append(Header(.cancelled, id: id, number: stage.rawValue))
+        let start = link.out.batch.count
+        link.out.batch.append(Header(.cancelled, id: id, number: stage.rawValue))
         self.remember(id, from: start, of: link, session, isRemoval: true)
         self.appended(to: link, session)
     }
@@ -326,10 +326,10 @@ extension WorkerLoop {
             let header = Header(.reply, id: addressee.id, time: microseconds)
             return self.answer(header, block, to: session, isBehindEvents: addressee.isBehindEvents)
         }
-        let start = link.batch.count
+        let start = link.out.batch.count
         let isSent = unsafe writer.withBytes { bytes in
             guard bytes.count <= link.maxPayloadBytes else { return false }
-            unsafe link.batch.append(
+            unsafe link.out.batch.append(
                 Header(.reply, payloadLength: UInt32(bytes.count), id: addressee.id, time: microseconds),
                 payload: bytes
             )
@@ -340,7 +340,7 @@ extension WorkerLoop {
             return self.refuseResult(of: addressee.id, count: count, by: link, session)
         }
         self.remember(addressee.id, from: start, of: link, session)
-        let count = link.batch.count - start
+        let count = link.out.batch.count - start
         self.appended(to: link, session)
         self.sentAnswer(count, by: link, session)
     }
@@ -394,7 +394,7 @@ extension WorkerLoop {
     }
 
     func remember(_ id: UInt64, from start: Int, of link: WorkerLink, _ session: Int, isRemoval: Bool = false) {
-        unsafe link.batch.withBytes(from: start) { message in
+        unsafe link.out.batch.withBytes(from: start) { message in
             unsafe self.machine.remember(id, message: message, of: session, isRemoval: isRemoval)
         }
     }

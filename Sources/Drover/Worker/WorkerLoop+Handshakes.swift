@@ -16,7 +16,7 @@ extension WorkerLoop {
         self.mayHaveDialEvents = false
         do throws(ZMQError) {
             defer { self.gate.report(to: self.core.logger, at: self.now) }
-            while let event = try self.monitor?.next() {
+            while let event = try self.port.monitor?.next() {
                 self.gate.saw(event.kind)
                 switch event.kind {
                 case .accepted(let descriptor):
@@ -57,7 +57,7 @@ extension WorkerLoop {
             }
         } catch {
             self.core.logger.warning("the connections can't be watched", metadata: [LogKeys.error: "\(error)"])
-            self.monitor = nil
+            self.port.monitor = nil
         }
     }
 
@@ -165,7 +165,7 @@ extension WorkerLoop {
     /// Mostly nothing is left of a connection that was refused.
     @available(*, noasync)
     private func endDial(_ index: Int) {
-        if let address = self.dials[index].dialled { try? self.socket.disconnect(address) }
+        if let address = self.dials[index].dialled { try? self.port.socket.disconnect(address) }
         self.dials[index].dialled = nil
         self.dials[index].isUp = false
     }
@@ -175,12 +175,12 @@ extension WorkerLoop {
         self.endDial(index)
         let former = self.dials[index]
         do throws(ZMQError) {
-            try self.socket.connectEncrypted(self.core.configuration.keys, to: former.address)
+            try self.port.socket.connectEncrypted(self.core.configuration.keys, to: former.address)
             var dial = try Self.dial(
                 former.endpoint,
                 at: address,
                 number: index,
-                socket: self.socket,
+                socket: self.port.socket,
                 silence: self.core.configuration.silenceLimit.clampedNanoseconds,
                 at: self.now
             )

@@ -59,8 +59,8 @@ extension WorkerLoop {
             return true
         }
         header.flags.insert(.attached)
-        link.batch.append(header)
-        self.put(link.batch.take(&self.frames), attached: answer.payload(), on: link, session)
+        link.out.batch.append(header)
+        self.put(link.out.batch.take(&self.port.frames), attached: answer.payload(), on: link, session)
         return false
     }
 
@@ -74,7 +74,7 @@ extension WorkerLoop {
     func askForKept(_ session: Int, isBeat: Bool = false) {
         guard let link = self.links[session], link.kept.asks(isBeat: isBeat) else { return }
         link.kept.question = link.questions.nextNonce()
-        link.batch.append(Header(.ping, id: link.kept.question))
+        link.out.batch.append(Header(.ping, id: link.kept.question))
         self.appended(to: link, session)
     }
 

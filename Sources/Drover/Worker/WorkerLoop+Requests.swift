@@ -94,7 +94,7 @@ extension WorkerLoop {
         case .answerAgain:
             self.core.counters.answeredAgain.count()
             unsafe self.machine.withResult(header.id, of: session) { message in
-                unsafe self.links[session]?.batch.append(message: message)
+                unsafe self.links[session]?.out.batch.append(message: message)
             }
             if let link = self.links[session] { self.appended(to: link, session) }
         case .lapsed:

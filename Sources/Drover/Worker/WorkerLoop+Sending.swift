@@ -12,7 +12,7 @@ internal import Synchronization
 extension WorkerLoop {
     func send(_ header: Header, to session: Int) {
         guard let link = self.links[session] else { return }
-        link.batch.append(header)
+        link.out.batch.append(header)
         self.appended(to: link, session)
     }
 
@@ -52,16 +52,16 @@ extension WorkerLoop {
             self.put(frame, on: link, session)
             return false
         }
-        unsafe link.batch.append(message: UnsafeRawBufferPointer(start: base, count: block.count))
+        unsafe link.out.batch.append(message: UnsafeRawBufferPointer(start: base, count: block.count))
         self.appended(to: link, session)
         return false
     }
 
     func appended(to link: WorkerLink, _ session: Int) {
-        if !self.core.configuration.coalescesMessages || link.batch.count >= OutgoingBatch.flushBytes {
+        if !self.core.configuration.coalescesMessages || link.out.batch.count >= OutgoingBatch.flushBytes {
             self.flush(link, session)
-        } else if !link.isDirty {
-            link.isDirty = true
+        } else if !link.out.isDirty {
+            link.out.isDirty = true
             self.dirty.append(session)
         }
     }
@@ -85,7 +85,7 @@ extension WorkerLoop {
         guard !self.dirty.isEmpty else { return }
         for session in self.dirty {
             guard session < self.links.count, let link = self.links[session] else { continue }
-            link.isDirty = false
+            link.out.isDirty = false
             self.flush(link, session)
         }
         self.dirty.removeAll(keepingCapacity: true)
@@ -101,15 +101,15 @@ extension WorkerLoop {
         guard !self.sendingParts.isEmpty else { return }
         self.sendingParts.removeAll { session in
             guard session < self.links.count, let link = self.links[session], link.line.isSending else { return true }
-            while link.parked.isEmpty, var part = link.line.next(into: &link.batch, at: self.now) {
+            while !link.out.isBlocked, var part = link.line.next(into: &link.out.batch, at: self.now) {
                 if let attached = part.attached.take() {
-                    self.put(link.batch.take(&self.frames), attached: attached, on: link, session)
-                } else if link.batch.count >= OutgoingBatch.flushBytes {
+                    self.put(link.out.batch.take(&self.port.frames), attached: attached, on: link, session)
+                } else if link.out.batch.count >= OutgoingBatch.flushBytes {
                     self.flush(link, session)
                 }
             }
-            if !link.batch.isEmpty, !link.isDirty {
-                link.isDirty = true
+            if !link.out.batch.isEmpty, !link.out.isDirty {
+                link.out.isDirty = true
                 self.dirty.append(session)
             }
             return !link.line.isSending
@@ -117,8 +117,8 @@ extension WorkerLoop {
     }
 
     func flush(_ link: WorkerLink, _ session: Int) {
-        guard !link.batch.isEmpty else { return }
-        self.put(link.batch.take(&self.frames), on: link, session)
+        guard !link.out.batch.isEmpty else { return }
+        self.put(link.out.batch.take(&self.port.frames), on: link, session)
     }
 
     func put(_ frame: consuming Message, on link: WorkerLink, _ session: Int) {
@@ -127,47 +127,14 @@ extension WorkerLoop {
 
     func put(_ frame: consuming Message, attached: consuming Message?, on link: WorkerLink, _ session: Int) {
         self.machine.sent(to: session, at: self.now)
-        guard link.parked.isEmpty else {
-            link.parked.append(WorkerLink.Parked(frame, attached: attached))
-            return
-        }
-        switch self.tryToSend(&frame, &attached, by: link) {
-        case .sent, .gone: break
-        case .full:
-            link.parked.append(WorkerLink.Parked(frame, attached: attached))
-            self.blocked.insert(session)
-        }
+        self.note(self.port.put(frame, attached: attached, to: &link.out), session)
     }
 
-    enum Attempt { case sent, full, gone }
-
-    func tryToSend(_ frame: inout Message, by link: WorkerLink) -> Attempt {
-        var nothing: Message?
-        return self.tryToSend(&frame, &nothing, by: link)
-    }
-
-    private func tryToSend(_ frame: inout Message, _ attached: inout Message?, by link: WorkerLink) -> Attempt {
-        guard !link.connection.isClosed else {
-            self.core.counters.undeliverable.count()
-            return .gone
-        }
-        do throws(ZMQError) {
-            var address = Message(copying: link.routingID)
-            self.isDrained = false
-            let isTaken = try self.socket.send(&address, more: true)
-            guard isTaken else { return .full }
-            // Once the route is taken the frames are too: libzmq has room for whole messages or none.
-            if var second = attached.take() {
-                _ = try self.socket.send(&frame, more: true)
-                _ = try self.socket.send(&second)
-            } else {
-                _ = try self.socket.send(&frame)
-            }
-            return .sent
-        } catch {
-            // The connection is gone. If its client comes back it asks again for what it misses.
-            self.core.counters.undeliverable.count()
-            return .gone
+    private func note(_ sending: RouterPort.Sending, _ session: Int) {
+        switch sending {
+        case .sent, .waiting: break
+        case .blocked: self.blocked.insert(session)
+        case .gone: self.core.counters.undeliverable.count()
         }
     }
 
@@ -177,13 +144,9 @@ extension WorkerLoop {
                 self.blocked.remove(session)
                 continue
             }
-            unparking: while let first = link.parked.first {
-                switch self.tryToSend(&first.message, &first.attached, by: link) {
-                case .sent, .gone: link.parked.removeFirst()
-                case .full: break unparking
-                }
-            }
-            if link.parked.isEmpty { self.blocked.remove(session) }
+            let (isFree, lost) = self.port.unpark(&link.out)
+            self.core.counters.undeliverable.count(lost)
+            if isFree { self.blocked.remove(session) }
         }
     }
 
@@ -301,7 +264,7 @@ extension WorkerLoop {
 
     @available(*, noasync)
     func sleep() {
-        guard self.isQuiet else { return }
+        guard self.port.isQuiet else { return }
         self.now = self.core.now()
         self.core.counters.requests.store(self.machine.requestCount, ordering: .relaxed)
         self.core.counters.timers.store(self.machine.timerCount, ordering: .relaxed)
@@ -319,33 +282,15 @@ extension WorkerLoop {
             self.core.mailbox.didWake(isSignalled: false)
             return
         }
-        self.poll.removeAll()
-        let waker = self.poll.add(self.core.waker.fileDescriptor)
-        _ = self.poll.add(self.descriptor)
-        let monitor = self.monitor == nil ? nil : self.poll.add(self.monitorDescriptor)
-        do throws(ZMQError) {
-            // Frames that libzmq would not take are tried again soon: a ROUTER can't say which peer has room.
-            let limit = self.blocked.isEmpty ? Instant.distantFuture : self.now.advanced(byNanoseconds: 1_000_000)
-            try self.poll.wait(milliseconds: min(self.nextTick, limit).pollMilliseconds(at: self.now))
-        } catch {
-            self.core.logger.warning("a poll failed", metadata: [LogKeys.error: "\(error)"])
-        }
-        self.core.mailbox.didWake(isSignalled: self.poll.isReady(waker))
-        if let monitor, self.poll.isReady(monitor) { self.mayHaveDialEvents = true }
+        // Frames that libzmq would not take are tried again soon: a ROUTER can't say which peer has room.
+        let limit = self.blocked.isEmpty ? Instant.distantFuture : self.now.advanced(byNanoseconds: 1_000_000)
+        let wakeUp = self.port.wait(
+            waker: self.core.waker.fileDescriptor,
+            milliseconds: min(self.nextTick, limit).pollMilliseconds(at: self.now)
+        )
+        self.core.mailbox.didWake(isSignalled: wakeUp.isSignalled)
+        if wakeUp.monitorHasNews { self.mayHaveDialEvents = true }
         self.now = self.core.now()
-    }
-
-    /// Whether the socket waits for something to happen.
-    @available(*, noasync)
-    var isQuiet: Bool {
-        if self.isDrained { return true }
-        do throws(ZMQError) {
-            self.isDrained = !(try self.socket.get(.events).contains(.readable))
-        } catch {
-            self.core.logger.warning("a look at the socket failed", metadata: [LogKeys.error: "\(error)"])
-            self.isDrained = true
-        }
-        return self.isDrained
     }
 
     /// Begins to drain when the worker has served long enough.
@@ -419,7 +364,7 @@ extension WorkerLoop {
         self.core.replies.close()
         self.waitForClients()
         // What was said last must leave the machine; a linger that can't be set only shortens the goodbye.
-        try? self.socket.set(.linger, .seconds(1))
+        try? self.port.socket.set(.linger, .seconds(1))
     }
 
     /// Waits until every client has taken what was said last: for a quarter of a second at most, a second if the grace
@@ -441,23 +386,18 @@ extension WorkerLoop {
                 guard let link = self.links[session] else { return true }
                 var beat = OutgoingBatch(capacity: Header.byteCount)
                 beat.append(Header(.beat, id: self.core.epoch))
-                var frame = beat.take(&self.frames)
-                return self.tryToSend(&frame, by: link) == .gone
+                guard self.port.tryToSend(beat.take(&self.port.frames), to: link.out) == .gone else { return false }
+                self.core.counters.undeliverable.count()
+                return true
             }
             let now = self.core.now()
             guard !staying.isEmpty, now < deadline else { return }
             // A connection that ends shows on the descriptor; the time is for what has shown there before.
-            self.poll.removeAll()
-            _ = self.poll.add(self.descriptor)
             let limit = min(deadline, now.advanced(byNanoseconds: Self.farewellLookNanoseconds))
-            do throws(ZMQError) {
-                try self.poll.wait(milliseconds: limit.pollMilliseconds(at: now))
-                // To a broker that was dialled something can always be sent; it answers a goodbye with its own.
-                let routes = try self.receiveFarewells()
-                staying.removeAll { routes.contains(self.machine.sessions[$0].route) }
-            } catch {
-                return
-            }
+            _ = self.port.wait(waker: nil, milliseconds: limit.pollMilliseconds(at: now))
+            // To a broker that was dialled something can always be sent; it answers a goodbye with its own.
+            guard let routes = try? self.receiveFarewells() else { return }
+            staying.removeAll { routes.contains(self.machine.sessions[$0].route) }
         }
     }
 
@@ -465,22 +405,20 @@ extension WorkerLoop {
     @available(*, noasync)
     private func receiveFarewells() throws(ZMQError) -> Set<UInt64> {
         var routes: Set<UInt64> = []
-        while try self.socket.receive(into: &self.route) {
-            let route = self.routeKey()
-            var isFirst = true
-            while isFirst ? self.route.hasMore : self.message.hasMore {
-                _ = try self.socket.receive(into: &self.message)
-                guard isFirst else { continue }
-                isFirst = false
-                let isFarewell = unsafe self.message.withUnsafeBytes { bytes in
-                    var reader = unsafe FrameReader(bytes)
-                    while let part = try? reader.next() { if part.header.kind == .goodbye { return true } }
-                    return false
-                }
-                if isFarewell, route >= Self.dialledRoutes { routes.insert(route) }
+        while true {
+            switch try self.port.receive() {
+            case .nothing: return routes
+            case .malformed: continue
+            case .frame: break
             }
+            let isFarewell = unsafe self.port.message.withUnsafeBytes { bytes in
+                var reader = unsafe FrameReader(bytes)
+                while let part = try? reader.next() { if part.header.kind == .goodbye { return true } }
+                return false
+            }
+            let route = self.routeKey()
+            if isFarewell, route >= Self.dialledRoutes { routes.insert(route) }
         }
-        return routes
     }
 
     private static let farewellLookNanoseconds: UInt64 = 20_000_000

@@ -10,21 +10,17 @@ internal import Logging
 internal import Synchronization
 
 extension WorkerLoop {
+    /// Where the last frame came from, as a number; of a broker that was dialled, the number of its dial.
     func routeKey() -> UInt64 {
-        unsafe self.route.withUnsafeBytes { bytes in
-            // The ids that libzmq gives are a zero byte and a number.
-            if bytes.count == 5, unsafe bytes[0] == 0 {
-                return unsafe UInt64(bytes.loadUnaligned(fromByteOffset: 1, as: UInt32.self))
-            }
-            let id = unsafe [UInt8](bytes)
-            if let dial = self.dials.first(where: { $0.routingID == id }) { return dial.route }
-            return unsafe UInt64(hashOfRoute: bytes)
-        }
+        let key = self.port.routeKey
+        guard key >= 1 << 32, !self.dials.isEmpty else { return key }
+        let id = self.port.route.bytes
+        return self.dials.first { $0.routingID == id }?.route ?? key
     }
 
     @available(*, noasync)
     func welcome(_ header: Header, _ payload: UnsafeRawBufferPointer, route: UInt64) -> Int? {
-        let routingID = self.route.bytes
+        let routingID = self.port.route.bytes
         let hello: Hello
         do throws(WireError) { hello = try unsafe Hello(reading: payload) } catch {
             self.malformed(error)
@@ -84,22 +80,21 @@ extension WorkerLoop {
             self.performActions()
             while self.links.count <= session { self.links.append(nil) }
             // By the same connection nothing was lost; a broker wants to hear of bindings in any case.
-            let isRestated = isResumed && (hello.isBroker || self.links[session]?.routingID != routingID)
+            let isRestated = isResumed && (hello.isBroker || self.links[session]?.out.routingID != routingID)
             // Clients that don't say take what this worker allows.
             let own = self.core.configuration.maxPayloadBytes
             let limit = hello.maxPayloadBytes > 0 ? min(hello.maxPayloadBytes, own) : own
             if isResumed, let link = self.links[session] {
                 // What was on its way by the old connection is gone or will be asked for again. By the same one, which may be
                 // introduced twice, all is still to go out: nobody asks for events again.
-                if link.routingID != routingID {
-                    link.parked.removeAll()
-                    link.batch.removeAll()
+                if link.out.routingID != routingID {
+                    link.out.forget()
                 }
                 // What has not left goes by the new connection, but parts that have left are answered by nobody.
-                if link.routingID != routingID || isReconnected { link.line.reset() }
+                if link.out.routingID != routingID || isReconnected { link.line.reset() }
                 link.line.introduced(takesParts: hello.takesParts)
                 link.kept.introduced()
-                link.routingID = routingID
+                link.out.routingID = routingID
                 link.maxPayloadBytes = limit
                 self.core.subscribers.goOn(of: hello.client)
             } else {
@@ -120,14 +115,14 @@ extension WorkerLoop {
                 )
             }
             if route < Self.dialledRoutes, let link = self.links[session] {
-                let descriptor = self.message.sourceDescriptor
+                let descriptor = self.port.message.sourceDescriptor
                 link.introducedBy = self.gate.introduced(by: descriptor, before: link.introducedBy)
             }
             self.links[session]?.access = access
             if access != nil {
-                let descriptor = self.message.sourceDescriptor
-                let isOpen = self.monitor == nil || self.connections.contains(descriptor)
-                self.links[session]?.connection.introduced(by: descriptor, isOpen: isOpen)
+                let descriptor = self.port.message.sourceDescriptor
+                let isOpen = self.port.monitor == nil || self.connections.contains(descriptor)
+                self.links[session]?.out.connection.introduced(by: descriptor, isOpen: isOpen)
             }
             let number = self.machine.sessions[session].number
             let connection = self.machine.sessions[session].connection
@@ -187,7 +182,7 @@ extension WorkerLoop {
         self.core.counters.resets.count()
         var batch = OutgoingBatch(capacity: Header.byteCount)
         batch.append(Header(.reset))
-        self.sendFrame(batch.take(&self.frames), to: self.route.bytes)
+        self.sendFrame(batch.take(&self.port.frames), to: self.port.route.bytes)
     }
 
     @available(*, noasync)
@@ -219,12 +214,12 @@ extension WorkerLoop {
     @available(*, noasync)
     @discardableResult
     func sendFrame(_ frame: consuming Message, to routingID: [UInt8]) -> Bool {
-        do throws(ZMQError) {
-            var address = Message(copying: routingID)
-            let isTaken = try self.socket.send(&address, more: true)
-            if isTaken { _ = try self.socket.send(&frame) } else { self.core.counters.undeliverable.count() }
+        switch self.port.sendDirectly(frame, to: routingID) {
+        case .sent: return true
+        case .full:
+            self.core.counters.undeliverable.count()
             return true
-        } catch {
+        case .gone:
             self.core.counters.undeliverable.count()
             return false
         }

@@ -26,7 +26,7 @@ final class WorkerLoop {
     }
 
     let core: WorkerCore
-    @safe @exclusivity(unchecked) var socket: Socket
+    let port: RouterPort
     @safe @exclusivity(unchecked) var machine: WorkerMachine
     /// The functions that are served, as far as the loop has learnt of them.
     @safe @exclusivity(unchecked) var handlers: [Handler] = []
@@ -65,23 +65,12 @@ final class WorkerLoop {
     @safe @exclusivity(unchecked) var idle = IdleWatch()
     /// How many requests had come when the loop looked last.
     @safe @exclusivity(unchecked) var lastReceived = 0
-    @safe @exclusivity(unchecked) var frames = FramePool()
-    @safe @exclusivity(unchecked) var route = Message()
-    @safe @exclusivity(unchecked) var message = Message()
-    @safe @exclusivity(unchecked) var attached = Message()
-    @safe @exclusivity(unchecked) var poll = DescriptorPoll(capacity: 3)
-    let descriptor: CInt
     let isBound: Bool
-    /// Tells how handshakes with brokers end, if there are any.
-    @safe @exclusivity(unchecked) var monitor: Monitor?
     /// The connections of clients that stand, if the worker listens with keys.
     @safe @exclusivity(unchecked) var connections = OpenConnections()
     /// Which of them nobody has introduced themselves by.
     @safe @exclusivity(unchecked) var gate = ListenerGate()
-    let monitorDescriptor: CInt
     @safe @exclusivity(unchecked) var mayHaveDialEvents = true
-    /// The socket was used last by a receive that found nothing.
-    @safe @exclusivity(unchecked) var isDrained = false
     @safe @exclusivity(unchecked) var dials: [BrokerDial] = []
     /// What brokers were told of the worker's being quiet.
     @safe @exclusivity(unchecked) var isQuietTold = false
@@ -138,15 +127,13 @@ final class WorkerLoop {
             maxFrameBytes: core.configuration.maxFrameBytes
         )
         let now = core.now()
-        if brokers.isEmpty, address == nil {
-            self.monitorDescriptor = -1
-        } else {
+        var monitor: Monitor?
+        if !brokers.isEmpty || address != nil {
+            // Tells how handshakes with brokers end, and who connects.
             var events: Monitor.Events = []
             if !brokers.isEmpty || core.access != nil { events = [.handshake, .disconnected, .connectRetried] }
             if address != nil { events.formUnion(ListenerGate.events) }
-            let monitor = try socket.monitor(events)
-            self.monitorDescriptor = try monitor.fileDescriptor
-            self.monitor = consume monitor
+            monitor = try socket.monitor(events)
         }
         for (number, broker) in brokers.enumerated() {
             let silence = core.configuration.silenceLimit.clampedNanoseconds
@@ -166,8 +153,7 @@ final class WorkerLoop {
             try socket.bindPatiently(address, mode: core.configuration.socketMode)
         }
         self.isBound = address != nil
-        self.descriptor = try socket.get(.fileDescriptor)
-        self.socket = socket
+        self.port = try RouterPort(socket: socket, monitor: monitor, logger: core.logger)
         var configuration = WorkerMachine.Configuration(seed: core.randomness.seed)
         configuration.session = PeerSession.Limits(
             beatNanoseconds: core.configuration.heartbeatInterval.clampedNanoseconds,
@@ -194,13 +180,12 @@ final class WorkerLoop {
 
     /// Where it listens, with the port that was chosen; empty if it only dials.
     @available(*, noasync)
-    var address: String { get throws(ZMQError) { self.isBound ? try self.socket.get(.lastEndpoint) : "" } }
+    var address: String { get throws(ZMQError) { self.isBound ? try self.port.socket.get(.lastEndpoint) : "" } }
 
     /// Another thread holds the loop from now on.
     @available(*, noasync)
     func moveToCurrentThread() {
-        self.socket.moveToCurrentThread()
-        self.monitor?.moveToCurrentThread()
+        self.port.moveToCurrentThread()
         self.watchLentJob()
     }
 
@@ -283,13 +268,11 @@ final class WorkerLoop {
         var count = 0
         while count < Self.receiveBatch {
             do throws(ZMQError) {
-                guard try self.socket.receive(into: &self.route) else {
-                    self.isDrained = true
-                    break
-                }
+                let arrival = try self.port.receive()
+                if case .nothing = arrival { break }
                 if count == 0 { self.now = self.core.now() }
                 count += 1
-                try self.takeFrame()
+                self.take(arrival)
             } catch {
                 self.core.logger.warning("a receive failed", metadata: [LogKeys.error: "\(error)"])
                 break
@@ -299,33 +282,32 @@ final class WorkerLoop {
     }
 
     @available(*, noasync)
-    func takeFrame() throws(ZMQError) {
-        let key = self.routeKey()
-        guard self.route.hasMore else { return self.malformed(WireError(.badFraming, "a message without a frame")) }
-        _ = try self.socket.receive(into: &self.message)
-        var attachedCount: Int?
-        if self.message.hasMore {
-            _ = try self.socket.receive(into: &self.attached)
-            attachedCount = self.attached.count
-            if self.attached.hasMore {
-                while self.attached.hasMore { _ = try self.socket.receive(into: &self.attached) }
-                return self.malformed(WireError(.badFraming, "a message of more than two frames"))
-            }
+    private func take(_ arrival: RouterPort.Arrival) {
+        switch arrival {
+        case .nothing: break
+        case .malformed(let error): self.malformed(error)
+        case .frame: self.takeFrame()
         }
+    }
+
+    @available(*, noasync)
+    private func takeFrame() {
+        let key = self.routeKey()
+        let attachedCount = self.port.attachedByteCount
         if key >= Self.dialledRoutes, !self.isFromDialled() {
             return self.malformed(WireError(.badFraming, "a frame by the route of another connection"))
         }
         var session = self.machine.session(route: key)
         if self.core.access != nil, let known = session, !self.isFrame(from: known, route: key) { session = nil }
         if let session { self.machine.heard(from: session, at: self.now) }
-        if self.message.count > Self.copiedFrameBytes {
+        if self.port.message.count > Self.copiedFrameBytes {
             // Handlers read a large frame where it lies.
-            let box = MessageBox(self.core.access == nil ? self.message.take() : self.message.share())
+            let box = self.port.takeMessage(isAskedAgain: self.core.access != nil)
             unsafe box.withUnsafeBytes { bytes in
                 unsafe self.takeMessages(bytes, of: box, attachedCount: attachedCount, route: key, session)
             }
         } else {
-            unsafe self.message.withUnsafeBytes { bytes in
+            unsafe self.port.message.withUnsafeBytes { bytes in
                 unsafe self.takeMessages(bytes, of: nil, attachedCount: attachedCount, route: key, session)
             }
         }
@@ -346,7 +328,7 @@ final class WorkerLoop {
         do throws(WireError) {
             while let part = try reader.next() {
                 if part.isAttached {
-                    let box = MessageBox(self.attached.take())
+                    let box = self.port.takeAttached()
                     unsafe box.withUnsafeBytes { payload in
                         unsafe self.take(
                             part.header,
@@ -366,7 +348,7 @@ final class WorkerLoop {
             self.malformed(error)
             if error.code == .unsupportedVersion, session == nil {
                 let body = ErrorBody(code: .unsupported, message: "\(error)", worker: self.core.name)
-                self.refuse(body, to: self.route.bytes)
+                self.refuse(body, to: self.port.route.bytes)
             }
             if let header = reader.lastHeader, header.kind == .request, let session {
                 self.refuse(

@@ -12,11 +12,11 @@ internal import Glibc
 package struct OutgoingBatch: ~Copyable {
     /// A batch that reaches this size is sent at once.
     package static let flushBytes = 32 << 10
-    private static let copiedBytes = 4 << 10
+    @usableFromInline static let copiedBytes = 4 << 10
 
-    private var memory: UnsafeMutableRawPointer
-    private var capacity: Int
-    package private(set) var count = 0
+    @usableFromInline var memory: UnsafeMutableRawPointer
+    @usableFromInline var capacity: Int
+    @usableFromInline package private(set) var count = 0
 
     package init(capacity: Int = 4 << 10) {
         self.capacity = capacity
@@ -25,16 +25,16 @@ package struct OutgoingBatch: ~Copyable {
 
     deinit { unsafe free(self.memory) }
 
-    package var isEmpty: Bool { self.count == 0 }
+    @inlinable package var isEmpty: Bool { self.count == 0 }
 
     /// Adds a message without a payload.
-    package mutating func append(_ header: Header) {
+    @inlinable package mutating func append(_ header: Header) {
         let place = unsafe self.room(for: Header.byteCount)
         unsafe header.write(to: place)
     }
 
     /// Adds a message.
-    package mutating func append(_ header: Header, payload: UnsafeRawBufferPointer) {
+    @inlinable package mutating func append(_ header: Header, payload: UnsafeRawBufferPointer) {
         let place = unsafe self.room(for: Header.byteCount + payload.count)
         unsafe header.write(to: place)
         if let base = payload.baseAddress {
@@ -43,14 +43,14 @@ package struct OutgoingBatch: ~Copyable {
     }
 
     /// Adds a whole message: header and payload as they go over the wire.
-    package mutating func append(message: UnsafeRawBufferPointer) {
+    @inlinable package mutating func append(message: UnsafeRawBufferPointer) {
         guard let base = message.baseAddress else { return }
         let place = unsafe self.room(for: message.count)
         unsafe place.copyMemory(from: base, byteCount: message.count)
     }
 
     /// The bytes from `start` to the end, for a look at what was just added.
-    package func withBytes<Result>(from start: Int, _ body: (UnsafeRawBufferPointer) -> Result) -> Result {
+    @inlinable package func withBytes<Result>(from start: Int, _ body: (UnsafeRawBufferPointer) -> Result) -> Result {
         unsafe body(UnsafeRawBufferPointer(start: self.memory + start, count: self.count - start))
     }
 
@@ -65,12 +65,12 @@ package struct OutgoingBatch: ~Copyable {
         return message
     }
 
-    package mutating func removeAll() { self.count = 0 }
+    @inlinable package mutating func removeAll() { self.count = 0 }
 
     /// Takes so many bytes back that were just added.
-    package mutating func removeLast(_ bytes: Int) { self.count -= bytes }
+    @inlinable package mutating func removeLast(_ bytes: Int) { self.count -= bytes }
 
-    private mutating func room(for bytes: Int) -> UnsafeMutableRawPointer {
+    @inlinable mutating func room(for bytes: Int) -> UnsafeMutableRawPointer {
         let needed = self.count + bytes
         if needed > self.capacity {
             self.capacity = max(needed, min(self.capacity * 2, Self.flushBytes * 2))
