@@ -377,7 +377,7 @@ extension BrokerLoop {
             self.nextPlacesWarning = self.now.advanced(byNanoseconds: 10_000_000_000)
             self.core.configuration.logger.warning(
                 "there are as many sessions as the descriptors allow, and others are refused: raise the limit (ulimit -n)",
-                metadata: ["drover.count": "\(limit)", "drover.descriptors": "\(Descriptors.limit)"]
+                metadata: [LogKeys.count: "\(limit)", LogKeys.descriptors: "\(Descriptors.limit)"]
             )
         }
         return

@@ -66,7 +66,7 @@ extension BrokerLoop {
         } catch {
             self.core.configuration.logger.warning(
                 "closed connections can't be watched; silence tells of workers that are gone",
-                metadata: ["drover.error": "\(error)"]
+                metadata: [LogKeys.error: "\(error)"]
             )
             self.port.monitor = nil
         }

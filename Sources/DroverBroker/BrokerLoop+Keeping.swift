@@ -122,8 +122,8 @@ extension BrokerLoop {
         self.core.configuration.logger.warning(
             "answers that a client may not have read are kept no longer; raise maxUnreadBytes, or let it ask for less",
             metadata: [
-                "drover.client": "\(known.name) \(known.client)", "drover.bytes": "\(self.kept.bytes)",
-                "drover.count": "\(self.core.counters.forgottenAnswers.load(ordering: .relaxed))",
+                LogKeys.client: "\(known.name) \(known.client)", LogKeys.bytes: "\(self.kept.bytes)",
+                LogKeys.count: "\(self.core.counters.forgottenAnswers.load(ordering: .relaxed))",
             ]
         )
     }

@@ -76,8 +76,8 @@ extension BrokerLoop {
                 reason == .left
                     ? "a worker left" : "a worker is lost; calls that it had go to others if they may run twice",
                 metadata: [
-                    "drover.worker": "\(self.machine.workers[worker].offer.name)",
-                    "drover.reason": "\(reason)", "drover.count": "\(self.machine.workerCount)",
+                    LogKeys.worker: "\(self.machine.workers[worker].offer.name)",
+                    LogKeys.reason: "\(reason)", LogKeys.count: "\(self.machine.workerCount)",
                 ]
             )
         case .endSubscription(let worker, let number): self.send(Header(.ended, number: number), toWorker: worker)
@@ -431,7 +431,7 @@ extension BrokerLoop {
         if self.partBudget.hasNews, let report = self.partBudget.report(at: self.now) {
             self.core.configuration.logger.warning(
                 "\(PartBudget.reportMessage)",
-                metadata: ["drover.reason": "\(report)"]
+                metadata: [LogKeys.reason: "\(report)"]
             )
         }
     }

@@ -95,8 +95,8 @@ extension BrokerLoop {
         self.core.configuration.logger.warning(
             "calls of a client wait until it has read its answers",
             metadata: [
-                "drover.client": "\(client.name) \(client.client)", "drover.bytes": "\(unread)",
-                "drover.count": "\(self.machine.heldUp.count)",
+                LogKeys.client: "\(client.name) \(client.client)", LogKeys.bytes: "\(unread)",
+                LogKeys.count: "\(self.machine.heldUp.count)",
             ]
         )
     }
@@ -126,7 +126,7 @@ extension BrokerLoop {
         let known = self.machine.clients[client]
         self.core.configuration.logger.warning(
             "a client that doesn't read its answers was given up",
-            metadata: ["drover.client": "\(known.name) \(known.client)", "drover.reason": "\(reason)"]
+            metadata: [LogKeys.client: "\(known.name) \(known.client)", LogKeys.reason: "\(reason)"]
         )
         self.machine.clientLeft(client, at: self.now, actions: &self.actions)
     }
@@ -144,8 +144,8 @@ extension BrokerLoop {
             self.core.configuration.logger.warning(
                 "calls are refused: those that wait take as many bytes as they may",
                 metadata: [
-                    "drover.client": "\(self.machine.clients[client].name)",
-                    "drover.bytes": "\(self.machine.keptBytes)", "drover.limit": "\(limit)",
+                    LogKeys.client: "\(self.machine.clients[client].name)",
+                    LogKeys.bytes: "\(self.machine.keptBytes)", LogKeys.limit: "\(limit)",
                 ]
             )
         }

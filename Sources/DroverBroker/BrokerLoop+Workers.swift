@@ -80,7 +80,7 @@ extension BrokerLoop {
         } else {
             self.core.configuration.logger.info(
                 "a worker offers itself",
-                metadata: ["drover.worker": "\(offer.name)", "drover.count": "\(self.machine.workerCount)"]
+                metadata: [LogKeys.worker: "\(offer.name)", LogKeys.count: "\(self.machine.workerCount)"]
             )
             let limit = self.core.configuration.maxPayloadBytes
             self.workerLinks[worker] = PeerLink(
@@ -169,7 +169,7 @@ extension BrokerLoop {
             let message = refusal?.message ?? "for no reason that can be read"
             self.core.configuration.logger.warning(
                 "a worker refuses this broker",
-                metadata: ["drover.worker": "\(self.machine.workers[worker].offer.name)", "drover.error": "\(message)"]
+                metadata: [LogKeys.worker: "\(self.machine.workers[worker].offer.name)", LogKeys.error: "\(message)"]
             )
         default: self.core.counters.unknown.countAlone()
         }

@@ -180,7 +180,7 @@ final class BrokerLoop {
                 count += 1
                 self.take(arrival)
             } catch {
-                self.core.configuration.logger.warning("a receive failed", metadata: ["drover.error": "\(error)"])
+                self.core.configuration.logger.warning("a receive failed", metadata: [LogKeys.error: "\(error)"])
                 break
             }
         }
@@ -333,7 +333,7 @@ final class BrokerLoop {
 
     func malformed(_ error: WireError) {
         self.core.counters.malformed.countAlone()
-        self.core.configuration.logger.debug("a malformed message was dropped", metadata: ["drover.error": "\(error)"])
+        self.core.configuration.logger.debug("a malformed message was dropped", metadata: [LogKeys.error: "\(error)"])
     }
 
     // MARK: Sleeping and leaving

@@ -46,10 +46,10 @@ public final class RunningBroker: Sendable {
         if let warning = address.warningToBind(hasKeys: configuration.keys != nil) {
             core.configuration.logger.warning(
                 "the broker is open",
-                metadata: ["drover.endpoint": "\(self.endpoint)", "drover.reason": "\(warning)"]
+                metadata: [LogKeys.endpoint: "\(self.endpoint)", LogKeys.reason: "\(warning)"]
             )
         }
-        core.configuration.logger.info("a broker listens", metadata: ["drover.endpoint": "\(self.endpoint)"])
+        core.configuration.logger.info("a broker listens", metadata: [LogKeys.endpoint: "\(self.endpoint)"])
     }
 
     deinit { self.core.life.advance(to: .stopping) }
@@ -106,6 +106,6 @@ public final class RunningBroker: Sendable {
     public func runUntilAsked(to signals: [ShutdownSignal] = [.terminate, .interrupt]) async {
         let configuration = self.core.configuration
         await self.core.life.run(until: signals, grace: configuration.drainGrace, logger: configuration.logger)
-        configuration.logger.notice("the broker has stopped", metadata: ["drover.endpoint": "\(self.endpoint)"])
+        configuration.logger.notice("the broker has stopped", metadata: [LogKeys.endpoint: "\(self.endpoint)"])
     }
 }

@@ -42,7 +42,7 @@ import Glibc
 
     /// Makes the current thread the owner.
     ///
-    /// The caller must have got this right from the previous owner through a release and an acquire, as ``Baton``
+    /// The caller must have got this right from the previous owner through a release and an acquire, as ``LoopToken``
     /// provides.
     @available(*, noasync)
     package mutating func moveToCurrentThread() {

@@ -149,21 +149,21 @@ struct SocketTests {
         try socket.disconnect("tcp://127.0.0.1:1")
     }
 
-    @Test("a socket may move to another thread with the baton")
+    @Test("a socket may move to another thread with the token")
     func movesWithBaton() throws {
         let loop = MovingLoop(try Socket(.pair, in: Context()))
-        let ticket = loop.baton.lend()
+        let ticket = loop.token.lend()
         let thread = try LoopThread.start(named: "mover") {
-            if loop.baton.takeOver(ticket) { loop.run() }
+            if loop.token.takeOver(ticket) { loop.run() }
         }
         #expect(thread.join(within: .seconds(10)))
         #expect(loop.isBound.current == true)
     }
 }
 
-/// A loop whose socket belongs to whoever holds the baton.
+/// A loop whose socket belongs to whoever holds the token.
 private final class MovingLoop: @unchecked Sendable {
-    let baton = Baton()
+    let token = LoopToken()
     let isBound = ReadySignal<Bool>()
     private var socket: Socket
 

@@ -136,7 +136,10 @@ struct TidyTests {
         ),
         ("@unchecked Sendable", "Sources/DroverZMQ/Context.swift", "a libzmq context may be used from any thread"),
         ("@unchecked Sendable", "Sources/DroverZMQ/Message.swift", "a shared message is never changed again"),
-        ("@unchecked Sendable", "Sources/DroverZMQ/Threads/Baton.swift", "what its constant pointer names is atomic"),
+        (
+            "@unchecked Sendable", "Sources/DroverZMQ/Threads/LoopToken.swift",
+            "what its constant pointer names is atomic"
+        ),
         (
             "@unchecked Sendable", "Sources/DroverZMQ/Threads/FutexWord.swift",
             "what its constant pointer names is atomic"
@@ -146,8 +149,14 @@ struct TidyTests {
         ("@unchecked Sendable", "Sources/Drover/Batches/ChunkCall.swift", "as AnyAsyncResult: the poller writes, once"),
         ("@unchecked Sendable", "Sources/Drover/Results/RequestBytes.swift", "one holder at a time, then read only"),
         ("getenv(", "Sources/Drover/Worker/Isolation/ChildServer.swift", "how a process learns that it is a child"),
-        ("@unchecked Sendable", "Sources/Drover/Worker/LoopCrew.swift", "the baton's holder alone touches the loop"),
-        ("@unchecked Sendable", "Sources/Drover/Client/LoopSeat.swift", "the lock's holder alone touches the loop"),
+        (
+            "@unchecked Sendable", "Sources/Drover/Worker/WorkerLoopThreads.swift",
+            "the token's holder alone touches the loop"
+        ),
+        (
+            "@unchecked Sendable", "Sources/Drover/Client/LoopOwnership.swift",
+            "the lock's holder alone touches the loop"
+        ),
         ("@unchecked Sendable", "Sources/DroverCore/Calls/IDTable.swift", "its memory has one owner"),
         ("@unchecked Sendable", "Sources/DroverCore/Memory/OwnedBuffer.swift", "its memory has one owner"),
     ]

@@ -63,29 +63,29 @@ final class PollerControl: Sendable {
                 _ = thread?.join()
             case .stopped: _ = thread?.join()
             }
-            guard let book = self.core.book.withLock({ $0.take() }) else { throw self.core.closedError }
+            guard let callTable = self.core.callTable.withLock({ $0.take() }) else { throw self.core.closedError }
             _ = self.core.move(from: .stopped, to: .running)
             let core = self.core
-            let cell = BookCell(book)
+            let cell = CallTableHandover(callTable)
             do {
                 thread = try LoopThread.start(named: "drover-client") { Self.serve(core, cell, self) }
             } catch {
                 _ = self.core.move(from: .running, to: .stopped)
-                self.core.book.withLock { $0 = cell.take() }
+                self.core.callTable.withLock { $0 = cell.take() }
                 throw error
             }
         }
     }
 
     /// The poller's thread.
-    private static func serve(_ core: ClientCore, _ cell: BookCell, _ control: PollerControl) {
-        guard let book = cell.take() else { return }
+    private static func serve(_ core: ClientCore, _ cell: CallTableHandover, _ control: PollerControl) {
+        guard let callTable = cell.take() else { return }
         core.pollerThread.store(ThreadID.current.number, ordering: .relaxed)
-        let loop = ClientLoop(core: core, book: book)
+        let loop = ClientLoop(core: core, callTable: callTable)
         let left = loop.run()
         core.pollerThread.store(0, ordering: .relaxed)
-        let cellLeft = BookCell(left)
-        core.book.withLock { $0 = cellLeft.take() }
+        let cellLeft = CallTableHandover(left)
+        core.callTable.withLock { $0 = cellLeft.take() }
         if !core.move(from: .stopping, to: .stopped) { core.finishClosing() }
         control.wakeEndWaiters()
     }
@@ -146,11 +146,11 @@ final class PollerControl: Sendable {
     func abandon() { self.beginClose(grace: .zero) }
 }
 
-/// Hands a book from one thread to the next.
-final class BookCell: Sendable {
-    private let book: Mutex<ClientBook?>
+/// Hands a call table from one thread to the next.
+final class CallTableHandover: Sendable {
+    private let callTable: Mutex<CallTable?>
 
-    init(_ book: consuming ClientBook) { self.book = Mutex(consume book) }
+    init(_ callTable: consuming CallTable) { self.callTable = Mutex(consume callTable) }
 
-    func take() -> ClientBook? { self.book.withLock { $0.take() } }
+    func take() -> CallTable? { self.callTable.withLock { $0.take() } }
 }

@@ -256,7 +256,7 @@ public final class Client: Sendable {
     ///
     /// Within a callback that runs there too it returns at once: what is queued waits for that callback to end.
     public func drainCallbacks() async {
-        await self.core.tellers.allTold()
+        await self.core.notifications.allTold()
         await self.core.callbacks.drained()
     }
 

@@ -22,9 +22,9 @@ extension ClientCore {
 
     /// Closes a client whose poller was stopped.
     func loseAllWithoutPoller() {
-        let handles = self.book.withLock { book -> [AnyAsyncResult] in
-            // The book is not put back: a closed client has no use for it.
-            guard var taken = book.take() else { return [] }
+        let handles = self.callTable.withLock { callTable -> [AnyAsyncResult] in
+            // The call table is not put back: a closed client has no use for it.
+            guard var taken = callTable.take() else { return [] }
             let open = taken.openHandles
             _ = taken.machine.closed()
             return open
@@ -45,8 +45,8 @@ extension ClientCore {
     }
 
     func lose(_ result: AnyAsyncResult) {
-        self.tellers.begin()
-        defer { self.tellers.end() }
+        self.notifications.begin()
+        defer { self.notifications.end() }
         guard let waiting = result.settle(.lost, failure: .connection(self.closedError.of(callIn: result.lastPhase)))
         else { return }
         self.callEnded(result, as: .lost)

@@ -32,16 +32,16 @@ final class ClientCore: Sendable {
     let submissions: Mailbox<AnyAsyncResult>
     let commands: Mailbox<ClientCommand>
     let waker: Waker
-    let seat = LoopSeat()
+    let ownership = LoopOwnership()
     let callbacks: CallbackQueue
     let callbackThread: CallbackThread?
     let wrappers = WrapperCache()
     let subscriptions = SubscriptionTable()
     let counters = ClientCounters()
     /// The calls and their handles while no poller serves them; the running poller has them.
-    let book: Mutex<ClientBook?>
+    let callTable: Mutex<CallTable?>
 
-    let tellers = Tellers()
+    let notifications = NotificationBarrier()
     private let state = Atomic<UInt8>(State.stopped.rawValue)
     private let lastID = Atomic<UInt64>(0)
     /// The id of the call that was made last.
@@ -87,7 +87,7 @@ final class ClientCore: Sendable {
             silenceNanoseconds: configuration.silenceLimit.clampedNanoseconds
         )
         machine.maxAttempts = UInt8(clamping: configuration.maxAttempts)
-        self.book = Mutex(ClientBook(endpointCount: endpoints.count, configuration: machine))
+        self.callTable = Mutex(CallTable(endpointCount: endpoints.count, configuration: machine))
         let logger = configuration.logger
         let hook = configuration.onCallbackError
         let report: @Sendable (any Error, AnyAsyncResult?) -> Void = { error, result in
@@ -339,15 +339,15 @@ final class ClientCore: Sendable {
         if result.deadline <= result.submittedAt {
             // Zero always times out, so there is nothing to send (contract S60).
             let timeout = result.timeout(at: result.submittedAt)
-            self.tellers.begin()
-            defer { self.tellers.end() }
+            self.notifications.begin()
+            defer { self.notifications.end() }
             guard let waiting = result.settle(.expired, failure: timeout) else { return }
             self.callEnded(result, as: .expired)
             return waiting.wake(for: result)
         }
         if self.submissions.post(result) {
             // With more calls outstanding the poller gathers them; a lone one goes faster from here.
-            let isSent = self.outstanding.load(ordering: .relaxed) == 1 && self.seat.send()
+            let isSent = self.outstanding.load(ordering: .relaxed) == 1 && self.ownership.send()
             if isSent { self.counters.sentByCallers.count() } else { self.submissions.wakeConsumer() }
         }
         // A close may have come between the check and the push: the poller has then left and would never see the call.

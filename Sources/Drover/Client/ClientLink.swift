@@ -320,7 +320,7 @@ final class ClientLink {
         self.core.counters.strayAnswers.count(held.count)
     }
 
-    /// Another thread uses the sockets from now on; see ``LoopSeat``.
+    /// Another thread uses the sockets from now on; see ``LoopOwnership``.
     @available(*, noasync)
     func moveToCurrentThread() {
         self.socket?.moveToCurrentThread()

@@ -24,7 +24,7 @@ extension ClientLoop {
     func perform(_ action: ClientAction) {
         switch action {
         case .transmit(let slot, let endpoint, let isResent, let isRenewed):
-            guard let result = self.book.handle(in: slot) else { return }
+            guard let result = self.callTable.handle(in: slot) else { return }
             if isResent { self.core.counters.resends.count() }
             let link = self.links[endpoint]
             if result.request.payloadCount > link.maxPayloadBytes {
@@ -43,7 +43,7 @@ extension ClientLoop {
             hello.takesParts = true
             hello.silenceMilliseconds = Int(self.core.configuration.silenceLimit.clampedNanoseconds / 1_000_000)
             self.attempt(self.links[endpoint]) { link throws(ZMQError) in
-                let claimed = self.book.machine.endpoints[endpoint].claimedSession
+                let claimed = self.callTable.machine.endpoints[endpoint].claimedSession
                 link.epoch = self.epoch(for: endpoint)
                 // This may be long after the turn began; whatever comes later is measured by it.
                 let stamp = link.departures.hello(at: self.core.now())
@@ -64,7 +64,7 @@ extension ClientLoop {
             let left = link.time(until: deadline, at: self.now)
             self.reply(to: link, Header(.deadline, id: id, time: left))
         case .finish(let slot, _, let ending):
-            guard let result = self.book.take(slot) else { return }
+            guard let result = self.callTable.take(slot) else { return }
             result.freeRequest()
             switch ending {
             case .expired: self.end(result, .expired, result.timeout(at: self.now))
@@ -79,8 +79,8 @@ extension ClientLoop {
                 self.end(result, .failed, .remote(self.declined(result, by: endpoint)))
             }
         case .show(let slot, let phase, let isStalled, let hold, let endpoint):
-            self.book.handle(in: slot)?.show(phase, isStalled: isStalled, hold: hold, endpoint: endpoint)
-        case .mayHaveRun(let slot): self.book.handle(in: slot)?.mayRunAgain()
+            self.callTable.handle(in: slot)?.show(phase, isStalled: isStalled, hold: hold, endpoint: endpoint)
+        case .mayHaveRun(let slot): self.callTable.handle(in: slot)?.mayRunAgain()
         case .opened(let endpoint, let isResumed):
             self.sessionOpened(self.links[endpoint], isResumed: isResumed)
         case .lost(let endpoint, let reason):
@@ -88,7 +88,7 @@ extension ClientLoop {
         case .rebuild(let endpoint):
             self.links[endpoint].close(linger: .zero)
             // A peer that refused is not asked again at once.
-            if self.book.machine.endpoints[endpoint].isRefused {
+            if self.callTable.machine.endpoints[endpoint].isRefused {
                 self.links[endpoint].postpone(from: self.now)
             } else {
                 self.open(self.links[endpoint])
@@ -131,7 +131,7 @@ extension ClientLoop {
             }
             if link.hasSent {
                 link.hasSent = false
-                self.book.machine.sent(to: link.index, at: self.now)
+                self.callTable.machine.sent(to: link.index, at: self.now)
             }
         }
     }

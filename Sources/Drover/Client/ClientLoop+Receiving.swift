@@ -17,7 +17,7 @@ extension ClientLoop {
                 guard try link.receive(into: &self.message) else { break }
                 if count == 0 {
                     self.now = self.core.now()
-                    self.book.machine.heard(from: link.index, at: self.now)
+                    self.callTable.machine.heard(from: link.index, at: self.now)
                 }
                 count += 1
                 try self.takeFrame(from: link)
@@ -113,8 +113,8 @@ extension ClientLoop {
 
     /// A broker says which worker has a call.
     private func noteWorker(of header: Header, _ payload: UnsafeRawBufferPointer) {
-        guard unsafe !payload.isEmpty, let slot = self.book.machine.slot(of: header.id),
-            let result = self.book.handle(in: slot)
+        guard unsafe !payload.isEmpty, let slot = self.callTable.machine.slot(of: header.id),
+            let result = self.callTable.handle(in: slot)
         else { return }
         var reader = unsafe PackReader(over: payload, limits: .received)
         // What can't be read is for people only.
@@ -123,7 +123,7 @@ extension ClientLoop {
     }
 
     private func phaseReported(_ phase: CallPhase, _ header: Header, from link: ClientLink) {
-        self.book.machine.phaseReported(
+        self.callTable.machine.phaseReported(
             header.id,
             phase: phase,
             isStalled: header.number & PhaseReport.stalled != 0,
@@ -163,7 +163,7 @@ extension ClientLoop {
             unsafe self.noteWorker(of: header, payload)
             self.phaseReported(.running, header, from: link)
             let isReleased = header.number & PhaseReport.released != 0
-            self.book.machine.slotReleased(header.id, isReleased, from: link.index)
+            self.callTable.machine.slotReleased(header.id, isReleased, from: link.index)
         case .cancelled:
             link.line.cancelledByPeer(header.id)
             self.takeRemoval(header.id, CancelledStage(rawValue: header.number) ?? .unknown, from: link)
@@ -176,7 +176,7 @@ extension ClientLoop {
         case .partTaken: link.line.acknowledged(header, at: self.now)
         case .partEnded: link.line.ended(header)
         case .beat:
-            self.book.machine.beatReceived(
+            self.callTable.machine.beatReceived(
                 from: link.index,
                 epoch: header.id,
                 at: self.now,
@@ -222,11 +222,11 @@ extension ClientLoop {
                 self.malformed(error, from: link, header: nil)
             }
         case .reset:
-            self.book.machine.resetReceived(from: link.index, at: self.now, actions: &self.actions)
+            self.callTable.machine.resetReceived(from: link.index, at: self.now, actions: &self.actions)
         case .goodbye:
             let reason = GoodbyeReason(rawValue: header.number) ?? .leaving
             if reason == .draining, self.core.configuration.asksWhoDrains { break }
-            self.book.machine.goodbyeReceived(
+            self.callTable.machine.goodbyeReceived(
                 from: link.index,
                 reason: reason,
                 at: self.now,
@@ -237,7 +237,7 @@ extension ClientLoop {
             link.lastProblem = body.map { "it refused the handshake: \($0.message)" }
             let reason: LossReason =
                 body?.isForbidden == true ? .authentication : body?.isBusy == true ? .full : .refused
-            self.book.machine.refused(by: link.index, reason: reason, at: self.now, actions: &self.actions)
+            self.callTable.machine.refused(by: link.index, reason: reason, at: self.now, actions: &self.actions)
         default:
             // What only workers are sent.
             self.core.counters.unknownMessages.count()
@@ -254,12 +254,12 @@ extension ClientLoop {
         if kind == .error, let body = unsafe ErrorBody(reading: payload) {
             if body.isLapse { return self.takeRemoval(header.id, .lapsed, from: link) }
             if body.isDraining,
-                self.book.machine.drained(header.id, by: link.index, at: self.now, actions: &self.actions)
+                self.callTable.machine.drained(header.id, by: link.index, at: self.now, actions: &self.actions)
             {
                 return
             }
         }
-        let verdict = self.book.machine.replied(
+        let verdict = self.callTable.machine.replied(
             header.id,
             ranMicroseconds: kind == .pong || header.time == Header.noTimeLimit ? 0 : header.time,
             from: link.index,
@@ -267,7 +267,7 @@ extension ClientLoop {
         )
         switch verdict {
         case .deliver(let slot):
-            guard let result = self.book.take(slot) else { return }
+            guard let result = self.callTable.take(slot) else { return }
             result.freeRequest()
             let waiting: Waiting?
             if kind == .error {
@@ -277,7 +277,7 @@ extension ClientLoop {
             }
             self.note(result, waiting)
         case .expire(let slot, let function, let nanoseconds):
-            guard let result = self.book.take(slot) else { return }
+            guard let result = self.callTable.take(slot) else { return }
             result.freeRequest()
             self.end(result, .expired, result.timeout(at: self.now))
             self.reportLate(header.id, function: function, nanoseconds: nanoseconds)
@@ -290,7 +290,7 @@ extension ClientLoop {
 
     /// A request ended without an answer.
     func takeRemoval(_ id: UInt64, _ stage: CancelledStage, from link: ClientLink) {
-        self.book.machine.cancellationConfirmed(
+        self.callTable.machine.cancellationConfirmed(
             id,
             stage: stage,
             from: link.index,
@@ -324,7 +324,7 @@ extension ClientLoop {
 
     func takeProgress(_ header: Header, payload: UnsafeRawBufferPointer) {
         self.core.counters.events.count()
-        guard let slot = self.book.machine.slot(of: header.id), let result = self.book.handle(in: slot) else {
+        guard let slot = self.callTable.machine.slot(of: header.id), let result = self.callTable.handle(in: slot) else {
             self.core.counters.strayEvents.count()
             return
         }
@@ -345,7 +345,7 @@ extension ClientLoop {
                 id: header.id,
                 deadline: deadline
             )
-            self.book.machine.asked(by: link.index)
+            self.callTable.machine.asked(by: link.index)
         }
         let sequence = invocation == nil ? header.id : nil
         let arrived = ArrivedEvents(payload, of: box, sequence: sequence, invocation: invocation)
@@ -404,8 +404,8 @@ extension ClientLoop {
         )
         link.lastProblem = "\(error)"
         guard let header, let kind = header.kind, kind == .reply || kind == .error,
-            let slot = self.book.machine.spoiled(header.id, from: link.index, at: self.now),
-            let result = self.book.take(slot)
+            let slot = self.callTable.machine.spoiled(header.id, from: link.index, at: self.now),
+            let result = self.callTable.take(slot)
         else { return }
         let failure = ConnectionError(
             .protocol,

@@ -21,7 +21,7 @@ extension ClientLoop {
         link.maxPayloadBytes = welcome.maxPayloadBytes > 0 ? welcome.maxPayloadBytes : Int.max
         self.core.met(limit: link.maxPayloadBytes)
         self.core.setWorkerName(welcome.name, of: link.index, isBroker: welcome.isBroker)
-        self.book.machine.welcomed(
+        self.callTable.machine.welcomed(
             by: link.index,
             epoch: header.id,
             session: header.number,
@@ -31,7 +31,7 @@ extension ClientLoop {
             at: self.now,
             actions: &self.actions
         )
-        self.book.machine.givenUp(by: link.index, afterNanoseconds: welcome.silenceNanoseconds)
+        self.callTable.machine.givenUp(by: link.index, afterNanoseconds: welcome.silenceNanoseconds)
     }
 
     /// What is wrong while a connection stands and nobody has answered the introduction.
@@ -51,7 +51,7 @@ extension ClientLoop {
                     link.beginAnew()
                     link.isUp = true
                     link.lastProblem = Self.noWelcome
-                    self.book.machine.connected(link.index, at: self.now, actions: &self.actions)
+                    self.callTable.machine.connected(link.index, at: self.now, actions: &self.actions)
                 case .disconnected, .closed:
                     link.forgetTraffic()
                     link.isUp = false
@@ -61,9 +61,9 @@ extension ClientLoop {
                         link.lastProblem = nil
                     }
                     self.now = self.core.now()
-                    self.book.machine.disconnected(link.index, at: self.now, actions: &self.actions)
+                    self.callTable.machine.disconnected(link.index, at: self.now, actions: &self.actions)
                     // A busy loop doesn't sleep, where it would look for what is due.
-                    self.nextTick = min(self.nextTick, self.book.machine.nextDeadline(after: self.now))
+                    self.nextTick = min(self.nextTick, self.callTable.machine.nextDeadline(after: self.now))
                 case .connectRetried:
                     if let address = link.nextUntried() {
                         // The monitor of the socket that was is gone, and with it what it would say.
@@ -74,7 +74,7 @@ extension ClientLoop {
                     if link.didPause() {
                         link.failedHandshakes = 0
                         link.lastProblem = "nobody listens there"
-                        self.book.machine.unreachable(link.index)
+                        self.callTable.machine.unreachable(link.index)
                     }
                     if link.failedToConnect() { self.lookUp(link) }
                 case .handshakeFailedAuth:
@@ -97,7 +97,7 @@ extension ClientLoop {
     private func refused(_ link: ClientLink, reason: LossReason, _ problem: String) {
         link.lastProblem = problem
         link.failedHandshakes = 0
-        self.book.machine.refused(by: link.index, reason: reason, at: self.now, actions: &self.actions)
+        self.callTable.machine.refused(by: link.index, reason: reason, at: self.now, actions: &self.actions)
     }
 
     /// The peer closed the connection without a word, as one does that doesn't speak ZeroMQ, or can't prove the key that it should have.
@@ -112,7 +112,7 @@ extension ClientLoop {
         link.lastProblem = problem
         link.failedHandshakes += 1
         guard link.failedHandshakes >= ClientLink.handshakeLimit else { return }
-        self.book.machine.unreachable(link.index, reason: reason)
+        self.callTable.machine.unreachable(link.index, reason: reason)
         guard link.failedHandshakes == ClientLink.handshakeLimit else { return }
         self.core.logger.warning(
             "what listens at an endpoint closes each connection at once; it is tried again",
@@ -123,7 +123,7 @@ extension ClientLoop {
     /// Whether an endpoint is to be dialled for who wants to know now whether a peer is there: what failed before, and libzmq's pause
     /// after it, are of the past.
     private func isStale(_ link: ClientLink) -> Bool {
-        let endpoint = self.book.machine.endpoints[link.index]
+        let endpoint = self.callTable.machine.endpoints[link.index]
         return !link.isUp && link.hasFailed && !(endpoint.isRefused && endpoint.mayLetIn)
     }
 
@@ -132,7 +132,7 @@ extension ClientLoop {
     /// This may be a caller's thread: ``dialAnew()`` follows on the poller's.
     func knocked() {
         self.isKnocked = true
-        for link in self.links where self.isStale(link) { self.book.machine.dialled(link.index) }
+        for link in self.links where self.isStale(link) { self.callTable.machine.dialled(link.index) }
     }
 
     @available(*, noasync)
@@ -144,7 +144,7 @@ extension ClientLoop {
             guard self.isStale(link) else { continue }
             link.close(linger: .zero)
             link.beginAnew()
-            self.book.machine.dialled(link.index)
+            self.callTable.machine.dialled(link.index)
             self.open(link)
         }
     }
@@ -202,7 +202,7 @@ extension ClientLoop {
             self.open(link, at: address)
         case .failure(let failure):
             link.lastProblem = "the name \(link.endpoint.nameToLookUp ?? "") can't be looked up: \(failure)"
-            self.book.machine.unreachable(link.index)
+            self.callTable.machine.unreachable(link.index)
             guard link.socket == nil else { return }
             let isFirst = link.couldNotOpen(at: self.core.now())
             self.core.logger.log(
@@ -240,7 +240,7 @@ extension ClientLoop {
                 "an endpoint can't be connected to",
                 metadata: [LogKeys.endpoint: "\(link.endpoint)", LogKeys.error: "\(error)"]
             )
-            self.book.machine.refused(by: link.index, reason: .protocol, at: self.now, actions: &self.actions)
+            self.callTable.machine.refused(by: link.index, reason: .protocol, at: self.now, actions: &self.actions)
             // The machine asks for a new socket; what failed now would fail again at once.
             self.actions.removeAll { $0 == .rebuild(endpoint: link.index) }
         }
@@ -254,7 +254,7 @@ extension ClientLoop {
         )
         link.lastProblem = "\(error)"
         link.close(linger: .zero)
-        self.book.machine.disconnected(link.index, at: self.now, actions: &self.actions)
+        self.callTable.machine.disconnected(link.index, at: self.now, actions: &self.actions)
         self.open(link)
     }
 
@@ -263,7 +263,7 @@ extension ClientLoop {
     /// One that was given up is met under another epoch, so that it ends the session that was left, with all that still
     /// runs or waits in it.
     func epoch(for endpoint: Int) -> UInt64 {
-        self.core.epoch &+ self.book.machine.endpoints[endpoint].losses
+        self.core.epoch &+ self.callTable.machine.endpoints[endpoint].losses
     }
 
     func lastPlace(of result: AnyAsyncResult) -> (link: ClientLink, worker: String) {

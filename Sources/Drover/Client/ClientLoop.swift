@@ -14,10 +14,10 @@ internal import Synchronization
 /// One turn: take what callers posted, receive a bounded batch, let the machine dispatch, flush, wake who waits; sleep
 /// only if nothing was there. It never runs user code, except that results are decoded here.
 ///
-/// It is used by one thread at a time, nearly always the poller's; see ``LoopSeat``.
+/// It is used by one thread at a time, nearly always the poller's; see ``LoopOwnership``.
 final class ClientLoop {
     let core: ClientCore
-    @safe @exclusivity(unchecked) var book: ClientBook
+    @safe @exclusivity(unchecked) var callTable: CallTable
     @safe @exclusivity(unchecked) var links: [ClientLink]
     @safe @exclusivity(unchecked) var actions: [ClientAction] = []
     /// Handles that ended in this turn and have somebody to tell.
@@ -51,9 +51,9 @@ final class ClientLoop {
     static let receiveBatch = 512
 
     @available(*, noasync)
-    init(core: ClientCore, book: consuming ClientBook) {
+    init(core: ClientCore, callTable: consuming CallTable) {
         self.core = core
-        self.book = book
+        self.callTable = callTable
         self.now = core.now()
         self.poll = DescriptorPoll(capacity: 1 + core.endpoints.count * 2)
         self.spinNanoseconds =
@@ -65,9 +65,9 @@ final class ClientLoop {
     ///
     /// Returns the calls that are left.
     @available(*, noasync)
-    func run() -> ClientBook {
-        self.core.seat.take(self)
-        defer { self.core.seat.leave() }
+    func run() -> CallTable {
+        self.core.ownership.take(self)
+        defer { self.core.ownership.leave() }
         for link in self.links { self.open(link) }
         self.nextTick = self.now
         while true {
@@ -85,14 +85,14 @@ final class ClientLoop {
 
     @available(*, noasync)
     func turn() {
-        self.core.tellers.beginTurn()
-        defer { self.core.tellers.endTurn() }
+        self.core.notifications.beginTurn()
+        defer { self.core.notifications.endTurn() }
         var isBusy = false
         self.turns &+= 1
         // Commands first, then calls, but worked off the other way round: the call that a command is about was posted
         // before the command, so it is in this lot or was in an earlier one.
         var commands = self.core.commands.takeAll()
-        if self.book.machine.callCount > Self.gatherThreshold { self.gather() }
+        if self.callTable.machine.callCount > Self.gatherThreshold { self.gather() }
         var submissions = self.core.submissions.takeAll()
         if !submissions.isEmpty || !commands.isEmpty {
             isBusy = true
@@ -115,11 +115,11 @@ final class ClientLoop {
             self.now = self.core.now()
             if let thread = self.core.callbackThread, thread.lacksThread { thread.start() }
             if self.now >= self.nextTick {
-                self.book.machine.ticked(at: self.now, actions: &self.actions)
+                self.callTable.machine.ticked(at: self.now, actions: &self.actions)
                 self.performActions()
             }
         }
-        self.book.machine.dispatch(actions: &self.actions)
+        self.callTable.machine.dispatch(actions: &self.actions)
         self.performActions()
         self.flush()
         self.wakeWaiters()
@@ -134,13 +134,13 @@ final class ClientLoop {
     func sendForCaller() -> Bool {
         for link in self.links { link.moveToCurrentThread() }
         // What has expired by now ends here.
-        self.core.tellers.begin()
-        defer { self.core.tellers.end() }
+        self.core.notifications.begin()
+        defer { self.core.notifications.end() }
         self.now = self.core.now()
         let wakeAt = self.nextTick
         var submissions = self.core.submissions.takeAll()
         while let result = submissions.next() { self.submit(result) }
-        self.book.machine.dispatch(actions: &self.actions)
+        self.callTable.machine.dispatch(actions: &self.actions)
         self.performActions()
         self.flush()
         self.wakeWaiters()
@@ -201,21 +201,21 @@ final class ClientLoop {
             isBundle: isBundle,
             deadline: result.deadline
         )
-        guard let (slot, endpoint) = self.book.machine.submitted(call, at: self.now) else {
+        guard let (slot, endpoint) = self.callTable.machine.submitted(call, at: self.now) else {
             self.end(result, .expired, result.timeout(at: self.now))
             return
         }
         if call.deadline < self.nextTick { self.nextTick = call.deadline }
         self.hasServed = true
-        guard let endpoint else { return self.book.put(result, in: slot) }
+        guard let endpoint else { return self.callTable.put(result, in: slot) }
         let link = self.links[endpoint]
         guard result.request.payloadCount <= link.maxPayloadBytes else {
             let refused = copy result
-            self.book.put(result, in: slot)
+            self.callTable.put(result, in: slot)
             return self.refuse(refused, in: slot, link)
         }
         self.transmit(result, by: link)
-        self.book.put(result, in: slot)
+        self.callTable.put(result, in: slot)
     }
 
     /// Sends a call's request, which must not be more than the worker takes: that would break the connection, and again
@@ -231,9 +231,9 @@ final class ClientLoop {
     func refuse(_ result: AnyAsyncResult, in slot: UInt32, _ link: ClientLink) {
         let id = result.correlationID.rawValue
         let count = result.request.payloadCount
-        guard self.book.machine.spoiled(id, from: link.index, at: self.now) == slot, self.book.take(slot) != nil else {
-            return
-        }
+        guard self.callTable.machine.spoiled(id, from: link.index, at: self.now) == slot,
+            self.callTable.take(slot) != nil
+        else { return }
         result.freeRequest()
         let worker = self.core.workerName(of: link.index)
         let error = RemoteError(
@@ -254,13 +254,13 @@ final class ClientLoop {
         switch command {
         case .abandon(let result, let reason):
             let id = result.correlationID.rawValue
-            if let slot = self.book.machine.abandoned(id, as: reason, at: self.now, actions: &self.actions) {
-                self.book.take(slot)?.freeRequest()
+            if let slot = self.callTable.machine.abandoned(id, as: reason, at: self.now, actions: &self.actions) {
+                self.callTable.take(slot)?.freeRequest()
                 self.performActions()
             }
         case .deadlineMoved(let result):
             let deadline = result.deadline
-            self.book.machine.deadlineMoved(result.correlationID.rawValue, to: deadline, actions: &self.actions)
+            self.callTable.machine.deadlineMoved(result.correlationID.rawValue, to: deadline, actions: &self.actions)
             self.nextTick = min(self.nextTick, deadline)
             self.performActions()
         case .unsubscribe(let id):
@@ -271,7 +271,7 @@ final class ClientLoop {
             guard let subscription = self.core.subscriptions.find(id), !subscription.isPaused else { break }
             self.tellAll(Header(.flow, id: 1, number: id.rawValue))
         case .answer(let invocation, let block, let isError):
-            let isOpen = self.book.machine.endpoints[invocation.endpoint].isOpen
+            let isOpen = self.callTable.machine.endpoints[invocation.endpoint].isOpen
             let header = Header(isError ? .error : .reply, id: invocation.id)
             self.attempt(self.links[invocation.endpoint]) { link throws(ZMQError) in
                 try link.answer(invocation, header, consuming: block, isOpen: isOpen)
@@ -279,14 +279,14 @@ final class ClientLoop {
         case .lookedUp(let endpoint, let lookUp, let answer):
             self.lookedUp(self.links[endpoint], lookUp, answer)
         case .cancelAll(let latest):
-            for result in self.book.openHandles where result.correlationID.rawValue <= latest { result.cancel() }
+            for result in self.callTable.openHandles where result.correlationID.rawValue <= latest { result.cancel() }
         }
     }
 
     /// Says something to every worker that there is a session with.
     @available(*, noasync)
     func tellAll(_ header: Header) {
-        for link in self.links where self.book.machine.endpoints[link.index].isOpen {
+        for link in self.links where self.callTable.machine.endpoints[link.index].isOpen {
             self.attempt(link) { link throws(ZMQError) in try link.send(header) }
         }
     }
@@ -297,11 +297,11 @@ final class ClientLoop {
     func sleep() {
         guard self.isQuiet else { return }
         self.now = self.core.now()
-        self.core.counters.tableEntries.store(self.book.machine.callCount, ordering: .relaxed)
-        self.core.counters.timers.store(self.book.machine.timerCount, ordering: .relaxed)
+        self.core.counters.tableEntries.store(self.callTable.machine.callCount, ordering: .relaxed)
+        self.core.counters.timers.store(self.callTable.machine.timerCount, ordering: .relaxed)
         self.trimIfIdle()
         self.giveBackIfIdle()
-        self.nextTick = min(self.book.machine.nextDeadline(after: self.now), self.idle.nextDeadline)
+        self.nextTick = min(self.callTable.machine.nextDeadline(after: self.now), self.idle.nextDeadline)
         if self.spins() { return }
         let mayUseCommands = self.core.commands.prepareToSleep()
         let maySleep = self.core.submissions.prepareToSleep() && mayUseCommands
@@ -321,7 +321,7 @@ final class ClientLoop {
         let waker = self.fillPoll()
         do throws(ZMQError) {
             let limit = wakeAt.pollMilliseconds(at: self.now)
-            try self.core.seat.whileAway { () throws(ZMQError) in try self.poll.wait(milliseconds: limit) }
+            try self.core.ownership.whileAway { () throws(ZMQError) in try self.poll.wait(milliseconds: limit) }
         } catch {
             self.core.logger.warning("a poll failed", metadata: [LogKeys.error: "\(error)"])
         }
@@ -352,7 +352,7 @@ final class ClientLoop {
     private func spins() -> Bool {
         guard self.hasServed else { return false }
         self.hasServed = false
-        let count = self.book.machine.callCount
+        let count = self.callTable.machine.callCount
         guard count <= 1, self.spinNanoseconds > 0, self.core.currentState == .running else { return false }
         guard count == 1 ? self.answerSpin.begins() : self.callSpin.begins() else { return false }
         let waker = self.fillPoll()
@@ -387,19 +387,19 @@ final class ClientLoop {
 
     /// After a burst the memory it needed is given back.
     func trimIfIdle() {
-        guard self.book.machine.callCount == 0 else { return }
+        guard self.callTable.machine.callCount == 0 else { return }
         if self.actions.capacity > 4096 { self.actions = [] }
         if self.ended.capacity > 4096 { self.ended = [] }
     }
 
     /// Some seconds after the last call the memory that calls needed is given back.
     private func giveBackIfIdle() {
-        let count = self.book.machine.callCount
+        let count = self.callTable.machine.callCount
         if count > 0 || self.hasServed {
             if count > Self.manyCalls { HeapReserve.usedMuch() }
             self.idle.worked(at: self.now)
         } else if self.idle.isDue(at: self.now) {
-            self.book.trim()
+            self.callTable.trim()
             HeapReserve.giveBack()
         }
     }
@@ -407,14 +407,14 @@ final class ClientLoop {
     private static let manyCalls = 4096
 
     var isFinished: Bool {
-        self.book.machine.callCount == 0
+        self.callTable.machine.callCount == 0
             || self.core.now().nanoseconds >= self.core.closeDeadline.load(ordering: .relaxed)
     }
 
     @available(*, noasync)
-    func leave(isClosing: Bool) -> ClientBook {
-        self.core.tellers.beginTurn()
-        defer { self.core.tellers.endTurn() }
+    func leave(isClosing: Bool) -> CallTable {
+        self.core.notifications.beginTurn()
+        defer { self.core.notifications.endTurn() }
         if isClosing {
             self.loseAll()
         } else {
@@ -423,24 +423,24 @@ final class ClientLoop {
             while let result = submissions.next() { self.submit(result) }
         }
         for link in self.links {
-            if isClosing, self.book.machine.endpoints[link.index].isOpen {
+            if isClosing, self.callTable.machine.endpoints[link.index].isOpen {
                 self.reply(to: link, Header(.goodbye, number: GoodbyeReason.leaving.rawValue))
             }
             self.attempt(link) { link throws(ZMQError) in try link.flush() }
             link.close(linger: isClosing ? .milliseconds(100) : .zero)
         }
-        self.book.machine.suspended(at: self.now)
+        self.callTable.machine.suspended(at: self.now)
         if !isClosing {
-            for result in self.book.openHandles { result.dismissWaiters() }
+            for result in self.callTable.openHandles { result.dismissWaiters() }
         }
         self.wakeWaiters()
-        return self.book.leave()
+        return self.callTable.leave()
     }
 
     /// The client is closed: whatever has not ended is lost.
     func loseAll() {
-        for (slot, _) in self.book.machine.closed() {
-            guard let result = self.book.take(slot) else { continue }
+        for (slot, _) in self.callTable.machine.closed() {
+            guard let result = self.callTable.take(slot) else { continue }
             result.freeRequest()
             self.end(result, .lost, .connection(self.core.closedError.of(callIn: result.lastPhase)))
         }

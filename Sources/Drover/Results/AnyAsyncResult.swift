@@ -16,8 +16,8 @@ internal import Synchronization
 /// - what the initialiser sets never changes;
 /// - `request` belongs to one side at a time: to the caller until the handle is posted to the mailbox, to the poller
 ///   afterwards (the mailbox orders the two);
-/// - `content` and `rarities` are changed under `lock` alone. `content` is read without it only after the end: it changes for the
-///   last time before `status` is released, and readers acquire `status` first. Of `rarities` the same holds for a failed call's
+/// - `content` and `coldFields` are changed under `lock` alone. `content` is read without it only after the end: it changes for the
+///   last time before `status` is released, and readers acquire `status` first. Of `coldFields` the same holds for a failed call's
 ///   error, and what the initialiser put there is only read;
 /// - everything else is atomic.
 ///
@@ -45,7 +45,7 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     private static var knocks: Int16 { -4 }
 
     /// What few calls have.
-    private final class Rarities {
+    private final class ColdFields {
         /// A hash of the ordering key, 0 without one; never changes.
         let affinity: UInt64
         /// Never changes.
@@ -72,9 +72,9 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         static let idempotent = Flags(rawValue: 1)
         static let metadata = Flags(rawValue: 2)
         static let endsWithWaiter = Flags(rawValue: 4)
-        /// There were rarities from the start.
-        static let rarities = Flags(rawValue: 8)
-        /// A handler made it, of which the rarities tell.
+        /// There were coldFields from the start.
+        static let coldFields = Flags(rawValue: 8)
+        /// A handler made it, of which the coldFields tell.
         static let nested = Flags(rawValue: 16)
     }
 
@@ -94,7 +94,7 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     private let deadlineWord: Atomic<UInt64>
     /// Before the end who waits for it, a ``Waiting``; afterwards the value's words, or why there is none, a ``FailureBox?``.
     @safe @exclusivity(unchecked) @usableFromInline final var content: (UInt, UInt, UInt) = (0, 0, 0)
-    @safe @exclusivity(unchecked) private final var rarities: Rarities?
+    @safe @exclusivity(unchecked) private final var coldFields: ColdFields?
     /// The client's number of the function.
     final let function: UInt32
     private let lock = Mutex<Void>(())
@@ -123,8 +123,8 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         let maker = CurrentJob.maker
         if maker != nil { flags.insert(.nested) }
         if ticket.affinity != 0 || !ticket.request.references.isEmpty || maker != nil {
-            flags.insert(.rarities)
-            self.rarities = Rarities(
+            flags.insert(.coldFields)
+            self.coldFields = ColdFields(
                 affinity: ticket.affinity,
                 references: ticket.request.references,
                 maker: maker
@@ -157,7 +157,7 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     /// Whether a request's handler made it, or it ends with its waiter: then it ends with that request.
     final func ends(with context: JobContext) -> Bool {
         self.cancelsWithWaiter
-            || (self.flags.contains(.nested) && self.rarities?.maker === context)
+            || (self.flags.contains(.nested) && self.coldFields?.maker === context)
     }
 
     private final var cancelsWithWaiter: Bool { self.flags.contains(.endsWithWaiter) }
@@ -173,10 +173,10 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     }
 
     /// A hash of the ordering key, 0 without one.
-    final var affinity: UInt64 { self.flags.contains(.rarities) ? self.rarities?.affinity ?? 0 : 0 }
+    final var affinity: UInt64 { self.flags.contains(.coldFields) ? self.coldFields?.affinity ?? 0 : 0 }
 
     /// The subscriptions whose callbacks are among the arguments.
-    final var references: [SubscriptionID] { self.flags.contains(.rarities) ? self.rarities?.references ?? [] : [] }
+    final var references: [SubscriptionID] { self.flags.contains(.coldFields) ? self.coldFields?.references ?? [] : [] }
 
     // MARK: Reading
 
@@ -242,16 +242,16 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
 
     private final func workerName(in word: UInt32) -> String {
         let endpoint = Int(word >> 8)
-        let behind = self.client.isBroker(endpoint) ? self.lock.withLock { _ in self.rarities?.worker } : nil
+        let behind = self.client.isBroker(endpoint) ? self.lock.withLock { _ in self.coldFields?.worker } : nil
         return behind ?? self.client.workerName(of: endpoint)
     }
 
     /// A broker said which worker has the call.
     final func isAt(_ worker: String) {
         self.lock.withLock { _ in
-            let rarities = self.rarities ?? Rarities()
-            rarities.worker = worker
-            self.rarities = rarities
+            let coldFields = self.coldFields ?? ColdFields()
+            coldFields.worker = worker
+            self.coldFields = coldFields
         }
     }
 
@@ -406,7 +406,7 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
                 }
             }
             self.status.store(end.rawValue, ordering: .releasing)
-            channel = self.rarities?.eventChannel
+            channel = self.coldFields?.eventChannel
             return taken
         }
         if let channel { channel.finish() }
@@ -415,8 +415,8 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
 
     /// Ends the call on the caller's thread, and notifies the poller.
     final func settleHere(_ end: Status, failure: FailureBox?, reason: CancelReason) -> Bool {
-        self.client.tellers.begin()
-        defer { self.client.tellers.end() }
+        self.client.notifications.begin()
+        defer { self.client.notifications.end() }
         guard let waiting = self.settle(end, failure: failure) else { return false }
         self.client.callEnded(self, as: end)
         self.client.post(.abandon(self, reason))
@@ -443,7 +443,7 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     final func timeout(at now: Instant) -> FailureBox {
         let limit = self.lock.withLock { _ in
             // What was set when the call was made can be seen from its deadline.
-            self.rarities?.limit ?? self.deadline.nanoseconds(since: self.submittedAt)
+            self.coldFields?.limit ?? self.deadline.nanoseconds(since: self.submittedAt)
         }
         return .timeout(
             AsyncResultTimeout(
@@ -473,9 +473,9 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         let isOver = deadline <= now
         let isPending = self.lock.withLock { _ in
             guard self.status.load(ordering: .relaxed) == Status.pending.rawValue else { return false }
-            let rarities = self.rarities ?? Rarities()
-            rarities.limit = limitNanoseconds
-            self.rarities = rarities
+            let coldFields = self.coldFields ?? ColdFields()
+            coldFields.limit = limitNanoseconds
+            self.coldFields = coldFields
             if !isOver { self.deadlineWord.store(deadline.nanoseconds, ordering: .relaxed) }
             return true
         }
@@ -536,10 +536,10 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     /// Where the call's events gather.
     final func channel() -> ResultChannel {
         let (channel, isOver) = self.lock.withLock { _ in
-            let rarities = self.rarities ?? Rarities()
-            let channel = rarities.eventChannel ?? ResultChannel()
-            rarities.eventChannel = channel
-            self.rarities = rarities
+            let coldFields = self.coldFields ?? ColdFields()
+            let channel = coldFields.eventChannel ?? ResultChannel()
+            coldFields.eventChannel = channel
+            self.coldFields = coldFields
             return (channel, self.status.load(ordering: .relaxed) != Status.pending.rawValue)
         }
         if isOver { channel.finish() }

@@ -6,7 +6,7 @@ internal import DroverWire
 
 /// What a worker keeps of a session with a broker, beyond what it keeps of any client.
 ///
-/// Belongs, like the loop, to the holder of the worker's baton.
+/// Belongs, like the loop, to the holder of the worker's token.
 final class BrokerSide {
     /// Gives the callbacks among a request's arguments their way through the broker.
     let callbacks: BrokeredCallbacks
@@ -86,7 +86,7 @@ struct BrokerDial {
     /// The worker's own name for the connection, and the route that its messages come by.
     let routingID: [UInt8]
     let route: UInt64
-    var offering: Offering
+    var offerSchedule: OfferSchedule
     /// How many handlers at once the last offer said.
     var offeredConcurrency = 0
     /// How many functions it named.

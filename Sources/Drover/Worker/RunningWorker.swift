@@ -14,7 +14,7 @@ public final class RunningWorker: Sendable {
     /// Where it listens, with the port that was chosen; empty if it only dials brokers.
     public let endpoint: String
     let core: WorkerCore
-    private let crew: LoopCrew
+    private let loopThreads: WorkerLoopThreads
 
     init(configuration: WorkerConfiguration, handlers: [String: Handler], endpoint: WorkerEndpoint) throws {
         let address = try endpoint.address.map { try Endpoint($0) }
@@ -38,9 +38,9 @@ public final class RunningWorker: Sendable {
             ProcessMemory.keepsKeys()
         }
         self.core = try WorkerCore(configuration: configuration, handlers: handlers)
-        self.crew = LoopCrew(core: self.core)
+        self.loopThreads = WorkerLoopThreads(core: self.core)
         do {
-            self.endpoint = try self.crew.start(at: address?.addressToBind, dialling: brokers)
+            self.endpoint = try self.loopThreads.start(at: address?.addressToBind, dialling: brokers)
         } catch let error as ZMQError {
             let what =
                 address.map { "listen at \($0)" } ?? "dial \(brokers.map(\.address).joined(separator: ", "))"
@@ -100,8 +100,8 @@ public final class RunningWorker: Sendable {
     @available(*, noasync, message: "await stop(grace:) instead")
     public func stopBlocking(grace: Duration? = nil) {
         self.drain(grace: grace)
-        if self.core.threads.isCurrent || self.crew.isCurrent { return }
-        _ = self.crew.join(within: (grace ?? self.core.configuration.drainGrace).clamped + .seconds(5))
+        if self.core.threads.isCurrent || self.loopThreads.isCurrent { return }
+        _ = self.loopThreads.join(within: (grace ?? self.core.configuration.drainGrace).clamped + .seconds(5))
     }
 
     /// Begins to drain and returns at once.

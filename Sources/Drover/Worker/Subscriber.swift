@@ -27,7 +27,7 @@ final class Subscriber: RoomGiver, Told {
     let codecLimits: CodecLimits
     private let isEnded = Atomic<Bool>(false)
     private let outbox = Mutex(EventOutbox())
-    /// The number of the next event; only the holder of the loop's baton touches it.
+    /// The number of the next event; only the holder of the loop's token touches it.
     private let sequence = Atomic<UInt64>(0)
 
     /// Who is sent what is for the client.

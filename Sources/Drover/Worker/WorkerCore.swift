@@ -25,7 +25,7 @@ final class WorkerCore: Sendable {
     private let registeredCount: Atomic<Int>
     let mailbox: Mailbox<WorkerPost>
     let waker: Waker
-    let baton = Baton()
+    let loopToken = LoopToken()
     /// Threads that could take the loop over at this moment.
     let standbyCount = Atomic<Int>(0)
     let threads: HandlerThreads

@@ -27,7 +27,7 @@ struct GivenUp: Sequence {
 
 /// What is about to be sent to one client.
 ///
-/// Belongs, like the loop's socket, to the holder of the loop's baton.
+/// Belongs, like the loop's socket, to the holder of the loop's token.
 final class WorkerLink {
     /// What gathers, and what waits for room.
     @safe @exclusivity(unchecked) var out: Outbox

@@ -25,19 +25,19 @@ extension WorkerLoop {
         at now: Instant
     ) throws(ZMQError) -> BrokerDial {
         let routingID = RoutingIDs.secret()
-        var offering = Offering(longestNanoseconds: silence, at: now)
+        var offerSchedule = OfferSchedule(longestNanoseconds: silence, at: now)
         if let address {
             try socket.set(.connectRoutingID, routingID)
             try socket.connectTo(address)
         } else {
-            offering.settled()
+            offerSchedule.settled()
         }
         return BrokerDial(
             endpoint: endpoint,
             dialled: address,
             routingID: routingID,
             route: Self.dialledRoutes + UInt64(number),
-            offering: offering
+            offerSchedule: offerSchedule
         )
     }
 
@@ -48,8 +48,8 @@ extension WorkerLoop {
     @available(*, noasync)
     func offerWhereDue() {
         for index in self.dials.indices {
-            if !self.isWanted(index) { self.dials[index].offering.settled() }
-            guard self.dials[index].offering.isDue(at: self.now) else { continue }
+            if !self.isWanted(index) { self.dials[index].offerSchedule.settled() }
+            guard self.dials[index].offerSchedule.isDue(at: self.now) else { continue }
             // What is sent from now on, an answer above all, the broker takes for the session's: what was lost must be told before.
             let session = self.machine.session(route: self.dials[index].route)
             if let session, session < self.links.count, let link = self.links[session] { self.flush(link, session) }
@@ -68,7 +68,7 @@ extension WorkerLoop {
     @available(*, noasync)
     func offer(to index: Int) {
         // It is offered when there is a connection.
-        guard self.dials[index].dialled != nil else { return self.dials[index].offering.settled() }
+        guard self.dials[index].dialled != nil else { return self.dials[index].offerSchedule.settled() }
         self.dials[index].offeredConcurrency = self.usableConcurrency
         self.dials[index].offeredFunctions = self.handlers.count
         self.dials[index].offeredStuck = self.machine.abandonedCount
@@ -97,7 +97,7 @@ extension WorkerLoop {
 
     /// When an offer, or another try to connect, is due next.
     var nextOffer: Instant {
-        self.dials.reduce(.distantFuture) { min($0, $1.offering.nextDeadline, $1.redialsAt) }
+        self.dials.reduce(.distantFuture) { min($0, $1.offerSchedule.nextDeadline, $1.redialsAt) }
     }
 
     /// Says in the log which brokers the worker serves, and when that changes.
@@ -131,11 +131,11 @@ extension WorkerLoop {
         var count = 0
         for index in self.dials.indices {
             if let session = self.machine.session(route: self.dials[index].route), self.links[session]?.broker != nil {
-                self.dials[index].offering.settled()
+                self.dials[index].offerSchedule.settled()
                 count += 1
                 self.noteServed(index, true)
             } else {
-                self.dials[index].offering.restart(at: self.now)
+                self.dials[index].offerSchedule.restart(at: self.now)
                 self.noteServed(index, false)
             }
         }
@@ -148,7 +148,7 @@ extension WorkerLoop {
     /// - Parameter index: Which one; nil if that can't be told.
     func connected(to index: Int?) {
         if let index {
-            self.dials[index].offering.restart(at: self.now)
+            self.dials[index].offerSchedule.restart(at: self.now)
         } else {
             // One that knows this worker takes it for a sign of life, another asks it to offer itself.
             for dial in self.dials {
@@ -171,10 +171,10 @@ extension WorkerLoop {
         case .refused:
             let message = unsafe ErrorBody(reading: payload)?.message ?? "no reason that can be understood"
             self.refused(by: index, message)
-        case .reset, .goodbye: self.dials[index].offering.restart(at: self.now)
+        case .reset, .goodbye: self.dials[index].offerSchedule.restart(at: self.now)
         default:
             // A message of a session that is over here, which the broker must learn: it introduces itself again.
-            self.dials[index].offering.restart(at: self.now)
+            self.dials[index].offerSchedule.restart(at: self.now)
             self.reset(route)
         }
         self.nextTick = min(self.nextTick, self.nextOffer)
@@ -187,7 +187,7 @@ extension WorkerLoop {
             self.core.counters.unknownMessages.count()
             return
         }
-        self.dials[index].offering.restart(at: self.now)
+        self.dials[index].offerSchedule.restart(at: self.now)
         self.nextTick = min(self.nextTick, self.nextOffer)
     }
 

@@ -52,7 +52,7 @@ extension WorkerLoop {
             count += 1
             self.lentSlot = job.handler.isTimed ? job.slot : nil
             let run = Self.run(job, arena, &writer, core: self.core)
-            if let ticket = run.ticket, !self.core.baton.reclaim(ticket) {
+            if let ticket = run.ticket, !self.core.loopToken.reclaim(ticket) {
                 Self.comeBackLate(job, run.failure?.body, writer, core: self.core)
                 return false
             }
@@ -85,7 +85,7 @@ extension WorkerLoop {
         core: WorkerCore
     ) -> QuickRun {
         guard case .sync(let body) = job.handler.body else { return QuickRun(ticket: nil, failure: nil) }
-        let ticket = core.baton.lend()
+        let ticket = core.loopToken.lend()
         do {
             try unsafe arena.withUnsafeBytes { bytes in
                 let arguments = unsafe UnsafeRawBufferPointer(rebasing: bytes[job.payload])
@@ -121,7 +121,7 @@ extension WorkerLoop {
 /// What came of a handler that ran beside the loop.
 struct QuickRun {
     /// The loan that it ran under.
-    let ticket: Baton.Ticket?
+    let ticket: LoopToken.Ticket?
     let failure: QuickFailure?
 }
 

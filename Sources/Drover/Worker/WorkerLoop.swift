@@ -12,9 +12,9 @@ internal import Synchronization
 
 /// The worker's I/O loop: owns the ROUTER socket, feeds the worker's machine, carries out its actions.
 ///
-/// It belongs to the holder of the worker's baton, one thread at a time. Handlers run on threads of their own, save those
+/// It belongs to the holder of the worker's token, one thread at a time. Handlers run on threads of their own, save those
 /// that have proved to be quicker than the way there: they run here, while the loop is lent. If one of them takes longer
-/// than the standby thread's patience (1 to 5 ms), that thread takes the loop over and goes on serving; see `LoopCrew`.
+/// than the standby thread's patience (1 to 5 ms), that thread takes the loop over and goes on serving; see `WorkerLoopThreads`.
 final class WorkerLoop {
     /// A request that runs beside the loop: its arguments lie in the arena.
     struct QuickJob {

@@ -5,17 +5,6 @@ package enum QuotaKind: String, Equatable, Sendable, CaseIterable {
     case clients, workers, calls, bytes, routes, rate
 }
 
-/// The tenant that a session belongs to, and how much that tenant may use.
-package struct TenantClaim: Equatable, Sendable {
-    package var name: String
-    package var quotas: Quotas
-
-    package init(name: String, quotas: Quotas = Quotas()) {
-        self.name = name
-        self.quotas = quotas
-    }
-}
-
 /// How much of a broker each tenant uses.
 ///
 /// Sessions of one tenant share quotas, ordering keys and one fair share of the workers. With access keys, a tenant is

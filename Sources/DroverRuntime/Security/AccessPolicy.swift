@@ -124,7 +124,7 @@ package final class AccessPolicy: Sendable {
                     guard isAtRest else { continue }
                     self.logger.error(
                         "the allow-list has changed and can't be used: the former one stays in force",
-                        metadata: ["drover.file": "\(self.path)", LogKeys.error: "\(problem)"]
+                        metadata: [LogKeys.file: "\(self.path)", LogKeys.error: "\(problem)"]
                     )
                 }
                 restlessRounds = 0
@@ -158,10 +158,10 @@ package final class AccessPolicy: Sendable {
         self.changes.add(1, ordering: .releasing)
         self.logger.notice(
             "another allow-list is in force",
-            metadata: ["drover.file": "\(self.path)", LogKeys.count: "\(list.entries.count)"]
+            metadata: [LogKeys.file: "\(self.path)", LogKeys.count: "\(list.entries.count)"]
         )
         if list.entries.isEmpty {
-            self.logger.warning("the allow-list lets nobody in", metadata: ["drover.file": "\(self.path)"])
+            self.logger.warning("the allow-list lets nobody in", metadata: [LogKeys.file: "\(self.path)"])
         }
         return .changed
     }

@@ -81,7 +81,7 @@ package final class AuditLog: Sendable {
         guard let leftOut = self.refusals.withLock({ $0.take(for: actor.principal, at: MonotonicClock.now()) }) else {
             return
         }
-        let more: Logger.Metadata = ["drover.action": "\(action)", LogKeys.reason: "\(reason)"]
+        let more: Logger.Metadata = [LogKeys.action: "\(action)", LogKeys.reason: "\(reason)"]
         self.write(.warning, "refused", actor, more, leftOut)
     }
 
@@ -90,7 +90,7 @@ package final class AuditLog: Sendable {
         guard let leftOut = self.looks.withLock({ $0.take(for: actor.principal, at: MonotonicClock.now()) }) else {
             return
         }
-        self.write(.notice, "an operator looked", actor, ["drover.action": "\(question)"], leftOut)
+        self.write(.notice, "an operator looked", actor, [LogKeys.action: "\(question)"], leftOut)
     }
 
     /// Somebody changed what concerns others.
@@ -102,7 +102,7 @@ package final class AuditLog: Sendable {
     ///   - outcome: What came of it.
     package func acted(_ actor: Actor, _ action: String, on target: String, outcome: String) {
         let more: Logger.Metadata = [
-            "drover.action": "\(action)", "drover.target": "\(target)", "drover.outcome": "\(outcome)",
+            LogKeys.action: "\(action)", LogKeys.target: "\(target)", LogKeys.outcome: "\(outcome)",
         ]
         self.write(.notice, "an operator acted", actor, more, 0)
     }
@@ -116,8 +116,8 @@ package final class AuditLog: Sendable {
     ) {
         func shown(_ text: String) -> Logger.MetadataValue { .string(text.isEmpty ? "-" : text) }
         var metadata: Logger.Metadata = [
-            "drover.principal": shown(actor.principal), "drover.key": shown(actor.key),
-            "drover.peer": shown(actor.address),
+            LogKeys.principal: shown(actor.principal), LogKeys.key: shown(actor.key),
+            LogKeys.peer: shown(actor.address),
         ]
         metadata.merge(more) { $1 }
         if leftOut > 0 { metadata["drover.left_out"] = "\(leftOut)" }

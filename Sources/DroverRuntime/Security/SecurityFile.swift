@@ -83,8 +83,8 @@ package enum SecurityFile {
 
     /// Changes a file, one process after the other: no change is lost to another that was made at the same time.
     ///
-    /// The file is locked for as long as it is read, changed and replaced. An editor takes no lock: if the file changed
-    /// meanwhile, it is read again.
+    /// The file is locked while it is read, changed and replaced, and the new file until it has been read back. An editor
+    /// takes no lock: if the file changed meanwhile, it is read again.
     ///
     /// - Parameters:
     ///   - path: Where it is; it is made if it isn't there.
@@ -108,7 +108,9 @@ package enum SecurityFile {
                 throw error
             }
             guard Self.stamp(of: path) == before else { continue }
-            try Self.write(text, to: path, mode: nil, replaces: true)
+            // The lock of the file that was there says nothing of the new one.
+            let placed = try Self.place(text, at: path, mode: nil, replaces: true, locks: true)
+            defer { close(placed) }
             guard try read(path) == text else {
                 throw UsageError(
                     .badConfiguration,
@@ -168,6 +170,19 @@ package enum SecurityFile {
     ///   - replaces: Whether a file may be there.
     /// - Throws: ``UsageError`` that names the file.
     package static func write(_ text: String, to path: String, mode: UInt32?, replaces: Bool) throws {
+        close(try Self.place(text, at: path, mode: mode, replaces: replaces, locks: false))
+    }
+
+    /// Writes a file whole; `locks` locks it before others can see it.
+    ///
+    /// - Returns: Its descriptor; the lock lasts until that is closed.
+    private static func place(
+        _ text: String,
+        at path: String,
+        mode: UInt32?,
+        replaces: Bool,
+        locks: Bool
+    ) throws -> CInt {
         var info = Glibc.stat()
         let exists = unsafe stat(path, &info) == 0
         guard replaces || !exists else {
@@ -182,10 +197,10 @@ package enum SecurityFile {
         guard descriptor >= 0 else { throw Self.failure("can't write \(path)") }
         let isWritten =
             Self.put(Array(text.utf8), to: descriptor) && fchmod(descriptor, mode) == 0
-            && fsync(descriptor) == 0
-        let problem = isWritten ? nil : Self.failure("can't write \(path)")
-        close(descriptor)
-        if let problem {
+            && fsync(descriptor) == 0 && (!locks || flock(descriptor, LOCK_EX | LOCK_NB) == 0)
+        if !isWritten {
+            let problem = Self.failure("can't write \(path)")
+            close(descriptor)
             unsafe unlink(draft)
             throw problem
         }
@@ -193,7 +208,11 @@ package enum SecurityFile {
         let isPlaced = unsafe replaces ? rename(draft, path) == 0 : link(draft, path) == 0
         let placing = isPlaced ? nil : Self.failure("can't write \(path)")
         if !replaces || !isPlaced { unsafe unlink(draft) }
-        if let placing { throw placing }
+        if let placing {
+            close(descriptor)
+            throw placing
+        }
+        return descriptor
     }
 
     private static func put(_ bytes: [UInt8], to descriptor: CInt) -> Bool {

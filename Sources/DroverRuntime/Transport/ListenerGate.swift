@@ -133,8 +133,8 @@ package struct ListenerGate: ~Copyable {
         logger.warning(
             "connections were closed for want of descriptors: raise the limit (ulimit -n), or keep out who opens so many",
             metadata: [
-                "drover.silent": "\(self.closedCount)", "drover.turned_away": "\(self.turnedAwayCount)",
-                "drover.waiting": "\(self.newcomers.count)", "drover.limit": "\(self.descriptors)",
+                LogKeys.silent: "\(self.closedCount)", LogKeys.turnedAway: "\(self.turnedAwayCount)",
+                LogKeys.waiting: "\(self.newcomers.count)", LogKeys.limit: "\(self.descriptors)",
             ]
         )
     }

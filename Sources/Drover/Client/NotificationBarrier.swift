@@ -9,7 +9,7 @@ internal import Synchronization
 ///
 /// **Why it sees them.** A thread begins here before it publishes the end, by a release; who has seen that end has acquired
 /// it, so it sees the beginning as well, or what came after it. The end here is a release after the callbacks were queued.
-struct Tellers: ~Copyable, Sendable {
+struct NotificationBarrier: ~Copyable, Sendable {
     /// The poller's turns, begun and ended: odd during a turn.
     ///
     /// Only the poller writes.

@@ -6,7 +6,7 @@ import Synchronization
 
 /// The right to run a loop, which one thread holds at a time and may lend.
 ///
-/// The thread that makes the baton holds it. The holder lends it when it goes away for a while, and reclaims it when it
+/// The thread that makes the token holds it. The holder lends it when it goes away for a while, and reclaims it when it
 /// comes back; if that takes long, a standby thread takes over and becomes the holder. Lending and reclaiming cost one
 /// locked instruction each, and no system call unless the standby thread is asleep.
 ///
@@ -17,7 +17,7 @@ import Synchronization
 ///     held(n) + asleep   only the holder lends, and then wakes
 ///     lent(n)            exactly one thread turns this into held(n) and is the holder from then on
 ///
-/// **Why there is one holder.** There is one when the baton is made, in held(0). Only the holder moves held(n) to
+/// **Why there is one holder.** There is one when the token is made, in held(0). Only the holder moves held(n) to
 /// lent(n + 1) (`lend`), and by doing so it stops being the holder. lent(n) is left only by a compare-exchange to
 /// held(n) (`reclaim`, `takeOver`); the word has the value lent(n) only once in its life, because only held(n - 1)
 /// leads there, so at most one thread's exchange succeeds. That thread is the holder. The asleep bit is set only on
@@ -40,7 +40,7 @@ import Synchronization
 ///
 /// `@unchecked Sendable`: `word` never changes as a pointer, what it points to is atomic, and it is freed in `deinit`,
 /// when it can no longer be in use.
-@safe package final class Baton: @unchecked Sendable {
+@safe package final class LoopToken: @unchecked Sendable {
     /// A loan, to be recognized later.
     package struct Ticket: Hashable, Sendable {
         let number: UInt64
@@ -53,7 +53,7 @@ import Synchronization
     private let word: UnsafeMutablePointer<Atomic<UInt64>>
     private let isRetired = FutexWord(0)
 
-    /// Creates a baton that the caller holds.
+    /// Creates a token that the caller holds.
     package init() {
         unsafe self.word = .allocate(capacity: 1)
         unsafe self.word.initialize(to: Atomic(0))
@@ -64,13 +64,13 @@ import Synchronization
         unsafe self.word.deallocate()
     }
 
-    /// Lends the baton; only the holder may.
+    /// Lends the token; only the holder may.
     ///
     /// From now on another thread may run the loop. The ticket is needed to reclaim it.
     package func lend() -> Ticket {
         // Only the holder changes the number and the first bit, so they are unchanged at the exchange.
         let held = unsafe self.word.pointee.load(ordering: .relaxed)
-        precondition(held & Self.lent == 0, "a baton is lent by its holder")
+        precondition(held & Self.lent == 0, "a token is lent by its holder")
         let next = (held & ~Self.asleep) &+ Self.one | Self.lent
         let old = unsafe self.word.pointee.exchange(next, ordering: .releasing)
         if old & Self.asleep != 0 { unsafe drover_futex_wake(Self.lowHalf(of: self.word), .max) }
@@ -79,7 +79,7 @@ import Synchronization
 
     /// Takes back what was lent with this ticket.
     ///
-    /// - Returns: Whether the caller holds the baton again. If not, another thread took over, and holds it or lent it
+    /// - Returns: Whether the caller holds the token again. If not, another thread took over, and holds it or lent it
     ///   on.
     package func reclaim(_ ticket: Ticket) -> Bool {
         unsafe self.word.pointee
@@ -92,9 +92,9 @@ import Synchronization
             .exchanged
     }
 
-    /// Takes the baton if a loan seen earlier is still outstanding.
+    /// Takes the token if a loan seen earlier is still outstanding.
     ///
-    /// - Returns: Whether the caller holds the baton now.
+    /// - Returns: Whether the caller holds the token now.
     package func takeOver(_ seen: Ticket) -> Bool {
         self.reclaim(seen)
     }
@@ -120,7 +120,7 @@ import Synchronization
     /// - Parameters:
     ///   - period: How long a loan must last to be taken over.
     ///   - quiet: The number of looks without a loan after which to sleep.
-    /// - Returns: True if the caller holds the baton now; false after ``retire()``.
+    /// - Returns: True if the caller holds the token now; false after ``retire()``.
     @available(*, noasync)
     package func standByUntilTakenOver(period: Duration = .milliseconds(1), quiet: Int = 25) -> Bool {
         var last = unsafe self.word.pointee.load(ordering: .relaxed) & ~Self.asleep

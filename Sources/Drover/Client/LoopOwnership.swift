@@ -9,7 +9,7 @@ internal import DroverZMQ
 /// sleeps on descriptors and touches nothing of the loop meanwhile.
 ///
 /// `@unchecked Sendable`: `loop`, and all that belongs to it, is used only by the lock's holder.
-final class LoopSeat: @unchecked Sendable {
+final class LoopOwnership: @unchecked Sendable {
     private let lock = TurnLock()
     private var loop: ClientLoop?
 

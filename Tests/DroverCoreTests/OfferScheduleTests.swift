@@ -3,13 +3,13 @@
 import DroverCore
 import Testing
 
-@Suite("Offering")
+@Suite("OfferSchedule")
 struct OfferingTests {
     private static func at(_ milliseconds: UInt64) -> Instant { Instant(nanoseconds: milliseconds * 1_000_000) }
 
     @Test("an offer is repeated with pauses that double up to the longest, until the broker introduces itself")
     func pauses() {
-        var offering = Offering(longestNanoseconds: 500_000_000, at: Self.at(0))
+        var offering = OfferSchedule(longestNanoseconds: 500_000_000, at: Self.at(0))
         var times: [UInt64] = []
         for millisecond in 0..<3000 as Range<UInt64> where offering.isDue(at: Self.at(millisecond)) {
             times.append(millisecond)
@@ -23,7 +23,7 @@ struct OfferingTests {
 
     @Test("a broker that asks again is told at once, but asking many times changes nothing")
     func restart() {
-        var offering = Offering(longestNanoseconds: 500_000_000, at: Self.at(0))
+        var offering = OfferSchedule(longestNanoseconds: 500_000_000, at: Self.at(0))
         offering.settled()
         offering.restart(at: Self.at(50))
         let isDue = offering.isDue(at: Self.at(50))

@@ -2,7 +2,7 @@
 
 /// Decides when a worker tells a broker what it can do: until the broker has introduced itself, with pauses that
 /// double.
-package struct Offering: Equatable, Sendable {
+package struct OfferSchedule: Equatable, Sendable {
     private enum State: Equatable, Sendable {
         case due(Instant, interval: UInt64)
         /// The broker has introduced itself.
@@ -14,7 +14,7 @@ package struct Offering: Equatable, Sendable {
     private let longestNanoseconds: UInt64
     private var state: State
 
-    /// Creates an offering that is due at once; no pause is longer than `longestNanoseconds`, the silence limit.
+    /// Creates a schedule whose first offer is due at once; no pause is longer than `longestNanoseconds`, the silence limit.
     package init(longestNanoseconds: UInt64, at now: Instant) {
         self.longestNanoseconds = longestNanoseconds
         self.state = .due(now, interval: Self.firstNanoseconds)
@@ -43,7 +43,7 @@ package struct Offering: Equatable, Sendable {
 
     /// The broker doesn't know the worker, or is gone: offer again.
     ///
-    /// An offering that is already under way keeps its pace: a broker may ask many times.
+    /// A schedule that is already running keeps its pace: a broker may ask many times.
     package mutating func restart(at now: Instant) {
         if case .settled = self.state { self.state = .due(now, interval: Self.firstNanoseconds) }
     }

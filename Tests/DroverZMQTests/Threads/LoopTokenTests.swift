@@ -5,90 +5,90 @@ import Testing
 
 @testable import DroverZMQ
 
-@Suite("Baton", .timeLimit(.minutes(1)))
+@Suite("LoopToken", .timeLimit(.minutes(1)))
 struct BatonTests {
     @Test("the holder gets back what nobody took")
     func reclaims() {
-        let baton = Baton()
-        #expect(baton.currentLoan() == nil)
-        let ticket = baton.lend()
-        #expect(baton.currentLoan() == ticket)
-        #expect(baton.reclaim(ticket))
-        #expect(baton.currentLoan() == nil)
-        #expect(!baton.reclaim(ticket))
+        let token = LoopToken()
+        #expect(token.currentLoan() == nil)
+        let ticket = token.lend()
+        #expect(token.currentLoan() == ticket)
+        #expect(token.reclaim(ticket))
+        #expect(token.currentLoan() == nil)
+        #expect(!token.reclaim(ticket))
     }
 
     @Test("who takes over has it, and the former holder doesn't")
     func takesOver() throws {
-        let baton = Baton()
-        let ticket = baton.lend()
-        let seen = try #require(baton.currentLoan())
-        #expect(baton.takeOver(seen))
-        #expect(!baton.reclaim(ticket))
-        #expect(!baton.takeOver(seen))
+        let token = LoopToken()
+        let ticket = token.lend()
+        let seen = try #require(token.currentLoan())
+        #expect(token.takeOver(seen))
+        #expect(!token.reclaim(ticket))
+        #expect(!token.takeOver(seen))
         // The new holder lends it in turn.
-        #expect(baton.reclaim(baton.lend()))
+        #expect(token.reclaim(token.lend()))
     }
 
     @Test("a loan seen before the last one can't be taken over")
     func ticketsAreNotConfused() throws {
-        let baton = Baton()
-        let first = baton.lend()
-        let seen = try #require(baton.currentLoan())
-        #expect(baton.reclaim(first))
-        let second = baton.lend()
+        let token = LoopToken()
+        let first = token.lend()
+        let seen = try #require(token.currentLoan())
+        #expect(token.reclaim(first))
+        let second = token.lend()
         #expect(second != first)
-        #expect(!baton.takeOver(seen))
-        #expect(!baton.reclaim(first))
-        #expect(baton.reclaim(second))
+        #expect(!token.takeOver(seen))
+        #expect(!token.reclaim(first))
+        #expect(token.reclaim(second))
     }
 
     @Test("lending what is lent is a mistake of the program")
     func lendingTwice() async {
         await #expect(processExitsWith: .failure) {
-            let baton = Baton()
-            _ = baton.lend()
-            _ = baton.lend()
+            let token = LoopToken()
+            _ = token.lend()
+            _ = token.lend()
         }
     }
 
     @Test("a standby thread takes over a loan that lasts, also after it fell asleep", arguments: [1, 1_000_000])
     func standsBy(quiet: Int) throws {
-        let baton = Baton()
+        let token = LoopToken()
         let thread = try LoopThread.start(named: "standby") {
-            if baton.standByUntilTakenOver(period: .microseconds(200), quiet: quiet) {
+            if token.standByUntilTakenOver(period: .microseconds(200), quiet: quiet) {
                 // Holds it, and gives it back by a loan that the main thread takes over.
-                _ = baton.lend()
+                _ = token.lend()
             }
         }
         if quiet == 1 {
-            while !baton.hasSleeper { sched_yield() }
+            while !token.hasSleeper { sched_yield() }
         }
-        let ticket = baton.lend()
+        let ticket = token.lend()
         #expect(thread.join(within: .seconds(10)))
-        #expect(!baton.reclaim(ticket))
-        let loan = try #require(baton.currentLoan())
+        #expect(!token.reclaim(ticket))
+        let loan = try #require(token.currentLoan())
         #expect(loan != ticket)
-        #expect(baton.takeOver(loan))
+        #expect(token.takeOver(loan))
     }
 
     @Test("retiring ends all standing by, asleep, looking, or yet to come")
     func retires() throws {
-        let baton = Baton()
+        let token = LoopToken()
         let held = Counter()
         let threads = try [1, 1, 1_000_000]
             .map { quiet in
                 try LoopThread.start(named: "standby") {
                     let period = Duration.milliseconds(quiet == 1 ? 1 : 3_600_000)
-                    if baton.standByUntilTakenOver(period: period, quiet: quiet) { held.increment() }
+                    if token.standByUntilTakenOver(period: period, quiet: quiet) { held.increment() }
                 }
             }
-        while !baton.hasSleeper { sched_yield() }
-        baton.retire()
+        while !token.hasSleeper { sched_yield() }
+        token.retire()
         for thread in threads { #expect(thread.join(within: .seconds(10))) }
         #expect(held.value == 0)
-        #expect(!baton.standByUntilTakenOver())
-        #expect(baton.reclaim(baton.lend()))
+        #expect(!token.standByUntilTakenOver())
+        #expect(token.reclaim(token.lend()))
     }
 
     @Test("one thread at a time, whoever lends, reclaims, stands by or sleeps", arguments: [2, 3])
@@ -106,9 +106,9 @@ struct BatonTests {
     }
 }
 
-/// A loop with state that only the baton protects.
+/// A loop with state that only the token protects.
 private final class ContestedLoop: @unchecked Sendable {
-    let baton = Baton()
+    let token = LoopToken()
     let sum = Counter()
     let takeovers = Counter()
     // Only the holder touches these two; a second holder at the same time would lose counts, and ThreadSanitizer
@@ -132,7 +132,7 @@ private final class ContestedLoop: @unchecked Sendable {
         var isHolder = isHolder
         while true {
             if !isHolder {
-                guard self.baton.standByUntilTakenOver(period: .microseconds(50), quiet: 3) else { return }
+                guard self.token.standByUntilTakenOver(period: .microseconds(50), quiet: 3) else { return }
                 self.takeovers.increment()
             }
             isHolder = false
@@ -143,18 +143,18 @@ private final class ContestedLoop: @unchecked Sendable {
                 }
                 self.rounds += 1
                 if self.rounds >= self.limit {
-                    self.baton.retire()
+                    self.token.retire()
                     return
                 }
                 // Now and then the loop is held so long that the others fall asleep.
                 if next() % 128 == 0 { usleep(600) }
-                let ticket = self.baton.lend()
+                let ticket = self.token.lend()
                 switch next() % 32 {
                 case 0: usleep(UInt32(next() % 300))
                 case 1...4: sched_yield()
                 default: break
                 }
-                guard self.baton.reclaim(ticket) else { break }
+                guard self.token.reclaim(ticket) else { break }
             }
         }
     }

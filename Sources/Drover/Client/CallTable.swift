@@ -5,7 +5,7 @@ internal import DroverCore
 /// A client's calls: what the machine knows of them, and their handles by slot.
 ///
 /// The running poller has it; between two pollers it rests with the client.
-struct ClientBook: ~Copyable, Sendable {
+struct CallTable: ~Copyable, Sendable {
     var machine: ClientMachine
     private var handles: [AnyAsyncResult?] = []
 
@@ -30,9 +30,9 @@ struct ClientBook: ~Copyable, Sendable {
     /// All handles, in the order of their slots.
     var openHandles: [AnyAsyncResult] { self.handles.compactMap { $0 } }
 
-    /// The book itself, for the thread that serves the client next.
-    mutating func leave() -> ClientBook {
-        let empty = ClientBook(endpointCount: 0, configuration: .init())
+    /// The call table itself, for the thread that serves the client next.
+    mutating func leave() -> CallTable {
+        let empty = CallTable(endpointCount: 0, configuration: .init())
         let left = consume self
         self = empty
         return left

@@ -11,9 +11,9 @@ internal import Synchronization
 /// Both may run handlers, and so take the signals that the program takes; whatever they wait in goes on after one.
 /// So a ping is late by some five milliseconds at worst, and quick handlers cost no thread switch.
 ///
-/// `@unchecked Sendable`: `loop` is touched only by the thread that holds `core.baton`, or before the threads start; the
-/// baton's release and acquire order the two.
-final class LoopCrew: @unchecked Sendable {
+/// `@unchecked Sendable`: `loop` is touched only by the thread that holds `core.loopToken`, or before the threads start; the
+/// token's release and acquire order the two.
+final class WorkerLoopThreads: @unchecked Sendable {
     private let core: WorkerCore
     private var loop: WorkerLoop?
     private let threads = Mutex<[LoopThread]>([])
@@ -49,7 +49,7 @@ final class LoopCrew: @unchecked Sendable {
         return bound
     }
 
-    /// Serves as the holder of the baton, until the worker stops or the loop is taken over.
+    /// Serves as the holder of the token, until the worker stops or the loop is taken over.
     private func serve() {
         while let exit = self.runLoop() {
             switch exit {
@@ -57,7 +57,7 @@ final class LoopCrew: @unchecked Sendable {
                 // Nothing else holds the loop, so this closes the socket, before anybody learns that the worker has left.
                 self.loop = nil
                 self.core.finish()
-                self.core.baton.retire()
+                self.core.loopToken.retire()
                 _ = self.finished.set(())
                 return
             case .takenOver:
@@ -66,7 +66,7 @@ final class LoopCrew: @unchecked Sendable {
         }
     }
 
-    /// Runs the loop as the holder of the baton; nil if there is none.
+    /// Runs the loop as the holder of the token; nil if there is none.
     private func runLoop() -> WorkerLoop.Exit? {
         guard let loop = self.loop else { return nil }
         loop.moveToCurrentThread()
@@ -83,7 +83,7 @@ final class LoopCrew: @unchecked Sendable {
     private func waitForTurn() -> Bool {
         self.core.standbyCount.add(1, ordering: .relaxed)
         defer { self.core.standbyCount.subtract(1, ordering: .relaxed) }
-        return self.core.baton.standByUntilTakenOver()
+        return self.core.loopToken.standByUntilTakenOver()
     }
 
     /// Whether the code that asks runs on one of the two threads, as a quick handler.
