@@ -48,6 +48,7 @@ let package = Package(
             name: "DroverRuntime",
             dependencies: [
                 "DroverCodec", "DroverCore", "DroverWire", "DroverZMQ",
+                .product(name: "DequeModule", package: "swift-collections"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ],
@@ -68,7 +69,6 @@ let package = Package(
             name: "DroverBroker",
             dependencies: [
                 "DroverCodec", "DroverCore", "DroverRuntime", "DroverWire", "DroverZMQ",
-                .product(name: "DequeModule", package: "swift-collections"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ],
@@ -128,7 +128,7 @@ let package = Package(
         .testTarget(
             name: "DroverTests",
             dependencies: [
-                "Drover", "DroverCodec", "DroverCore", "DroverWire", "DroverZMQ", "fault-worker",
+                "Drover", "DroverCodec", "DroverCore", "DroverRuntime", "DroverWire", "DroverZMQ", "fault-worker",
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: strict

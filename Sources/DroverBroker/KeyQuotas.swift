@@ -9,11 +9,11 @@ internal import DroverCore
 /// of the allow-list take precedence over these; `docs/operating/security.md` lists them all. A broker without keys
 /// can't tell which clients belong together: there, each client has the broker's per-client limits.
 public struct KeyQuotas: Hashable, Sendable {
-    /// Clients with a session; nil for half of `maxClients`, and no more than half of the sessions that the descriptors
-    /// allow.
+    /// Clients with a session; nil for half of `maxClients`, all of it below 64, and no more than half of the sessions
+    /// that the descriptors allow, or 16.
     public var clients: Int?
-    /// Workers with a session; nil for half of `maxWorkers`, and no more than half of the sessions that the descriptors
-    /// allow.
+    /// Workers with a session; nil for half of `maxWorkers`, all of it below 64, and no more than half of the sessions
+    /// that the descriptors allow, or 16.
     public var workers: Int?
     /// Unfinished calls; nil for no limit but those of its clients (`window`) and of all (`maxQueuedCalls`).
     public var calls: Int?

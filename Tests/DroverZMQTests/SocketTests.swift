@@ -150,7 +150,7 @@ struct SocketTests {
     }
 
     @Test("a socket may move to another thread with the token")
-    func movesWithBaton() throws {
+    func movesWithToken() throws {
         let loop = MovingLoop(try Socket(.pair, in: Context()))
         let ticket = loop.token.lend()
         let thread = try LoopThread.start(named: "mover") {

@@ -33,7 +33,7 @@ struct TidyTests {
         ],
         // Glibc only for malloc and free.
         "DroverBroker": [
-            "DequeModule", "DroverCodec", "DroverCore", "DroverRuntime", "DroverWire", "DroverZMQ", "Glibc", "Logging",
+            "DroverCodec", "DroverCore", "DroverRuntime", "DroverWire", "DroverZMQ", "Glibc", "Logging",
             "ServiceLifecycle", "Synchronization",
         ],
     ]
@@ -55,6 +55,40 @@ struct TidyTests {
                 guard let module = importedModule(file.line(at: offset)), !allowed.contains(module) else { return }
                 Issue.record("\(file.place(offset)): \(target) must not import \(module); use it in a layer that may")
             }
+        }
+    }
+
+    /// The compiler finds products of packages that some other target depends on, so it doesn't tell.
+    @Test("the manifest lists what each target imports, and nothing else")
+    func dependencies() throws {
+        let manifest = try #require(self.repository.file("Package.swift")).text
+        let system: Set<String> = ["Dispatch", "Foundation", "FoundationEssentials", "Glibc", "Synchronization"]
+        var imported: [String: Set<String>] = [:]
+        for file in self.repository.files(under: "Sources") where file.isSwift {
+            guard let target = file.libraryTarget else { continue }
+            file.forEachOccurrence(of: "import ") { offset in
+                guard let module = importedModule(file.line(at: offset)), !system.contains(module) else { return }
+                imported[target, default: []].insert(module)
+            }
+        }
+        #expect(imported.count > 5)
+        for (target, modules) in imported {
+            // `.library` and `.executable` name targets too, so the target is what has settings.
+            let declaration = manifest.components(separatedBy: "arget(")
+                .first { block in
+                    block.contains("name: \"\(target)\"") && block.contains("swiftSettings")
+                }
+            let names = try #require(declaration).components(separatedBy: "\"")
+            let list = names[(try #require(names.firstIndex(of: target)) + 1)...].joined(separator: "\"")
+            let end = list.range(of: "swiftSettings")?.lowerBound ?? list.endIndex
+            var listed: Set<String> = []
+            for part in list[..<end].components(separatedBy: "\"").enumerated() where part.offset % 2 == 1 {
+                listed.insert(part.element)
+            }
+            // A product's package stands beside its name.
+            listed = listed.filter { !$0.hasPrefix("swift-") }
+            #expect(modules.subtracting(listed).isEmpty, "\(target): add these to its dependencies in Package.swift")
+            #expect(listed.subtracting(modules).isEmpty, "\(target): take these out of its dependencies")
         }
     }
 

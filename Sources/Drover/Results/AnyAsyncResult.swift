@@ -44,7 +44,7 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
     private static var pingAny: Int16 { -1 }
     private static var knocks: Int16 { -4 }
 
-    /// What few calls have.
+    /// What few calls need; kept out of line.
     private final class ColdFields {
         /// A hash of the ordering key, 0 without one; never changes.
         let affinity: UInt64
@@ -72,9 +72,9 @@ public class AnyAsyncResult: @unchecked Sendable, MailboxNode {
         static let idempotent = Flags(rawValue: 1)
         static let metadata = Flags(rawValue: 2)
         static let endsWithWaiter = Flags(rawValue: 4)
-        /// There were coldFields from the start.
+        /// It had cold fields from the start.
         static let coldFields = Flags(rawValue: 8)
-        /// A handler made it, of which the coldFields tell.
+        /// A handler made it; the cold fields say which.
         static let nested = Flags(rawValue: 16)
     }
 

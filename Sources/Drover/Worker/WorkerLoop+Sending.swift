@@ -394,31 +394,30 @@ extension WorkerLoop {
             guard !staying.isEmpty, now < deadline else { return }
             // A connection that ends shows on the descriptor; the time is for what has shown there before.
             let limit = min(deadline, now.advanced(byNanoseconds: Self.farewellLookNanoseconds))
-            _ = self.port.wait(waker: nil, milliseconds: limit.pollMilliseconds(at: now))
+            let wakeUp = self.port.wait(waker: nil, milliseconds: limit.pollMilliseconds(at: now))
+            guard !wakeUp.hasFailed else { return }
             // To a broker that was dialled something can always be sent; it answers a goodbye with its own.
-            guard let routes = try? self.receiveFarewells() else { return }
+            let routes = self.receiveFarewells()
             staying.removeAll { routes.contains(self.machine.sessions[$0].route) }
         }
     }
 
     /// The routes of brokers that have said goodbye; nothing else that comes matters any more.
     @available(*, noasync)
-    private func receiveFarewells() throws(ZMQError) -> Set<UInt64> {
+    private func receiveFarewells() -> Set<UInt64> {
         var routes: Set<UInt64> = []
-        while true {
-            switch try self.port.receive() {
-            case .nothing: return routes
-            case .malformed: continue
-            case .frame: break
-            }
+        _ = self.port.receive(atMost: Self.receiveBatch) { arrival, _ in
+            guard case .frame = arrival else { return }
+            let route = self.routeKey()
+            guard route >= Self.dialledRoutes else { return }
             let isFarewell = unsafe self.port.message.withUnsafeBytes { bytes in
                 var reader = unsafe FrameReader(bytes)
                 while let part = try? reader.next() { if part.header.kind == .goodbye { return true } }
                 return false
             }
-            let route = self.routeKey()
-            if isFarewell, route >= Self.dialledRoutes { routes.insert(route) }
+            if isFarewell { routes.insert(route) }
         }
+        return routes
     }
 
     private static let farewellLookNanoseconds: UInt64 = 20_000_000

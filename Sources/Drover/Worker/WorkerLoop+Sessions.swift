@@ -12,10 +12,9 @@ internal import Synchronization
 extension WorkerLoop {
     /// Where the last frame came from, as a number; of a broker that was dialled, the number of its dial.
     func routeKey() -> UInt64 {
-        let key = self.port.routeKey
-        guard key >= 1 << 32, !self.dials.isEmpty else { return key }
+        if let number = self.port.numberedRoute { return number }
         let id = self.port.route.bytes
-        return self.dials.first { $0.routingID == id }?.route ?? key
+        return self.dials.first { $0.routingID == id }?.route ?? self.port.hashedRoute
     }
 
     @available(*, noasync)

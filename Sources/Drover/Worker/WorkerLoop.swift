@@ -265,28 +265,12 @@ final class WorkerLoop {
 
     @available(*, noasync)
     func receive() -> Bool {
-        var count = 0
-        while count < Self.receiveBatch {
-            do throws(ZMQError) {
-                let arrival = try self.port.receive()
-                if case .nothing = arrival { break }
-                if count == 0 { self.now = self.core.now() }
-                count += 1
-                self.take(arrival)
-            } catch {
-                self.core.logger.warning("a receive failed", metadata: [LogKeys.error: "\(error)"])
-                break
+        self.port.receive(atMost: Self.receiveBatch) { arrival, isFirst in
+            if isFirst { self.now = self.core.now() }
+            switch arrival {
+            case .malformed(let error): self.malformed(error)
+            case .frame: self.takeFrame()
             }
-        }
-        return count > 0
-    }
-
-    @available(*, noasync)
-    private func take(_ arrival: RouterPort.Arrival) {
-        switch arrival {
-        case .nothing: break
-        case .malformed(let error): self.malformed(error)
-        case .frame: self.takeFrame()
         }
     }
 

@@ -21,7 +21,7 @@ package struct ConnectionRates: Sendable {
         self.perSecond = Double(max(1, perSecond))
     }
 
-    /// How many keys are known of which not enough time has passed to forget them.
+    /// How many keys have a bucket.
     package var count: Int { self.buckets.count }
 
     /// A key that is allowed opens a connection.

@@ -16,8 +16,8 @@ package struct TransitClock: Equatable, Sendable {
     /// This side's clock at the last stamp; nil if there was none.
     private var lastOrigin: Instant?
 
-    /// Elapsed time shifted right by this is more than two clocks drift apart: 977 parts per million, where NTP
-    /// corrects each clock by 500.
+    /// Elapsed time shifted right by this is more than two clocks usually drift apart: 977 parts per million, where NTP
+    /// corrects each clock by 500 at most.
     private static var driftShift: UInt64 { 10 }
 
     /// How much rounding two readings to microseconds may add.

@@ -75,8 +75,8 @@ package struct UnreadLimit: Equatable, Sendable {
         self.inAll = 4 * self.perClient
     }
 
-    /// How much a client may leave unread whatever others do: all such shares together are no more than all clients may
-    /// leave unread.
+    /// How much a client may leave unread whatever others do: up to 4,096 clients, all such shares together are no
+    /// more than all clients may leave unread.
     package func share(clients: Int) -> Int {
         max(self.perClient / Self.leastShare, min(self.perClient / 64, self.inAll / max(1, clients)))
     }

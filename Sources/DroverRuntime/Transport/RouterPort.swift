@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import DequeModule
 package import DroverWire
 package import DroverZMQ
 package import Logging
@@ -9,10 +8,8 @@ package import Logging
 ///
 /// Belongs to the loop, like the socket in it: one thread at a time.
 package final class RouterPort {
-    /// What a look at the socket found.
+    /// What was received.
     package enum Arrival {
-        /// No frame is there.
-        case nothing
         /// A message that isn't framed as the protocol says; it was read to its end.
         case malformed(WireError)
         /// A frame, in ``RouterPort/message``, and the one that belongs to it, if any, in ``RouterPort/attached``.
@@ -34,6 +31,8 @@ package final class RouterPort {
     package struct WakeUp {
         package let isSignalled: Bool
         package let monitorHasNews: Bool
+        /// The system couldn't wait; that was logged.
+        package let hasFailed: Bool
     }
 
     @safe @exclusivity(unchecked) package var socket: Socket
@@ -77,12 +76,31 @@ package final class RouterPort {
 
     // MARK: Receiving
 
-    /// Receives the next frame, with the one that may belong to it.
+    /// Receives what is there.
+    ///
+    /// - Parameters:
+    ///   - limit: How many messages at most.
+    ///   - take: Is called with each, and whether it is the first.
+    /// - Returns: Whether there was any.
     @available(*, noasync)
-    package func receive() throws(ZMQError) -> Arrival {
+    package func receive(atMost limit: Int, _ take: (Arrival, _ isFirst: Bool) -> Void) -> Bool {
+        var count = 0
+        do throws(ZMQError) {
+            while count < limit, let arrival = try self.next() {
+                take(arrival, count == 0)
+                count += 1
+            }
+        } catch {
+            self.logger.warning("a receive failed", metadata: [LogKeys.error: "\(error)"])
+        }
+        return count > 0
+    }
+
+    @available(*, noasync)
+    private func next() throws(ZMQError) -> Arrival? {
         guard try self.socket.receive(into: &self.route) else {
             self.isDrained = true
-            return .nothing
+            return nil
         }
         self.attachedByteCount = nil
         guard self.route.hasMore else { return .malformed(WireError(.badFraming, "a message without a frame")) }
@@ -96,14 +114,20 @@ package final class RouterPort {
     }
 
     /// Where the last frame came from, as a number.
-    package var routeKey: UInt64 {
+    package var routeKey: UInt64 { self.numberedRoute ?? self.hashedRoute }
+
+    /// The number in an id that libzmq gave; nil if the peer chose its id.
+    package var numberedRoute: UInt64? {
         unsafe self.route.withUnsafeBytes { bytes in
             // The ids that libzmq gives are a zero byte and a number.
-            if bytes.count == 5, unsafe bytes[0] == 0 {
-                return unsafe UInt64(bytes.loadUnaligned(fromByteOffset: 1, as: UInt32.self))
-            }
-            return unsafe UInt64(hashOfRoute: bytes)
+            guard bytes.count == 5, unsafe bytes[0] == 0 else { return nil }
+            return unsafe UInt64(bytes.loadUnaligned(fromByteOffset: 1, as: UInt32.self))
         }
+    }
+
+    /// A number for an id that the peer chose.
+    package var hashedRoute: UInt64 {
+        unsafe self.route.withUnsafeBytes { unsafe UInt64(hashOfRoute: $0) }
     }
 
     /// Takes the last frame out, to be kept.
@@ -217,14 +241,17 @@ package final class RouterPort {
         let waker = waker.map { self.poll.add($0) }
         _ = self.poll.add(self.descriptor)
         let monitor = waker == nil || self.monitor == nil ? nil : self.poll.add(self.monitorDescriptor)
+        var hasFailed = false
         do throws(ZMQError) {
             try self.poll.wait(milliseconds: milliseconds)
         } catch {
+            hasFailed = true
             self.logger.warning("a poll failed", metadata: [LogKeys.error: "\(error)"])
         }
         return WakeUp(
             isSignalled: waker.map { self.poll.isReady($0) } ?? false,
-            monitorHasNews: monitor.map { self.poll.isReady($0) } ?? false
+            monitorHasNews: monitor.map { self.poll.isReady($0) } ?? false,
+            hasFailed: hasFailed
         )
     }
 }

@@ -6,7 +6,7 @@ import Testing
 @testable import DroverZMQ
 
 @Suite("LoopToken", .timeLimit(.minutes(1)))
-struct BatonTests {
+struct LoopTokenTests {
     @Test("the holder gets back what nobody took")
     func reclaims() {
         let token = LoopToken()
