@@ -487,7 +487,7 @@ final class DecodingFrame {
         CodecError(
             .missingField,
             message: "the field \"\(key.stringValue)\" of \(unsafe self.node.type) is missing; "
-                + "make it optional or use the same type on both sides"
+                + "make it optional, give it a default in init(from:), or use the same type on both sides"
         )
     }
 

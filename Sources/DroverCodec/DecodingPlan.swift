@@ -44,7 +44,7 @@ private final class CodablePlan: DecodingPlan {
     ) throws -> Value {
         let depth = unsafe session.reader.pointee.depth
         // Values that wrap values in single-value containers nest without nesting containers.
-        if unsafe session.level >= 4 &* session.reader.pointee.limits.maxDepth &+ 4 {
+        if unsafe (session.level &- 4) >> 2 >= session.reader.pointee.limits.maxDepth {
             throw CodecError.tooDeep(unsafe session.reader.pointee.limits.maxDepth)
         }
         session.level &+= 1
@@ -78,14 +78,14 @@ extension CodecError {
             guard let name = frame.stranger else { return nil }
             return CodecError(
                 .unknownCase,
-                message: "\(type) has no case \"\(name)\"; use the same type on both sides",
+                message: "\(type) has no case \"\(name)\": add it on this side first",
                 cause: error
             )
         case DecodingError.dataCorrupted(let context)
         where frame.kind == .single && context.debugDescription.hasPrefix("Cannot initialize \(type) from invalid "):
             return CodecError(
                 .unknownCase,
-                message: "\(context.debugDescription); use the same type on both sides",
+                message: "\(context.debugDescription): add it on this side first",
                 cause: error
             )
         default:

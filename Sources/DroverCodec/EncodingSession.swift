@@ -122,7 +122,7 @@ final class EncodingSession {
         at step: UnsafePointer<PathStep>?
     ) throws(CodecError) -> Unmanaged<EncodingFrame> {
         // Values that wrap values in single-value containers nest without nesting containers.
-        if unsafe self.level >= 4 &* self.writer.pointee.limits.maxDepth &+ 4 {
+        if unsafe (self.level &- 4) >> 2 >= self.writer.pointee.limits.maxDepth {
             throw CodecError.tooDeep(unsafe self.writer.pointee.limits.maxDepth)
         }
         self.level &+= 1

@@ -189,7 +189,8 @@ extension PackWriter {
     @usableFromInline
     @inline(never)
     mutating func grow(by bytes: Int) throws(CodecError) {
-        let limit = self.headerBytes + Swift.max(self.limits.maxBytes, 0)
+        let (sum, isBeyond) = self.headerBytes.addingReportingOverflow(Swift.max(self.limits.maxBytes, 0))
+        let limit = isBeyond ? Int.max : sum
         let (needed, overflow) = self.used.addingReportingOverflow(bytes)
         if overflow || needed > limit {
             throw CodecError(
@@ -227,7 +228,8 @@ extension PackWriter {
     /// Writes bytes into room that was reserved.
     @inlinable
     mutating func put(contentsOf bytes: UnsafeRawBufferPointer) {
-        if let source = bytes.baseAddress {
+        // A writer that has nothing to write may have no memory yet.
+        if let source = bytes.baseAddress, bytes.count > 0 {
             unsafe (self.base.unsafelyUnwrapped + self.used).copyMemory(from: source, byteCount: bytes.count)
             self.used &+= bytes.count
         }

@@ -125,6 +125,36 @@ struct CodableTests {
         data: Data([1, 2, 3])
     )
 
+    @Test("what goes to a super encoder after the container's own fields stands in its place")
+    func superEncoderKept() throws {
+        struct Kept: Encodable {
+            private enum CodingKeys: CodingKey { case a, b }
+
+            func encode(to encoder: any Encoder) throws {
+                var container = encoder.container(keyedBy: CodingKeys.self)
+                let kept = container.superEncoder(forKey: .a)
+                try container.encode(1, forKey: .b)
+                try 2.encode(to: kept)
+            }
+        }
+        #expect(try packed(Kept()) == [0x82, 0xA1, 0x61, 2, 0xA1, 0x62, 1])
+    }
+
+    @Test("limits may be the largest numbers there are")
+    func largestLimits() throws {
+        let limits = CodecLimits(maxBytes: .max, maxDepth: .max, maxCount: .max)
+        #expect(try unpacked(User.self, packed(self.user, limits: limits), limits: limits) == self.user)
+        var writer = PackWriter(capacity: 16, headerBytes: 16, limits: limits)
+        try packValue(String(repeating: "x", count: 1000), into: &writer)
+        let count = writer.withBytes { $0.count }
+        #expect(count >= 1003)
+    }
+
+    @Test("a structure is refused if nothing may be nested")
+    func noDepth() {
+        #expect(throws: CodecError.self) { try packed(self.user, limits: CodecLimits(maxDepth: 0)) }
+    }
+
     private func roundTrip<Value: Codable & Equatable>(_ value: Value) throws {
         #expect(try unpacked(Value.self, packed(value)) == value)
     }

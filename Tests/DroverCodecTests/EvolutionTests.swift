@@ -26,7 +26,7 @@ private enum After {
         var number: Int
         var state: State
         var note: String?
-        var priority = 1
+        var priority: Int
     }
 
     enum State: String, Codable { case packed, sent, lost }

@@ -18,6 +18,8 @@ private struct Receipt: Codable, Sendable {
 
 private enum State: Codable, Sendable { case sent }
 
+private enum Grade: String, Codable, Sendable { case standard }
+
 extension ServingTests {
     /// Two builds of one program, of which one runs in a process of its own.
     @Suite(.serialized, .timeLimit(.minutes(1)))
@@ -27,6 +29,7 @@ extension ServingTests {
 extension ServingTests.EvolutionTests {
     private static let send = Function<Parcel, Receipt>("send")
     private static let state = Function<Int, State>("state")
+    private static let grade = Function<Grade>("grade")
     private static let parcels = Function<[Parcel]>("parcels")
 
     @Test("a caller of an earlier build understands a worker of a later one, or is told which field or case it lacks")
@@ -44,11 +47,17 @@ extension ServingTests.EvolutionTests {
         #expect(refused?.message.contains("Carrier") == true && refused?.message.contains("pigeon") == true)
         // A case that the caller doesn't know yet.
         guard case .sent = try client.function(Self.state).blocking(1) else { return }
-        let strange = #expect(throws: (any Error).self) { try client.function(Self.state).blocking(2) }
-        #expect("\(strange.map { "\($0)" } ?? "")".contains("State has no case \"delayed\""))
+        let strange = #expect(throws: RemoteError.self) { try client.function(Self.state).blocking(2) }
+        #expect(strange?.code == .badResult && strange?.execution == .ran)
+        #expect(strange?.message.contains("State has no case \"delayed\"") == true)
+        // A raw value that it doesn't know yet.
+        let value = #expect(throws: RemoteError.self) { try client.function(Self.grade).blocking() }
+        #expect(value?.code == .badResult && value?.execution == .ran)
+        #expect(value?.message.contains("Grade") == true && value?.message.contains("express") == true)
         // A field that the worker no longer sends.
-        let missing = #expect(throws: (any Error).self) { try client.function(Self.parcels).blocking() }
-        #expect("\(missing.map { "\($0)" } ?? "")".contains("the field \"weight\" of Parcel is missing"))
+        let missing = #expect(throws: RemoteError.self) { try client.function(Self.parcels).blocking() }
+        #expect(missing?.code == .badResult && missing?.execution == .ran)
+        #expect(missing?.message.contains("the field \"weight\" of Parcel is missing") == true)
         client.closeBlocking()
         worker.end()
     }

@@ -9,7 +9,7 @@ enum LaterBuild {
         var number: Int
         var carrier: Carrier
         var note: String?
-        var priority = 1
+        var priority: Int
     }
 
     /// Was also by pigeon.
@@ -26,11 +26,15 @@ enum LaterBuild {
         case delayed(by: Double)
     }
 
+    /// `express` was added.
+    enum Grade: String, Codable, Sendable { case standard, express }
+
     static func register(on worker: Worker) {
         worker.register(Function<Parcel, Receipt>("send")) { (parcel: Parcel) in
             Receipt(text: "\(parcel.number) by \(parcel.carrier), priority \(parcel.priority)", position: [52.5, 13.4])
         }
         worker.register(Function<Int, State>("state")) { (number: Int) in number == 1 ? .sent : .delayed(by: 2) }
+        worker.register(Function<Grade>("grade")) { () -> Grade in .express }
         worker.register(Function<[Parcel]>("parcels")) { () -> [Parcel] in
             [Parcel(number: 1, carrier: .train, note: "fragile", priority: 3)]
         }

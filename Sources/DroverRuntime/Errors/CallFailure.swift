@@ -114,7 +114,7 @@ extension CodecError {
     /// Whether the bytes are MessagePack, and only not of the type that was asked for.
     package var isOfType: Bool {
         switch self.code {
-        case .typeMismatch, .missingField, .overflow, .countMismatch, .notDecodable: true
+        case .typeMismatch, .missingField, .overflow, .countMismatch, .notDecodable, .unknownCase: true
         default: false
         }
     }
